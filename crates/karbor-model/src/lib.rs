@@ -1,0 +1,32 @@
+//! The dumb data of Karbor: ids, states and their transitions, records, the resource graph,
+//! the request context and the error that people see.
+//!
+//! Data here has no behaviour that touches the world: no clock, no disk, no network. Managers act
+//! on it. See `docs/architecture.md`.
+
+mod checkpoint;
+mod context;
+mod error;
+mod graph;
+mod ids;
+mod records;
+mod resource;
+mod states;
+
+pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION};
+pub use context::{RequestContext, RequestId};
+pub use error::{ApiError, ErrorKind};
+pub use graph::{GraphError, ResourceGraph};
+pub use ids::{
+    CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, RestoreId,
+    VerificationId,
+};
+pub use records::{
+    OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,
+    Restore, ServiceRecord, Verification, parameters_for,
+};
+pub use resource::Resource;
+pub use states::{
+    CheckpointStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus, State,
+    UnknownState, VerificationStatus,
+};

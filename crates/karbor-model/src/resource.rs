@@ -1,0 +1,64 @@
+//! What can be protected.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One thing that a plugin knows how to protect. Equal by type and id: name and extra info are
+/// what was known of it when it was looked up.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resource {
+    /// Id, unique within the type. A UUID for our own types; whatever the other service uses otherwise.
+    pub id: String,
+    /// Type, e.g. `Host::Directory`.
+    #[serde(rename = "type")]
+    pub resource_type: String,
+    /// Name, for people.
+    #[serde(default)]
+    pub name: String,
+    /// What else the protectable plugin wants kept with it.
+    #[serde(default)]
+    pub extra_info: Option<Value>,
+}
+
+impl Resource {
+    /// A resource without extra info.
+    pub fn new(
+        resource_type: impl Into<String>,
+        id: impl Into<String>,
+        name: impl Into<String>,
+    ) -> Self {
+        Self {
+            id: id.into(),
+            resource_type: resource_type.into(),
+            name: name.into(),
+            extra_info: None,
+        }
+    }
+
+    /// `type#id`, the key by which parameters and log entries address one resource.
+    #[must_use]
+    pub fn key(&self) -> String {
+        format!("{}#{}", self.resource_type, self.id)
+    }
+}
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.resource_type == other.resource_type
+    }
+}
+
+impl Eq for Resource {}
+
+impl std::hash::Hash for Resource {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.resource_type.hash(state);
+        self.id.hash(state);
+    }
+}
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} ({})", self.resource_type, self.name, self.id)
+    }
+}

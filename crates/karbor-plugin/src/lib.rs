@@ -1,0 +1,28 @@
+//! What a plugin is.
+//!
+//! A *bank* holds objects under keys. A *protectable* finds resources and what they depend on. A
+//! *protection plugin* knows how resources of some types are protected, restored, verified and
+//! deleted; for each it hands out an [`Operation`] whose hooks the flow executor runs. A plugin
+//! sees its section of the bank, its resource and its parameters: never the database, never
+//! another resource's data.
+//!
+//! [`contract`] holds a suite per trait that every plugin of the kind must pass.
+
+mod bank;
+mod key;
+mod protectable;
+mod protection;
+mod registry;
+mod section;
+
+pub use bank::{
+    Bank, BankCapabilities, BankError, Lease, ListRequest, ObjectInfo, SortDirection, list_all,
+};
+pub use key::{BankKey, KeyError};
+pub use protectable::{Protectable, ProtectableError};
+pub use protection::{
+    HookReport, NoProgress, Operation, OperationContext, PluginError, Progress, ProtectionPlugin,
+    SchemaKind, Secret, VaultAccess,
+};
+pub use registry::{ProviderConfig, Registry, RegistryError};
+pub use section::{BankSection, DataSection, ReadSection};

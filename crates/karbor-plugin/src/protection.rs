@@ -1,0 +1,264 @@
+//! Protection plugins and the operations they hand out.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use karbor_model::{
+    CheckpointId, OperationId, OperationType, PlanId, ProviderId, RequestContext, Resource,
+};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+use crate::{BankError, BankSection, DataSection};
+
+/// Which schema of a resource type is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchemaKind {
+    /// Parameters of protect (plan parameters).
+    Options,
+    /// Parameters of restore.
+    Restore,
+    /// Parameters of verify.
+    Verify,
+    /// What is kept of a protected resource.
+    SavedInfo,
+}
+
+impl SchemaKind {
+    /// Every kind, in the order that the API shows them.
+    pub const ALL: [Self; 4] = [Self::Options, Self::Restore, Self::SavedInfo, Self::Verify];
+
+    /// The key in a provider's `extended_info_schema`.
+    #[must_use]
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Options => "options_schema",
+            Self::Restore => "restore_schema",
+            Self::Verify => "verify_schema",
+            Self::SavedInfo => "saved_info_schema",
+        }
+    }
+}
+
+/// Why a hook failed. `message` reaches the operation log and so the user: no secrets, no paths
+/// that the operator did not declare; `cause` goes to the log of the service.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct PluginError {
+    /// What happened and what to do.
+    pub message: String,
+    /// Can trying again help?
+    pub retryable: bool,
+    /// What went wrong inside.
+    pub cause: Option<String>,
+}
+
+impl PluginError {
+    /// A failure that trying again will not mend.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: false,
+            cause: None,
+        }
+    }
+
+    /// A failure that trying again may mend.
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: true,
+            cause: None,
+        }
+    }
+
+    /// Adds what went wrong inside, for the log.
+    #[must_use]
+    pub fn with_cause(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// The operation was cancelled.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self::new("cancelled")
+    }
+}
+
+impl From<BankError> for PluginError {
+    fn from(error: BankError) -> Self {
+        let retryable = matches!(
+            &error,
+            BankError::Other {
+                retryable: true,
+                ..
+            }
+        );
+        Self {
+            message: error.to_string(),
+            retryable,
+            cause: None,
+        }
+    }
+}
+
+/// A text that must not be printed. It is wiped when dropped.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// Where the vault of this provider and project lies, and what opens it.
+#[derive(Debug, Clone)]
+pub struct VaultAccess {
+    /// The section of the bank that is the repository.
+    pub section: BankSection,
+    /// The repository's password.
+    pub password: Secret,
+}
+
+/// Takes word of how far a hook has come. Cheap; called often.
+pub trait Progress: Send + Sync {
+    /// How many bytes the whole hook will move, once known.
+    fn expect_bytes(&self, bytes: u64);
+    /// That many bytes more were moved.
+    fn add_bytes(&self, bytes: u64);
+}
+
+/// Progress that nobody watches.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn expect_bytes(&self, _: u64) {}
+    fn add_bytes(&self, _: u64) {}
+}
+
+/// What a hook has to tell: numbers and findings for the operation log. A JSON object; empty if
+/// nothing. Reports of one resource's hooks are merged. Keys in use: `bytes`, `new_bytes`, `files`,
+/// `left_out`, `snapshot`, `changes` (dry runs), `warnings`.
+pub type HookReport = Map<String, Value>;
+
+/// All that a hook may know and use.
+#[derive(Clone)]
+pub struct OperationContext {
+    /// Who asked.
+    pub request: RequestContext,
+    /// Which operation.
+    pub operation: OperationType,
+    /// The run: the same through restarts, so that hooks can tell a repeat.
+    pub operation_id: OperationId,
+    /// The checkpoint that is made, read or removed.
+    pub checkpoint_id: CheckpointId,
+    /// The plan of the checkpoint.
+    pub plan_id: PlanId,
+    /// The provider.
+    pub provider_id: ProviderId,
+    /// The project that the checkpoint belongs to.
+    pub project_id: String,
+    /// The resource.
+    pub resource: Resource,
+    /// What the resource depends on directly.
+    pub dependents: Vec<Resource>,
+    /// Checked parameters for this resource.
+    pub parameters: Map<String, Value>,
+    /// `checkpoints/<checkpoint>/resource-data/<resource id>` in the bank.
+    pub data: DataSection,
+    /// The vault of this provider and project.
+    pub vault: VaultAccess,
+    /// Who watches.
+    pub progress: Arc<dyn Progress>,
+    /// Hooks stop soon after this is cancelled.
+    pub cancel: CancellationToken,
+}
+
+impl OperationContext {
+    /// The writable section, or an error that blames the caller: restore and verify never write.
+    ///
+    /// # Errors
+    /// A [`PluginError`] when the section is read-only.
+    pub fn writable(&self) -> Result<&BankSection, PluginError> {
+        match &self.data {
+            DataSection::Writable(section) => Ok(section),
+            DataSection::ReadOnly(_) => Err(PluginError::new(format!(
+                "{} may not write to the bank",
+                self.operation
+            ))),
+        }
+    }
+}
+
+/// The hooks of one operation on one resource. Order and edges are the planner's (karbor-flow).
+///
+/// **Each hook may be run again** after a crash, from its beginning, by another process: what it
+/// did before must not hurt. Every operation passes `karbor_plugin::contract::protection`.
+#[async_trait]
+pub trait Operation: Send + Sync {
+    /// Before the `prepare_begin` of the dependents: quiesce.
+    async fn prepare_begin(&self, _context: &OperationContext) -> Result<HookReport, PluginError> {
+        Ok(HookReport::new())
+    }
+
+    /// After the `prepare_finish` of the dependents.
+    async fn prepare_finish(&self, _context: &OperationContext) -> Result<HookReport, PluginError> {
+        Ok(HookReport::new())
+    }
+
+    /// The work. Runs in parallel with that of other resources.
+    async fn main(&self, _context: &OperationContext) -> Result<HookReport, PluginError> {
+        Ok(HookReport::new())
+    }
+
+    /// After the `complete` of the dependents: resume.
+    async fn complete(&self, _context: &OperationContext) -> Result<HookReport, PluginError> {
+        Ok(HookReport::new())
+    }
+
+    /// After a failure or a cancel, for every resource of which any hook was started; dependents
+    /// first. Removes what is half-made, resumes what was quiesced.
+    async fn undo(&self, _context: &OperationContext) -> Result<(), PluginError> {
+        Ok(())
+    }
+}
+
+/// How resources of some types are protected.
+pub trait ProtectionPlugin: Send + Sync + 'static {
+    /// Its name in `providers.d`, e.g. `karbor-noop-protection-plugin`.
+    fn name(&self) -> &str;
+
+    /// The types it protects.
+    fn resource_types(&self) -> &[&str];
+
+    /// JSON Schema (draft 4, as the original's) of a type; `{}` when nothing may be given.
+    fn schema(&self, resource_type: &str, kind: SchemaKind) -> Value;
+
+    /// The operation for a resource.
+    ///
+    /// # Errors
+    /// A [`PluginError`] when the plugin cannot do this to this resource.
+    fn operation(
+        &self,
+        operation: OperationType,
+        resource: &Resource,
+    ) -> Result<Box<dyn Operation>, PluginError>;
+}

@@ -1,0 +1,168 @@
+//! The registry: which plugins there are, by the names that configuration uses. It is filled by one
+//! explicit function (`karbor_plugins::registry`), so a reader finds every plugin there.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use karbor_model::ProviderId;
+
+use crate::{Bank, Protectable, ProtectionPlugin};
+
+/// One `providers.d/*.conf`, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProviderConfig {
+    /// Id.
+    pub id: ProviderId,
+    /// Name.
+    pub name: String,
+    /// Description.
+    pub description: String,
+    /// Name of the bank plugin.
+    pub bank: String,
+    /// Names of the protection plugins.
+    pub plugins: Vec<String>,
+    /// Is it in use?
+    pub enabled: bool,
+    /// Every other section of the file, option by option: a plugin reads its own.
+    pub sections: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+}
+
+impl ProviderConfig {
+    /// The last value of an option in a section.
+    #[must_use]
+    pub fn option(&self, section: &str, option: &str) -> Option<&str> {
+        self.sections
+            .get(section)?
+            .get(option)?
+            .last()
+            .map(String::as_str)
+    }
+}
+
+/// Why a plugin could not be made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RegistryError {
+    /// No plugin has the name.
+    #[error(
+        "provider '{provider}' names the {kind} plugin '{name}', which does not exist; there are: {known}"
+    )]
+    Unknown {
+        /// The provider.
+        provider: String,
+        /// `bank` or `protection`.
+        kind: &'static str,
+        /// The name.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The plugin refuses its configuration.
+    #[error("provider '{provider}': {message}")]
+    Config {
+        /// The provider.
+        provider: String,
+        /// What is wrong and what to do.
+        message: String,
+    },
+}
+
+type BankFactory =
+    Box<dyn Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync>;
+type ProtectionFactory =
+    Box<dyn Fn(&ProviderConfig) -> Result<Arc<dyn ProtectionPlugin>, RegistryError> + Send + Sync>;
+
+/// Every plugin there is.
+#[derive(Default)]
+pub struct Registry {
+    banks: BTreeMap<&'static str, BankFactory>,
+    protections: BTreeMap<&'static str, ProtectionFactory>,
+    protectables: BTreeMap<String, Arc<dyn Protectable>>,
+}
+
+impl Registry {
+    /// An empty registry.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a bank plugin.
+    pub fn bank(
+        &mut self,
+        name: &'static str,
+        make: impl Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.banks.insert(name, Box::new(make));
+        self
+    }
+
+    /// Adds a protection plugin.
+    pub fn protection(
+        &mut self,
+        name: &'static str,
+        make: impl Fn(&ProviderConfig) -> Result<Arc<dyn ProtectionPlugin>, RegistryError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> &mut Self {
+        self.protections.insert(name, Box::new(make));
+        self
+    }
+
+    /// Adds a protectable.
+    pub fn protectable(&mut self, protectable: Arc<dyn Protectable>) -> &mut Self {
+        self.protectables
+            .insert(protectable.resource_type().to_owned(), protectable);
+        self
+    }
+
+    /// Makes the bank of a provider.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn make_bank(&self, provider: &ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> {
+        let make = self.banks.get(provider.bank.as_str());
+        let make =
+            make.ok_or_else(|| unknown(provider, "bank", &provider.bank, self.banks.keys()))?;
+        make(provider)
+    }
+
+    /// Makes the protection plugins of a provider, in the order that it names them.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn make_protections(
+        &self,
+        provider: &ProviderConfig,
+    ) -> Result<Vec<Arc<dyn ProtectionPlugin>>, RegistryError> {
+        provider
+            .plugins
+            .iter()
+            .map(|name| {
+                let make = self.protections.get(name.as_str());
+                make.ok_or_else(|| unknown(provider, "protection", name, self.protections.keys()))?(
+                    provider,
+                )
+            })
+            .collect()
+    }
+
+    /// The protectables, by resource type.
+    #[must_use]
+    pub fn protectables(&self) -> &BTreeMap<String, Arc<dyn Protectable>> {
+        &self.protectables
+    }
+}
+
+fn unknown<'a>(
+    provider: &ProviderConfig,
+    kind: &'static str,
+    name: &str,
+    known: impl Iterator<Item = &'a &'static str>,
+) -> RegistryError {
+    RegistryError::Unknown {
+        provider: provider.name.clone(),
+        kind,
+        name: name.to_owned(),
+        known: known.copied().collect::<Vec<_>>().join(", "),
+    }
+}

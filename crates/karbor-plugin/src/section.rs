@@ -1,0 +1,226 @@
+//! Sections: the part of a bank that somebody may see. Keys given to a section are relative to it,
+//! and keys it answers with too.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{Bank, BankError, BankKey, Lease, ListRequest, ObjectInfo};
+
+/// A part of a bank that may be read and written.
+#[derive(Clone)]
+pub struct BankSection {
+    read: ReadSection,
+}
+
+/// A part of a bank that may be read. It has no write methods.
+#[derive(Clone)]
+pub struct ReadSection {
+    bank: Arc<dyn Bank>,
+    prefix: BankKey,
+}
+
+/// The section that an operation gets for its data: writable for protect and delete, read-only for
+/// restore and verify.
+#[derive(Debug, Clone)]
+pub enum DataSection {
+    /// May be written.
+    Writable(BankSection),
+    /// May only be read.
+    ReadOnly(ReadSection),
+}
+
+impl ReadSection {
+    /// The part of `bank` below `prefix`.
+    #[must_use]
+    pub fn new(bank: Arc<dyn Bank>, prefix: BankKey) -> Self {
+        Self { bank, prefix }
+    }
+
+    fn full(&self, key: &BankKey) -> Result<BankKey, BankError> {
+        Ok(self.prefix.join(key.as_str())?)
+    }
+
+    fn relative(&self, key: &BankKey) -> Result<BankKey, BankError> {
+        let below = key
+            .as_str()
+            .strip_prefix(self.prefix.as_str())
+            .and_then(|rest| rest.strip_prefix('/'))
+            .unwrap_or(key.as_str());
+        Ok(BankKey::parse(below)?)
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// As [`Bank::get`].
+    pub async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
+        self.bank.get(&self.full(key)?).await
+    }
+
+    /// Reads a part of an object.
+    ///
+    /// # Errors
+    /// As [`Bank::get_range`].
+    pub async fn get_range(
+        &self,
+        key: &BankKey,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, BankError> {
+        self.bank.get_range(&self.full(key)?, offset, length).await
+    }
+
+    /// What is known of an object.
+    ///
+    /// # Errors
+    /// As [`Bank::stat`].
+    pub async fn stat(&self, key: &BankKey) -> Result<ObjectInfo, BankError> {
+        let info = self.bank.stat(&self.full(key)?).await?;
+        Ok(ObjectInfo {
+            key: key.clone(),
+            ..info
+        })
+    }
+
+    /// One page of objects, keys relative to the section.
+    ///
+    /// # Errors
+    /// As [`Bank::list`].
+    pub async fn list(&self, request: &ListRequest) -> Result<Vec<ObjectInfo>, BankError> {
+        let prefix = match &request.prefix {
+            Some(prefix) => self.full(prefix)?,
+            None => self.prefix.clone(),
+        };
+        let marker = request
+            .marker
+            .as_ref()
+            .map(|marker| self.full(marker))
+            .transpose()?;
+        let request = ListRequest {
+            prefix: Some(prefix),
+            marker,
+            ..request.clone()
+        };
+        let page = self.bank.list(&request).await?;
+        page.into_iter()
+            .map(|info| {
+                Ok(ObjectInfo {
+                    key: self.relative(&info.key)?,
+                    ..info
+                })
+            })
+            .collect()
+    }
+
+    /// A smaller section.
+    ///
+    /// # Errors
+    /// [`BankError::InvalidKey`].
+    pub fn sub_section(&self, prefix: &str) -> Result<Self, BankError> {
+        Ok(Self::new(self.bank.clone(), self.prefix.join(prefix)?))
+    }
+
+    /// Where in the bank this section lies.
+    #[must_use]
+    pub fn prefix(&self) -> &BankKey {
+        &self.prefix
+    }
+}
+
+impl BankSection {
+    /// The part of `bank` below `prefix`.
+    #[must_use]
+    pub fn new(bank: Arc<dyn Bank>, prefix: BankKey) -> Self {
+        Self {
+            read: ReadSection::new(bank, prefix),
+        }
+    }
+
+    /// The same section, to be read only.
+    #[must_use]
+    pub fn read_only(&self) -> ReadSection {
+        self.read.clone()
+    }
+
+    /// Writes an object.
+    ///
+    /// # Errors
+    /// As [`Bank::put`].
+    pub async fn put(&self, key: &BankKey, data: Bytes) -> Result<(), BankError> {
+        self.read.bank.put(&self.read.full(key)?, data).await
+    }
+
+    /// Writes an object if there is none.
+    ///
+    /// # Errors
+    /// As [`Bank::put_new`].
+    pub async fn put_new(&self, key: &BankKey, data: Bytes) -> Result<(), BankError> {
+        self.read.bank.put_new(&self.read.full(key)?, data).await
+    }
+
+    /// Removes an object.
+    ///
+    /// # Errors
+    /// As [`Bank::delete`].
+    pub async fn delete(&self, key: &BankKey) -> Result<(), BankError> {
+        self.read.bank.delete(&self.read.full(key)?).await
+    }
+
+    /// Claims a name below the bank's `leases/` and this section's prefix.
+    ///
+    /// # Errors
+    /// As [`Bank::acquire_lease`].
+    pub async fn acquire_lease(
+        &self,
+        name: &BankKey,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Lease, BankError> {
+        self.read
+            .bank
+            .acquire_lease(&self.read.full(name)?, owner, ttl)
+            .await
+    }
+
+    /// A smaller section.
+    ///
+    /// # Errors
+    /// [`BankError::InvalidKey`].
+    pub fn sub_section(&self, prefix: &str) -> Result<Self, BankError> {
+        Ok(Self {
+            read: self.read.sub_section(prefix)?,
+        })
+    }
+}
+
+impl std::ops::Deref for BankSection {
+    type Target = ReadSection;
+
+    fn deref(&self) -> &ReadSection {
+        &self.read
+    }
+}
+
+impl std::ops::Deref for DataSection {
+    type Target = ReadSection;
+
+    fn deref(&self) -> &ReadSection {
+        match self {
+            Self::Writable(section) => section,
+            Self::ReadOnly(section) => section,
+        }
+    }
+}
+
+impl fmt::Debug for ReadSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadSection({})", self.prefix)
+    }
+}
+
+impl fmt::Debug for BankSection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BankSection({})", self.read.prefix)
+    }
+}
