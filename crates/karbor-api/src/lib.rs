@@ -1,0 +1,1 @@
+//! The REST API v1: handlers, the ApiManager, tokens, error envelopes.

@@ -1,0 +1,1 @@
+//! The client commands: they see the model and HTTP only.

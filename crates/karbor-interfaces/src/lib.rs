@@ -1,0 +1,1 @@
+//! What each service answers over RPC, one file a service.

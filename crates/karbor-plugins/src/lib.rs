@@ -1,0 +1,1 @@
+//! The plugins: banks, protectables and protections, and the registry that names them.

@@ -1,0 +1,1 @@
+//! The protection manager: providers, checkpoints and the flows that run over them.

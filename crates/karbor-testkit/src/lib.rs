@@ -1,0 +1,1 @@
+//! For tests only: fake clock, fault injection, in-memory bank, service harness.
