@@ -1,1 +1,58 @@
-fn main() {}
+//! What the workspace asks of itself. `cargo xtask --help` lists the tasks.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a task talks to a person"
+)]
+
+mod ci;
+mod levels;
+mod reference;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Why a task failed, for a person.
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What the workspace asks of itself")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Check that crates import downward only, and that heavy libraries stay in their one room
+    Levels,
+    /// Install and check the servers and tools that tests need, then run every test
+    Test(test::TestArguments),
+    /// All that CI asks: format, lints, licences, levels, tests, generated documents
+    Ci(ci::CiArguments),
+    /// Write docs/configuration.md from the options that the crates declare
+    ConfigReference {
+        /// Write nothing; fail when the document is out of date
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Levels => levels::run(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Ci(arguments) => ci::run(&arguments),
+        Task::ConfigReference { check } => reference::run(check),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

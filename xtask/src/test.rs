@@ -1,0 +1,205 @@
+//! `cargo xtask test`: every test there is, with the servers and tools that they need.
+//!
+//! Tests start their servers themselves, each its own, on private ports and directories; what must
+//! be there is the programs. With `KARBOR_REQUIRE_SERVERS=1` a test that misses one fails instead of
+//! passing over it, so that a green run means that everything ran.
+
+use std::{fs, path::PathBuf, process::Command};
+
+use clap::Args;
+
+use crate::{Failure, shell};
+
+/// The variable that turns "passed over" into "failed".
+const REQUIRE_SERVERS: &str = "KARBOR_REQUIRE_SERVERS";
+
+#[derive(Args, Default)]
+pub(crate) struct TestArguments {
+    /// Run without what is missing; the tests that need it are passed over, and that is said
+    #[arg(long)]
+    allow_missing: bool,
+    /// Install nothing, only check
+    #[arg(long)]
+    no_install: bool,
+}
+
+/// Something that tests start.
+struct Tool {
+    /// What it is, for a person.
+    name: &'static str,
+    /// The Debian package.
+    package: &'static str,
+    /// The programs that must be there.
+    programs: &'static [&'static str],
+    /// Which tests need it.
+    used_by: &'static str,
+}
+
+const TOOLS: &[Tool] = &[
+    Tool {
+        name: "restic",
+        package: "restic",
+        programs: &["restic"],
+        used_by: "the vault's exchange with the real restic, the demo's check of the bank",
+    },
+    Tool {
+        name: "PostgreSQL",
+        package: "postgresql",
+        programs: &[
+            "initdb",
+            "pg_ctl",
+            "postgres",
+            "pg_dump",
+            "pg_restore",
+            "psql",
+        ],
+        used_by: "Host::PostgreSQL::Database, the demo's database",
+    },
+];
+
+/// Installs, checks, runs.
+pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
+    let missing = prepare(arguments.no_install)?;
+    if !missing.is_empty() && !arguments.allow_missing {
+        return Err(advice(&missing).into());
+    }
+    let complete = missing.is_empty();
+    tests(complete)?;
+    shell::run(&mut cargo_test(&["--doc"], complete))?;
+    examples()?;
+    println!();
+    if complete {
+        println!("All tests ran, with every server and tool they need.");
+    } else {
+        for tool in &missing {
+            println!(
+                "*** PASSED OVER, because {} is not here: {} ***",
+                tool.name, tool.used_by
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Installs what is missing if we may, and returns what still is.
+fn prepare(no_install: bool) -> Result<Vec<&'static Tool>, Failure> {
+    let missing = missing();
+    let may_install = shell::is_root() && shell::find("apt-get", &[]).is_some();
+    if missing.is_empty() || no_install || !may_install {
+        return Ok(missing);
+    }
+    let mut install = Command::new("apt-get");
+    install
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "--yes", "--no-install-recommends"])
+        .args(missing.iter().map(|tool| tool.package));
+    let mut update = Command::new("apt-get");
+    shell::run(update.args(["update", "--quiet"]))?;
+    shell::run(&mut install)?;
+    Ok(self::missing())
+}
+
+fn missing() -> Vec<&'static Tool> {
+    let extra = postgresql_directories();
+    TOOLS
+        .iter()
+        .filter(|tool| {
+            !tool
+                .programs
+                .iter()
+                .all(|program| shell::find(program, &extra).is_some())
+        })
+        .collect()
+}
+
+/// Debian keeps the server's programs out of `PATH`, by version.
+fn postgresql_directories() -> Vec<PathBuf> {
+    fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("bin"))
+        .collect()
+}
+
+fn advice(missing: &[&Tool]) -> String {
+    let packages: Vec<_> = missing.iter().map(|tool| tool.package).collect();
+    let names: Vec<_> = missing.iter().map(|tool| tool.name).collect();
+    format!(
+        "{} not found. Install with `apt-get install {}` (or your system's way), or run \
+         `cargo xtask test --allow-missing` to do without.",
+        names.join(" and "),
+        packages.join(" ")
+    )
+}
+
+/// All but doc tests: with nextest if it is here.
+fn tests(complete: bool) -> Result<(), Failure> {
+    let mut command = if shell::succeeds(&mut shell::cargo_command(&["nextest", "--version"])) {
+        let mut command = shell::cargo_command(&["nextest", "run", "--no-fail-fast"]);
+        command.args(["--workspace", "--tests"]);
+        command
+    } else {
+        cargo_test(&["--tests", "--no-fail-fast"], complete)
+    };
+    shell::run(require(&mut command, complete))
+}
+
+fn cargo_test(arguments: &[&str], complete: bool) -> Command {
+    let mut command = shell::cargo_command(&["test", "--workspace"]);
+    command.args(arguments);
+    require(&mut command, complete);
+    command
+}
+
+fn require(command: &mut Command, complete: bool) -> &mut Command {
+    if complete {
+        command.env(REQUIRE_SERVERS, "1")
+    } else {
+        command.env_remove(REQUIRE_SERVERS)
+    }
+}
+
+/// Every example of every crate: each must end, and end well.
+fn examples() -> Result<(), Failure> {
+    let metadata = shell::metadata()?;
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        for target in package["targets"].as_array().into_iter().flatten() {
+            if target["kind"][0] == "example" {
+                let example = target["name"].as_str().unwrap_or_default();
+                shell::run(&mut shell::cargo_command(&[
+                    "run",
+                    "--quiet",
+                    "--package",
+                    name,
+                    "--example",
+                    example,
+                ]))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_says_what_to_install() {
+        let text = advice(&TOOLS.iter().collect::<Vec<_>>());
+        assert!(text.contains("restic and PostgreSQL not found"), "{text}");
+        assert!(text.contains("apt-get install restic postgresql"), "{text}");
+    }
+
+    #[test]
+    fn a_complete_run_lets_no_test_pass_over_its_server() {
+        let mut command = Command::new("true");
+        require(&mut command, true);
+        let set = command.get_envs().any(|(name, value)| {
+            name == REQUIRE_SERVERS && value.is_some_and(|value| value == "1")
+        });
+        assert!(set);
+    }
+}
