@@ -54,7 +54,7 @@ pub struct ListRequest {
 /// A claim on a name in the bank that ends by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// What is leased: a key below `leases/`.
+    /// What is leased, as a key. Leases have names of their own: a lease is never an object.
     pub name: String,
     /// Who holds it.
     pub owner: String,

@@ -6,7 +6,7 @@
 //! sees its section of the bank, its resource and its parameters: never the database, never
 //! another resource's data.
 //!
-//! [`contract`] holds a suite per trait that every plugin of the kind must pass.
+//! `contract` (behind the feature of that name) holds a suite per trait that every plugin of the kind must pass.
 
 mod bank;
 mod key;

@@ -42,12 +42,55 @@ impl ReadSection {
     }
 
     fn relative(&self, key: &BankKey) -> Result<BankKey, BankError> {
-        let below = key
-            .as_str()
-            .strip_prefix(self.prefix.as_str())
-            .and_then(|rest| rest.strip_prefix('/'))
-            .unwrap_or(key.as_str());
-        Ok(BankKey::parse(below)?)
+        let below = key.as_str().strip_prefix(self.prefix.as_str());
+        match below.and_then(|rest| rest.strip_prefix('/')) {
+            Some(below) => Ok(BankKey::parse(below)?),
+            None => Err(BankError::Other {
+                message: format!(
+                    "it answered with '{key}', which is not below '{}'",
+                    self.prefix
+                ),
+                retryable: false,
+            }),
+        }
+    }
+
+    fn relative_lease(&self, lease: Lease) -> Result<Lease, BankError> {
+        let name = self.relative(&BankKey::parse(&lease.name)?)?.to_string();
+        Ok(Lease { name, ..lease })
+    }
+
+    fn relative_error(&self, error: BankError) -> BankError {
+        let short = |name: String| match BankKey::parse(&name).map(|name| self.relative(&name)) {
+            Ok(Ok(below)) => below.to_string(),
+            _ => name,
+        };
+        match error {
+            BankError::LeaseHeld {
+                name,
+                owner,
+                expires_at,
+            } => BankError::LeaseHeld {
+                name: short(name),
+                owner,
+                expires_at,
+            },
+            BankError::LeaseLost(name) => BankError::LeaseLost(short(name)),
+            other => other,
+        }
+    }
+
+    /// The live leases in this section.
+    ///
+    /// # Errors
+    /// As [`Bank::leases`].
+    pub async fn leases(&self) -> Result<Vec<Lease>, BankError> {
+        let leases = self.bank.leases(&self.prefix).await?;
+        // One on the section itself was taken by somebody who sees more than this section.
+        let below = leases
+            .into_iter()
+            .filter(|lease| lease.name != self.prefix.as_str());
+        below.map(|lease| self.relative_lease(lease)).collect()
     }
 
     /// Reads an object.
@@ -167,7 +210,7 @@ impl BankSection {
         self.read.bank.delete(&self.read.full(key)?).await
     }
 
-    /// Claims a name below the bank's `leases/` and this section's prefix.
+    /// Claims a name in this section. The lease's name is relative to the section, as keys are.
     ///
     /// # Errors
     /// As [`Bank::acquire_lease`].
@@ -177,10 +220,39 @@ impl BankSection {
         owner: &str,
         ttl: Duration,
     ) -> Result<Lease, BankError> {
-        self.read
+        let full = self.read.full(name)?;
+        let answer = self.read.bank.acquire_lease(&full, owner, ttl).await;
+        let lease = answer.map_err(|error| self.read.relative_error(error))?;
+        self.read.relative_lease(lease)
+    }
+
+    /// Makes a lease of this section last longer.
+    ///
+    /// # Errors
+    /// As [`Bank::renew_lease`].
+    pub async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<Lease, BankError> {
+        let answer = self
+            .read
             .bank
-            .acquire_lease(&self.read.full(name)?, owner, ttl)
-            .await
+            .renew_lease(&self.full_lease(lease)?, ttl)
+            .await;
+        let lease = answer.map_err(|error| self.read.relative_error(error))?;
+        self.read.relative_lease(lease)
+    }
+
+    /// Gives a lease of this section up.
+    ///
+    /// # Errors
+    /// As [`Bank::release_lease`].
+    pub async fn release_lease(&self, lease: &Lease) -> Result<(), BankError> {
+        self.read.bank.release_lease(&self.full_lease(lease)?).await
+    }
+
+    fn full_lease(&self, lease: &Lease) -> Result<Lease, BankError> {
+        Ok(Lease {
+            name: self.read.full(&BankKey::parse(&lease.name)?)?.to_string(),
+            ..lease.clone()
+        })
     }
 
     /// A smaller section.
