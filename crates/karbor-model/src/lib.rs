@@ -27,6 +27,6 @@ pub use records::{
 };
 pub use resource::Resource;
 pub use states::{
-    CheckpointStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus, State,
-    UnknownState, VerificationStatus,
+    CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus,
+    State, UnknownState, VerificationStatus,
 };

@@ -178,6 +178,22 @@ states! {
     }
 }
 
+states! {
+    /// Where a flow (one run of an operation) is.
+    FlowStatus ("flow") {
+        /// Its hooks are running, or it waits to be resumed after a restart.
+        Running = "running" => [Undoing, Success, Failed, Cancelled],
+        /// It failed or was cancelled, and what it made is being removed.
+        Undoing = "undoing" => [Failed, Cancelled],
+        /// Every hook is done.
+        Success = "success" => [],
+        /// At least one hook failed; undone as far as possible.
+        Failed = "failed" => [],
+        /// Somebody stopped it; undone as far as possible.
+        Cancelled = "cancelled" => [],
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

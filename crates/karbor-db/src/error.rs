@@ -1,0 +1,133 @@
+//! What can go wrong, and how each is told to whoever asked.
+
+use karbor_model::{ApiError, ErrorKind};
+use sea_orm::{DbErr, RuntimeErr, SqlErr};
+
+/// Why the database did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DbError {
+    /// No such row, or it was deleted.
+    #[error("{what} {id} could not be found.")]
+    NotFound {
+        /// `Plan`, `Restore`, `Verification`, `OperationLog`, `Service`, `Flow`, `Token`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The row is not in the state that the change needs: somebody was faster, or the rules forbid it.
+    #[error("{message}")]
+    Conflict {
+        /// What it is.
+        what: &'static str,
+        /// Its id.
+        id: String,
+        /// The state it is in, if it has one.
+        present: Option<String>,
+        /// The same in words.
+        message: String,
+    },
+    /// The request names something that is not there: a sort key, a marker.
+    #[error("{message}")]
+    BadRequest {
+        /// Which part of the request, e.g. `sort`.
+        field: &'static str,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// The database cannot be used now. The same request may succeed later.
+    #[error("{message} ({cause})")]
+    Unavailable {
+        /// What an operator can do about it; names no secret.
+        message: String,
+        /// What the database said.
+        cause: String,
+    },
+    /// A fault of ours, or a row that nobody should have written.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl DbError {
+    pub(crate) fn not_found(what: &'static str, id: impl ToString) -> Self {
+        Self::NotFound {
+            what,
+            id: id.to_string(),
+        }
+    }
+
+    pub(crate) fn unavailable(message: impl Into<String>, cause: impl ToString) -> Self {
+        Self::Unavailable {
+            message: message.into(),
+            cause: cause.to_string(),
+        }
+    }
+
+    /// Can the same request succeed later, unchanged?
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. })
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::NotFound { what, id } => Self::not_found(what, id),
+            DbError::Conflict { message, .. } => Self::conflict("Conflict", message),
+            DbError::BadRequest { message, .. } => {
+                Self::new(ErrorKind::BadRequest, "InvalidInput", message)
+            }
+            DbError::Unavailable { message, cause } => Self::unavailable(message, cause),
+            DbError::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<DbErr> for DbError {
+    fn from(error: DbErr) -> Self {
+        if let Some(SqlErr::UniqueConstraintViolation(cause)) = error.sql_err() {
+            return Self::Conflict {
+                what: "Row",
+                id: String::new(),
+                present: None,
+                message: format!("It exists already: {cause}"),
+            };
+        }
+        match &error {
+            DbErr::Conn(RuntimeErr::SqlxError(cause))
+            | DbErr::Exec(RuntimeErr::SqlxError(cause))
+            | DbErr::Query(RuntimeErr::SqlxError(cause)) => from_sqlx(cause),
+            DbErr::ConnectionAcquire(cause) => Self::unavailable(BUSY, cause),
+            _ => Self::Internal(error.to_string()),
+        }
+    }
+}
+
+const BUSY: &str = "The database is busy. Try again.";
+
+/// SQLite's result codes (<https://www.sqlite.org/rescode.html>): the low byte is the primary one.
+fn from_sqlx(error: &sea_orm::sqlx::Error) -> DbError {
+    use sea_orm::sqlx::Error;
+    let database = match error {
+        Error::Database(database) => database,
+        Error::Io(_) | Error::Tls(_) | Error::PoolClosed | Error::WorkerCrashed => {
+            return DbError::unavailable("The database is away. Try again.", error);
+        }
+        Error::PoolTimedOut => return DbError::unavailable(BUSY, error),
+        _ => return DbError::Internal(error.to_string()),
+    };
+    let code = database.code().and_then(|code| code.parse::<u32>().ok());
+    let message = match code.map(|code| code & 0xff) {
+        Some(5 | 6) => BUSY,
+        Some(8) => "The database is read-only. Make its file and folder writable for the service.",
+        Some(10) => "The disk of the database failed to read or write. Check it.",
+        Some(11) => {
+            "The database file is damaged. Stop the service and put a good copy in its place."
+        }
+        Some(13) => "The disk of the database is full. Make room on it.",
+        Some(14) => "The database file cannot be opened. Check that it and its folder exist.",
+        Some(26) => "The database file is not a database. Check the configured path.",
+        _ => return DbError::Internal(error.to_string()),
+    };
+    DbError::unavailable(message, error)
+}
