@@ -1,0 +1,87 @@
+//! What the protection manager can fail with, and how a person hears of it.
+
+use karbor_model::{ApiError, CheckpointId, ErrorKind, IllegalTransition};
+use karbor_plugin::{BankError, KeyError, PluginError};
+
+/// Why something with a checkpoint in a bank failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// The bank has no such checkpoint of this provider.
+    #[error("Checkpoint {0} could not be found.")]
+    NotFound(CheckpointId),
+    /// Its index file is not what was written.
+    #[error("the index of checkpoint {id} cannot be read: {reason}")]
+    Corrupt {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No checkpoint of the listing has this id.
+    #[error("marker {0} is not a checkpoint in this list")]
+    UnknownMarker(CheckpointId),
+    /// It is in a state that does not allow it.
+    #[error(transparent)]
+    Transition(#[from] IllegalTransition),
+    /// A resource's id cannot name a place in the bank.
+    #[error("resource id '{0}' cannot be used: only letters, digits, '_', '.', '-' and '@' are allowed")]
+    ResourceId(String),
+    /// The bank failed.
+    #[error(transparent)]
+    Bank(#[from] BankError),
+}
+
+impl From<KeyError> for CheckpointError {
+    fn from(error: KeyError) -> Self {
+        Self::Bank(error.into())
+    }
+}
+
+impl From<CheckpointError> for ApiError {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::NotFound(id) => Self::not_found("Checkpoint", id),
+            CheckpointError::UnknownMarker(_) | CheckpointError::ResourceId(_) => {
+                Self::invalid_input(error)
+            }
+            CheckpointError::Transition(_) => Self::conflict("CheckpointNotAvailable", error.to_string()),
+            CheckpointError::Corrupt { id, .. } => Self::new(
+                ErrorKind::Internal,
+                "CheckpointIndexCorrupt",
+                format!("The index of checkpoint {id} is damaged in the bank; ask the operator to look at it."),
+            )
+            .with_cause(error),
+            CheckpointError::Bank(error) => bank_error(&error),
+        }
+    }
+}
+
+/// A bank's failure as the API tells it.
+#[must_use]
+pub fn bank_error(error: &BankError) -> ApiError {
+    match error {
+        BankError::InvalidKey(key) => ApiError::invalid_input(key),
+        BankError::Full(_) => {
+            ApiError::unavailable("The bank is full. Free space in it, then try again.", error)
+        }
+        BankError::LeaseHeld { .. } => ApiError::conflict("LeaseHeld", error.to_string()),
+        _ => ApiError::unavailable("The bank cannot be used right now; try again later.", error),
+    }
+}
+
+/// `Flow: <flow>, Error: <reason>`, the original's words for an operation that cannot start.
+#[must_use]
+pub fn flow_error(kind: ErrorKind, flow: &str, reason: impl std::fmt::Display) -> ApiError {
+    ApiError::new(kind, "FlowError", format!("Flow: {flow}, Error: {reason}"))
+}
+
+/// A plugin that cannot do what it is asked.
+#[must_use]
+pub fn plugin_refusal(flow: &str, error: &PluginError) -> ApiError {
+    let kind = if error.retryable { ErrorKind::Unavailable } else { ErrorKind::BadRequest };
+    let refusal = flow_error(kind, flow, &error.message);
+    match &error.cause {
+        Some(cause) => refusal.with_cause(cause),
+        None => refusal,
+    }
+}

@@ -1,0 +1,83 @@
+//! Builds the resource graph of a plan from the protectables.
+//!
+//! A lookup that fails fails the whole: a backup never shrinks in silence.
+
+use std::collections::VecDeque;
+
+use futures::future::try_join_all;
+use karbor_model::{ApiError, ErrorKind, RequestContext, Resource, ResourceGraph};
+use karbor_plugin::{ProtectableError, Registry};
+
+/// The graph of `resources` with all they depend on, as it is now.
+///
+/// # Errors
+/// A 404 for a resource that is not there (or not for this project), a 400 for resources that
+/// depend on each other in a loop, a 503 for a lookup that failed.
+pub async fn build(
+    registry: &Registry,
+    context: &RequestContext,
+    resources: &[Resource],
+) -> Result<ResourceGraph, ApiError> {
+    let mut graph = ResourceGraph::new();
+    let mut queue = VecDeque::new();
+    for resource in resources {
+        let before = graph.nodes().len();
+        let at = graph.add(confirm(registry, context, resource).await?);
+        if at == before {
+            queue.push_back(at);
+        }
+    }
+    while let Some(parent) = queue.pop_front() {
+        let resource = graph.nodes()[parent].clone();
+        for child in dependents(registry, context, &resource).await? {
+            let before = graph.nodes().len();
+            let at = graph.add(child);
+            graph.depend(parent, at);
+            if at == before {
+                queue.push_back(at);
+            }
+        }
+    }
+    graph.post_order().map_err(|error| ApiError::invalid_input(error))?;
+    Ok(graph)
+}
+
+/// What `parent` depends on directly, of every type.
+///
+/// # Errors
+/// A 503 when a lookup failed.
+pub async fn dependents(
+    registry: &Registry,
+    context: &RequestContext,
+    parent: &Resource,
+) -> Result<Vec<Resource>, ApiError> {
+    let lookups = registry
+        .protectables()
+        .values()
+        .filter(|protectable| protectable.parent_types().contains(&parent.resource_type.as_str()))
+        .map(|protectable| protectable.dependents(context, parent));
+    let found = try_join_all(lookups).await.map_err(|error| lookup_failed(&error))?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The resource as its protectable knows it now. A type that no protectable finds is taken as the
+/// plan has it: its plugin alone knows it.
+async fn confirm(registry: &Registry, context: &RequestContext, resource: &Resource) -> Result<Resource, ApiError> {
+    let Some(protectable) = registry.protectables().get(&resource.resource_type) else {
+        return Ok(resource.clone());
+    };
+    let found = protectable.show(context, &resource.id).await.map_err(|error| lookup_failed(&error))?;
+    found.ok_or_else(|| {
+        ApiError::new(
+            ErrorKind::NotFound,
+            "ProtectableResourceNotFound",
+            format!("The resource {} of type {} could not be found.", resource.id, resource.resource_type),
+        )
+    })
+}
+
+/// A failed lookup as the API tells it.
+#[must_use]
+pub fn lookup_failed(error: &ProtectableError) -> ApiError {
+    ApiError::new(ErrorKind::Unavailable, "ListProtectableResourceFailed", error.to_string())
+}

@@ -1,0 +1,231 @@
+//! Providers: a bank joined with protection plugins, as `providers.d/*.conf` declares them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ini::{Ini, ParseOption};
+use karbor_model::{ApiError, ErrorKind, OperationType, Provider as ProviderRecord, ProviderId, Resource};
+use karbor_plugin::{
+    Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry, RegistryError,
+    SchemaKind,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    checkpoints::CheckpointCollection,
+    error::{flow_error, plugin_refusal},
+};
+
+/// Why the providers cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ProviderError {
+    /// A file or folder cannot be read.
+    #[error("{path}: {cause}")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A file is not what a provider's file must be.
+    #[error("{path}: {reason}")]
+    Malformed {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A plugin that it names cannot be made.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// Two providers have the same id.
+    #[error("providers '{0}' and '{1}' have the same id {2}; give one of them another")]
+    Duplicate(String, String, ProviderId),
+}
+
+/// Reads every `*.conf` in `folder`, in the order of the names. A folder that is not there holds none.
+///
+/// # Errors
+/// [`ProviderError`] names the file and what is wrong with it.
+pub fn load_provider_configs(folder: &Path) -> Result<Vec<ProviderConfig>, ProviderError> {
+    let io = |cause| ProviderError::Io { path: folder.to_owned(), cause };
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io)?,
+    };
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(io)?;
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    paths.sort();
+    paths.iter().map(|path| load_provider_config(path)).collect()
+}
+
+fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
+    let malformed = |reason: String| ProviderError::Malformed { path: path.to_owned(), reason };
+    let text = std::fs::read_to_string(path)
+        .map_err(|cause| ProviderError::Io { path: path.to_owned(), cause })?;
+    let options = ParseOption { enabled_escape: false, enabled_quote: false, ..ParseOption::default() };
+    let ini = Ini::load_from_str_opt(&text, options).map_err(|e| malformed(e.to_string()))?;
+    let mut sections: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
+    for (section, properties) in &ini {
+        let section = sections.entry(section.unwrap_or("DEFAULT").to_owned()).or_default();
+        for (name, value) in properties {
+            section.entry(name.to_owned()).or_default().push(value.to_owned());
+        }
+    }
+    let provider = sections.remove("provider").ok_or_else(|| malformed("it has no [provider] section".into()))?;
+    let all = |name: &str| provider.get(name).cloned().unwrap_or_default();
+    let last = |name: &str| all(name).pop();
+    let required = |name: &str| {
+        last(name).filter(|v| !v.is_empty()).ok_or_else(|| malformed(format!("[provider] {name} is missing")))
+    };
+    let id = required("id")?;
+    Ok(ProviderConfig {
+        id: id.parse().map_err(|e| malformed(format!("[provider] id: {e}")))?,
+        name: required("name")?,
+        description: last("description").unwrap_or_default(),
+        bank: required("bank")?,
+        plugins: all("plugin"),
+        enabled: boolean(last("enabled").as_deref().unwrap_or("false"))
+            .ok_or_else(|| malformed("[provider] enabled must be True or False".into()))?,
+        sections,
+    })
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
+    }
+}
+
+/// A provider in use.
+pub struct Provider {
+    record: ProviderRecord,
+    bank: Arc<dyn Bank>,
+    checkpoints: CheckpointCollection,
+    plugins: HashMap<String, Arc<dyn ProtectionPlugin>>,
+}
+
+impl Provider {
+    /// Makes the bank and the plugins that `config` names. Where two plugins protect the same type,
+    /// the first that is named does.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn new(config: &ProviderConfig, registry: &Registry) -> Result<Self, RegistryError> {
+        let bank = registry.make_bank(config)?;
+        let mut plugins: HashMap<String, Arc<dyn ProtectionPlugin>> = HashMap::new();
+        let mut schemas = SchemaKind::ALL.map(|_| Map::new());
+        for plugin in registry.make_protections(config)? {
+            for &resource_type in plugin.resource_types() {
+                if plugins.contains_key(resource_type) {
+                    continue;
+                }
+                plugins.insert(resource_type.to_owned(), plugin.clone());
+                for (schema, kind) in schemas.iter_mut().zip(SchemaKind::ALL) {
+                    schema.insert(resource_type.to_owned(), plugin.schema(resource_type, kind));
+                }
+            }
+        }
+        let extended_info_schema = SchemaKind::ALL
+            .iter()
+            .zip(schemas)
+            .map(|(kind, schema)| (kind.key().to_owned(), Value::Object(schema)))
+            .collect();
+        Ok(Self {
+            record: ProviderRecord {
+                id: config.id,
+                name: config.name.clone(),
+                description: config.description.clone(),
+                extended_info_schema,
+            },
+            checkpoints: CheckpointCollection::new(bank.clone(), config.id),
+            bank,
+            plugins,
+        })
+    }
+
+    /// What the API shows.
+    #[must_use]
+    pub fn record(&self) -> &ProviderRecord {
+        &self.record
+    }
+
+    /// Its checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> &CheckpointCollection {
+        &self.checkpoints
+    }
+
+    /// Its bank.
+    #[must_use]
+    pub fn bank(&self) -> &Arc<dyn Bank> {
+        &self.bank
+    }
+
+    /// Where the repository of a project lies in the bank.
+    ///
+    /// # Errors
+    /// A 400 when the project's id cannot be part of a key.
+    pub fn vault_section(&self, project_id: &str) -> Result<BankSection, ApiError> {
+        let key = BankKey::parse(&format!("vaults/{}/{project_id}", self.record.id));
+        Ok(BankSection::new(self.bank.clone(), key.map_err(ApiError::invalid_input)?))
+    }
+
+    /// The operation of the plugin that protects the resource's type.
+    ///
+    /// # Errors
+    /// A 400 when no plugin of this provider protects the type, or the plugin refuses.
+    pub fn operation(&self, operation: OperationType, resource: &Resource) -> Result<Box<dyn Operation>, ApiError> {
+        let flow = operation.as_str();
+        let plugin = self.plugins.get(&resource.resource_type).ok_or_else(|| {
+            let reason = format!("Protection Plugin for {} could not be found.", resource.resource_type);
+            flow_error(ErrorKind::BadRequest, flow, reason)
+        })?;
+        plugin.operation(operation, resource).map_err(|error| plugin_refusal(flow, &error))
+    }
+
+    /// The schema of a type's parameters, if a plugin protects the type.
+    #[must_use]
+    pub fn schema(&self, resource_type: &str, kind: SchemaKind) -> Option<&Value> {
+        self.record.extended_info_schema.get(kind.key())?.get(resource_type)
+    }
+}
+
+/// Every enabled provider, in the order of configuration.
+pub struct Providers(Vec<Arc<Provider>>);
+
+impl Providers {
+    /// Makes every enabled provider of `configs`.
+    ///
+    /// # Errors
+    /// [`ProviderError`].
+    pub fn new(configs: &[ProviderConfig], registry: &Registry) -> Result<Self, ProviderError> {
+        let mut providers: Vec<Arc<Provider>> = Vec::new();
+        for config in configs.iter().filter(|config| config.enabled) {
+            if let Some(twin) = providers.iter().find(|provider| provider.record.id == config.id) {
+                return Err(ProviderError::Duplicate(twin.record.name.clone(), config.name.clone(), config.id));
+            }
+            providers.push(Arc::new(Provider::new(config, registry)?));
+        }
+        Ok(Self(providers))
+    }
+
+    /// The provider with an id.
+    ///
+    /// # Errors
+    /// A 404, `ProviderNotFound`.
+    pub fn get(&self, id: ProviderId) -> Result<&Arc<Provider>, ApiError> {
+        self.0.iter().find(|provider| provider.record.id == id).ok_or_else(|| ApiError::not_found("Provider", id))
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Provider>] {
+        &self.0
+    }
+}
