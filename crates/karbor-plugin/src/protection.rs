@@ -85,6 +85,12 @@ impl PluginError {
     pub fn cancelled() -> Self {
         Self::new("cancelled")
     }
+
+    /// Is it what [`cancelled`](Self::cancelled) makes?
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.message == "cancelled"
+    }
 }
 
 impl From<BankError> for PluginError {
