@@ -1,1 +1,21 @@
 //! The plugins: banks, protectables and protections, and the registry that names them.
+
+pub mod protections;
+
+use std::sync::Arc;
+
+use karbor_plugin::Registry;
+
+/// Every plugin there is, by the names that configuration uses.
+#[must_use]
+pub fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry
+        .protection(protections::noop::NAME, |_| {
+            Ok(Arc::new(protections::noop::Noop))
+        })
+        .protection(protections::simulated::NAME, |_| {
+            Ok(Arc::new(protections::simulated::Simulated))
+        });
+    registry
+}
