@@ -63,6 +63,16 @@ pub struct FlowOutcome {
 }
 
 impl FlowOutcome {
+    /// The outcome of a flow that could not even begin to go on.
+    pub(crate) fn interrupted(reason: String) -> Self {
+        Self {
+            status: FlowStatus::Interrupted,
+            failures: Vec::new(),
+            reports: BTreeMap::new(),
+            interrupted: Some(reason),
+        }
+    }
+
     /// Every failing resource with its hook and reason, one a line; nothing after a success.
     #[must_use]
     pub fn error_info(&self) -> Option<String> {

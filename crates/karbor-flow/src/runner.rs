@@ -44,7 +44,8 @@ pub trait HookRunner: Send + Sync {
     ) -> Result<HookReport, PluginError>;
 
     /// Undoes what the resource's hooks did. Dependents were undone before. `context.cancel` is
-    /// cancelled only when the undo itself takes too long.
+    /// not cancelled with the flow: only when the undo itself takes too long, or when the journal
+    /// breaks and this undo will be run again.
     ///
     /// # Errors
     /// Why it could not be undone; the message reaches the user.

@@ -1,6 +1,6 @@
 //! The resource graph: what an operation runs over. Parents point at the resources they depend on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,7 @@ pub enum GraphError {
 pub struct ResourceGraph {
     nodes: Vec<Resource>,
     children: Vec<Vec<usize>>,
+    edges: HashSet<(usize, usize)>,
     index: HashMap<String, usize>,
 }
 
@@ -49,7 +50,7 @@ impl ResourceGraph {
 
     /// Says that `parent` depends on `child`.
     pub fn depend(&mut self, parent: usize, child: usize) {
-        if !self.children[parent].contains(&child) {
+        if self.edges.insert((parent, child)) {
             self.children[parent].push(child);
         }
     }
@@ -158,8 +159,9 @@ impl ResourceGraph {
     /// [`GraphError::Malformed`] names what is wrong; [`GraphError::Loop`].
     pub fn unpack(text: &str) -> Result<Self, GraphError> {
         type Node = (String, String, Option<String>, Option<Value>);
+        type Edges = Vec<(String, Vec<String>)>;
         let malformed = |reason: String| GraphError::Malformed(reason);
-        let (nodes, edges): (HashMap<String, Node>, Vec<(String, Vec<String>)>) =
+        let (nodes, edges): (HashMap<String, Node>, Edges) =
             serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
         let mut sids = nodes
             .keys()
