@@ -1,0 +1,111 @@
+//! The protection service: providers, protectables, checkpoints and the operations on them.
+
+use std::collections::BTreeMap;
+
+use karbor_manager::rpc_interface;
+use karbor_model::{
+    Checkpoint, CheckpointId, OperationLogId, Plan, ProtectableType, Provider, ProviderId,
+    Resource, Restore, Verification,
+};
+use serde_json::{Map, Value};
+
+/// The topic that protection services listen on.
+pub const TOPIC: &str = "karbor-protection";
+
+rpc_interface! {
+    /// What other services may ask of the protection manager. Operations are refused at once with
+    /// the reason, or accepted and run on in the background.
+    pub trait ProtectionApi {
+        topic: TOPIC, version: (1, 1), client: ProtectionClient, endpoint: ProtectionEndpoint
+    }
+
+    /// Makes a checkpoint of what the plan names and all it depends on. `checkpoint_properties` may
+    /// have `extra_info`, a JSON text that is kept with the checkpoint.
+    since (1, 0) call fn protect(
+        plan: Plan,
+        checkpoint_properties: Map<String, Value> = Map::new()
+    ) -> CheckpointId;
+
+    /// Brings back what a checkpoint holds. `restore_auth`: how to log in at the restore target.
+    since (1, 0) call fn restore(
+        restore: Restore,
+        restore_auth: Option<Map<String, Value>>
+    );
+
+    /// Checks that a checkpoint can be restored.
+    since (1, 0) call fn verification(verification: Verification);
+
+    /// Removes a checkpoint and its data.
+    since (1, 0) call fn delete(provider_id: ProviderId, checkpoint_id: CheckpointId);
+
+    /// Sets the state of a checkpoint that no operation works on.
+    since (1, 0) call fn reset_state(
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+        state: String
+    );
+
+    /// One checkpoint.
+    since (1, 0) call fn show_checkpoint(
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId
+    ) -> Checkpoint;
+
+    /// Checkpoints of a provider, a page at a time. Filters: `plan_id`, `start_date`, `end_date`,
+    /// `project_id`, `status`. `all_tenants`: of every project, for administrators.
+    since (1, 0) call fn list_checkpoints(
+        provider_id: ProviderId,
+        marker: Option<CheckpointId>,
+        limit: Option<usize>,
+        sort_keys: Vec<String> = Vec::new(),
+        sort_dirs: Vec<String> = Vec::new(),
+        filters: BTreeMap<String, String> = BTreeMap::new(),
+        all_tenants: bool = false
+    ) -> Vec<Checkpoint>;
+
+    /// The types of resources that can be protected.
+    since (1, 0) call fn list_protectable_types() -> Vec<String>;
+
+    /// One type, with the types that it may depend on.
+    since (1, 0) call fn show_protectable_type(protectable_type: String) -> ProtectableType;
+
+    /// Resources of a type that the project may see, a page at a time.
+    since (1, 0) call fn list_protectable_instances(
+        protectable_type: String,
+        marker: Option<String>,
+        limit: Option<usize>,
+        sort_keys: Vec<String> = Vec::new(),
+        sort_dirs: Vec<String> = Vec::new(),
+        filters: BTreeMap<String, String> = BTreeMap::new(),
+        parameters: Option<Map<String, Value>>
+    ) -> Vec<Resource>;
+
+    /// One resource, if the project may see it.
+    since (1, 0) call fn show_protectable_instance(
+        protectable_type: String,
+        protectable_id: String,
+        parameters: Option<Map<String, Value>>
+    ) -> Option<Resource>;
+
+    /// What a resource depends on directly.
+    since (1, 0) call fn list_protectable_dependents(
+        protectable_id: String,
+        protectable_type: String,
+        protectable_name: String
+    ) -> Vec<Resource>;
+
+    /// Providers, a page at a time. Filters: `name`, `description`.
+    since (1, 0) call fn list_providers(
+        marker: Option<ProviderId>,
+        limit: Option<usize>,
+        sort_keys: Vec<String> = Vec::new(),
+        sort_dirs: Vec<String> = Vec::new(),
+        filters: BTreeMap<String, String> = BTreeMap::new()
+    ) -> Vec<Provider>;
+
+    /// One provider.
+    since (1, 0) call fn show_provider(provider_id: ProviderId) -> Provider;
+
+    /// Stops a running operation; what it has half made is undone. (Not in the original.)
+    since (1, 1) call fn cancel_operation(operation_log_id: OperationLogId);
+}

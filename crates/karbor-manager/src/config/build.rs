@@ -1,0 +1,257 @@
+//! Layers, and checking them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use ini::{Ini, ParseOption};
+
+use super::{
+    Checked, Config, ConfigError, Entries, Entry, Inner, OptionDef, OptionKind, Source,
+    substitute::substitute,
+};
+
+/// Gathers options and layers; see [`Config::builder`].
+#[derive(Default)]
+pub struct ConfigBuilder {
+    options: Vec<OptionDef>,
+    files: Vec<PathBuf>,
+    environment: Vec<(String, String)>,
+    overrides: Vec<(String, String, String)>,
+}
+
+/// A value before it is checked: as often as it was given.
+struct Raw {
+    def: OptionDef,
+    values: Vec<String>,
+    source: Source,
+}
+
+type Raws = BTreeMap<(&'static str, &'static str), Raw>;
+
+impl ConfigBuilder {
+    /// Declares options.
+    #[must_use]
+    pub fn options(mut self, options: &[OptionDef]) -> Self {
+        self.options.extend_from_slice(options);
+        self
+    }
+
+    /// Adds a configuration file; what it says wins over the files before it.
+    #[must_use]
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        self.files.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Adds the environment, e.g. `std::env::vars()`; only `OS_<GROUP>__<OPTION>` counts.
+    #[must_use]
+    pub fn env(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.environment.extend(variables);
+        self
+    }
+
+    /// Sets an option, over everything else; setting it again adds to a list.
+    #[must_use]
+    pub fn set(mut self, group: &str, name: &str, value: impl Into<String>) -> Self {
+        self.overrides
+            .push((group.to_owned(), name.to_owned(), value.into()));
+        self
+    }
+
+    /// Reads the files and checks everything.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its place.
+    pub fn build(self) -> Result<Config, ConfigError> {
+        let mut raws = declare(&self.options)?;
+        let mut unknown = Vec::new();
+        for file in &self.files {
+            for (group, name, values) in read(file)? {
+                match find(&mut raws, &group, &name) {
+                    Some(raw) => {
+                        raw.values = values;
+                        raw.source = Source::File(file.clone());
+                    }
+                    None => unknown.push(format!("[{group}] {name} in {}", file.display())),
+                }
+            }
+        }
+        environment(&mut raws, self.environment, &mut unknown);
+        for (group, name, value) in self.overrides {
+            let Some(raw) = find(&mut raws, &group, &name) else {
+                return Err(ConfigError::Undeclared { group, name });
+            };
+            if raw.source != Source::Override {
+                raw.values.clear();
+                raw.source = Source::Override;
+            }
+            raw.values.push(value);
+        }
+        let entries = check_all(&raws)?;
+        Ok(Config {
+            inner: Arc::new(Inner { entries, unknown }),
+        })
+    }
+}
+
+fn declare(options: &[OptionDef]) -> Result<Raws, ConfigError> {
+    let mut raws = Raws::new();
+    for def in options {
+        let values = match def.default {
+            "" => Vec::new(),
+            text => vec![text.to_owned()],
+        };
+        let raw = Raw {
+            def: *def,
+            values,
+            source: Source::Default,
+        };
+        match raws.insert((def.group, def.name), raw) {
+            Some(other) if other.def != *def => {
+                return Err(ConfigError::DeclaredTwice {
+                    group: def.group.to_owned(),
+                    name: def.name.to_owned(),
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(raws)
+}
+
+fn find<'a>(raws: &'a mut Raws, group: &str, name: &str) -> Option<&'a mut Raw> {
+    raws.iter_mut()
+        .find(|((g, n), _)| *g == group && *n == name)
+        .map(|(_, raw)| raw)
+}
+
+/// A file's options with every value that each was given, in order.
+fn read(file: &Path) -> Result<Vec<(String, String, Vec<String>)>, ConfigError> {
+    let text = std::fs::read_to_string(file).map_err(|error| ConfigError::Unreadable {
+        file: file.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let syntax = |reason: String| ConfigError::Syntax {
+        file: file.to_owned(),
+        reason,
+    };
+    let options = ParseOption {
+        enabled_quote: false,
+        enabled_escape: false,
+        enabled_indented_mutiline_value: true,
+        ..ParseOption::default()
+    };
+    let ini = Ini::load_from_str_opt(&text, options).map_err(|error| syntax(error.to_string()))?;
+    let mut found: Vec<(String, String, Vec<String>)> = Vec::new();
+    for (section, properties) in &ini {
+        for (name, value) in properties {
+            // The parser takes a line without `=` for the beginning of the next line's name.
+            if let Some((line, _)) = name.split_once('\n') {
+                return Err(syntax(format!("'{line}' is not of the form name = value")));
+            }
+            let Some(group) = section else {
+                let reason = format!("'{name}' stands before the first group: add [DEFAULT]");
+                return Err(syntax(reason));
+            };
+            let same = |(g, n, _): &&mut (String, String, Vec<String>)| g == group && n == name;
+            match found.iter_mut().find(same) {
+                Some((_, _, values)) => values.push(value.to_owned()),
+                None => found.push((group.to_owned(), name.to_owned(), vec![value.to_owned()])),
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn environment(raws: &mut Raws, variables: Vec<(String, String)>, unknown: &mut Vec<String>) {
+    for (variable, value) in variables {
+        let Some((group, name)) = variable
+            .strip_prefix("OS_")
+            .and_then(|rest| rest.split_once("__"))
+        else {
+            continue;
+        };
+        let matches =
+            |(g, n): &(&str, &str)| g.eq_ignore_ascii_case(group) && n.eq_ignore_ascii_case(name);
+        if let Some((_, raw)) = raws.iter_mut().find(|(key, _)| matches(key)) {
+            raw.values = vec![value];
+            raw.source = Source::Environment(variable);
+        } else if raws.keys().any(|(g, _)| g.eq_ignore_ascii_case(group)) {
+            // Variables under other groups belong to other programs.
+            unknown.push(format!("{variable} in the environment"));
+        }
+    }
+}
+
+fn check_all(raws: &Raws) -> Result<Entries, ConfigError> {
+    let plain: BTreeMap<(&str, &str), String> = raws
+        .iter()
+        .map(|(key, raw)| (*key, raw.values.last().cloned().unwrap_or_default()))
+        .collect();
+    let mut entries = Entries::new();
+    for (key, raw) in raws {
+        let bad = |reason: String| ConfigError::BadValue {
+            source_: raw.source.to_string(),
+            group: key.0.to_owned(),
+            name: key.1.to_owned(),
+            reason,
+        };
+        let values: Vec<String> = raw
+            .values
+            .iter()
+            .map(|value| substitute(value, key.0, &plain))
+            .collect::<Result<_, _>>()
+            .map_err(bad)?;
+        let value = check(raw.def.kind, &values).ok_or_else(|| {
+            let expected = raw.def.kind.expected();
+            bad(match values.last() {
+                Some(value) if !raw.def.secret => format!("expected {expected}, found '{value}'"),
+                _ => format!("expected {expected}"),
+            })
+        })?;
+        let entry = Entry {
+            def: raw.def,
+            value,
+            source: raw.source.clone(),
+        };
+        entries.entry(key.0).or_default().insert(key.1, entry);
+    }
+    Ok(entries)
+}
+
+/// The value that texts stand for; `None` when they do not. An empty text unsets the option.
+fn check(kind: OptionKind, values: &[String]) -> Option<Checked> {
+    if kind == OptionKind::List {
+        let items = values.iter().flat_map(|value| value.split([',', '\n']));
+        let items = items.map(str::trim).filter(|item| !item.is_empty());
+        return Some(Checked::List(items.map(str::to_owned).collect()));
+    }
+    let text = match values.last().map(|value| value.trim()) {
+        None | Some("") => return Some(Checked::Unset),
+        Some(text) => text,
+    };
+    match kind {
+        OptionKind::Str | OptionKind::Path => Some(Checked::Text(text.to_owned())),
+        OptionKind::List => None,
+        OptionKind::Int => text.parse().ok().map(Checked::Int),
+        OptionKind::Float => {
+            let number: f64 = text.parse().ok()?;
+            number.is_finite().then_some(Checked::Float(number))
+        }
+        OptionKind::Seconds => {
+            let seconds = text.parse().ok()?;
+            Duration::try_from_secs_f64(seconds)
+                .ok()
+                .map(Checked::Seconds)
+        }
+        OptionKind::Bool => match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "on" | "1" => Some(Checked::Bool(true)),
+            "false" | "no" | "off" | "0" => Some(Checked::Bool(false)),
+            _ => None,
+        },
+    }
+}

@@ -1,0 +1,147 @@
+//! A service that runs, and how it ends.
+
+use std::{sync::Arc, time::Duration};
+
+use karbor_model::ServiceRecord;
+use tracing::{info, warn};
+
+use super::{ServiceApi, Shared};
+use crate::{Manager, PeriodicTasks, RpcServer, ServiceOptions, TaskSet, timeout};
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Calls and tasks that had not ended by the deadline and were dropped.
+    pub dropped: Vec<String>,
+    /// `cleanup_host` ended before the deadline.
+    pub cleaned_up: bool,
+}
+
+impl ShutdownReport {
+    /// Did everything end by itself?
+    #[must_use]
+    pub fn is_graceful(&self) -> bool {
+        self.dropped.is_empty() && self.cleaned_up
+    }
+}
+
+/// A service that runs. Dropping it stops it at once: no drain, no `cleanup_host`.
+pub struct RunningService<M: Manager> {
+    shared: Arc<Shared<M>>,
+    server: Box<dyn RpcServer>,
+    heart: TaskSet,
+    periodic: TaskSet,
+}
+
+impl<M: Manager> RunningService<M> {
+    pub(super) fn new(
+        shared: Arc<Shared<M>>,
+        server: Box<dyn RpcServer>,
+        heart: TaskSet,
+        periodic: TaskSet,
+    ) -> Self {
+        Self {
+            shared,
+            server,
+            heart,
+            periodic,
+        }
+    }
+
+    pub(super) fn spawn_loops(&self) {
+        let options = &self.shared.options;
+        if !options.report_interval.is_zero() {
+            let stop = self.heart.cancelled().clone();
+            let beats = self.shared.clone().heartbeat_loop(stop);
+            self.heart.spawn("heartbeat", beats);
+        }
+        if !options.periodic_interval.is_zero() {
+            let stop = self.periodic.cancelled().clone();
+            let runs = self.shared.clone().periodic_loop(stop);
+            self.periodic.spawn("periodic tasks", runs);
+        }
+    }
+
+    /// The manager.
+    #[must_use]
+    pub fn manager(&self) -> &Arc<M> {
+        &self.shared.manager
+    }
+
+    /// The service's record, as it last registered.
+    #[must_use]
+    pub fn record(&self) -> ServiceRecord {
+        self.shared.record()
+    }
+
+    /// The options in use, after [`ServiceOptions::checked`].
+    #[must_use]
+    pub fn options(&self) -> &ServiceOptions {
+        &self.shared.options
+    }
+
+    /// The periodic tasks; more may be added.
+    #[must_use]
+    pub fn periodic_tasks(&self) -> &PeriodicTasks<M> {
+        &self.shared.periodic
+    }
+
+    /// What the service answers about itself, without RPC.
+    #[must_use]
+    pub fn api(&self) -> Arc<dyn ServiceApi> {
+        self.shared.clone()
+    }
+
+    /// Ends the service within `deadline`; see the module for the order.
+    pub async fn shutdown(self, deadline: Duration) -> ShutdownReport {
+        let shared = &self.shared;
+        let clock = shared.clock();
+        let started = clock.monotonic();
+        let left = || deadline.saturating_sub(clock.monotonic().saturating_sub(started));
+        info!(binary = M::BINARY, "stopping");
+        self.server.stop().await;
+        self.periodic.cancel();
+        let mut dropped = self.server.wait(left()).await;
+        let tasks = shared.manager.base().tasks();
+        tasks.cancel();
+        dropped.extend(tasks.join(clock, left()).await);
+        dropped.extend(self.periodic.join(clock, left()).await);
+        shared.save_reports_within(left()).await;
+        self.heart.cancel();
+        dropped.extend(self.heart.join(clock, left()).await);
+        let cleanup = timeout(clock, left(), shared.manager.cleanup_host()).await;
+        let report = ShutdownReport {
+            dropped,
+            cleaned_up: cleanup.is_ok(),
+        };
+        if report.is_graceful() {
+            info!(binary = M::BINARY, "stopped");
+        } else {
+            warn!(
+                binary = M::BINARY,
+                ?report,
+                "stopped before everything had ended"
+            );
+        }
+        report
+    }
+}
+
+impl<M: Manager> Shared<M> {
+    async fn save_reports_within(&self, limit: Duration) {
+        if timeout(self.clock(), limit, self.save_reports())
+            .await
+            .is_err()
+        {
+            warn!("the last reports of periodic tasks were not kept: the database did not answer");
+        }
+    }
+}
+
+impl<M: Manager> Drop for RunningService<M> {
+    fn drop(&mut self) {
+        self.heart.abort();
+        self.periodic.abort();
+        self.shared.manager.base().tasks().abort();
+    }
+}
