@@ -58,8 +58,10 @@ pub trait Manager: Send + Sync + Sized + 'static {
     /// What was injected.
     fn base(&self) -> &ManagerBase<Self::Db>;
 
-    /// What the manager answers over RPC.
-    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>>;
+    /// What the manager answers over RPC; nothing by default.
+    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
+        Vec::new()
+    }
 
     /// What else this service answers over RPC; by default what was given to
     /// [`ManagerBase::add_endpoint`].

@@ -1,7 +1,11 @@
 //! For tests only: fake clock, fault injection, in-memory bank, service harness.
 
 mod bank;
+mod clock;
 mod faulty;
+mod services;
 
 pub use bank::MemoryBank;
+pub use clock::FakeClock;
 pub use faulty::{Call, Fault, FaultyBank, Verb};
+pub use services::{MemoryServices, ServiceHarness, StoreMode};

@@ -107,21 +107,22 @@ impl<M: Manager> Shared<M> {
 
     /// Runs the periodic tasks that are due, then idles until the next is.
     pub(super) async fn periodic_loop(self: Arc<Self>, stop: CancellationToken) {
-        let mut idle = random_part(self.options.periodic_fuzzy_delay);
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = self.clock().sleep(random_part(self.options.periodic_fuzzy_delay)) => {}
+        }
         loop {
+            let context = RequestContext::admin();
+            let ran = self.periodic.periodic_tasks(&self.manager, &context, false);
+            let longest = self.options.periodic_interval;
+            let idle = ran.await.map_or(longest, |idle| idle.min(longest));
+            self.save_reports().await;
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
                 () = self.clock().sleep(idle) => {}
                 () = self.periodic.added() => {}
             }
-            let context = RequestContext::admin();
-            let ran = self.periodic.periodic_tasks(&self.manager, &context, false);
-            idle = match ran.await {
-                Ok(idle) => idle.min(self.options.periodic_interval),
-                Err(_) => self.options.periodic_interval,
-            };
-            self.save_reports().await;
         }
     }
 

@@ -33,8 +33,7 @@ pub use signals::{Signal, Signals, Stopped, run_until_signal};
 use tracing::{info, warn};
 
 use crate::{
-    Clock, Manager, PeriodicTasks, RpcEndpoint, RpcTransport, ServiceStore, Target, TaskSet,
-    tasks::lock,
+    Clock, Manager, PeriodicTasks, RpcEndpoint, RpcTransport, ServiceStore, Target, tasks::lock,
 };
 
 /// A service that has not been started.
@@ -89,6 +88,15 @@ impl<M: Manager> Service<M> {
     /// The first step that fails: the database is away, or the manager's `init_host` or
     /// `init_host_with_rpc` refuses. Then nothing is left running.
     pub async fn start(self) -> Result<RunningService<M>, ApiError> {
+        let manager = self.manager.clone();
+        let started = self.start_in_order().await;
+        if started.is_err() {
+            manager.base().tasks().abort();
+        }
+        started
+    }
+
+    async fn start_in_order(self) -> Result<RunningService<M>, ApiError> {
         let (options, warning) = self.options.checked();
         if let Some(warning) = warning {
             warn!("{warning}");
@@ -117,7 +125,7 @@ impl<M: Manager> Service<M> {
         let target = Target::topic(M::TOPIC).with_server(host);
         let server = self.transport.serve(target, endpoints(&shared)).await?;
         // From here on dropping `running` undoes what was started.
-        let running = RunningService::new(shared, server, TaskSet::new(), TaskSet::new());
+        let running = RunningService::new(shared, server);
         manager.init_host_with_rpc().await?;
         running.spawn_loops();
         Ok(running)

@@ -34,17 +34,12 @@ pub struct RunningService<M: Manager> {
 }
 
 impl<M: Manager> RunningService<M> {
-    pub(super) fn new(
-        shared: Arc<Shared<M>>,
-        server: Box<dyn RpcServer>,
-        heart: TaskSet,
-        periodic: TaskSet,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared<M>>, server: Box<dyn RpcServer>) -> Self {
         Self {
             shared,
             server,
-            heart,
-            periodic,
+            heart: TaskSet::new(),
+            periodic: TaskSet::new(),
         }
     }
 
