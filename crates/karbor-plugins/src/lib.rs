@@ -1,5 +1,6 @@
 //! The plugins: banks, protectables and protections, and the registry that names them.
 
+pub mod banks;
 pub mod protections;
 
 use std::sync::Arc;
@@ -11,6 +12,10 @@ use karbor_plugin::Registry;
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
+        .bank(banks::file_system::NAME, |config| {
+            let bank = banks::file_system::FileSystemBank::from_config(config)?;
+            Ok(Arc::new(bank))
+        })
         .protection(protections::noop::NAME, |_| {
             Ok(Arc::new(protections::noop::Noop))
         })

@@ -1,0 +1,207 @@
+//! `karbor-fs-bank-plugin`: a bank in a directory, laid out as the original laid it out, so that
+//! either reads what the other wrote: the object `a/b` is the file `<bank path>/karbor/a/b`.
+//!
+//! **Whole or absent.** An object is written to a file in `+tmp`, flushed, and renamed to its place;
+//! then the directory is flushed. A new directory is flushed into its parent before anything in it
+//! counts as written. So whatever dies when, a key shows the old object or the new one, and what a
+//! returned `put` wrote survives a power cut. `put_new` moves without replacing, which is atomic
+//! between processes too.
+//!
+//! **Nothing leaks in or out.** Every path is walked part by part from the container's descriptor
+//! without following symbolic links. Names that start with `+` are ours and can be no key: `+tmp`
+//! (unfinished writes) and `+leases`. Each open bank keeps its unfinished writes in a directory of
+//! its own under a lock that the kernel drops with the process; opening a bank sweeps those whose
+//! owner is dead.
+//!
+//! **Several processes** may share a bank, on one host or over NFS. Leases are compared and set
+//! under a lock on the file system. Their times are wall-clock times, so hosts that share a bank
+//! must agree on the time better than the leases are long.
+//!
+//! A name cannot be both an object and the beginning of another's key (`a` and `a/b`): that is
+//! refused with an error that names both. Empty directories are removed with their last object.
+//!
+//! Why not a storage library: `docs/adr`, "file system bank".
+
+mod dirs;
+mod error;
+mod leases;
+mod listing;
+mod store;
+mod temp;
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use karbor_plugin::{
+    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, ProviderConfig,
+    RegistryError,
+};
+
+use self::store::{Existing, Store};
+
+/// The name in configuration.
+pub const NAME: &str = "karbor-fs-bank-plugin";
+
+/// The section of a provider's file that configures it.
+pub const SECTION: &str = "file_system_bank_plugin";
+
+const DEFAULT_CONTAINER: &str = "karbor";
+
+/// A bank in a directory.
+#[derive(Clone)]
+pub struct FileSystemBank {
+    store: Arc<Store>,
+}
+
+impl FileSystemBank {
+    /// Opens the bank at `path`, and makes its directories if there are none. What dead processes
+    /// left unfinished is removed.
+    ///
+    /// # Errors
+    /// A [`BankError`] that says what to do.
+    pub fn open(path: &Path) -> Result<Self, BankError> {
+        Self::open_container(path, DEFAULT_CONTAINER)
+    }
+
+    /// As [`open`](Self::open), with another name than `karbor` for the directory in `path`.
+    ///
+    /// # Errors
+    /// A [`BankError`] that says what to do.
+    pub fn open_container(path: &Path, container: &str) -> Result<Self, BankError> {
+        let store = Store::open(path, container)?;
+        Ok(Self {
+            store: Arc::new(store),
+        })
+    }
+
+    /// Opens the bank that a provider's file describes: `file_system_bank_path` and
+    /// `bank_object_container` in the section `file_system_bank_plugin`.
+    ///
+    /// # Errors
+    /// [`RegistryError::Config`] that says what to do.
+    pub fn from_config(config: &ProviderConfig) -> Result<Self, RegistryError> {
+        let refuse = |message: String| RegistryError::Config {
+            provider: config.name.clone(),
+            message,
+        };
+        let option = |name| config.option(SECTION, name).map(str::trim);
+        let path = option("file_system_bank_path").unwrap_or_default();
+        if !path.starts_with('/') {
+            return Err(refuse(format!(
+                "set 'file_system_bank_path' in the section [{SECTION}] to the absolute path of a \
+                 directory for the bank; it is '{path}'"
+            )));
+        }
+        let container = option("bank_object_container").unwrap_or(DEFAULT_CONTAINER);
+        if container.contains('/') || BankKey::parse(container).is_err() {
+            return Err(refuse(format!(
+                "'bank_object_container' in the section [{SECTION}] must be a plain directory name \
+                 like '{DEFAULT_CONTAINER}'; it is '{container}'"
+            )));
+        }
+        Self::open_container(Path::new(path), container)
+            .map_err(|error| refuse(format!("the bank cannot be opened: {error}")))
+    }
+
+    /// Runs blocking work off the runtime's threads. It runs to its end even if the caller goes.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, BankError> + Send + 'static,
+    ) -> Result<T, BankError> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(error) => Err(BankError::Other {
+                message: format!("the bank's worker ended: {error}"),
+                retryable: true,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for FileSystemBank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FileSystemBank({})", self.store.path().display())
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+#[async_trait]
+impl Bank for FileSystemBank {
+    fn capabilities(&self) -> BankCapabilities {
+        BankCapabilities {
+            conditional_put: true,
+            durable: true,
+        }
+    }
+
+    async fn put(&self, key: &BankKey, data: Bytes) -> Result<(), BankError> {
+        let key = key.clone();
+        self.run(move |store| store.put(&key, &data, Existing::Replace))
+            .await
+    }
+
+    async fn put_new(&self, key: &BankKey, data: Bytes) -> Result<(), BankError> {
+        let key = key.clone();
+        self.run(move |store| store.put(&key, &data, Existing::Refuse))
+            .await
+    }
+
+    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
+        let key = key.clone();
+        self.run(move |store| store.get(&key)).await
+    }
+
+    async fn get_range(&self, key: &BankKey, offset: u64, length: u64) -> Result<Bytes, BankError> {
+        let key = key.clone();
+        self.run(move |store| store.get_range(&key, offset, length))
+            .await
+    }
+
+    async fn stat(&self, key: &BankKey) -> Result<ObjectInfo, BankError> {
+        let key = key.clone();
+        self.run(move |store| store.stat(&key)).await
+    }
+
+    async fn delete(&self, key: &BankKey) -> Result<(), BankError> {
+        let key = key.clone();
+        self.run(move |store| store.delete(&key)).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<Vec<ObjectInfo>, BankError> {
+        let request = request.clone();
+        self.run(move |store| store.list(&request)).await
+    }
+
+    async fn acquire_lease(
+        &self,
+        name: &BankKey,
+        owner: &str,
+        ttl: Duration,
+    ) -> Result<Lease, BankError> {
+        let (name, owner) = (name.clone(), owner.to_owned());
+        self.run(move |store| store.acquire_lease(&name, &owner, ttl, now))
+            .await
+    }
+
+    async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<Lease, BankError> {
+        let lease = lease.clone();
+        self.run(move |store| store.renew_lease(&lease, ttl, now))
+            .await
+    }
+
+    async fn release_lease(&self, lease: &Lease) -> Result<(), BankError> {
+        let lease = lease.clone();
+        self.run(move |store| store.release_lease(&lease)).await
+    }
+
+    async fn leases(&self, name: &BankKey) -> Result<Vec<Lease>, BankError> {
+        let name = name.clone();
+        self.run(move |store| store.leases(&name, now())).await
+    }
+}

@@ -1,0 +1,200 @@
+//! Directories: found and made part by part, without following symbolic links, and flushed into
+//! their parents.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use karbor_plugin::BankError;
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+use super::error::{failure, in_the_way};
+
+/// How many directories stay open. The usual limit of a process is 1024 files.
+const OPEN_DIRECTORIES: usize = 192;
+
+/// The directories of a container.
+pub(super) struct Dirs {
+    container: Arc<OwnedFd>,
+    path: PathBuf,
+    /// Directories that are known to be durable. An open one that somebody removed meanwhile shows
+    /// itself by `ENOENT` when a name is put in, even if another of its name is there by then.
+    durable: Mutex<HashMap<String, Arc<OwnedFd>>>,
+}
+
+/// Opens a directory in another; a symbolic link is refused.
+pub(super) fn open_directory(parent: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(&parent, name, flags, Mode::empty()).map_err(|errno| match errno {
+        // Which of the two a link gives is the system's choice; a plain file gives only this one.
+        Errno::NOTDIR if kind(&parent, name) == Some(FileType::Symlink) => Errno::LOOP,
+        other => other,
+    })
+}
+
+/// What a name is, if it is anything.
+pub(super) fn kind(parent: impl AsFd, name: &str) -> Option<FileType> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Makes a directory that only its owner may enter; true if it was not there.
+pub(super) fn make_directory(parent: impl AsFd, name: &str) -> Result<bool, Errno> {
+    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+        Ok(()) => Ok(true),
+        Err(Errno::EXIST) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+impl Dirs {
+    /// Opens, and makes if need be, the directory `container` in `path`.
+    pub(super) fn open(path: &Path, container: &str) -> Result<Self, BankError> {
+        let full = path.join(container);
+        let open = |at: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(at, flags, Mode::empty())
+        };
+        let directory = match open(&full) {
+            Ok(directory) => directory,
+            Err(Errno::NOENT) => {
+                make_all(&full)
+                    .map_err(|e| failure(format_args!("making '{}'", full.display()), e))?;
+                open(&full).map_err(|e| failure(format_args!("opening '{}'", full.display()), e))?
+            }
+            Err(e) => return Err(failure(format_args!("opening '{}'", full.display()), e)),
+        };
+        Ok(Self {
+            container: Arc::new(directory),
+            path: full,
+            durable: Mutex::default(),
+        })
+    }
+
+    /// The container's directory.
+    pub(super) fn container(&self) -> &OwnedFd {
+        &self.container
+    }
+
+    /// Where the container is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory at `path` (parts joined by `/`; empty for the container), if there is one.
+    pub(super) fn find(&self, path: &str) -> Result<Option<Arc<OwnedFd>>, Errno> {
+        let mut directory = self.container.clone();
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            match open_directory(&directory, part) {
+                Ok(next) => directory = Arc::new(next),
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(Some(directory))
+    }
+
+    /// The directory at `path`, made if need be and durable. `ENOENT` means that somebody removed
+    /// a part of it meanwhile: [`forget`](Self::forget) and try again.
+    pub(super) fn ensure(&self, path: &str) -> Result<Arc<OwnedFd>, Refusal> {
+        if path.is_empty() {
+            return Ok(self.container.clone());
+        }
+        if let Some(directory) = self.durable().get(path) {
+            return Ok(directory.clone());
+        }
+        let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let parent = self.ensure(above)?;
+        make_directory(&parent, name)?;
+        let directory = match open_directory(&parent, name) {
+            Ok(directory) => Arc::new(directory),
+            Err(Errno::NOTDIR) => return Err(Refusal::InTheWay(path.to_owned())),
+            Err(errno) => return Err(errno.into()),
+        };
+        // Also when it was there already: whoever made it may have died before this line.
+        rustix::fs::fsync(&parent)?;
+        let mut durable = self.durable();
+        if durable.len() >= OPEN_DIRECTORIES {
+            let any = durable.keys().next().cloned();
+            any.and_then(|path| durable.remove(&path));
+        }
+        durable.insert(path.to_owned(), directory.clone());
+        Ok(directory)
+    }
+
+    /// Forgets what is known of `path` and what it lies in.
+    pub(super) fn forget(&self, path: &str) {
+        let mut durable = self.durable();
+        durable.retain(|known, _| {
+            let rest = path.strip_prefix(known.as_str());
+            !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        });
+    }
+
+    /// Removes `path`, and what it lies in, as far as they are empty.
+    pub(super) fn prune(&self, path: &str) {
+        let mut path = path;
+        while !path.is_empty() {
+            let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
+            let Ok(Some(parent)) = self.find(above) else {
+                return;
+            };
+            match rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR) {
+                Ok(()) | Err(Errno::NOENT) => self.forget(path),
+                Err(_) => return,
+            }
+            path = above;
+        }
+    }
+
+    fn durable(&self) -> MutexGuard<'_, HashMap<String, Arc<OwnedFd>>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a directory and what it lies in, each flushed into its parent.
+fn make_all(path: &Path) -> Result<(), std::io::Error> {
+    use std::os::unix::fs::DirBuilderExt;
+
+    let missing: Vec<&Path> = path.ancestors().take_while(|at| !at.exists()).collect();
+    for at in missing.into_iter().rev() {
+        match std::fs::DirBuilder::new().mode(0o700).create(at) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        if let Some(parent) = at.parent() {
+            std::fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a directory could not be made.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The system said so.
+    Errno(Errno),
+    /// This is an object.
+    InTheWay(String),
+}
+
+impl Refusal {
+    pub(super) fn into_error(self, key: &str) -> BankError {
+        match self {
+            Self::Errno(errno) => failure(format_args!("writing '{key}'"), errno),
+            Self::InTheWay(object) => in_the_way(&object, key),
+        }
+    }
+}
+
+impl From<Errno> for Refusal {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}

@@ -1,0 +1,3 @@
+//! Banks: where data go.
+
+pub mod file_system;
