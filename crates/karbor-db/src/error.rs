@@ -42,6 +42,9 @@ pub enum DbError {
         /// What the database said.
         cause: String,
     },
+    /// The database's schema is not one that this version can work with.
+    #[error("{0}")]
+    Schema(String),
     /// A fault of ours, or a row that nobody should have written.
     #[error("{0}")]
     Internal(String),
@@ -78,6 +81,9 @@ impl From<DbError> for ApiError {
                 Self::new(ErrorKind::BadRequest, "InvalidInput", message)
             }
             DbError::Unavailable { message, cause } => Self::unavailable(message, cause),
+            DbError::Schema(cause) => {
+                Self::unavailable("The database has a schema that is not known here.", cause)
+            }
             DbError::Internal(cause) => Self::internal(cause),
         }
     }
@@ -106,7 +112,7 @@ impl From<DbErr> for DbError {
 const BUSY: &str = "The database is busy. Try again.";
 
 /// SQLite's result codes (<https://www.sqlite.org/rescode.html>): the low byte is the primary one.
-fn from_sqlx(error: &sea_orm::sqlx::Error) -> DbError {
+pub(crate) fn from_sqlx(error: &sea_orm::sqlx::Error) -> DbError {
     use sea_orm::sqlx::Error;
     let database = match error {
         Error::Database(database) => database,

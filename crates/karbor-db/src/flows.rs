@@ -1,10 +1,37 @@
 //! The journal of flows.
+//!
+//! A flow is entered before its first hook runs, with all that is needed to run it again; each
+//! batch of events is one transaction that is on the disk when [`Db::flow_append`] returns. Two
+//! executors of the same flow cannot both write: an event's number is taken once.
+
+use std::{fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use karbor_model::{FlowStatus, OperationId, OperationType};
+use karbor_model::{FlowStatus, OperationId, OperationType, State, UnknownState};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Alias, Expr, ExprTrait, Order, Query},
+};
 use serde_json::Value;
 
-use crate::{Db, DbError};
+use crate::{
+    Db, DbError,
+    row::{Row, json_text},
+    transition::{read_state, select_row},
+};
+
+const FLOW: &[&str] = &[
+    "operation_id",
+    "operation_type",
+    "host",
+    "payload",
+    "status",
+];
+
+const EVENT: &[&str] = &["operation_id", "seq", "task", "kind", "at", "detail"];
+
+/// Rows of one insert: 3,000 parameters, of which SQLite takes 32,766.
+const CHUNK: usize = 500;
 
 /// One flow: a run of an operation on one host.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,11 +61,45 @@ pub enum FlowEventKind {
     Undone,
 }
 
+impl FlowEventKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = &[Self::Started, Self::Finished, Self::Failed, Self::Undone];
+
+    /// The text in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Finished => "finished",
+            Self::Failed => "failed",
+            Self::Undone => "undone",
+        }
+    }
+}
+
+impl fmt::Display for FlowEventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for FlowEventKind {
+    type Err = UnknownState;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.iter().find(|kind| kind.as_str() == text);
+        known.copied().ok_or_else(|| UnknownState {
+            what: "flow event",
+            value: text.to_owned(),
+        })
+    }
+}
+
 /// One line of the journal.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlowEvent {
     /// Place in the journal of its flow; no two events share one.
-    pub seq: i64,
+    pub seq: u64,
     /// The task's name.
     pub task: String,
     /// What happened.
@@ -54,44 +115,102 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Conflict`] when there is one with this id.
-    pub async fn flow_create(&self, _flow: &FlowRecord) -> Result<(), DbError> {
-        todo!()
+    pub async fn flow_create(&self, flow: &FlowRecord) -> Result<(), DbError> {
+        let insert = Query::insert()
+            .into_table(Alias::new("flows"))
+            .columns(FLOW.iter().copied().chain(["created_at"]))
+            .values([
+                flow.operation_id.to_string().into(),
+                flow.operation_type.as_str().into(),
+                flow.host.as_str().into(),
+                json_text(&flow.payload)?.into(),
+                flow.status.as_str().into(),
+                self.time(self.now()).into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .take();
+        let write = self.write().await?;
+        write.execute(&insert).await?;
+        write.commit().await
     }
 
     /// One flow.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn flow_get(&self, _id: OperationId) -> Result<FlowRecord, DbError> {
-        todo!()
+    pub async fn flow_get(&self, id: OperationId) -> Result<FlowRecord, DbError> {
+        let select = select_row::<FlowRecord>(id, FLOW);
+        let row = self.read().query_one(&select).await?;
+        self.flow_from(&row.ok_or_else(|| DbError::not_found("Flow", id))?)
     }
 
-    /// Writes a batch of events in one durable transaction.
+    /// Writes a batch of events, all or none; they are durable when this returns. The larger the
+    /// batch, the cheaper each event: a batch costs one sync of the disk.
     ///
     /// # Errors
     /// [`DbError::Conflict`] when a `seq` is taken: somebody else runs the same flow.
-    pub async fn flow_append(
-        &self,
-        _id: OperationId,
-        _events: &[FlowEvent],
-    ) -> Result<(), DbError> {
-        todo!()
+    pub async fn flow_append(&self, id: OperationId, events: &[FlowEvent]) -> Result<(), DbError> {
+        let operation_id = id.to_string();
+        let write = self.write().await?;
+        for events in events.chunks(CHUNK) {
+            let mut insert = Query::insert()
+                .into_table(Alias::new("flow_events"))
+                .columns(EVENT.iter().copied())
+                .take();
+            for event in events {
+                let seq = i64::try_from(event.seq).map_err(|e| DbError::Internal(e.to_string()))?;
+                insert
+                    .values([
+                        operation_id.as_str().into(),
+                        seq.into(),
+                        event.task.as_str().into(),
+                        event.kind.as_str().into(),
+                        self.time(event.at).into(),
+                        event.detail.as_ref().map(json_text).transpose()?.into(),
+                    ])
+                    .map_err(|error| DbError::Internal(error.to_string()))?;
+            }
+            write
+                .execute(&insert)
+                .await
+                .map_err(|error| match error.into() {
+                    DbError::Conflict { .. } => taken(&operation_id),
+                    error => error,
+                })?;
+        }
+        write.commit().await
     }
 
     /// The journal of a flow in order.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn flow_events(&self, _id: OperationId) -> Result<Vec<FlowEvent>, DbError> {
-        todo!()
+    pub async fn flow_events(&self, id: OperationId) -> Result<Vec<FlowEvent>, DbError> {
+        let select = Query::select()
+            .columns(EVENT.iter().copied())
+            .from("flow_events")
+            .and_where(Expr::col("operation_id").eq(id.to_string()))
+            .order_by("seq", Order::Asc)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        rows.iter().map(|row| self.event_from(row)).collect()
     }
 
     /// Flows of `host` that have not ended, oldest first.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn flows_unfinished(&self, _host: &str) -> Result<Vec<FlowRecord>, DbError> {
-        todo!()
+    pub async fn flows_unfinished(&self, host: &str) -> Result<Vec<FlowRecord>, DbError> {
+        let select = Query::select()
+            .columns(FLOW.iter().copied())
+            .from("flows")
+            .and_where(Expr::col("host").eq(host))
+            .and_where(Expr::col("status").is_in(unfinished()))
+            .order_by("created_at", Order::Asc)
+            .order_by("operation_id", Order::Asc)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        rows.iter().map(|row| self.flow_from(row)).collect()
     }
 
     /// Compare-and-set of a flow's status.
@@ -100,18 +219,62 @@ impl Db {
     /// As [`Db::transition`].
     pub async fn flow_set_status(
         &self,
-        _id: OperationId,
-        _from: FlowStatus,
-        _to: FlowStatus,
+        id: OperationId,
+        from: FlowStatus,
+        to: FlowStatus,
     ) -> Result<(), DbError> {
-        todo!()
+        self.transition::<FlowRecord>(id, from, to).await
     }
 
     /// Removes flows that ended before `before`, with their journals; returns how many.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn flow_delete_finished(&self, _before: DateTime<Utc>) -> Result<u64, DbError> {
-        todo!()
+    pub async fn flow_delete_finished(&self, before: DateTime<Utc>) -> Result<u64, DbError> {
+        let delete = Query::delete()
+            .from_table(Alias::new("flows"))
+            .and_where(Expr::col("status").is_not_in(unfinished()))
+            .and_where(Expr::col("updated_at").lt(Expr::val(self.time(before))))
+            .take();
+        let write = self.write().await?;
+        // The journals go with them: the foreign key cascades.
+        let gone = write.execute(&delete).await?.rows_affected();
+        write.commit().await?;
+        Ok(gone)
+    }
+
+    fn flow_from(&self, row: &QueryResult) -> Result<FlowRecord, DbError> {
+        let row = Row::new(row, self.backend(), "flows", FLOW);
+        Ok(FlowRecord {
+            operation_id: row.parse(0)?,
+            operation_type: row.parse(1)?,
+            host: row.text(2)?,
+            payload: row.json(3)?,
+            status: read_state::<FlowRecord>(&row.text(4)?),
+        })
+    }
+
+    fn event_from(&self, row: &QueryResult) -> Result<FlowEvent, DbError> {
+        let row = Row::new(row, self.backend(), "flow_events", EVENT);
+        Ok(FlowEvent {
+            seq: u64::try_from(row.get::<i64>(1)?).unwrap_or_default(),
+            task: row.text(2)?,
+            kind: row.parse(3)?,
+            at: row.time(4)?,
+            detail: row.json_opt(5)?,
+        })
+    }
+}
+
+fn unfinished() -> [&'static str; 2] {
+    [FlowStatus::Running.as_str(), FlowStatus::Undoing.as_str()]
+}
+
+fn taken(operation_id: &str) -> DbError {
+    DbError::Conflict {
+        what: "Flow",
+        id: operation_id.to_owned(),
+        present: None,
+        message: format!("Another executor writes the journal of flow {operation_id}."),
     }
 }

@@ -1,15 +1,39 @@
 //! The database: queries as methods, migrations. The only crate that sees the SQL library.
+//!
+//! **Whose tables.** The original's tables, names and forms of values are kept (naive UTC with six
+//! digits of a second, JSON as Python writes it, soft deletes), so that a database of the original
+//! is taken over in place and stays readable for it. What we need beside is ours and new:
+//! `flows`, `flow_events`, `api_tokens`, `task_reports`, and columns that may be NULL.
+//!
+//! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
+//! expects. Whoever comes second gets [`DbError::Conflict`] with the present state in it.
+//!
+//! **Durability.** On SQLite: write-ahead log, `synchronous=FULL`; what a method wrote is on the disk
+//! when it returns. Writers of one process queue in a fair lock; other processes are waited for.
+//! Readers never wait. Every write first makes sure that the open file is still the one at its path.
+//!
+//! **Other databases.** Statements are built with sea-query and use nothing that PostgreSQL and
+//! MariaDB do not have; where the three differ (times, substrings, types), the difference is in
+//! [`Db`]'s `time`, in `list::contains` and in `migrations::table`. Only SQLite is built in yet.
 
+mod db;
 mod error;
 mod flows;
 mod list;
-mod shape;
+mod migrations;
+mod operation_logs;
+mod plans;
+mod row;
+mod runs;
+mod services;
+mod tokens;
+mod transition;
 
+pub use db::Db;
+pub(crate) use db::Write;
 pub use error::DbError;
 pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
 pub use list::{Direction, ListQuery};
-pub use shape::{OperationLogUpdate, Stateful, TokenRecord};
-
-/// The database.
-#[derive(Clone)]
-pub struct Db {}
+pub use operation_logs::OperationLogUpdate;
+pub use tokens::TokenRecord;
+pub use transition::Stateful;

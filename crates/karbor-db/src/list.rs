@@ -1,4 +1,20 @@
 //! Lists: filters, order and pages, the same for every table.
+//!
+//! A page begins after its marker by comparison of the sort columns (keyset), never by counting:
+//! records that come or go between two pages neither repeat nor hide others. `created_at` and `id`
+//! close every order, so it is total. NULL sorts as the smallest value on every database.
+
+use karbor_model::{OperationLog, Plan, Restore, Verification};
+use sea_orm::{
+    ConnectionTrait, DbBackend, Order,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Func, Query, SelectStatement},
+};
+
+use crate::{
+    Db, DbError, Stateful,
+    row::parse_time,
+    transition::{in_state, read_state},
+};
 
 /// Direction of a sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,8 +31,8 @@ pub struct ListQuery {
     /// Only this project's; `None` = all tenants.
     pub project: Option<String>,
     /// Column and value. A column given twice means any of the values. Unknown columns are
-    /// ignored, as the original ignored them for plans. Name and description match as plain
-    /// substrings, all others exactly.
+    /// ignored (Q14, Q15). A plan's name and description match as plain, case-sensitive
+    /// substrings (Q70, Q71), everything else exactly.
     pub filters: Vec<(String, String)>,
     /// Id of the last record of the page before.
     pub marker: Option<String>,
@@ -24,7 +40,7 @@ pub struct ListQuery {
     pub limit: Option<u64>,
     /// Leave out so many at the start.
     pub offset: u64,
-    /// Columns to sort by; `created_at` and `id` always follow, so that the order is total.
+    /// Columns to sort by; `created_at` and `id` follow in the direction of the first.
     pub sort: Vec<(String, Direction)>,
 }
 
@@ -36,5 +52,310 @@ impl ListQuery {
             project: Some(project.into()),
             ..Self::default()
         }
+    }
+}
+
+/// How a column is compared.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Kind {
+    /// Never NULL.
+    Text,
+    OptionalText,
+    /// Filtered by substring.
+    Words,
+    /// Never NULL.
+    Time,
+    OptionalTime,
+    Status,
+}
+
+/// A table that can be listed.
+pub(crate) trait Listed: Stateful {
+    /// Plural, for errors.
+    const MANY: &'static str;
+    /// What may be filtered and sorted by.
+    const COLUMNS: &'static [(&'static str, Kind)];
+}
+
+impl Listed for Plan {
+    const MANY: &'static str = "plans";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("name", Kind::Words),
+        ("description", Kind::Words),
+        ("provider_id", Kind::OptionalText),
+        ("project_id", Kind::OptionalText),
+        ("status", Kind::Status),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+}
+
+impl Listed for Restore {
+    const MANY: &'static str = "restores";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("project_id", Kind::OptionalText),
+        ("provider_id", Kind::OptionalText),
+        ("checkpoint_id", Kind::OptionalText),
+        ("restore_target", Kind::OptionalText),
+        ("status", Kind::Status),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+}
+
+impl Listed for Verification {
+    const MANY: &'static str = "verifications";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("project_id", Kind::OptionalText),
+        ("provider_id", Kind::OptionalText),
+        ("checkpoint_id", Kind::OptionalText),
+        ("status", Kind::Status),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+}
+
+impl Listed for OperationLog {
+    const MANY: &'static str = "operation logs";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("project_id", Kind::OptionalText),
+        ("operation_type", Kind::OptionalText),
+        ("checkpoint_id", Kind::OptionalText),
+        ("plan_id", Kind::OptionalText),
+        ("provider_id", Kind::OptionalText),
+        ("restore_id", Kind::OptionalText),
+        ("verification_id", Kind::OptionalText),
+        ("scheduled_operation_id", Kind::OptionalText),
+        ("status", Kind::Status),
+        ("started_at", Kind::OptionalTime),
+        ("ended_at", Kind::OptionalTime),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+}
+
+/// One column of the order.
+struct SortKey {
+    column: &'static str,
+    kind: Kind,
+    descending: bool,
+}
+
+impl SortKey {
+    fn expression(&self, db: &Db) -> Expr {
+        let column = Expr::col(self.column);
+        match self.kind {
+            Kind::Text | Kind::Time => column,
+            Kind::OptionalText | Kind::Words | Kind::Status => {
+                Func::coalesce([column, Expr::val("")]).into()
+            }
+            // The first year that all three databases can hold.
+            Kind::OptionalTime => {
+                let first = chrono::NaiveDate::from_ymd_opt(1000, 1, 1)
+                    .unwrap_or_default()
+                    .and_time(chrono::NaiveTime::default());
+                Func::coalesce([column, Expr::val(db.time(first.and_utc()))]).into()
+            }
+        }
+    }
+}
+
+fn column<R: Listed>(name: &str) -> Option<(&'static str, Kind)> {
+    R::COLUMNS.iter().copied().find(|(known, _)| *known == name)
+}
+
+fn sort_keys<R: Listed>(query: &ListQuery) -> Result<Vec<SortKey>, DbError> {
+    let mut keys: Vec<SortKey> = Vec::with_capacity(query.sort.len() + 2);
+    for (name, direction) in &query.sort {
+        let (column, kind) = column::<R>(name).ok_or_else(|| DbError::BadRequest {
+            field: "sort",
+            message: format!(
+                "'{name}' is not a sort key of {}. Use one of: {}.",
+                R::MANY,
+                R::COLUMNS
+                    .iter()
+                    .map(|(name, _)| *name)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        })?;
+        if keys.iter().all(|key| key.column != column) {
+            keys.push(SortKey {
+                column,
+                kind,
+                descending: *direction == Direction::Descending,
+            });
+        }
+    }
+    let descending = keys.first().is_none_or(|key| key.descending);
+    for (column, kind) in [("created_at", Kind::Time), ("id", Kind::Text)] {
+        if keys.iter().all(|key| key.column != column) {
+            keys.push(SortKey {
+                column,
+                kind,
+                descending,
+            });
+        }
+    }
+    Ok(keys)
+}
+
+/// Substring search without patterns.
+fn contains(backend: DbBackend, column: &'static str, part: &str) -> Expr {
+    let function = match backend {
+        DbBackend::Postgres => "strpos",
+        _ => "instr",
+    };
+    Expr::from(Func::cust(Alias::new(function)).args([Expr::col(column), Expr::val(part)])).gt(0)
+}
+
+fn filter<R: Listed>(
+    db: &Db,
+    column: &'static str,
+    kind: Kind,
+    value: &str,
+) -> Result<Condition, DbError> {
+    let exact = Expr::col(column);
+    Ok(match kind {
+        Kind::Text | Kind::OptionalText => Condition::all().add(exact.eq(value)),
+        Kind::Words => Condition::all().add(contains(db.backend(), column, value)),
+        Kind::Status if value.parse::<R::State>().is_ok() => in_state::<R>(read_state::<R>(value)),
+        Kind::Status => Condition::all().add(exact.eq(value)),
+        Kind::Time | Kind::OptionalTime => {
+            let time = parse_time(value).ok_or_else(|| DbError::BadRequest {
+                field: "filters",
+                message: format!(
+                    "'{value}' is not a time for {column}. Write it as 2026-01-31 12:00:00.000000."
+                ),
+            })?;
+            Condition::all().add(exact.eq(Expr::val(db.time(time))))
+        }
+    })
+}
+
+fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Condition, DbError> {
+    let mut all = Condition::all();
+    if R::SOFT_DELETE {
+        all = all.add(Expr::col("deleted").eq(false));
+    }
+    if let Some(project) = &query.project {
+        all = all.add(Expr::col("project_id").eq(project.as_str()));
+    }
+    for (name, kind) in R::COLUMNS {
+        let mut any = Condition::any();
+        for (_, value) in query.filters.iter().filter(|(key, _)| key == name) {
+            any = any.add(filter::<R>(db, name, *kind, value)?);
+        }
+        if !any.is_empty() {
+            all = all.add(any);
+        }
+    }
+    Ok(all)
+}
+
+/// The marker's row. One that was deleted since still marks its place.
+fn marker_row<R: Listed>(query: &ListQuery, id: &str) -> Condition {
+    let row = Condition::all().add(Expr::col(R::ID).eq(id));
+    match &query.project {
+        Some(project) => row.add(Expr::col("project_id").eq(project.as_str())),
+        None => row,
+    }
+}
+
+/// "Comes after the marker": for keys a, b: `a > A or (a = A and b > B)`.
+fn after_marker<R: Listed>(db: &Db, query: &ListQuery, keys: &[SortKey], id: &str) -> Condition {
+    let of_marker = |key: &SortKey| -> Expr {
+        if key.column == "id" {
+            return Expr::val(id);
+        }
+        let row = Query::select()
+            .expr(key.expression(db))
+            .from(R::TABLE)
+            .cond_where(marker_row::<R>(query, id))
+            .take();
+        row.into()
+    };
+    let mut any = Condition::any();
+    for (position, key) in keys.iter().enumerate() {
+        let mut all = Condition::all();
+        for equal in &keys[..position] {
+            all = all.add(equal.expression(db).eq(of_marker(equal)));
+        }
+        let (this, marker) = (key.expression(db), of_marker(key));
+        any = any.add(all.add(if key.descending {
+            this.lt(marker)
+        } else {
+            this.gt(marker)
+        }));
+    }
+    any
+}
+
+fn unknown_marker<R: Listed>(marker: &str) -> DbError {
+    DbError::BadRequest {
+        field: "marker",
+        message: format!(
+            "The marker '{marker}' is not one of the {}. Use the id of the last one of the page before.",
+            R::MANY
+        ),
+    }
+}
+
+impl Db {
+    /// The rows of one page: one query, and one more only where the page is empty after a marker.
+    pub(crate) async fn page<R: Listed>(
+        &self,
+        query: &ListQuery,
+        columns: &[&'static str],
+    ) -> Result<Vec<sea_orm::QueryResult>, DbError> {
+        let keys = sort_keys::<R>(query)?;
+        let mut select: SelectStatement = Query::select()
+            .columns(columns.iter().copied())
+            .from(R::TABLE)
+            .cond_where(filters::<R>(self, query)?)
+            .take();
+        let marker = match query.marker.as_deref() {
+            Some(text) => {
+                let id = text
+                    .parse::<R::Id>()
+                    .map_err(|_| unknown_marker::<R>(text))?;
+                let id = id.to_string();
+                select.cond_where(after_marker::<R>(self, query, &keys, &id));
+                Some((text, id))
+            }
+            None => None,
+        };
+        for key in &keys {
+            let order = if key.descending {
+                Order::Desc
+            } else {
+                Order::Asc
+            };
+            select.order_by_expr(key.expression(self), order);
+        }
+        if query.limit.is_some() || query.offset > 0 {
+            // SQLite and MariaDB know no offset without a limit.
+            let most = i64::MAX.unsigned_abs();
+            select.limit(std::cmp::min(query.limit.unwrap_or(most), most));
+        }
+        if query.offset > 0 {
+            select.offset(std::cmp::min(query.offset, i64::MAX.unsigned_abs()));
+        }
+        let rows = self.read().query_all(&select).await?;
+        if let (true, Some((text, id))) = (rows.is_empty(), marker) {
+            let known = Query::select()
+                .column(R::ID)
+                .from(R::TABLE)
+                .cond_where(marker_row::<R>(query, &id))
+                .take();
+            if self.read().query_one(&known).await?.is_none() {
+                return Err(unknown_marker::<R>(text));
+            }
+        }
+        Ok(rows)
     }
 }

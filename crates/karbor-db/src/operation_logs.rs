@@ -1,0 +1,147 @@
+//! The operation log.
+
+use chrono::{DateTime, Utc};
+use karbor_model::{CheckpointId, OperationLog, OperationLogId, State};
+use sea_orm::{ConnectionTrait, QueryResult, sea_query::Expr};
+use serde_json::Value;
+
+use crate::{
+    Db, DbError, ListQuery,
+    row::{Row, json_text},
+    transition::{read_state, select_row, update_row},
+};
+
+const LOG: &[&str] = &[
+    "id",
+    "project_id",
+    "operation_type",
+    "checkpoint_id",
+    "plan_id",
+    "provider_id",
+    "restore_id",
+    "verification_id",
+    "scheduled_operation_id",
+    "status",
+    "started_at",
+    "ended_at",
+    "error_info",
+    "extra_info",
+    "created_at",
+];
+
+/// What to change of an operation log; `None` leaves a column as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct OperationLogUpdate {
+    /// The checkpoint, once it has an id.
+    pub checkpoint_id: Option<CheckpointId>,
+    /// Progress, or the reports at the end.
+    pub extra_info: Option<Value>,
+    /// Every failing resource with its reason.
+    pub error_info: Option<String>,
+    /// When the operation ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+impl Db {
+    /// Stores a new operation log.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when the id is taken.
+    pub async fn operation_log_create(&self, log: &OperationLog) -> Result<(), DbError> {
+        let values = [
+            log.id.to_string().into(),
+            log.project_id.as_str().into(),
+            log.operation_type.as_str().into(),
+            log.checkpoint_id.map(|id| id.to_string()).into(),
+            log.plan_id.map(|id| id.to_string()).into(),
+            log.provider_id.map(|id| id.to_string()).into(),
+            log.restore_id.map(|id| id.to_string()).into(),
+            log.verification_id.map(|id| id.to_string()).into(),
+            log.scheduled_operation_id.clone().into(),
+            log.status.as_str().into(),
+            self.time(log.started_at).into(),
+            log.ended_at
+                .map_or(Expr::val(None::<String>), |at| Expr::val(self.time(at))),
+            log.error_info.clone().into(),
+            log.extra_info.as_ref().map(json_text).transpose()?.into(),
+            self.time(self.now()).into(),
+        ];
+        self.insert("operation_logs", LOG, values).await
+    }
+
+    /// One operation log.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn operation_log_get(&self, id: OperationLogId) -> Result<OperationLog, DbError> {
+        let select = select_row::<OperationLog>(id, LOG);
+        let row = self.read().query_one(&select).await?;
+        self.log_from(&row.ok_or_else(|| DbError::not_found("OperationLog", id))?)
+    }
+
+    /// A page of operation logs.
+    ///
+    /// # Errors
+    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    pub async fn operation_log_list(
+        &self,
+        query: &ListQuery,
+    ) -> Result<Vec<OperationLog>, DbError> {
+        let rows = self.page::<OperationLog>(query, LOG).await?;
+        rows.iter().map(|row| self.log_from(row)).collect()
+    }
+
+    /// Stores progress or outcome. The status is set by [`Db::transition`], after this, so that an
+    /// ended operation always has its outcome.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn operation_log_update(
+        &self,
+        id: OperationLogId,
+        update: &OperationLogUpdate,
+    ) -> Result<(), DbError> {
+        let mut statement = update_row::<OperationLog>(self, id);
+        if let Some(checkpoint_id) = update.checkpoint_id {
+            statement.value("checkpoint_id", checkpoint_id.to_string());
+        }
+        if let Some(extra_info) = &update.extra_info {
+            statement.value("extra_info", json_text(extra_info)?);
+        }
+        if let Some(error_info) = &update.error_info {
+            statement.value("error_info", error_info.as_str());
+        }
+        if let Some(ended_at) = update.ended_at {
+            statement.value("ended_at", self.time(ended_at));
+        }
+        let write = self.write().await?;
+        if write.execute(&statement).await?.rows_affected() == 0 {
+            return Err(DbError::not_found("OperationLog", id));
+        }
+        write.commit().await
+    }
+
+    fn log_from(&self, row: &QueryResult) -> Result<OperationLog, DbError> {
+        let row = Row::new(row, self.backend(), "operation_logs", LOG);
+        let created_at = row.time(14)?;
+        Ok(OperationLog {
+            id: row.parse(0)?,
+            project_id: row.text(1)?,
+            operation_type: row.parse(2)?,
+            checkpoint_id: row.parse_opt(3)?,
+            plan_id: row.parse_opt(4)?,
+            provider_id: row.parse_opt(5)?,
+            restore_id: row.parse_opt(6)?,
+            verification_id: row.parse_opt(7)?,
+            scheduled_operation_id: row.get(8)?,
+            status: read_state::<OperationLog>(&row.text(9)?),
+            started_at: row.time_opt(10)?.unwrap_or(created_at),
+            ended_at: row.time_opt(11)?,
+            error_info: row.get(12)?,
+            // The original kept free text here.
+            extra_info: row
+                .get::<Option<String>>(13)?
+                .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! The services table: who runs where, and when it last said so.
+
+use chrono::{DateTime, Utc};
+use karbor_model::ServiceRecord;
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Order, Query, SelectStatement},
+};
+
+use crate::{Db, DbError, row::Row};
+
+const SERVICE: &[&str] = &[
+    "id",
+    "host",
+    "binary",
+    "topic",
+    "report_count",
+    "disabled",
+    "disabled_reason",
+    "created_at",
+    "updated_at",
+];
+
+fn is_service(id: i64) -> Condition {
+    Condition::all()
+        .add(Expr::col("id").eq(id))
+        .add(Expr::col("deleted").eq(false))
+}
+
+fn is_at(host: &str, binary: &str) -> Condition {
+    Condition::all()
+        .add(Expr::col("host").eq(host))
+        .add(Expr::col("binary").eq(binary))
+        .add(Expr::col("deleted").eq(false))
+}
+
+fn select(condition: Condition) -> SelectStatement {
+    Query::select()
+        .columns(SERVICE.iter().copied())
+        .from("services")
+        .cond_where(condition)
+        .order_by("id", Order::Asc)
+        .take()
+}
+
+impl Db {
+    /// Every service, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn service_list(&self) -> Result<Vec<ServiceRecord>, DbError> {
+        let all = select(Condition::all().add(Expr::col("deleted").eq(false)));
+        let rows = self.read().query_all(&all).await?;
+        rows.iter().map(|row| self.service_from(row)).collect()
+    }
+
+    /// One service.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn service_get(&self, id: i64) -> Result<ServiceRecord, DbError> {
+        let row = self.read().query_one(&select(is_service(id))).await?;
+        self.service_from(&row.ok_or_else(|| DbError::not_found("Service", id))?)
+    }
+
+    /// Takes a service out of service, with a reason, or puts it back.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn service_set_disabled(
+        &self,
+        id: i64,
+        disabled: bool,
+        reason: Option<&str>,
+    ) -> Result<ServiceRecord, DbError> {
+        // Not updated_at: that is the heartbeat.
+        let update = Query::update()
+            .table(Alias::new("services"))
+            .value("disabled", disabled)
+            .value(
+                "disabled_reason",
+                reason.filter(|_| disabled).map(str::to_owned),
+            )
+            .value("modified_at", self.time(self.now()))
+            .cond_where(is_service(id))
+            .take();
+        let write = self.write().await?;
+        if write.execute(&update).await?.rows_affected() == 0 {
+            return Err(DbError::not_found("Service", id));
+        }
+        write.commit().await?;
+        self.service_get(id).await
+    }
+
+    /// The record of a binary on a host, made if it is not there.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn service_register(
+        &self,
+        host: &str,
+        binary: &str,
+        topic: &str,
+    ) -> Result<ServiceRecord, DbError> {
+        let write = self.write().await?;
+        let found = write.query_one(&select(is_at(host, binary))).await?;
+        let service = match found.map(|row| self.service_from(&row)).transpose()? {
+            Some(service) if service.topic == topic => return Ok(service),
+            Some(service) => {
+                let update = Query::update()
+                    .table(Alias::new("services"))
+                    .value("topic", topic)
+                    .cond_where(is_service(service.id))
+                    .take();
+                write.execute(&update).await?;
+                ServiceRecord {
+                    topic: topic.to_owned(),
+                    ..service
+                }
+            }
+            None => {
+                let insert = Query::insert()
+                    .into_table(Alias::new("services"))
+                    .columns([
+                        "host",
+                        "binary",
+                        "topic",
+                        "report_count",
+                        "disabled",
+                        "created_at",
+                        "deleted",
+                    ])
+                    .values([
+                        host.into(),
+                        binary.into(),
+                        topic.into(),
+                        0.into(),
+                        false.into(),
+                        self.time(self.now()).into(),
+                        false.into(),
+                    ])
+                    .map_err(|error| DbError::Internal(error.to_string()))?
+                    .take();
+                write.execute(&insert).await?;
+                let row = write.query_one(&select(is_at(host, binary))).await?;
+                self.service_from(&row.ok_or_else(|| DbError::not_found("Service", binary))?)?
+            }
+        };
+        write.commit().await?;
+        Ok(service)
+    }
+
+    /// A heartbeat.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when the record is gone: register again.
+    pub async fn service_report(&self, id: i64, at: DateTime<Utc>) -> Result<(), DbError> {
+        let update = Query::update()
+            .table(Alias::new("services"))
+            .value("report_count", Expr::col("report_count").add(1))
+            .value("updated_at", self.time(at))
+            .cond_where(is_service(id))
+            .take();
+        let write = self.write().await?;
+        if write.execute(&update).await?.rows_affected() == 0 {
+            return Err(DbError::not_found("Service", id));
+        }
+        write.commit().await
+    }
+
+    fn service_from(&self, row: &QueryResult) -> Result<ServiceRecord, DbError> {
+        let row = Row::new(row, self.backend(), "services", SERVICE);
+        Ok(ServiceRecord {
+            id: row.int(0)?,
+            host: row.text(1)?,
+            binary: row.text(2)?,
+            topic: row.text(3)?,
+            report_count: row.int(4)?,
+            disabled: row.flag(5)?,
+            disabled_reason: row.get(6)?,
+            created_at: row.time(7)?,
+            updated_at: row.time_opt(8)?,
+        })
+    }
+}

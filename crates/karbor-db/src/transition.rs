@@ -1,0 +1,246 @@
+//! The one way a state changes.
+
+use std::{fmt::Display, str::FromStr};
+
+use karbor_model::{
+    FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, Plan, PlanId,
+    PlanStatus, Restore, RestoreId, RestoreStatus, State, Verification, VerificationId,
+    VerificationStatus,
+};
+use sea_orm::{
+    ConnectionTrait,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Query, SelectStatement, UpdateStatement},
+};
+
+use crate::{Db, DbError, FlowRecord, Write};
+
+/// A record whose state changes by compare-and-set only.
+pub trait Stateful: Send + Sync + 'static {
+    /// Its id.
+    type Id: Display + FromStr + Copy + Send + Sync;
+    /// Its states.
+    type State: State;
+    /// What errors call it.
+    const WHAT: &'static str;
+    /// Where it is kept.
+    const TABLE: &'static str;
+    /// The column of its id.
+    const ID: &'static str = "id";
+    /// Deleted rows stay in the table, marked.
+    const SOFT_DELETE: bool = true;
+    /// Every state.
+    const STATES: &'static [Self::State];
+    /// Texts that the original wrote for what is one of our states.
+    const ALIASES: &'static [(&'static str, Self::State)] = &[];
+    /// What any other text means (the original took any; Q10).
+    const OTHER: Self::State;
+}
+
+impl Stateful for Plan {
+    type Id = PlanId;
+    type State = PlanStatus;
+    const WHAT: &'static str = "Plan";
+    const TABLE: &'static str = "plans";
+    const STATES: &'static [PlanStatus] = PlanStatus::ALL;
+    const OTHER: PlanStatus = PlanStatus::Suspended;
+}
+
+impl Stateful for Restore {
+    type Id = RestoreId;
+    type State = RestoreStatus;
+    const WHAT: &'static str = "Restore";
+    const TABLE: &'static str = "restores";
+    const STATES: &'static [RestoreStatus] = RestoreStatus::ALL;
+    const ALIASES: &'static [(&'static str, RestoreStatus)] =
+        &[("started", RestoreStatus::InProgress)];
+    const OTHER: RestoreStatus = RestoreStatus::Fail;
+}
+
+impl Stateful for Verification {
+    type Id = VerificationId;
+    type State = VerificationStatus;
+    const WHAT: &'static str = "Verification";
+    const TABLE: &'static str = "verifications";
+    const STATES: &'static [VerificationStatus] = VerificationStatus::ALL;
+    const ALIASES: &'static [(&'static str, VerificationStatus)] =
+        &[("started", VerificationStatus::InProgress)];
+    const OTHER: VerificationStatus = VerificationStatus::Fail;
+}
+
+/// The original logged the status of the checkpoint or restore instead of the operation's.
+impl Stateful for OperationLog {
+    type Id = OperationLogId;
+    type State = OperationLogStatus;
+    const WHAT: &'static str = "OperationLog";
+    const TABLE: &'static str = "operation_logs";
+    const STATES: &'static [OperationLogStatus] = OperationLogStatus::ALL;
+    const ALIASES: &'static [(&'static str, OperationLogStatus)] = &[
+        ("started", OperationLogStatus::InProgress),
+        ("protecting", OperationLogStatus::InProgress),
+        ("deleting", OperationLogStatus::InProgress),
+        ("wait_copying", OperationLogStatus::InProgress),
+        ("copying", OperationLogStatus::InProgress),
+        ("available", OperationLogStatus::Success),
+        ("deleted", OperationLogStatus::Success),
+        ("finished", OperationLogStatus::Success),
+    ];
+    const OTHER: OperationLogStatus = OperationLogStatus::Failed;
+}
+
+impl Stateful for FlowRecord {
+    type Id = OperationId;
+    type State = FlowStatus;
+    const WHAT: &'static str = "Flow";
+    const TABLE: &'static str = "flows";
+    const ID: &'static str = "operation_id";
+    const SOFT_DELETE: bool = false;
+    const STATES: &'static [FlowStatus] = FlowStatus::ALL;
+    const OTHER: FlowStatus = FlowStatus::Failed;
+}
+
+/// The state that a text in the database means.
+pub(crate) fn read_state<R: Stateful>(text: &str) -> R::State {
+    text.parse().unwrap_or_else(|_| {
+        R::ALIASES
+            .iter()
+            .find(|(alias, _)| *alias == text)
+            .map_or(R::OTHER, |(_, state)| *state)
+    })
+}
+
+fn texts<R: Stateful>(matches: impl Fn(R::State) -> bool) -> Vec<&'static str> {
+    let own = R::STATES.iter().map(|state| (state.as_str(), *state));
+    own.chain(R::ALIASES.iter().copied())
+        .filter(|(_, state)| matches(*state))
+        .map(|(text, _)| text)
+        .collect()
+}
+
+/// "The row's status means `state`", as [`read_state`] would read it.
+pub(crate) fn in_state<R: Stateful>(state: R::State) -> Condition {
+    let status = Expr::col("status");
+    if state != R::OTHER {
+        return Condition::all().add(status.is_in(texts::<R>(|other| other == state)));
+    }
+    Condition::any()
+        .add(status.clone().is_null())
+        .add(status.is_not_in(texts::<R>(|other| other != state)))
+}
+
+/// "The row is the one with this id, and not deleted."
+pub(crate) fn is_row<R: Stateful>(id: R::Id) -> Condition {
+    let condition = Condition::all().add(Expr::col(R::ID).eq(id.to_string()));
+    if R::SOFT_DELETE {
+        condition.add(Expr::col("deleted").eq(false))
+    } else {
+        condition
+    }
+}
+
+/// A select of one row of `R`.
+pub(crate) fn select_row<R: Stateful>(id: R::Id, columns: &[&'static str]) -> SelectStatement {
+    Query::select()
+        .columns(columns.iter().copied())
+        .from(R::TABLE)
+        .cond_where(is_row::<R>(id))
+        .take()
+}
+
+/// An update of one row of `R`, at least of its `updated_at`.
+pub(crate) fn update_row<R: Stateful>(db: &Db, id: R::Id) -> UpdateStatement {
+    Query::update()
+        .table(Alias::new(R::TABLE))
+        .value("updated_at", db.time(db.now()))
+        .cond_where(is_row::<R>(id))
+        .take()
+}
+
+impl Db {
+    /// Takes a record from one state to another: `db.transition::<Plan>(id, from, to)`. Of several
+    /// that try at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] names the present state when it is not `from`, and when the rules
+    /// ([`State::can_become`]) forbid the change; [`DbError::NotFound`].
+    pub async fn transition<R: Stateful>(
+        &self,
+        id: R::Id,
+        from: R::State,
+        to: R::State,
+    ) -> Result<(), DbError> {
+        let write = self.write().await?;
+        self.transition_in::<R>(&write, id, from, to).await?;
+        write.commit().await
+    }
+
+    /// The same, as a part of a larger transaction.
+    pub(crate) async fn transition_in<R: Stateful>(
+        &self,
+        write: &Write<'_>,
+        id: R::Id,
+        from: R::State,
+        to: R::State,
+    ) -> Result<(), DbError> {
+        from.becoming(to).map_err(|illegal| DbError::Conflict {
+            what: R::WHAT,
+            id: id.to_string(),
+            present: Some(from.to_string()),
+            message: format!("{} {id}: {illegal}.", R::WHAT),
+        })?;
+        let update = update_row::<R>(self, id)
+            .value("status", to.as_str())
+            .cond_where(in_state::<R>(from))
+            .take();
+        if write.execute(&update).await?.rows_affected() == 1 {
+            return Ok(());
+        }
+        Err(self.not_in_state::<R>(write, id, from).await?)
+    }
+
+    /// Why an update that asked for `wanted` found no row.
+    pub(crate) async fn not_in_state<R: Stateful>(
+        &self,
+        write: &Write<'_>,
+        id: R::Id,
+        wanted: R::State,
+    ) -> Result<DbError, DbError> {
+        let found = write.query_one(&select_row::<R>(id, &["status"])).await?;
+        let Some(row) = found else {
+            return Ok(DbError::not_found(R::WHAT, id));
+        };
+        let text: Option<String> = row.try_get_by_index(0)?;
+        let present = read_state::<R>(&text.unwrap_or_default());
+        let message = if present == wanted {
+            format!(
+                "{} {id} was changed by somebody else. Read it again.",
+                R::WHAT
+            )
+        } else {
+            format!("{} {id} is '{present}', not '{wanted}'.", R::WHAT)
+        };
+        Ok(DbError::Conflict {
+            what: R::WHAT,
+            id: id.to_string(),
+            present: Some(present.to_string()),
+            message,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_originals_operation_log_states_are_understood() {
+        for (text, state) in [
+            ("in_progress", OperationLogStatus::InProgress),
+            ("protecting", OperationLogStatus::InProgress),
+            ("available", OperationLogStatus::Success),
+            ("error-deleting", OperationLogStatus::Failed),
+            ("", OperationLogStatus::Failed),
+        ] {
+            assert_eq!(read_state::<OperationLog>(text), state, "{text}");
+        }
+    }
+}
