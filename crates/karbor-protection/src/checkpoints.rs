@@ -18,7 +18,8 @@ use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
 use karbor_model::{
-    Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId, State,
+    Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
+    State,
 };
 use karbor_plugin::{Bank, BankError, BankKey, BankSection, list_all};
 
@@ -85,12 +86,19 @@ impl CheckpointCollection {
             other => other?,
         };
         let corrupt = |reason: String| CheckpointError::Corrupt { id, reason };
-        let checkpoint: Checkpoint = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let checkpoint: Checkpoint =
+            serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
         if checkpoint.version != INDEX_VERSION {
-            return Err(corrupt(format!("its version is '{}', not '{INDEX_VERSION}'", checkpoint.version)));
+            return Err(corrupt(format!(
+                "its version is '{}', not '{INDEX_VERSION}'",
+                checkpoint.version
+            )));
         }
         if checkpoint.id != id {
-            return Err(corrupt(format!("it says that it is checkpoint {}", checkpoint.id)));
+            return Err(corrupt(format!(
+                "it says that it is checkpoint {}",
+                checkpoint.id
+            )));
         }
         if checkpoint.provider_id != self.provider_id {
             return Err(CheckpointError::NotFound(id));
@@ -103,7 +111,11 @@ impl CheckpointCollection {
     ///
     /// # Errors
     /// [`CheckpointError::Transition`], or as [`get`](Self::get).
-    pub async fn transition(&self, id: CheckpointId, to: CheckpointStatus) -> Result<Checkpoint, CheckpointError> {
+    pub async fn transition(
+        &self,
+        id: CheckpointId,
+        to: CheckpointStatus,
+    ) -> Result<Checkpoint, CheckpointError> {
         let mut checkpoint = self.get(id).await?;
         if checkpoint.status != to {
             checkpoint.status = checkpoint.status.becoming(to)?;
@@ -134,7 +146,11 @@ impl CheckpointCollection {
     ///
     /// # Errors
     /// [`CheckpointError::Bank`] when the resource id cannot be part of a key.
-    pub fn resource_data(&self, id: CheckpointId, resource_id: &str) -> Result<BankSection, CheckpointError> {
+    pub fn resource_data(
+        &self,
+        id: CheckpointId,
+        resource_id: &str,
+    ) -> Result<BankSection, CheckpointError> {
         if resource_id.contains('/') {
             return Err(CheckpointError::ResourceId(resource_id.to_owned()));
         }
@@ -152,7 +168,8 @@ impl CheckpointCollection {
         let mut entries = self.entries(query).await?;
         entries.retain(|entry| {
             let day = entry.day();
-            query.start_date.is_none_or(|start| day >= start) && query.end_date.is_none_or(|end| day <= end)
+            query.start_date.is_none_or(|start| day >= start)
+                && query.end_date.is_none_or(|end| day <= end)
         });
         if query.ascending {
             entries.sort();
@@ -169,7 +186,9 @@ impl CheckpointCollection {
             .map(|entry| self.read_entry(entry))
             .buffered(READ_AHEAD)
             .try_filter(|checkpoint| {
-                let wanted = query.status.is_none_or(|status| checkpoint.status == status);
+                let wanted = query
+                    .status
+                    .is_none_or(|status| checkpoint.status == status);
                 std::future::ready(wanted && checkpoint.status != CheckpointStatus::Deleted)
             })
             .take(limit)
@@ -186,7 +205,10 @@ impl CheckpointCollection {
             prefix = format!("{prefix}/{project}");
         }
         let objects = list_all(self.bank.as_ref(), &BankKey::parse(&prefix)?).await?;
-        Ok(objects.iter().filter_map(|object| Entry::parse(&object.key, query.plan_id)).collect())
+        Ok(objects
+            .iter()
+            .filter_map(|object| Entry::parse(&object.key, query.plan_id))
+            .collect())
     }
 
     async fn read_entry(&self, entry: Entry) -> Result<Checkpoint, CheckpointError> {
@@ -201,8 +223,10 @@ impl CheckpointCollection {
 
     async fn write(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let id = checkpoint.id;
-        let bytes = serde_json::to_vec(checkpoint)
-            .map_err(|e| CheckpointError::Corrupt { id, reason: e.to_string() })?;
+        let bytes = serde_json::to_vec(checkpoint).map_err(|e| CheckpointError::Corrupt {
+            id,
+            reason: e.to_string(),
+        })?;
         Ok(self.bank.put(&index_file(id)?, bytes.into()).await?)
     }
 }
@@ -220,11 +244,18 @@ impl Entry {
     fn parse(key: &BankKey, plan_id: Option<PlanId>) -> Option<Self> {
         let (timestamp, id) = key.name().split_once('@')?;
         let project_id = key.as_str().split('/').nth(3)?.to_owned();
-        Some(Self { timestamp: timestamp.parse().ok()?, id: id.parse().ok()?, project_id, plan_id })
+        Some(Self {
+            timestamp: timestamp.parse().ok()?,
+            id: id.parse().ok()?,
+            project_id,
+            plan_id,
+        })
     }
 
     fn day(&self) -> NaiveDate {
-        DateTime::<Utc>::from_timestamp(self.timestamp, 0).unwrap_or_default().date_naive()
+        DateTime::<Utc>::from_timestamp(self.timestamp, 0)
+            .unwrap_or_default()
+            .date_naive()
     }
 
     fn unreadable(&self, provider_id: ProviderId, error: &CheckpointError) -> Checkpoint {
@@ -241,7 +272,11 @@ impl Entry {
                 provider_id,
                 resources: Vec::new(),
             },
-            extra_info: Some(serde_json::json!({ "unreadable": error.to_string() }).to_string().into()),
+            extra_info: Some(
+                serde_json::json!({ "unreadable": error.to_string() })
+                    .to_string()
+                    .into(),
+            ),
             created_at: Some(self.day()),
             timestamp: self.timestamp,
             resource_graph: None,
@@ -254,12 +289,24 @@ fn index_file(id: CheckpointId) -> Result<BankKey, BankError> {
 }
 
 fn index_keys(checkpoint: &Checkpoint) -> Result<[BankKey; 3], BankError> {
-    let Checkpoint { id, timestamp, provider_id, project_id, .. } = checkpoint;
+    let Checkpoint {
+        id,
+        timestamp,
+        provider_id,
+        project_id,
+        ..
+    } = checkpoint;
     let plan = checkpoint.protection_plan.id;
     let day = checkpoint.created_at.unwrap_or_default();
     Ok([
-        BankKey::parse(&format!("indices/by-provider/{provider_id}/{project_id}/{timestamp}@{id}"))?,
-        BankKey::parse(&format!("indices/by-date/{day}/{project_id}/{timestamp}@{id}"))?,
-        BankKey::parse(&format!("indices/by-plan/{plan}/{project_id}/{day}/{timestamp}@{id}"))?,
+        BankKey::parse(&format!(
+            "indices/by-provider/{provider_id}/{project_id}/{timestamp}@{id}"
+        ))?,
+        BankKey::parse(&format!(
+            "indices/by-date/{day}/{project_id}/{timestamp}@{id}"
+        ))?,
+        BankKey::parse(&format!(
+            "indices/by-plan/{plan}/{project_id}/{day}/{timestamp}@{id}"
+        ))?,
     ])
 }

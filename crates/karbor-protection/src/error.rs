@@ -24,7 +24,9 @@ pub enum CheckpointError {
     #[error(transparent)]
     Transition(#[from] IllegalTransition),
     /// A resource's id cannot name a place in the bank.
-    #[error("resource id '{0}' cannot be used: only letters, digits, '_', '.', '-' and '@' are allowed")]
+    #[error(
+        "resource id '{0}' cannot be used: only letters, digits, '_', '.', '-' and '@' are allowed"
+    )]
     ResourceId(String),
     /// The bank failed.
     #[error(transparent)]
@@ -78,7 +80,11 @@ pub fn flow_error(kind: ErrorKind, flow: &str, reason: impl std::fmt::Display) -
 /// A plugin that cannot do what it is asked.
 #[must_use]
 pub fn plugin_refusal(flow: &str, error: &PluginError) -> ApiError {
-    let kind = if error.retryable { ErrorKind::Unavailable } else { ErrorKind::BadRequest };
+    let kind = if error.retryable {
+        ErrorKind::Unavailable
+    } else {
+        ErrorKind::BadRequest
+    };
     let refusal = flow_error(kind, flow, &error.message);
     match &error.cause {
         Some(cause) => refusal.with_cause(cause),

@@ -38,7 +38,9 @@ pub async fn build(
             }
         }
     }
-    graph.post_order().map_err(|error| ApiError::invalid_input(error))?;
+    graph
+        .post_order()
+        .map_err(|error| ApiError::invalid_input(error))?;
     Ok(graph)
 }
 
@@ -54,24 +56,40 @@ pub async fn dependents(
     let lookups = registry
         .protectables()
         .values()
-        .filter(|protectable| protectable.parent_types().contains(&parent.resource_type.as_str()))
+        .filter(|protectable| {
+            protectable
+                .parent_types()
+                .contains(&parent.resource_type.as_str())
+        })
         .map(|protectable| protectable.dependents(context, parent));
-    let found = try_join_all(lookups).await.map_err(|error| lookup_failed(&error))?;
+    let found = try_join_all(lookups)
+        .await
+        .map_err(|error| lookup_failed(&error))?;
     Ok(found.into_iter().flatten().collect())
 }
 
 /// The resource as its protectable knows it now. A type that no protectable finds is taken as the
 /// plan has it: its plugin alone knows it.
-async fn confirm(registry: &Registry, context: &RequestContext, resource: &Resource) -> Result<Resource, ApiError> {
+async fn confirm(
+    registry: &Registry,
+    context: &RequestContext,
+    resource: &Resource,
+) -> Result<Resource, ApiError> {
     let Some(protectable) = registry.protectables().get(&resource.resource_type) else {
         return Ok(resource.clone());
     };
-    let found = protectable.show(context, &resource.id).await.map_err(|error| lookup_failed(&error))?;
+    let found = protectable
+        .show(context, &resource.id)
+        .await
+        .map_err(|error| lookup_failed(&error))?;
     found.ok_or_else(|| {
         ApiError::new(
             ErrorKind::NotFound,
             "ProtectableResourceNotFound",
-            format!("The resource {} of type {} could not be found.", resource.id, resource.resource_type),
+            format!(
+                "The resource {} of type {} could not be found.",
+                resource.id, resource.resource_type
+            ),
         )
     })
 }
@@ -79,5 +97,9 @@ async fn confirm(registry: &Registry, context: &RequestContext, resource: &Resou
 /// A failed lookup as the API tells it.
 #[must_use]
 pub fn lookup_failed(error: &ProtectableError) -> ApiError {
-    ApiError::new(ErrorKind::Unavailable, "ListProtectableResourceFailed", error.to_string())
+    ApiError::new(
+        ErrorKind::Unavailable,
+        "ListProtectableResourceFailed",
+        error.to_string(),
+    )
 }

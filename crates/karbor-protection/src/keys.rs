@@ -30,7 +30,9 @@ pub enum KeyFileError {
         cause: std::io::Error,
     },
     /// Others may read it.
-    #[error("the master key file {path} may be read by others (mode {mode:o}); run: chmod 600 {path}")]
+    #[error(
+        "the master key file {path} may be read by others (mode {mode:o}); run: chmod 600 {path}"
+    )]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -73,7 +75,10 @@ impl MasterKey {
                 if !may_create {
                     return Err(KeyFileError::Missing(path.to_owned()));
                 }
-                let key = Self::random().map_err(|cause| KeyFileError::Io { path: path.to_owned(), cause })?;
+                let key = Self::random().map_err(|cause| KeyFileError::Io {
+                    path: path.to_owned(),
+                    cause,
+                })?;
                 key.save(path)?;
                 Ok(key)
             }
@@ -86,11 +91,17 @@ impl MasterKey {
     /// # Errors
     /// [`KeyFileError`].
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
-        let io = |cause| KeyFileError::Io { path: path.to_owned(), cause };
+        let io = |cause| KeyFileError::Io {
+            path: path.to_owned(),
+            cause,
+        };
         let mut file = File::open(path).map_err(io)?;
         let mode = file.metadata().map_err(io)?.mode() & 0o777;
         if mode & 0o077 != 0 {
-            return Err(KeyFileError::Exposed { path: path.to_owned(), mode });
+            return Err(KeyFileError::Exposed {
+                path: path.to_owned(),
+                mode,
+            });
         }
         let mut text = Zeroizing::new(String::new());
         file.read_to_string(&mut text).map_err(io)?;
@@ -103,19 +114,32 @@ impl MasterKey {
     /// # Errors
     /// [`KeyFileError::Io`].
     pub fn save(&self, path: &Path) -> Result<(), KeyFileError> {
-        let io = |cause| KeyFileError::Io { path: path.to_owned(), cause };
+        let io = |cause| KeyFileError::Io {
+            path: path.to_owned(),
+            cause,
+        };
         let temporary = path.with_extension(format!("new-{}", std::process::id()));
         let _ = std::fs::remove_file(&temporary);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary).map_err(io)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)
+            .map_err(io)?;
         let text = Zeroizing::new(format!("{}\n", self.recovery_key().expose()));
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io)?;
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .map_err(io)?;
         // A link, unlike a rename, refuses to replace.
         let linked = std::fs::hard_link(&temporary, path);
         std::fs::remove_file(&temporary).map_err(io)?;
         linked.map_err(io)?;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new("."))).and_then(|d| d.sync_all()).map_err(io)
+        let folder = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|d| d.sync_all())
+            .map_err(io)
     }
 
     fn random() -> std::io::Result<Self> {
@@ -130,7 +154,10 @@ impl MasterKey {
         let mut bytes = Zeroizing::new(self.0.to_vec());
         bytes.extend_from_slice(&checksum(&*self.0));
         let text = Zeroizing::new(base32(&bytes));
-        let groups: Vec<&str> = (0..text.len()).step_by(5).map(|at| &text[at..text.len().min(at + 5)]).collect();
+        let groups: Vec<&str> = (0..text.len())
+            .step_by(5)
+            .map(|at| &text[at..text.len().min(at + 5)])
+            .collect();
         Secret::new(groups.join("-"))
     }
 
@@ -166,7 +193,10 @@ impl MasterKey {
     /// HMAC-SHA256 under the master key, so that one password tells nothing of another.
     #[must_use]
     pub fn vault_password(&self, provider: ProviderId, project: &str) -> Secret {
-        let mut mac = <Hmac<Sha256> as KeyInit>::new(&(*self.0).into());
+        let mut block = Zeroizing::new([0_u8; 64]);
+        block[..32].copy_from_slice(&*self.0);
+        // HMAC pads a shorter key with zeros to its block (RFC 2104), so this is the 32-byte key.
+        let mut mac = <Hmac<Sha256> as KeyInit>::new(&(*block).into());
         mac.update(format!("vault/{provider}/{project}").as_bytes());
         let bytes = Zeroizing::new(mac.finalize().into_bytes().to_vec());
         Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -233,13 +263,19 @@ mod tests {
         let path = folder.path().join("master.key");
         MasterKey::load_or_create(&path, true).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(MasterKey::load(&path).unwrap_err().to_string().contains("chmod 600"));
+        assert!(
+            MasterKey::load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("chmod 600")
+        );
     }
 
     #[test]
     fn a_lost_key_is_not_silently_made_anew() {
         let folder = tempfile::tempdir().unwrap();
-        let error = MasterKey::load_or_create(&folder.path().join("master.key"), false).unwrap_err();
+        let error =
+            MasterKey::load_or_create(&folder.path().join("master.key"), false).unwrap_err();
         assert!(error.to_string().contains("recovery key"), "{error}");
     }
 
@@ -247,8 +283,14 @@ mod tests {
     fn passwords_differ_by_provider_and_project() {
         let key = MasterKey(Zeroizing::new([7; 32]));
         let (a, b) = (ProviderId::new(), ProviderId::new());
-        assert_ne!(key.vault_password(a, "p").expose(), key.vault_password(b, "p").expose());
-        assert_ne!(key.vault_password(a, "p").expose(), key.vault_password(a, "q").expose());
+        assert_ne!(
+            key.vault_password(a, "p").expose(),
+            key.vault_password(b, "p").expose()
+        );
+        assert_ne!(
+            key.vault_password(a, "p").expose(),
+            key.vault_password(a, "q").expose()
+        );
         assert_eq!(key.vault_password(a, "p").expose().len(), 64);
     }
 }

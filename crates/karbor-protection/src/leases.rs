@@ -40,14 +40,23 @@ impl CheckpointLease {
         let others = claim.bank.leases(&place).await;
         let blocking = others.map(|others| {
             others.into_iter().find(|other| {
-                other.name != claim.lease.name && (is_exclusive(operation) || exclusive_name(&other.name))
+                other.name != claim.lease.name
+                    && (is_exclusive(operation) || exclusive_name(&other.name))
             })
         });
         match blocking {
             Ok(None) => Ok(claim),
-            Ok(Some(Lease { name, owner, expires_at })) => {
+            Ok(Some(Lease {
+                name,
+                owner,
+                expires_at,
+            })) => {
                 claim.release().await;
-                Err(BankError::LeaseHeld { name, owner, expires_at })
+                Err(BankError::LeaseHeld {
+                    name,
+                    owner,
+                    expires_at,
+                })
             }
             Err(error) => {
                 claim.release().await;
@@ -109,5 +118,8 @@ fn exclusive_name(name: &str) -> bool {
     let name = name.rsplit('/').next().unwrap_or(name);
     [OperationType::Protect, OperationType::Delete]
         .iter()
-        .any(|operation| name.strip_prefix(operation.as_str()).is_some_and(|rest| rest.starts_with('-')))
+        .any(|operation| {
+            name.strip_prefix(operation.as_str())
+                .is_some_and(|rest| rest.starts_with('-'))
+        })
 }

@@ -1,1 +1,27 @@
-//! The protection manager: providers, checkpoints and the flows that run over them.
+//! The protection manager: providers, checkpoints and the operations that run over them.
+//!
+//! The way of a protect is drawn in `docs/architecture.md`. In short: [`manager`] answers the API,
+//! builds the resource graph and starts a run; the worker writes the flow record, claims the
+//! checkpoint, has karbor-flow run the plugins' hooks with a journal in the database, and writes
+//! down how it ended; after a crash it goes on where the journal stops.
+
+pub mod checkpoints;
+mod conclude;
+pub mod error;
+mod graph;
+mod hooks;
+mod journal;
+pub mod keys;
+mod leases;
+mod listing;
+pub mod manager;
+mod options;
+mod parameters;
+pub mod providers;
+mod run;
+mod worker;
+
+pub use keys::{KeyFileError, MasterKey};
+pub use manager::{ProtectionManager, ProtectionParts};
+pub use options::OPTIONS;
+pub use providers::{Provider, ProviderError, Providers, load_provider_configs};

@@ -11,20 +11,30 @@ use crate::providers::Provider;
 ///
 /// # Errors
 /// A 400 that names the key and the property.
-pub fn validate(provider: &Provider, kind: SchemaKind, what: &str, parameters: &Parameters) -> Result<(), ApiError> {
+pub fn validate(
+    provider: &Provider,
+    kind: SchemaKind,
+    what: &str,
+    parameters: &Parameters,
+) -> Result<(), ApiError> {
     for (key, given) in parameters {
         let (resource_type, id) = match key.split_once('#') {
             Some((resource_type, id)) => (resource_type, Some(id)),
             None => (key.as_str(), None),
         };
         if id.is_some_and(|id| uuid::Uuid::try_parse(id).is_err()) {
-            return Err(ApiError::invalid_input(format!("The resource_id must be a uuid. Key: {key}")));
+            return Err(ApiError::invalid_input(format!(
+                "The resource_id must be a uuid. Key: {key}"
+            )));
         }
         let schema = provider.schema(resource_type, kind).ok_or_else(|| {
             ApiError::invalid_input(format!("The key of {what} parameters is invalid: {key}"))
         })?;
         let known = schema.get("properties").and_then(Value::as_object);
-        if let Some(unknown) = given.keys().find(|name| known.is_none_or(|known| !known.contains_key(*name))) {
+        if let Some(unknown) = given
+            .keys()
+            .find(|name| known.is_none_or(|known| !known.contains_key(*name)))
+        {
             return Err(ApiError::invalid_input(format!(
                 "The {what} property of {what} parameters is invalid: {unknown} of {key}"
             )));
@@ -35,7 +45,11 @@ pub fn validate(provider: &Provider, kind: SchemaKind, what: &str, parameters: &
 }
 
 /// A resource's own parameters may leave out what its type's give, so `required` is not asked here.
-fn check_schema(schema: &Value, key: &str, given: &serde_json::Map<String, Value>) -> Result<(), ApiError> {
+fn check_schema(
+    schema: &Value,
+    key: &str,
+    given: &serde_json::Map<String, Value>,
+) -> Result<(), ApiError> {
     let mut schema = schema.clone();
     if let Some(object) = schema.as_object_mut() {
         object.remove("required");
@@ -49,7 +63,11 @@ fn check_schema(schema: &Value, key: &str, given: &serde_json::Map<String, Value
         None => Ok(()),
         Some(error) => {
             let at = error.instance_path().to_string();
-            let field = if at.is_empty() { key.to_owned() } else { format!("{key}{at}") };
+            let field = if at.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{key}{at}")
+            };
             Err(ApiError::invalid_field(&field, error.instance(), &error))
         }
     }

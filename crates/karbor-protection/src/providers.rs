@@ -7,10 +7,12 @@ use std::{
 };
 
 use ini::{Ini, ParseOption};
-use karbor_model::{ApiError, ErrorKind, OperationType, Provider as ProviderRecord, ProviderId, Resource};
+use karbor_model::{
+    ApiError, ErrorKind, OperationType, Provider as ProviderRecord, ProviderId, Resource,
+};
 use karbor_plugin::{
-    Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry, RegistryError,
-    SchemaKind,
+    Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry,
+    RegistryError, SchemaKind,
 };
 use serde_json::{Map, Value};
 
@@ -51,39 +53,71 @@ pub enum ProviderError {
 /// # Errors
 /// [`ProviderError`] names the file and what is wrong with it.
 pub fn load_provider_configs(folder: &Path) -> Result<Vec<ProviderConfig>, ProviderError> {
-    let io = |cause| ProviderError::Io { path: folder.to_owned(), cause };
+    let io = |cause| ProviderError::Io {
+        path: folder.to_owned(),
+        cause,
+    };
     let entries = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(io)?,
     };
-    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>, _>>().map_err(io)?;
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    let mut paths = entries
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(io)?;
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "conf")
+    });
     paths.sort();
-    paths.iter().map(|path| load_provider_config(path)).collect()
+    paths
+        .iter()
+        .map(|path| load_provider_config(path))
+        .collect()
 }
 
 fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
-    let malformed = |reason: String| ProviderError::Malformed { path: path.to_owned(), reason };
-    let text = std::fs::read_to_string(path)
-        .map_err(|cause| ProviderError::Io { path: path.to_owned(), cause })?;
-    let options = ParseOption { enabled_escape: false, enabled_quote: false, ..ParseOption::default() };
+    let malformed = |reason: String| ProviderError::Malformed {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::fs::read_to_string(path).map_err(|cause| ProviderError::Io {
+        path: path.to_owned(),
+        cause,
+    })?;
+    let options = ParseOption {
+        enabled_escape: false,
+        enabled_quote: false,
+        ..ParseOption::default()
+    };
     let ini = Ini::load_from_str_opt(&text, options).map_err(|e| malformed(e.to_string()))?;
     let mut sections: BTreeMap<String, BTreeMap<String, Vec<String>>> = BTreeMap::new();
     for (section, properties) in &ini {
-        let section = sections.entry(section.unwrap_or("DEFAULT").to_owned()).or_default();
+        let section = sections
+            .entry(section.unwrap_or("DEFAULT").to_owned())
+            .or_default();
         for (name, value) in properties {
-            section.entry(name.to_owned()).or_default().push(value.to_owned());
+            section
+                .entry(name.to_owned())
+                .or_default()
+                .push(value.to_owned());
         }
     }
-    let provider = sections.remove("provider").ok_or_else(|| malformed("it has no [provider] section".into()))?;
+    let provider = sections
+        .remove("provider")
+        .ok_or_else(|| malformed("it has no [provider] section".into()))?;
     let all = |name: &str| provider.get(name).cloned().unwrap_or_default();
     let last = |name: &str| all(name).pop();
     let required = |name: &str| {
-        last(name).filter(|v| !v.is_empty()).ok_or_else(|| malformed(format!("[provider] {name} is missing")))
+        last(name)
+            .filter(|v| !v.is_empty())
+            .ok_or_else(|| malformed(format!("[provider] {name} is missing")))
     };
     let id = required("id")?;
     Ok(ProviderConfig {
-        id: id.parse().map_err(|e| malformed(format!("[provider] id: {e}")))?,
+        id: id
+            .parse()
+            .map_err(|e| malformed(format!("[provider] id: {e}")))?,
         name: required("name")?,
         description: last("description").unwrap_or_default(),
         bank: required("bank")?,
@@ -173,26 +207,41 @@ impl Provider {
     /// A 400 when the project's id cannot be part of a key.
     pub fn vault_section(&self, project_id: &str) -> Result<BankSection, ApiError> {
         let key = BankKey::parse(&format!("vaults/{}/{project_id}", self.record.id));
-        Ok(BankSection::new(self.bank.clone(), key.map_err(ApiError::invalid_input)?))
+        Ok(BankSection::new(
+            self.bank.clone(),
+            key.map_err(ApiError::invalid_input)?,
+        ))
     }
 
     /// The operation of the plugin that protects the resource's type.
     ///
     /// # Errors
     /// A 400 when no plugin of this provider protects the type, or the plugin refuses.
-    pub fn operation(&self, operation: OperationType, resource: &Resource) -> Result<Box<dyn Operation>, ApiError> {
+    pub fn operation(
+        &self,
+        operation: OperationType,
+        resource: &Resource,
+    ) -> Result<Box<dyn Operation>, ApiError> {
         let flow = operation.as_str();
         let plugin = self.plugins.get(&resource.resource_type).ok_or_else(|| {
-            let reason = format!("Protection Plugin for {} could not be found.", resource.resource_type);
+            let reason = format!(
+                "Protection Plugin for {} could not be found.",
+                resource.resource_type
+            );
             flow_error(ErrorKind::BadRequest, flow, reason)
         })?;
-        plugin.operation(operation, resource).map_err(|error| plugin_refusal(flow, &error))
+        plugin
+            .operation(operation, resource)
+            .map_err(|error| plugin_refusal(flow, &error))
     }
 
     /// The schema of a type's parameters, if a plugin protects the type.
     #[must_use]
     pub fn schema(&self, resource_type: &str, kind: SchemaKind) -> Option<&Value> {
-        self.record.extended_info_schema.get(kind.key())?.get(resource_type)
+        self.record
+            .extended_info_schema
+            .get(kind.key())?
+            .get(resource_type)
     }
 }
 
@@ -207,8 +256,15 @@ impl Providers {
     pub fn new(configs: &[ProviderConfig], registry: &Registry) -> Result<Self, ProviderError> {
         let mut providers: Vec<Arc<Provider>> = Vec::new();
         for config in configs.iter().filter(|config| config.enabled) {
-            if let Some(twin) = providers.iter().find(|provider| provider.record.id == config.id) {
-                return Err(ProviderError::Duplicate(twin.record.name.clone(), config.name.clone(), config.id));
+            if let Some(twin) = providers
+                .iter()
+                .find(|provider| provider.record.id == config.id)
+            {
+                return Err(ProviderError::Duplicate(
+                    twin.record.name.clone(),
+                    config.name.clone(),
+                    config.id,
+                ));
             }
             providers.push(Arc::new(Provider::new(config, registry)?));
         }
@@ -220,7 +276,10 @@ impl Providers {
     /// # Errors
     /// A 404, `ProviderNotFound`.
     pub fn get(&self, id: ProviderId) -> Result<&Arc<Provider>, ApiError> {
-        self.0.iter().find(|provider| provider.record.id == id).ok_or_else(|| ApiError::not_found("Provider", id))
+        self.0
+            .iter()
+            .find(|provider| provider.record.id == id)
+            .ok_or_else(|| ApiError::not_found("Provider", id))
     }
 
     /// All of them.

@@ -1,0 +1,126 @@
+//! How a run ended, and what the bank is told of it.
+
+use std::collections::BTreeMap;
+
+use karbor_flow::{FlowOutcome, FlowStatus as Ending};
+use karbor_model::{ApiError, CheckpointStatus, FlowStatus, OperationType};
+use serde_json::Value;
+
+use crate::{error::CheckpointError, providers::Provider, run::Run};
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Conclusion {
+    /// The end of its flow.
+    pub(crate) status: FlowStatus,
+    /// Every failing resource with its reason, one a line.
+    pub(crate) error_info: Option<String>,
+    /// Reports by resource.
+    pub(crate) extra_info: Value,
+    /// Outcome by `type#id`, of resources that failed or had something to tell.
+    pub(crate) resources_status: BTreeMap<String, String>,
+    /// Why not, by `type#id`.
+    pub(crate) resources_reason: BTreeMap<String, String>,
+}
+
+impl Conclusion {
+    /// What a flow's outcome means for its run.
+    pub(crate) fn of(run: &Run, outcome: &FlowOutcome) -> Self {
+        let status = match outcome.status {
+            Ending::Success => FlowStatus::Success,
+            Ending::Cancelled => FlowStatus::Cancelled,
+            Ending::Failed | Ending::Interrupted => FlowStatus::Failed,
+        };
+        let mut conclusion = Self {
+            status,
+            error_info: outcome.error_info(),
+            extra_info: crate::worker::reports(outcome),
+            resources_status: BTreeMap::new(),
+            resources_reason: BTreeMap::new(),
+        };
+        let reading = matches!(
+            run.operation,
+            OperationType::Restore | OperationType::Verify
+        );
+        if reading {
+            for key in outcome.reports.keys() {
+                conclusion
+                    .resources_status
+                    .insert(key.clone(), "available".to_owned());
+            }
+        }
+        for failure in &outcome.failures {
+            let key = failure.resource.clone();
+            conclusion
+                .resources_status
+                .insert(key.clone(), "error".to_owned());
+            let reason = conclusion.resources_reason.entry(key).or_default();
+            if !reason.is_empty() {
+                reason.push_str("; ");
+            }
+            reason.push_str(&failure.reason);
+        }
+        conclusion
+    }
+
+    /// A run that ended before, or without, its flow.
+    pub(crate) fn failed(reason: String) -> Self {
+        Self {
+            status: FlowStatus::Failed,
+            error_info: Some(reason),
+            extra_info: Value::Null,
+            resources_status: BTreeMap::new(),
+            resources_reason: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn is_success(&self) -> bool {
+        self.status == FlowStatus::Success
+    }
+}
+
+/// Tells the bank how a run ended, and answers what the database is to be told. Safe to repeat.
+///
+/// # Errors
+/// When the bank cannot be told now.
+pub(crate) async fn conclude_in_bank(
+    run: &Run,
+    provider: &Provider,
+    conclusion: &Conclusion,
+) -> Result<Conclusion, ApiError> {
+    let (checkpoints, id) = (provider.checkpoints(), run.checkpoint.id);
+    let ok = conclusion.is_success();
+    let told = match (run.operation, ok) {
+        (OperationType::Protect, true) => checkpoints
+            .transition(id, CheckpointStatus::Available)
+            .await
+            .map(|_| ()),
+        (OperationType::Protect, false) => checkpoints
+            .transition(id, CheckpointStatus::Error)
+            .await
+            .map(|_| ()),
+        (OperationType::Delete, true) => checkpoints.delete(id).await,
+        (OperationType::Delete, false) => checkpoints
+            .transition(id, CheckpointStatus::ErrorDeleting)
+            .await
+            .map(|_| ()),
+        (OperationType::Restore | OperationType::Verify | OperationType::Copy, _) => Ok(()),
+    };
+    match told {
+        Ok(()) => Ok(conclusion.clone()),
+        // Nothing was written yet, or nothing had to be changed: that is the state to leave.
+        Err(CheckpointError::NotFound(_) | CheckpointError::Transition(_)) if !ok => {
+            Ok(conclusion.clone())
+        }
+        // The checkpoint vanished from the bank, or was changed, under a run that thought it was done.
+        Err(
+            error @ (CheckpointError::NotFound(_)
+            | CheckpointError::Transition(_)
+            | CheckpointError::Corrupt { .. }),
+        ) => Ok(Conclusion {
+            extra_info: conclusion.extra_info.clone(),
+            ..Conclusion::failed(error.to_string())
+        }),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,41 @@
+//! What can be configured.
+
+use karbor_manager::{OptionDef, OptionKind};
+
+/// The options of the protection manager.
+pub const OPTIONS: &[OptionDef] = &[
+    OptionDef {
+        group: "DEFAULT",
+        name: "max_concurrent_operations",
+        kind: OptionKind::Int,
+        default: "0",
+        help: "How many operations (protect, restore, verify, delete) may run at once; 0 is no limit. \
+               More wait for their turn.",
+        secret: false,
+    },
+    OptionDef {
+        group: "DEFAULT",
+        name: "provider_config_dir",
+        kind: OptionKind::Path,
+        default: "providers.d",
+        help: "Folder of the providers' files (*.conf); relative to the state directory.",
+        secret: false,
+    },
+    OptionDef {
+        group: "protection",
+        name: "max_parallel_tasks",
+        kind: OptionKind::Int,
+        default: "16",
+        help: "How many resources of one operation may be worked on at once; at least 1.",
+        secret: false,
+    },
+    OptionDef {
+        group: "protection",
+        name: "task_timeout",
+        kind: OptionKind::Seconds,
+        default: "86400",
+        help: "How long one step of one resource may take, in seconds; then it is stopped and the \
+               operation fails.",
+        secret: false,
+    },
+];
