@@ -63,7 +63,7 @@ pub struct Lease {
 }
 
 /// Why a bank could not do something.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum BankError {
     /// No object has this key.
     #[error("there is no object '{0}' in the bank")]

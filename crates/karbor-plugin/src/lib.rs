@@ -9,6 +9,8 @@
 //! `contract` (behind the feature of that name) holds a suite per trait that every plugin of the kind must pass.
 
 mod bank;
+#[cfg(feature = "contract")]
+pub mod contract;
 mod key;
 mod protectable;
 mod protection;
