@@ -1,6 +1,6 @@
 //! The executor.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::task::{JoinError, JoinSet};
@@ -43,6 +43,11 @@ impl Default for RetryPolicy {
 pub struct ExecutorOptions {
     /// How many hooks may run at once; at least 1.
     pub limit: usize,
+    /// For how many more hooks the journal may say that they started before there is a slot for
+    /// them. More make for fewer appends; after a failure or a crash, resources of which no hook
+    /// really ran may be undone as if one had. Never for the `prepare_begin` of a resource with
+    /// dependents: nothing is quiesced before its time.
+    pub ahead: usize,
     /// How long one hook may take, all attempts together.
     pub task_timeout: Duration,
     /// How long a hook may take to stop after it was cancelled or timed out; then it is dropped.
@@ -55,6 +60,7 @@ impl Default for ExecutorOptions {
     fn default() -> Self {
         Self {
             limit: 16,
+            ahead: 64,
             task_timeout: Duration::from_secs(24 * 60 * 60),
             cancel_grace: Duration::from_secs(30),
             retry: RetryPolicy::default(),
@@ -125,7 +131,7 @@ enum Interruption {
     Lost(#[from] JoinError),
 }
 
-type Running = JoinSet<(usize, TaskEnd)>;
+type Append = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 /// One flow while it runs. Only this changes its state and writes its journal; the tasks beside it
 /// run hooks and hand back how they ended.
@@ -159,60 +165,99 @@ impl Run {
 
     /// Runs the steps of a phase that are left, until none runs and none may start.
     ///
-    /// Each round makes one append: how steps ended since the last, and which start next. Only
-    /// after it are those started. While an append is under way more hooks end, so the slower the
-    /// journal, the larger the batches.
+    /// One append is under way at a time, and hooks run meanwhile. The next one takes how steps
+    /// ended since, and which start next: so the slower the journal, the larger the batches. A step
+    /// runs once an append that held its start is through, and with it, or before it, went the ends
+    /// of all that it waits for.
     async fn drive(&mut self, phase: Phase) -> Result<(), Interruption> {
-        let (mut ready, halt) = match phase {
-            Phase::Forward => (self.state.ready_tasks(), self.cancel.child_token()),
+        let mut lane = match phase {
+            Phase::Forward => Lane::new(self.state.ready_tasks(), self.cancel.child_token()),
             // Who cancels the flow wants it undone: that must not cancel the undo.
-            Phase::Undo => (self.state.ready_undos(), CancellationToken::new()),
+            Phase::Undo => Lane::new(self.state.ready_undos(), CancellationToken::new()),
         };
-        let mut running = Running::new();
+        let forward = phase == Phase::Forward;
         loop {
-            let forward = phase == Phase::Forward;
             if forward && !self.state.complete() && self.cancel.is_cancelled() {
                 self.record_cancel();
             }
             let stopping = forward && self.state.stop().is_some();
             if stopping {
-                halt.cancel();
+                lane.halt.cancel();
+                lane.admitted.clear();
             }
-            let mut starting = Vec::new();
-            while !stopping
-                && running.len() + starting.len() < self.options.limit.max(1)
-                && let Some(at) = ready.pop()
+            if lane.append.is_none() {
+                if !stopping {
+                    self.announce(phase, &mut lane);
+                }
+                lane.append = self.append();
+            }
+            while lane.running.len() < self.limit()
+                && let Some(at) = lane.admitted.pop_front()
             {
-                self.record(phase.step(at), EventKind::Started, None);
-                starting.push(at);
+                self.start(&mut lane, phase, at);
             }
-            if let Err(error) = self.flush().await {
-                // What runs now cannot be written down: on resume it runs again.
-                halt.cancel();
-                while running.join_next().await.is_some() {}
-                return Err(error.into());
-            }
-            for at in starting {
-                self.start(&mut running, phase, at, halt.child_token());
-            }
-            if running.is_empty() {
+            if lane.running.is_empty() && lane.append.is_none() {
                 return Ok(());
             }
-            let first = tokio::select! {
+            tokio::select! {
                 biased;
-                end = running.join_next() => end,
-                () = self.cancel.cancelled(), if forward && !stopping => None,
-            };
-            let mut next = first;
-            while let Some(end) = next {
-                let (at, end) = end?;
-                self.ended(phase, at, end, &mut ready);
-                next = running.try_join_next();
+                result = through(&mut lane.append) => {
+                    lane.append = None;
+                    if let Err(error) = result {
+                        lane.give_up().await;
+                        return Err(error.into());
+                    }
+                    let announced = std::mem::take(&mut lane.announced);
+                    lane.admitted.extend(announced);
+                }
+                Some(end) = lane.running.join_next() => {
+                    let mut next = Some(end);
+                    while let Some(end) = next {
+                        let (at, end) = end?;
+                        self.ended(phase, at, end, &mut lane.ready);
+                        next = lane.running.try_join_next();
+                    }
+                }
+                () = self.cancel.cancelled(), if forward && !stopping => {}
             }
         }
     }
 
-    fn start(&self, running: &mut Running, phase: Phase, at: usize, cancel: CancellationToken) {
+    fn limit(&self) -> usize {
+        self.options.limit.max(1)
+    }
+
+    /// Chooses the steps that the next append starts: for the free slots, and some ahead, so that
+    /// a slot need not wait for an append of its own.
+    fn announce(&mut self, phase: Phase, lane: &mut Lane) {
+        let mut busy = lane.running.len() + lane.admitted.len();
+        while let Some(rank) = lane.ready.rank() {
+            let ahead = if rank == State::NOT_AHEAD {
+                0
+            } else {
+                self.options.ahead
+            };
+            if busy >= self.limit().saturating_add(ahead) {
+                return;
+            }
+            let Some(at) = lane.ready.pop() else { return };
+            self.record(phase.step(at), EventKind::Started, None);
+            lane.announced.push(at);
+            busy += 1;
+        }
+    }
+
+    /// Begins to write what is not in the journal yet.
+    fn append(&mut self) -> Option<Append> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let events = std::mem::take(&mut self.pending);
+        let journal = Arc::clone(&self.journal);
+        Some(Box::pin(async move { journal.append(events).await }))
+    }
+
+    fn start(&self, lane: &mut Lane, phase: Phase, at: usize) {
         let (node, hook) = match phase {
             Phase::Forward => (self.plan.tasks()[at].node, self.plan.tasks()[at].hook),
             Phase::Undo => (at, Hook::Undo),
@@ -225,9 +270,10 @@ impl Run {
             progress: Arc::clone(&self.progress),
             time: Arc::clone(&self.time),
             options: self.options,
-            cancel,
+            cancel: lane.halt.child_token(),
         };
-        running.spawn(async move { (at, attempts.run().await) });
+        lane.running
+            .spawn(async move { (at, attempts.run().await) });
     }
 
     fn ended(&mut self, phase: Phase, at: usize, end: TaskEnd, ready: &mut Ready) {
@@ -270,12 +316,47 @@ impl Run {
         event.at = self.time.now();
         self.pending.push(event);
     }
+}
 
-    async fn flush(&mut self) -> Result<(), JournalError> {
-        if self.pending.is_empty() {
-            return Ok(());
+/// The steps of one phase on their way: ready, announced, admitted, running.
+struct Lane {
+    /// Nothing that they wait for is left.
+    ready: Ready,
+    /// Their start is in the append under way.
+    announced: Vec<usize>,
+    /// Their start is durable; they wait for a slot.
+    admitted: VecDeque<usize>,
+    running: JoinSet<(usize, TaskEnd)>,
+    append: Option<Append>,
+    /// Stops what runs.
+    halt: CancellationToken,
+}
+
+impl Lane {
+    fn new(ready: Ready, halt: CancellationToken) -> Self {
+        Self {
+            ready,
+            announced: Vec::new(),
+            admitted: VecDeque::new(),
+            running: JoinSet::new(),
+            append: None,
+            halt,
         }
-        self.journal.append(std::mem::take(&mut self.pending)).await
+    }
+
+    /// The journal is broken. How the running hooks end cannot be written down: they run again on
+    /// resume.
+    async fn give_up(&mut self) {
+        self.halt.cancel();
+        while self.running.join_next().await.is_some() {}
+    }
+}
+
+/// Waits for the append under way; for ever, if there is none.
+async fn through(append: &mut Option<Append>) -> Result<(), JournalError> {
+    match append {
+        Some(append) => append.await,
+        None => std::future::pending().await,
     }
 }
 

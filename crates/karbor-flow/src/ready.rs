@@ -7,7 +7,7 @@ pub(crate) struct Ready {
     waiting: Vec<usize>,
     /// For each step, those that wait for it.
     dependents: Vec<Vec<usize>>,
-    rank: Vec<usize>,
+    ranks: Vec<usize>,
     heap: BinaryHeap<Reverse<(usize, usize)>>,
 }
 
@@ -24,7 +24,7 @@ impl Ready {
         let mut ready = Self {
             waiting: vec![0; count],
             dependents: vec![Vec::new(); count],
-            rank: (0..count).map(rank).collect(),
+            ranks: (0..count).map(rank).collect(),
             heap: BinaryHeap::new(),
         };
         for at in (0..count).filter(|&at| !done(at)) {
@@ -35,10 +35,15 @@ impl Ready {
                 }
             }
             if ready.waiting[at] == 0 {
-                ready.heap.push(Reverse((ready.rank[at], at)));
+                ready.heap.push(Reverse((ready.ranks[at], at)));
             }
         }
         ready
+    }
+
+    /// The rank of the next step to start.
+    pub(crate) fn rank(&self) -> Option<usize> {
+        self.heap.peek().map(|Reverse((rank, _))| *rank)
     }
 
     /// The next step to start.
@@ -51,7 +56,7 @@ impl Ready {
         for dependent in std::mem::take(&mut self.dependents[at]) {
             self.waiting[dependent] -= 1;
             if self.waiting[dependent] == 0 {
-                self.heap.push(Reverse((self.rank[dependent], dependent)));
+                self.heap.push(Reverse((self.ranks[dependent], dependent)));
             }
         }
     }

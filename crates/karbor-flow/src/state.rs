@@ -195,15 +195,26 @@ impl State {
         (count(&self.touched), count(&self.settled))
     }
 
+    /// The rank of tasks that do not start before there is a slot for them.
+    pub(crate) const NOT_AHEAD: usize = 4;
+
     /// The tasks that are left. What was begun is brought to its end before more is begun, so that
-    /// a quiesced application waits no longer than it must: later hooks go first.
+    /// a quiesced application waits no longer than it must: later hooks go first, and those that
+    /// quiesce others last.
     pub(crate) fn ready_tasks(&self) -> Ready {
         let tasks = self.plan.tasks();
+        let rank = |at: usize| match tasks[at].hook {
+            Hook::PrepareBegin if self.plan.nodes()[tasks[at].node].children.is_empty() => 3,
+            Hook::PrepareBegin => Self::NOT_AHEAD,
+            Hook::PrepareFinish => 2,
+            Hook::Main => 1,
+            Hook::Complete | Hook::Undo => 0,
+        };
         Ready::new(
             tasks.len(),
             |at| self.finished[at],
             |at| &tasks[at].after,
-            |at| Hook::Complete as usize - tasks[at].hook as usize,
+            rank,
         )
     }
 

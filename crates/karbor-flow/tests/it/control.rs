@@ -17,9 +17,10 @@ fn a_cancel_at_any_hook_undoes_what_was_started() {
     for task in plan.tasks() {
         for after in [false, true] {
             let cancel = CancellationToken::new();
-            let mut world = World::default();
-            world.trip = Some((task.name.clone(), after, cancel.clone()));
-            let world = Arc::new(world);
+            let world = Arc::new(World {
+                trip: Some((task.name.clone(), after, cancel.clone())),
+                ..World::default()
+            });
             let paper = Paper::new(&world);
             let outcome = paused(run_with(options(), &plan, &world, &paper, cancel));
             check_order(&plan, &world.diary());

@@ -16,12 +16,13 @@ proptest! {
         count in 1usize..14,
         edges in proptest::collection::vec((0usize..14, 0usize..14), 0..50),
         limit in 1usize..9,
+        ahead in 0usize..9,
     ) {
         let edges: Vec<_> = edges.into_iter().filter(|&(a, b)| a < b && b < count).collect();
         let plan = plan_of(count, &edges);
         let world = Arc::new(World::default());
         let journal = Paper::new(&world);
-        let options = ExecutorOptions { limit, ..options() };
+        let options = ExecutorOptions { limit, ahead, ..options() };
         let outcome =
             paused(run_with(options, &plan, &world, &journal, CancellationToken::new()));
         prop_assert_eq!(outcome.status, FlowStatus::Success);
@@ -38,6 +39,7 @@ proptest! {
         count in 1usize..14,
         edges in proptest::collection::vec((0usize..14, 0usize..14), 0..50),
         limit in 1usize..9,
+        ahead in 0usize..9,
         failing in proptest::collection::vec((0usize..14, 0usize..4), 1..4),
         stubborn in 0usize..14,
     ) {
@@ -53,7 +55,7 @@ proptest! {
         acts.push((&undo, Act::Fail("stuck")));
         let world = Arc::new(World::with(&acts));
         let journal = Paper::new(&world);
-        let options = ExecutorOptions { limit, ..options() };
+        let options = ExecutorOptions { limit, ahead, ..options() };
         let outcome =
             paused(run_with(options, &plan, &world, &journal, CancellationToken::new()));
         prop_assert_eq!(outcome.status, FlowStatus::Failed);

@@ -312,6 +312,7 @@ impl Journal for Paper {
 pub fn options() -> ExecutorOptions {
     ExecutorOptions {
         limit: 3,
+        ahead: 2,
         task_timeout: Duration::from_secs(60),
         cancel_grace: Duration::from_secs(5),
         retry: RetryPolicy::default(),
