@@ -101,11 +101,16 @@ impl Query {
         })
     }
 
-    /// Sort keys and directions, apart, as they travel over RPC.
+    /// Sort keys and directions, apart, as they travel over RPC: newest first if nothing was asked.
     pub(crate) fn sort_keys_and_dirs(&self) -> (Vec<String>, Vec<String>) {
         if self.sort.is_empty() {
             return (vec!["created_at".to_owned()], vec!["desc".to_owned()]);
         }
+        self.given_sort()
+    }
+
+    /// The same, empty if nothing was asked: for what has no time.
+    pub(crate) fn given_sort(&self) -> (Vec<String>, Vec<String>) {
         self.sort
             .iter()
             .map(|(key, direction)| {
@@ -133,6 +138,13 @@ impl Query {
     /// How many to ask of a lister that knows no offset.
     pub(crate) fn limit_and_offset(&self) -> usize {
         usize::try_from(self.limit.saturating_add(self.offset)).unwrap_or(usize::MAX)
+    }
+
+    /// What is left of such a lister's answer.
+    pub(crate) fn skip_offset<T>(&self, mut items: Vec<T>) -> Vec<T> {
+        let offset = usize::try_from(self.offset).unwrap_or(usize::MAX);
+        items.drain(..offset.min(items.len()));
+        items
     }
 
     /// The query of the next page, which follows `marker`. The offset is not repeated: it was
@@ -291,10 +303,7 @@ mod tests {
     fn the_next_link_repeats_the_query_as_the_original_encoded_it() {
         let query = read("limit=1&sort=name%3Aasc&marker=old&offset=3", true).unwrap();
         assert_eq!(query.next("new"), "limit=1&sort=name%3Aasc&marker=new");
-        assert_eq!(
-            query.sort,
-            [("name".to_owned(), Direction::Ascending)]
-        );
+        assert_eq!(query.sort, [("name".to_owned(), Direction::Ascending)]);
         assert_eq!((query.limit, query.offset), (1, 3));
     }
 
@@ -307,10 +316,22 @@ mod tests {
             ("offset=x", "offset must be an integer."),
             ("offset=-1", "offset must be >= 0"),
             ("offset=2147483648", "offset must be <= 2147483647"),
-            ("all_tenants=maybe", "Value maybe for all_tenants is not a boolean."),
-            ("name=%zz", "Malformed query string: it must be percent-encoded UTF-8 text."),
-            ("name=%ff", "Malformed query string: it must be percent-encoded UTF-8 text."),
-            ("name=%00", "Malformed query string: it must be percent-encoded UTF-8 text."),
+            (
+                "all_tenants=maybe",
+                "Value maybe for all_tenants is not a boolean.",
+            ),
+            (
+                "name=%zz",
+                "Malformed query string: it must be percent-encoded UTF-8 text.",
+            ),
+            (
+                "name=%ff",
+                "Malformed query string: it must be percent-encoded UTF-8 text.",
+            ),
+            (
+                "name=%00",
+                "Malformed query string: it must be percent-encoded UTF-8 text.",
+            ),
         ] {
             assert_eq!(read(query, true).unwrap_err().message, expected);
         }

@@ -470,8 +470,16 @@ mod tests {
         ] {
             assert_eq!(PLAN_CREATE.check(&body).unwrap_err().message, expected);
         }
-        assert!(PLAN_CREATE.check(&plan(json!({"description": "ünï ☃"}))).is_ok());
-        assert!(PLAN_CREATE.check(&plan(json!({"description": "\u{1}"}))).is_err());
+        assert!(
+            PLAN_CREATE
+                .check(&plan(json!({"description": "ünï ☃"})))
+                .is_ok()
+        );
+        assert!(
+            PLAN_CREATE
+                .check(&plan(json!({"description": "\u{1}"})))
+                .is_err()
+        );
     }
 
     /// Q05: a top-level key `type` made the original walk its own schema wrongly.

@@ -1,0 +1,117 @@
+//! `/providers` and the checkpoints under them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use karbor_model::{ApiError, CheckpointId, CheckpointStatus, ProviderId};
+use serde_json::Value;
+
+use super::{
+    envelope::{Answer, many, ok, one},
+    extract::{Call, Json},
+    plans::{parsed, take, text},
+    schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE},
+    views::CheckpointView,
+};
+use crate::{ApiManager, manager::id};
+
+pub(crate) async fn list_providers(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let query = call.list_query()?;
+    let providers = manager.list_providers(&call.context, &query).await?;
+    let last = providers.last().map(|provider| provider.id);
+    let next = call.next(&query, "providers", providers.len(), last);
+    many("providers", &providers, next)
+}
+
+pub(crate) async fn show_provider(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let id = call.member_id("provider")?;
+    let provider = manager.show_provider(&call.context, id).await?;
+    one("provider", &provider)
+}
+
+pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let query = call.list_query()?;
+    // What cannot be an id is no provider either, said the original.
+    let provider: ProviderId = call
+        .part("id")
+        .parse()
+        .map_err(|_| ApiError::not_found("Provider", call.part("id")))?;
+    let checkpoints = manager
+        .list_checkpoints(&call.context, provider, &query)
+        .await?;
+    // The original's link lacked the provider and led nowhere (Q23).
+    let collection = format!("providers/{provider}/checkpoints");
+    let last = checkpoints.last().map(|checkpoint| checkpoint.id);
+    let next = call.next(&query, &collection, checkpoints.len(), last);
+    many(
+        "checkpoints",
+        checkpoints.iter().map(CheckpointView::from),
+        next,
+    )
+}
+
+pub(crate) async fn create(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&CHECKPOINT_CREATE)?;
+    let mut checkpoint = take(&mut body, "checkpoint");
+    let plan_id = parsed(&checkpoint, "plan_id")?;
+    let extra_info =
+        ["extra_info", "extra-info"]
+            .into_iter()
+            .find_map(|key| match checkpoint.remove(key) {
+                Some(Value::Object(map)) => Some(map),
+                _ => None,
+            });
+    let (id, plan, extra_info) = manager
+        .protect(&call.context, call.part("id"), plan_id, extra_info)
+        .await?;
+    let view = CheckpointView {
+        id,
+        project_id: &call.context.project_id,
+        status: CheckpointStatus::Protecting,
+        protection_plan: (&plan).into(),
+        resource_graph: None,
+        created_at: None,
+        extra_info: Some(&extra_info),
+    };
+    one("checkpoint", &view)
+}
+
+pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let (provider, checkpoint) = ids(&call)?;
+    let checkpoint = manager
+        .show_checkpoint(&call.context, provider, checkpoint)
+        .await?;
+    one("checkpoint", &CheckpointView::from(&checkpoint))
+}
+
+pub(crate) async fn delete(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let (provider, checkpoint) = ids(&call)?;
+    manager.delete(&call.context, provider, checkpoint).await?;
+    Ok(ok(b"{}".to_vec()))
+}
+
+/// `os-resetState`.
+pub(crate) async fn update(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&CHECKPOINT_UPDATE)?;
+    let mut action = take(&mut body, "os-resetState");
+    let state = text(&mut action, "state").unwrap_or_default();
+    let (provider, checkpoint) = ids(&call)?;
+    manager
+        .reset_state(&call.context, provider, checkpoint, state)
+        .await?;
+    Ok(ok(b"{}".to_vec()))
+}
+
+fn ids(call: &Call) -> Result<(ProviderId, CheckpointId), ApiError> {
+    let provider = id(call.part("id"), "provider")?;
+    let checkpoint = id(call.part("checkpoint_id"), "checkpoint")?;
+    Ok((provider, checkpoint))
+}

@@ -1,0 +1,145 @@
+//! `/restores`, `/verifications` and `/operation_logs`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use serde_json::Value;
+
+use super::{
+    envelope::{Answer, many, one},
+    extract::{Call, Json},
+    plans::{parameters, parsed, take, text},
+    schema::{RESTORE_CREATE, VERIFICATION_CREATE},
+    views::{OperationLogView, RestoreView, VerificationView},
+};
+use crate::{
+    ApiManager,
+    manager::{NewRestore, NewVerification},
+};
+
+const RESTORE_FILTERS: [&str; 5] = [
+    "id",
+    "status",
+    "provider_id",
+    "checkpoint_id",
+    "restore_target",
+];
+const VERIFICATION_FILTERS: [&str; 4] = ["id", "status", "provider_id", "checkpoint_id"];
+const LOG_FILTERS: [&str; 8] = [
+    "id",
+    "status",
+    "operation_type",
+    "checkpoint_id",
+    "plan_id",
+    "provider_id",
+    "restore_id",
+    "scheduled_operation_id",
+];
+
+pub(crate) async fn list_restores(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let query = call.list_query()?;
+    let restores = match query.for_db(&call.context, &RESTORE_FILTERS, false) {
+        Some(wanted) => manager.restore_list(&wanted).await?,
+        None => Vec::new(),
+    };
+    let last = restores.last().map(|restore| restore.id);
+    let next = call.next(&query, "restores", restores.len(), last);
+    many("restores", restores.iter().map(RestoreView::from), next)
+}
+
+pub(crate) async fn create_restore(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&RESTORE_CREATE)?;
+    let mut restore = take(&mut body, "restore");
+    let new = NewRestore {
+        provider_id: parsed(&restore, "provider_id")?,
+        checkpoint_id: parsed(&restore, "checkpoint_id")?,
+        restore_target: text(&mut restore, "restore_target"),
+        restore_auth: match restore.remove("restore_auth") {
+            Some(Value::Object(auth)) => Some(auth),
+            _ => None,
+        },
+        parameters: parameters(restore.remove("parameters")),
+    };
+    let restore = manager.restore(&call.context, new).await?;
+    one("restore", &RestoreView::from(&restore))
+}
+
+pub(crate) async fn show_restore(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+    let id = call.member_id("restore")?;
+    let restore = manager.restore_get(&call.context, id).await?;
+    one("restore", &RestoreView::from(&restore))
+}
+
+pub(crate) async fn list_verifications(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+) -> Answer {
+    let query = call.list_query()?;
+    let found = match query.for_db(&call.context, &VERIFICATION_FILTERS, false) {
+        Some(wanted) => manager.verification_list(&wanted).await?,
+        None => Vec::new(),
+    };
+    let last = found.last().map(|verification| verification.id);
+    let next = call.next(&query, "verifications", found.len(), last);
+    many(
+        "verifications",
+        found.iter().map(VerificationView::from),
+        next,
+    )
+}
+
+pub(crate) async fn create_verification(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&VERIFICATION_CREATE)?;
+    let mut verification = take(&mut body, "verification");
+    let new = NewVerification {
+        provider_id: parsed(&verification, "provider_id")?,
+        checkpoint_id: parsed(&verification, "checkpoint_id")?,
+        parameters: parameters(verification.remove("parameters")),
+    };
+    let verification = manager.verification(&call.context, new).await?;
+    one("verification", &VerificationView::from(&verification))
+}
+
+pub(crate) async fn show_verification(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+) -> Answer {
+    let id = call.member_id("verification")?;
+    let verification = manager.verification_get(&call.context, id).await?;
+    one("verification", &VerificationView::from(&verification))
+}
+
+pub(crate) async fn list_operation_logs(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+) -> Answer {
+    let query = call.list_query()?;
+    let logs = match query.for_db(&call.context, &LOG_FILTERS, false) {
+        Some(wanted) => manager.operation_log_list(&wanted).await?,
+        None => Vec::new(),
+    };
+    let last = logs.last().map(|log| log.id);
+    let next = call.next(&query, "operation_logs", logs.len(), last);
+    many(
+        "operation_logs",
+        logs.iter().map(OperationLogView::from),
+        next,
+    )
+}
+
+pub(crate) async fn show_operation_log(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+) -> Answer {
+    let id = call.member_id("operation log")?;
+    let log = manager.operation_log_get(&call.context, id).await?;
+    one("operation_log", &OperationLogView::from(&log))
+}

@@ -1,0 +1,335 @@
+//! What each record looks like on the wire: names, order and forms as recorded.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, NaiveDate, Timelike, Utc};
+use karbor_model::{
+    Checkpoint, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan, ProviderId, Resource,
+    Restore, ServiceRecord, Verification,
+};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::python;
+
+/// A plan.
+#[derive(Serialize)]
+pub(crate) struct PlanView<'a> {
+    id: karbor_model::PlanId,
+    name: &'a str,
+    description: Option<&'a str>,
+    resources: Vec<PlanResource<'a>>,
+    provider_id: ProviderId,
+    status: karbor_model::PlanStatus,
+    parameters: &'a Parameters,
+}
+
+#[derive(Serialize)]
+struct PlanResource<'a> {
+    id: &'a str,
+    name: &'a str,
+    #[serde(rename = "type")]
+    resource_type: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extra_info: Option<&'a Value>,
+}
+
+impl<'a> From<&'a Plan> for PlanView<'a> {
+    fn from(plan: &'a Plan) -> Self {
+        let resources = plan.resources.iter().map(|resource| PlanResource {
+            id: &resource.id,
+            name: &resource.name,
+            resource_type: &resource.resource_type,
+            extra_info: resource.extra_info.as_ref().filter(|info| !info.is_null()),
+        });
+        Self {
+            id: plan.id,
+            name: &plan.name,
+            description: plan.description.as_deref(),
+            resources: resources.collect(),
+            provider_id: plan.provider_id,
+            status: plan.status,
+            parameters: &plan.parameters,
+        }
+    }
+}
+
+/// A checkpoint.
+#[derive(Serialize)]
+pub(crate) struct CheckpointView<'a> {
+    pub(crate) id: CheckpointId,
+    pub(crate) project_id: &'a str,
+    pub(crate) status: karbor_model::CheckpointStatus,
+    pub(crate) protection_plan: CheckpointPlanView<'a>,
+    pub(crate) resource_graph: Option<&'a str>,
+    pub(crate) created_at: Option<NaiveDate>,
+    #[serde(serialize_with = "as_text")]
+    pub(crate) extra_info: Option<&'a Value>,
+}
+
+/// What a checkpoint tells of its plan. The answer to a create has no `provider_id`.
+#[derive(Serialize)]
+pub(crate) struct CheckpointPlanView<'a> {
+    id: karbor_model::PlanId,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_id: Option<ProviderId>,
+    resources: Vec<CheckpointResource<'a>>,
+}
+
+#[derive(Serialize)]
+struct CheckpointResource<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    resource_type: &'a str,
+    name: &'a str,
+    #[serde(serialize_with = "as_text")]
+    extra_info: Option<&'a Value>,
+}
+
+fn checkpoint_resources(resources: &[Resource]) -> Vec<CheckpointResource<'_>> {
+    resources
+        .iter()
+        .map(|resource| CheckpointResource {
+            id: &resource.id,
+            resource_type: &resource.resource_type,
+            name: &resource.name,
+            extra_info: resource.extra_info.as_ref(),
+        })
+        .collect()
+}
+
+impl<'a> From<&'a Plan> for CheckpointPlanView<'a> {
+    fn from(plan: &'a Plan) -> Self {
+        Self {
+            id: plan.id,
+            name: &plan.name,
+            provider_id: None,
+            resources: checkpoint_resources(&plan.resources),
+        }
+    }
+}
+
+impl<'a> From<&'a CheckpointPlan> for CheckpointPlanView<'a> {
+    fn from(plan: &'a CheckpointPlan) -> Self {
+        Self {
+            id: plan.id,
+            name: &plan.name,
+            provider_id: Some(plan.provider_id),
+            resources: checkpoint_resources(&plan.resources),
+        }
+    }
+}
+
+impl<'a> From<&'a Checkpoint> for CheckpointView<'a> {
+    fn from(checkpoint: &'a Checkpoint) -> Self {
+        Self {
+            id: checkpoint.id,
+            project_id: &checkpoint.project_id,
+            status: checkpoint.status,
+            protection_plan: (&checkpoint.protection_plan).into(),
+            resource_graph: checkpoint.resource_graph.as_deref(),
+            created_at: checkpoint.created_at,
+            extra_info: checkpoint.extra_info.as_ref(),
+        }
+    }
+}
+
+/// JSON text, as the original kept extra info; a text is taken to be one already.
+#[allow(clippy::ref_option, reason = "serde asks for this signature")]
+fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        None | Some(Value::Null) => serializer.serialize_none(),
+        Some(Value::String(text)) => serializer.serialize_str(text),
+        Some(other) => serializer.serialize_str(&python::json(other)),
+    }
+}
+
+/// A restore.
+#[derive(Serialize)]
+pub(crate) struct RestoreView<'a> {
+    id: karbor_model::RestoreId,
+    project_id: &'a str,
+    provider_id: ProviderId,
+    checkpoint_id: CheckpointId,
+    restore_target: Option<&'a str>,
+    parameters: &'a Parameters,
+    status: karbor_model::RestoreStatus,
+    resources_status: &'a BTreeMap<String, String>,
+    resources_reason: &'a BTreeMap<String, String>,
+}
+
+impl<'a> From<&'a Restore> for RestoreView<'a> {
+    fn from(restore: &'a Restore) -> Self {
+        Self {
+            id: restore.id,
+            project_id: &restore.project_id,
+            provider_id: restore.provider_id,
+            checkpoint_id: restore.checkpoint_id,
+            restore_target: restore.restore_target.as_deref(),
+            parameters: &restore.parameters,
+            status: restore.status,
+            resources_status: &restore.resources_status,
+            resources_reason: &restore.resources_reason,
+        }
+    }
+}
+
+/// A verification.
+#[derive(Serialize)]
+pub(crate) struct VerificationView<'a> {
+    id: karbor_model::VerificationId,
+    project_id: &'a str,
+    provider_id: ProviderId,
+    checkpoint_id: CheckpointId,
+    parameters: &'a Parameters,
+    status: karbor_model::VerificationStatus,
+    resources_status: &'a BTreeMap<String, String>,
+    resources_reason: &'a BTreeMap<String, String>,
+}
+
+impl<'a> From<&'a Verification> for VerificationView<'a> {
+    fn from(verification: &'a Verification) -> Self {
+        Self {
+            id: verification.id,
+            project_id: &verification.project_id,
+            provider_id: verification.provider_id,
+            checkpoint_id: verification.checkpoint_id,
+            parameters: &verification.parameters,
+            status: verification.status,
+            resources_status: &verification.resources_status,
+            resources_reason: &verification.resources_reason,
+        }
+    }
+}
+
+/// A record of the operation log.
+#[derive(Serialize)]
+pub(crate) struct OperationLogView<'a> {
+    id: karbor_model::OperationLogId,
+    operation_type: karbor_model::OperationType,
+    checkpoint_id: Option<CheckpointId>,
+    plan_id: Option<karbor_model::PlanId>,
+    provider_id: Option<ProviderId>,
+    restore_id: Option<karbor_model::RestoreId>,
+    scheduled_operation_id: Option<&'a str>,
+    status: karbor_model::OperationLogStatus,
+    started_at: String,
+    ended_at: Option<String>,
+    error_info: Option<&'a str>,
+    #[serde(serialize_with = "as_text")]
+    extra_info: Option<&'a Value>,
+}
+
+impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
+    fn from(log: &'a OperationLog) -> Self {
+        Self {
+            id: log.id,
+            operation_type: log.operation_type,
+            checkpoint_id: log.checkpoint_id,
+            plan_id: log.plan_id,
+            provider_id: log.provider_id,
+            restore_id: log.restore_id,
+            scheduled_operation_id: log.scheduled_operation_id.as_deref(),
+            status: log.status,
+            started_at: time(log.started_at),
+            ended_at: log.ended_at.map(time),
+            error_info: log.error_info.as_deref(),
+            extra_info: log.extra_info.as_ref(),
+        }
+    }
+}
+
+/// A service.
+#[derive(Serialize)]
+pub(crate) struct ServiceView<'a> {
+    id: i64,
+    binary: &'a str,
+    host: &'a str,
+    status: &'static str,
+    state: &'static str,
+    updated_at: Option<String>,
+    disabled_reason: Option<&'a str>,
+}
+
+impl<'a> ServiceView<'a> {
+    pub(crate) fn new(service: &'a ServiceRecord, is_up: bool) -> Self {
+        Self {
+            id: service.id,
+            binary: &service.binary,
+            host: &service.host,
+            status: if service.disabled {
+                "disabled"
+            } else {
+                "enabled"
+            },
+            state: if is_up { "up" } else { "down" },
+            updated_at: service.updated_at.map(time),
+            disabled_reason: service.disabled_reason.as_deref(),
+        }
+    }
+}
+
+/// A protectable resource with what it depends on.
+#[derive(Serialize)]
+pub(crate) struct InstanceView<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    resource_type: &'a str,
+    name: &'a str,
+    extra_info: Option<&'a Value>,
+    dependent_resources: Vec<DependentView<'a>>,
+}
+
+#[derive(Serialize)]
+struct DependentView<'a> {
+    #[serde(rename = "type")]
+    resource_type: &'a str,
+    id: &'a str,
+    name: &'a str,
+    extra_info: Option<&'a Value>,
+}
+
+impl<'a> From<&'a karbor_model::ProtectableInstance> for InstanceView<'a> {
+    fn from(instance: &'a karbor_model::ProtectableInstance) -> Self {
+        let resource = &instance.resource;
+        let dependents = instance.dependent_resources.iter();
+        Self {
+            id: &resource.id,
+            resource_type: &resource.resource_type,
+            name: &resource.name,
+            extra_info: resource.extra_info.as_ref(),
+            dependent_resources: dependents
+                .map(|dependent| DependentView {
+                    resource_type: &dependent.resource_type,
+                    id: &dependent.id,
+                    name: &dependent.name,
+                    extra_info: dependent.extra_info.as_ref(),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Python's `isoformat` of a time without a zone: microseconds only if there are any.
+fn time(at: DateTime<Utc>) -> String {
+    let form = if at.nanosecond() / 1000 == 0 {
+        "%Y-%m-%dT%H:%M:%S"
+    } else {
+        "%Y-%m-%dT%H:%M:%S%.6f"
+    };
+    at.format(form).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_python_writes_them() {
+        let at: DateTime<Utc> = "2026-11-22T10:21:22.205919Z".parse().unwrap();
+        assert_eq!(time(at), "2026-11-22T10:21:22.205919");
+        let whole: DateTime<Utc> = "2026-11-22T10:21:22Z".parse().unwrap();
+        assert_eq!(time(whole), "2026-11-22T10:21:22");
+    }
+}

@@ -1,0 +1,174 @@
+//! Providers and checkpoints: the protection manager's; here only what a request means.
+
+use std::collections::BTreeMap;
+
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, ErrorKind, Plan, PlanId, Provider, ProviderId,
+    RequestContext,
+};
+use serde_json::{Map, Value, json};
+
+use super::{ApiManager, plans::invalid_plan};
+use crate::http::{python, query::Query};
+
+impl ApiManager {
+    pub(crate) async fn list_providers(
+        &self,
+        context: &RequestContext,
+        query: &Query,
+    ) -> Result<Vec<Provider>, ApiError> {
+        let (sort_keys, sort_dirs) = query.given_sort();
+        let filters = known(query, &["id", "name", "description"]);
+        let providers = self
+            .protection
+            .list_providers(
+                context,
+                query.marker_id()?,
+                Some(query.limit_and_offset()),
+                sort_keys,
+                sort_dirs,
+                filters,
+            )
+            .await?;
+        Ok(query.skip_offset(providers))
+    }
+
+    pub(crate) async fn show_provider(
+        &self,
+        context: &RequestContext,
+        id: ProviderId,
+    ) -> Result<Provider, ApiError> {
+        self.protection.show_provider(context, id).await
+    }
+
+    /// Makes a checkpoint of a plan; the checkpoint is being made when this returns.
+    pub(crate) async fn protect(
+        &self,
+        context: &RequestContext,
+        provider_id: &str,
+        plan_id: PlanId,
+        extra_info: Option<Map<String, Value>>,
+    ) -> Result<(CheckpointId, Plan, Value), ApiError> {
+        let plan = self.plan_get(context, plan_id).await?;
+        if provider_id.parse() != Ok(plan.provider_id) {
+            return Err(invalid_plan(
+                "The parameter provider_id is not the same as the value in the plan.",
+            ));
+        }
+        let extra_info = match extra_info {
+            Some(given) => Value::Object(given),
+            None => json!({"created_by": "manual"}),
+        };
+        let extra_info = Value::String(python::json(&extra_info));
+        let properties = Map::from_iter([("extra_info".to_owned(), extra_info.clone())]);
+        let id = self
+            .protection
+            .protect(context, plan.clone(), properties)
+            .await
+            .map_err(create_failed)?;
+        Ok((id, plan, extra_info))
+    }
+
+    pub(crate) async fn show_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Result<Checkpoint, ApiError> {
+        self.protection
+            .show_checkpoint(context, provider_id, checkpoint_id)
+            .await
+    }
+
+    pub(crate) async fn list_checkpoints(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        query: &Query,
+    ) -> Result<Vec<Checkpoint>, ApiError> {
+        let (sort_keys, sort_dirs) = query.sort_keys_and_dirs();
+        let filters = known(
+            query,
+            &["plan_id", "start_date", "end_date", "project_id", "status"],
+        );
+        for field in ["start_date", "end_date"] {
+            if let Some(date) = filters.get(field) {
+                check_date(field, date)?;
+            }
+        }
+        let checkpoints = self
+            .protection
+            .list_checkpoints(
+                context,
+                provider_id,
+                query.marker_id()?,
+                Some(query.limit_and_offset()),
+                sort_keys,
+                sort_dirs,
+                filters,
+                query.all_tenants,
+            )
+            .await?;
+        Ok(query.skip_offset(checkpoints))
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Result<(), ApiError> {
+        self.protection
+            .delete(context, provider_id, checkpoint_id)
+            .await
+    }
+
+    pub(crate) async fn reset_state(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+        state: String,
+    ) -> Result<(), ApiError> {
+        self.protection
+            .reset_state(context, provider_id, checkpoint_id, state)
+            .await
+            .map_err(|mut error| {
+                // The original told this one, of all conflicts, as a bad request.
+                if error.class == "CheckpointNotBeReset" {
+                    error.kind = ErrorKind::BadRequest;
+                }
+                error
+            })
+    }
+}
+
+/// The filters that the list knows. Others are ignored, as the original ignored them.
+pub(super) fn known(query: &Query, names: &[&str]) -> BTreeMap<String, String> {
+    let given = query.filters.iter();
+    given
+        .filter(|(key, _)| names.contains(&key.as_str()))
+        .cloned()
+        .collect()
+}
+
+fn check_date(field: &str, date: &str) -> Result<(), ApiError> {
+    match date.parse::<chrono::NaiveDate>() {
+        Ok(_) if date.len() == "2000-01-01".len() => Ok(()),
+        _ => Err(ApiError::invalid_field(
+            field,
+            date,
+            "Give a date as YYYY-MM-DD.",
+        )),
+    }
+}
+
+/// A plan that cannot be protected is a bad request, in the original's words (without the
+/// traceback that it added, Q19).
+fn create_failed(mut error: ApiError) -> ApiError {
+    if matches!(error.kind, ErrorKind::BadRequest | ErrorKind::NotFound) {
+        error.kind = ErrorKind::BadRequest;
+        error.message = format!("Create checkpoint failed: {}", error.message);
+    }
+    error
+}

@@ -1,0 +1,137 @@
+//! `ApiManager`: responsible for what users record — plans, restores, verifications — and for
+//! asking the protection manager for the rest.
+//!
+//! Handlers call it and nothing else. It checks what a request may mean (is the plan yours, does
+//! the provider know the parameter), keeps the records in the database, and passes on to
+//! [`ProtectionApi`], under the same verb, whatever touches banks and resources. It does not know
+//! whether that runs here or on another host.
+//!
+//! It is a [`Manager`] like the others, so a `Service` can wrap it, but it answers nothing over
+//! RPC: its clients come by HTTP.
+
+mod checkpoints;
+mod plans;
+mod protectables;
+mod runs;
+mod services;
+
+use std::sync::Arc;
+
+use karbor_db::Db;
+use karbor_interfaces::ProtectionApi;
+use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, TaskSet};
+use karbor_model::{ApiError, ErrorKind, RequestContext};
+
+pub(crate) use self::plans::{NewPlan, PlanChange};
+pub(crate) use self::runs::{NewRestore, NewVerification};
+use crate::{
+    auth::Authenticator,
+    settings::{Settings, SettingsError},
+};
+
+/// The manager behind the REST API.
+pub struct ApiManager {
+    base: ManagerBase<Db>,
+    protection: Arc<dyn ProtectionApi>,
+    settings: Settings,
+    authenticator: Authenticator,
+}
+
+impl ApiManager {
+    /// `base` brings host, database, configuration (see [`OPTIONS`](crate::OPTIONS)) and clock;
+    /// `protection` is the manager itself or a client of it.
+    ///
+    /// # Errors
+    /// [`SettingsError`] names the option that is wrong.
+    pub fn new(
+        base: ManagerBase<Db>,
+        protection: Arc<dyn ProtectionApi>,
+    ) -> Result<Self, SettingsError> {
+        let settings = Settings::read(base.config())?;
+        let authenticator = Authenticator::new(
+            settings.auth_strategy,
+            base.db().clone(),
+            base.clock().clone(),
+        );
+        Ok(Self {
+            base,
+            protection,
+            settings,
+            authenticator,
+        })
+    }
+
+    /// How the API is set up.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn authenticator(&self) -> &Authenticator {
+        &self.authenticator
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &**self.base.clock()
+    }
+
+    /// Requests that change something run in this set: whoever serves joins it at the end.
+    pub(crate) fn tasks(&self) -> &TaskSet {
+        self.base.tasks()
+    }
+
+    fn db(&self) -> &Db {
+        self.base.db()
+    }
+}
+
+impl Manager for ApiManager {
+    type Db = Db;
+
+    const BINARY: &'static str = "karbor-api";
+    const TOPIC: &'static str = "karbor-api";
+
+    fn base(&self) -> &ManagerBase<Db> {
+        &self.base
+    }
+
+    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
+        Vec::new()
+    }
+}
+
+/// What only an administrator may do. The rule's name is the original's policy.
+fn require_admin(context: &RequestContext, rule: &str) -> Result<(), ApiError> {
+    if context.is_admin {
+        return Ok(());
+    }
+    Err(ApiError::forbidden(
+        "PolicyNotAuthorized",
+        format!("Policy doesn't allow {rule} to be performed."),
+    ))
+}
+
+/// Another project's record does not exist for you.
+fn require_own(
+    context: &RequestContext,
+    project: &str,
+    what: &str,
+    id: impl std::fmt::Display,
+) -> Result<(), ApiError> {
+    if context.may_access(project) {
+        Ok(())
+    } else {
+        Err(ApiError::not_found(what, id))
+    }
+}
+
+/// An id in a path, or the original's `Invalid <what> id provided.`
+pub(crate) fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| {
+        ApiError::new(
+            ErrorKind::BadRequest,
+            "Invalid",
+            format!("Invalid {what} id provided."),
+        )
+    })
+}

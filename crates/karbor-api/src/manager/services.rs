@@ -1,0 +1,63 @@
+//! The services table, for administrators.
+
+use karbor_model::{ApiError, RequestContext, ServiceRecord};
+
+use super::{ApiManager, require_admin};
+
+/// The only service whose work can be stopped this way; the original allowed no other.
+const CAN_BE_UPDATED: &str = "karbor-operationengine";
+
+impl ApiManager {
+    pub(crate) async fn service_list(
+        &self,
+        context: &RequestContext,
+        host: Option<&str>,
+        binary: Option<&str>,
+    ) -> Result<Vec<ServiceRecord>, ApiError> {
+        require_admin(context, "service:get_all")?;
+        let mut services = self.db().service_list().await?;
+        services.retain(|service| {
+            host.is_none_or(|host| service.host == host)
+                && binary.is_none_or(|binary| service.binary == binary)
+        });
+        Ok(services)
+    }
+
+    /// Asked before anything is said about the body.
+    pub(crate) fn may_update_services(&self, context: &RequestContext) -> Result<(), ApiError> {
+        require_admin(context, "service:update")
+    }
+
+    pub(crate) async fn service_update(
+        &self,
+        context: &RequestContext,
+        id: &str,
+        disabled: bool,
+        reason: Option<&str>,
+    ) -> Result<ServiceRecord, ApiError> {
+        self.may_update_services(context)?;
+        let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
+        let service = self.db().service_get(id).await?;
+        if service.binary != CAN_BE_UPDATED {
+            return Err(ApiError::bad_request(format!(
+                "Updating a {} service is not supported. Only {CAN_BE_UPDATED} services can be \
+                 updated.",
+                service.binary
+            )));
+        }
+        if !disabled && reason.is_some_and(|reason| !reason.is_empty()) {
+            return Err(ApiError::bad_request(
+                "Specifying 'disabled_reason' with status 'enabled' is invalid.",
+            ));
+        }
+        let reason = reason.filter(|_| disabled);
+        Ok(self.db().service_set_disabled(id, disabled, reason).await?)
+    }
+
+    /// Did the service beat its heart lately?
+    pub(crate) fn service_is_up(&self, service: &ServiceRecord) -> bool {
+        let beat = service.updated_at.unwrap_or(service.created_at);
+        let silence = self.base.clock().now().signed_duration_since(beat);
+        silence.num_seconds().unsigned_abs() <= self.settings.service_down_time.as_secs()
+    }
+}

@@ -1,0 +1,88 @@
+//! Options of the REST API. Names and defaults are the original's where it had them.
+
+use karbor_manager::{OptionDef, OptionKind};
+
+macro_rules! option {
+    ($group:literal, $name:literal, $kind:ident, $default:literal, $help:literal) => {
+        OptionDef {
+            group: $group,
+            name: $name,
+            kind: OptionKind::$kind,
+            default: $default,
+            help: $help,
+            secret: false,
+        }
+    };
+}
+
+/// The options of this crate. It also reads `service_down_time` of `karbor-manager`.
+pub const OPTIONS: &[OptionDef] = &[
+    option!(
+        "DEFAULT",
+        "osapi_karbor_listen",
+        Str,
+        "127.0.0.1",
+        "IP address on which the API listens. Beyond this machine only behind a proxy that speaks \
+         TLS: tokens travel in the clear here."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_karbor_listen_port",
+        Int,
+        "8799",
+        "Port on which the API listens; 0 takes a free one."
+    ),
+    option!(
+        "DEFAULT",
+        "auth_strategy",
+        Str,
+        "local",
+        "Who may ask: 'local' (tokens made by this service) or 'noauth' (anybody on this machine, \
+         as an administrator: a token is 'user:project'; only on a loopback address)."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_max_limit",
+        Int,
+        "1000",
+        "The most items that a list answers with at once."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_karbor_base_URL",
+        Str,
+        "",
+        "URL that links in answers begin with, when a proxy stands before the API; taken from the \
+         request's Host when not set."
+    ),
+    option!(
+        "oslo_middleware",
+        "max_request_body_size",
+        Int,
+        "114688",
+        "The largest body of a request, in bytes."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_request_timeout",
+        Seconds,
+        "70",
+        "How long a request may take; must be more than rpc_response_timeout, so that a slow \
+         service is told apart from a slow request."
+    ),
+    option!(
+        "DEFAULT",
+        "client_socket_timeout",
+        Seconds,
+        "30",
+        "How long a client may keep us waiting: for the head of a request (also between two on one \
+         connection), for its body, or to take our answer."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_max_connections",
+        Int,
+        "1024",
+        "The most connections at once; more wait to be accepted."
+    ),
+];
