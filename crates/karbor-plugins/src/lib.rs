@@ -1,11 +1,15 @@
 //! The plugins: banks, protectables and protections, and the registry that names them.
 
+pub mod applications;
 pub mod banks;
+pub mod protectables;
 pub mod protections;
 
 use std::sync::Arc;
 
 use karbor_plugin::Registry;
+
+pub use protections::host::HostOptions;
 
 /// Every plugin there is, by the names that configuration uses.
 #[must_use]
@@ -22,5 +26,13 @@ pub fn registry() -> Registry {
         .protection(protections::simulated::NAME, |_| {
             Ok(Arc::new(protections::simulated::Simulated))
         });
+    registry
+}
+
+/// As [`registry`], and with the plugins for what the operator declares on this host.
+#[must_use]
+pub fn registry_with_host(options: HostOptions) -> Registry {
+    let mut registry = registry();
+    protections::host::register(&mut registry, options);
     registry
 }

@@ -3,9 +3,11 @@
 mod bank;
 mod clock;
 mod faulty;
+mod postgres;
 mod services;
 
 pub use bank::MemoryBank;
 pub use clock::FakeClock;
 pub use faulty::{Call, Fault, FaultyBank, Verb};
+pub use postgres::PostgresServer;
 pub use services::{MemoryServices, ServiceHarness, StoreMode};

@@ -1,5 +1,6 @@
 //! Protection plugins: how resources of some types are protected.
 
+pub mod host;
 pub mod noop;
 pub mod simulated;
 

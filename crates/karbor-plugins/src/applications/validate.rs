@@ -1,0 +1,287 @@
+//! Looking at what is declared: is it there, may we read it, does the server answer? For
+//! `karbor config validate`; nothing is changed.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::{
+    Application, Applications, Component, DirectorySource, PostgresqlSource, Problem, Source,
+    globs::Filter,
+};
+use crate::protections::host::{PostgresqlClient, blocking};
+
+/// What the declarations have to get along with.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The service's own places: its state directory, its banks.
+    pub off_limits: Vec<PathBuf>,
+}
+
+impl Applications {
+    /// Looks at everything that is declared. Empty: all is well.
+    pub async fn validate(&self, surroundings: &Surroundings) -> Vec<Problem> {
+        let (this, off_limits) = (self.clone(), surroundings.off_limits.clone());
+        let looked = blocking(move || {
+            let mut problems = Vec::new();
+            for application in &this.list {
+                look_at(application, &off_limits, &mut problems);
+            }
+            overlaps(&this.list, &mut problems);
+            Ok(problems)
+        });
+        let mut problems = looked.await.unwrap_or_default();
+        for application in &self.list {
+            for component in &application.components {
+                if let Source::Postgresql(source) = &component.source {
+                    let key = component.key();
+                    problems.extend(ask(application, &key, source).await);
+                }
+            }
+        }
+        problems.sort_by(|a, b| (&a.file, &a.key).cmp(&(&b.file, &b.key)));
+        problems
+    }
+}
+
+fn look_at(application: &Application, off_limits: &[PathBuf], problems: &mut Vec<Problem>) {
+    let file = &application.file;
+    let hooks = &application.hooks;
+    let commands = [
+        ("quiesce", &hooks.quiesce),
+        ("resume", &hooks.resume),
+        ("before_restore", &hooks.before_restore),
+        ("after_restore", &hooks.after_restore),
+    ];
+    for (key, hook) in commands {
+        let Some(hook) = hook else { continue };
+        let program = Path::new(hook.argv.first().map_or("", String::as_str));
+        if let Err(reason) = executable(program) {
+            problems.push(Problem::error(file, format!("{key}.command"), reason));
+        }
+    }
+    for (one, other, key) in [
+        (&hooks.quiesce, &hooks.resume, "quiesce"),
+        (
+            &hooks.before_restore,
+            &hooks.after_restore,
+            "before_restore",
+        ),
+    ] {
+        if one.is_some() && other.is_none() {
+            let message =
+                "there is no command that undoes it: is the application to stay like that?";
+            problems.push(Problem::warning(file, key, message));
+        }
+    }
+    for root in &application.restore_roots {
+        if let Err(problem) = restore_root(root, off_limits) {
+            problems.push(Problem {
+                file: file.clone(),
+                ..problem
+            });
+        }
+    }
+    for component in &application.components {
+        let key = format!("{}.path", component.key());
+        let found = match &component.source {
+            Source::Directory(directory) => look_at_directory(directory, off_limits),
+            Source::Sqlite(path) => look_at_sqlite(path),
+            Source::Postgresql(_) => Ok(()),
+        };
+        if let Err(reason) = found {
+            problems.push(Problem::error(file, key, reason));
+        }
+    }
+}
+
+fn executable(program: &Path) -> Result<(), String> {
+    let found = fs::metadata(program).map_err(|e| describe(program, &e))?;
+    match found.is_file() && found.mode() & 0o111 != 0 {
+        true => Ok(()),
+        false => Err(format!("'{}' is not a program", program.display())),
+    }
+}
+
+fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
+    let error = |message: String| Problem::error("", "restore_roots", message);
+    let found = fs::metadata(root).map_err(|e| error(describe(root, &e)))?;
+    if !found.is_dir() {
+        return Err(error(format!("'{}' is not a directory", root.display())));
+    }
+    let resolved = resolve(root);
+    if off_limits
+        .iter()
+        .any(|place| resolved.starts_with(resolve(place)))
+    {
+        return Err(error(format!(
+            "'{}' belongs to the service itself: choose another directory",
+            root.display()
+        )));
+    }
+    // Whoever can put a link there while a restore runs can lead it elsewhere.
+    if found.permissions().mode() & 0o022 != 0 {
+        return Err(Problem::warning(
+            "",
+            "restore_roots",
+            format!(
+                "'{}' can be written by others: let only the service's account write there",
+                root.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn look_at_directory(source: &DirectorySource, off_limits: &[PathBuf]) -> Result<(), String> {
+    let path = &source.path;
+    match fs::read_dir(path) {
+        Ok(_) => {}
+        Err(error) => return Err(describe(path, &error)),
+    }
+    let filter = Filter::new(&source.include, &source.exclude)?;
+    let root = resolve(path);
+    for place in off_limits {
+        let place = resolve(place);
+        let Ok(inside) = place.strip_prefix(&root) else {
+            continue;
+        };
+        if inside.as_os_str().is_empty() || filter.takes(inside, true) {
+            return Err(format!(
+                "'{}' holds the service's own state or bank and would grow for ever: add exclude = [\"/{}\"]",
+                path.display(),
+                inside.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn look_at_sqlite(path: &Path) -> Result<(), String> {
+    let found = fs::metadata(path).map_err(|e| describe(path, &e))?;
+    if !found.is_file() {
+        return Err(format!("'{}' is not a file", path.display()));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let read = Connection::open_with_flags(path, flags).and_then(|database| {
+        database.busy_timeout(std::time::Duration::from_secs(5))?;
+        database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    });
+    read.map_err(|error| {
+        format!(
+            "'{}' cannot be read as an SQLite database: {error}",
+            path.display()
+        )
+    })
+}
+
+/// Does the server answer, and do its programs fit?
+async fn ask(application: &Application, key: &str, source: &PostgresqlSource) -> Vec<Problem> {
+    let problem = |key: String, message: String| Problem::error(&application.file, key, message);
+    let client = PostgresqlClient::new(source);
+    let needed = ["psql", "pg_dump", "pg_restore", "pg_dumpall"];
+    for program in needed.iter().take(if source.globals { 4 } else { 3 }) {
+        if let Err(error) = client.program(program) {
+            return vec![problem(format!("{key}.bin_dir"), error.message)];
+        }
+    }
+    if let Some(passfile) = &source.passfile {
+        match fs::metadata(passfile) {
+            Err(error) => {
+                return vec![problem(
+                    format!("{key}.passfile"),
+                    describe(passfile, &error),
+                )];
+            }
+            Ok(found) if found.mode() & 0o077 != 0 => {
+                let message = format!(
+                    "PostgreSQL ignores '{}' while others may read it: chmod 600",
+                    passfile.display()
+                );
+                return vec![problem(format!("{key}.passfile"), message)];
+            }
+            Ok(_) => {}
+        }
+    }
+    let sql = "SELECT current_setting('server_version_num')::int / 10000;";
+    match client.ask(&source.database, &[], sql).await {
+        Err(error) => vec![problem(key.to_owned(), error.message)],
+        Ok(server) => match client.version().await {
+            Ok(ours) if server.parse::<u32>().is_ok_and(|server| server > ours) => {
+                let message = format!(
+                    "the server has version {server} and the programs found have {ours}: install client programs of the server's version and declare bin_dir"
+                );
+                vec![problem(format!("{key}.bin_dir"), message)]
+            }
+            Ok(_) => Vec::new(),
+            Err(error) => vec![problem(format!("{key}.bin_dir"), error.message)],
+        },
+    }
+}
+
+/// Components that hold others: no fault, but seldom meant.
+fn overlaps(list: &[Application], problems: &mut Vec<Problem>) {
+    let all: Vec<(&Application, &Component, PathBuf)> = list
+        .iter()
+        .flat_map(|application| application.components.iter().map(move |c| (application, c)))
+        .filter_map(|(application, component)| match &component.source {
+            Source::Directory(directory) => {
+                Some((application, component, resolve(&directory.path)))
+            }
+            Source::Sqlite(path) => Some((application, component, resolve(path))),
+            Source::Postgresql(_) => None,
+        })
+        .collect();
+    for (application, outer, outer_path) in &all {
+        let Source::Directory(directory) = &outer.source else {
+            continue;
+        };
+        let Ok(filter) = Filter::new(&directory.include, &directory.exclude) else {
+            continue;
+        };
+        for (_, inner, path) in &all {
+            let Ok(inside) = path.strip_prefix(outer_path) else {
+                continue;
+            };
+            let sqlite = matches!(inner.source, Source::Sqlite(_));
+            let taken = inside.as_os_str().is_empty() || filter.takes(inside, !sqlite);
+            // Two components with the same place are reported once.
+            if inner.id == outer.id || !taken || (path == outer_path && inner.id < outer.id) {
+                continue;
+            }
+            let message = match sqlite {
+                true => format!(
+                    "it holds the database '{}', whose files would be copied while in use: add exclude = [\"/{}*\"]",
+                    inner.name,
+                    inside.display()
+                ),
+                false => format!(
+                    "it holds the directory '{}' too: both will be protected",
+                    inner.name
+                ),
+            };
+            problems.push(Problem::warning(&application.file, outer.key(), message));
+        }
+    }
+}
+
+fn resolve(path: &Path) -> PathBuf {
+    crate::protections::host::resolve(path).unwrap_or_else(|_| path.to_owned())
+}
+
+fn describe(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("'{}' is not there", path.display()),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "the service's account may not look into '{}'",
+                path.display()
+            )
+        }
+        _ => format!("'{}': {error}", path.display()),
+    }
+}

@@ -1,0 +1,3 @@
+//! Protectables: where resources are found.
+
+pub mod host;

@@ -1,0 +1,325 @@
+//! What directories and databases have in common: one snapshot each, found again by its tags.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use async_trait::async_trait;
+use chrono::Utc;
+use karbor_model::{OperationType, Resource};
+use karbor_plugin::{
+    HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
+};
+use karbor_vault::{Control, Snapshot, SnapshotMeta, SnapshotSummary, SnapshotWriter, Vault};
+use serde_json::{Value, json};
+
+use super::{
+    Declared, Host,
+    kept::{self, Kept, checkpoint_tag, operation_tag, resource_tag},
+    marker::Marker,
+    parameters::{self, RestoreParameters, VerifyParameters},
+    schemas,
+};
+use crate::protections::refuse_type;
+
+/// How one kind of component is read and written.
+#[async_trait]
+pub(crate) trait Kind: Send + Sync + 'static {
+    /// The plugin's name.
+    const PLUGIN: &'static str;
+    /// The resource type.
+    const TYPE: &'static str;
+
+    /// Where it comes from, as a restore needs to know; fails if it is not there.
+    async fn place(host: &Host, declared: &Declared) -> Result<Value, PluginError>;
+
+    /// Puts it into a snapshot. Answers with warnings.
+    async fn save(
+        host: &Host,
+        context: &OperationContext,
+        declared: &Declared,
+        writer: &mut SnapshotWriter,
+    ) -> Result<Vec<String>, PluginError>;
+
+    /// What of the snapshot is the component.
+    fn item(snapshot: &Snapshot, name: &str) -> Result<String, PluginError>;
+
+    /// Brings it back.
+    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError>;
+
+    /// Removes what a protect that failed or died left on this host.
+    async fn discard_save(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
+        Ok(())
+    }
+
+    /// Removes what a restore that failed or died left on this host and nobody has use for.
+    async fn discard_restore(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
+        Ok(())
+    }
+}
+
+/// All that a restore needs.
+pub(crate) struct Restoring<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) context: &'a OperationContext,
+    pub(crate) kept: &'a Kept,
+    pub(crate) vault: &'a Vault,
+    pub(crate) parameters: RestoreParameters,
+    pub(crate) marker: Marker,
+}
+
+impl Restoring<'_> {
+    pub(crate) fn control(&self) -> Control {
+        control(self.context)
+    }
+}
+
+fn control(context: &OperationContext) -> Control {
+    Control {
+        progress: context.progress.clone(),
+        cancel: context.cancel.clone(),
+    }
+}
+
+/// The plugin for one kind.
+pub(crate) struct ComponentPlugin<K> {
+    host: Arc<Host>,
+    types: [&'static str; 1],
+    kind: PhantomData<K>,
+}
+
+impl<K: Kind> ComponentPlugin<K> {
+    pub(crate) fn new(host: Arc<Host>) -> Self {
+        Self {
+            host,
+            types: [K::TYPE],
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K: Kind> ProtectionPlugin for ComponentPlugin<K> {
+    fn name(&self) -> &str {
+        K::PLUGIN
+    }
+
+    fn resource_types(&self) -> &[&str] {
+        &self.types
+    }
+
+    fn schema(&self, resource_type: &str, kind: SchemaKind) -> Value {
+        match resource_type == K::TYPE {
+            true => schemas::schema(resource_type, kind),
+            false => json!({}),
+        }
+    }
+
+    fn operation(
+        &self,
+        operation: OperationType,
+        resource: &Resource,
+    ) -> Result<Box<dyn Operation>, PluginError> {
+        refuse_type(self, resource)?;
+        let host = self.host.clone();
+        match operation {
+            OperationType::Protect => Ok(Box::new(Protect::<K>(host, PhantomData))),
+            OperationType::Restore => Ok(Box::new(Restore::<K>(host, PhantomData))),
+            OperationType::Verify => Ok(Box::new(Verify(host))),
+            OperationType::Delete => Ok(Box::new(Delete(host))),
+            OperationType::Copy => Err(PluginError::new(format!("{} cannot copy", K::PLUGIN))),
+        }
+    }
+}
+
+struct Protect<K>(Arc<Host>, PhantomData<K>);
+
+impl<K: Kind> Protect<K> {
+    async fn make(
+        &self,
+        context: &OperationContext,
+        declared: &Declared,
+        vault: &Vault,
+    ) -> Result<(Snapshot, HookReport), PluginError> {
+        let parent = vault
+            .find(&[resource_tag(context)])
+            .await?
+            .into_iter()
+            .next();
+        let meta = SnapshotMeta {
+            hostname: rustix::system::uname()
+                .nodename()
+                .to_string_lossy()
+                .into_owned(),
+            username: "karbor".to_owned(),
+            time: Utc::now(),
+            tags: vec![
+                checkpoint_tag(context),
+                resource_tag(context),
+                operation_tag(context),
+            ],
+            parent: parent.as_ref().map(|snapshot| snapshot.id),
+        };
+        let mut writer = vault.writer(meta, control(context)).await?;
+        let mut warnings = K::save(&self.0, context, declared, &mut writer).await?;
+        let summary = writer.commit().await?;
+        let held_before = parent
+            .and_then(|p| p.numbers)
+            .map_or(0, |n| n.total_files_processed);
+        if summary.files == 0 && held_before > 0 {
+            warnings.push(format!(
+                "it is empty, and held {held_before} files the last time: is its file system mounted?"
+            ));
+        }
+        let snapshot = vault.snapshot(&summary.id).await?;
+        Ok((snapshot, report(&summary, warnings)))
+    }
+}
+
+#[async_trait]
+impl<K: Kind> Operation for Protect<K> {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let section = context.writable()?;
+        let declared = self.0.declared_component(context).await?;
+        let place = K::place(&self.0, &declared).await?;
+        let vault = self.0.vaults.open_or_init(&context.vault).await?;
+        let ours = [operation_tag(context), resource_tag(context)];
+        let (snapshot, summary) = match vault.find(&ours).await?.into_iter().next() {
+            Some(made_before) => {
+                let summary = report_again(&made_before);
+                (made_before, summary)
+            }
+            None => self.make(context, &declared, &vault).await?,
+        };
+        let kept = Kept {
+            kind: K::TYPE.to_owned(),
+            application: declared.application.name.clone(),
+            name: declared.component.name.clone(),
+            snapshot: snapshot.id,
+            item: K::item(&snapshot, &declared.component.name)?,
+            place,
+            summary: summary.clone(),
+        };
+        kept.put(section).await?;
+        Ok(summary)
+    }
+
+    async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
+        K::discard_save(&self.0, context).await?;
+        if let Some(vault) = self.0.vaults.existing(&context.vault).await? {
+            forget(&vault, &[operation_tag(context), resource_tag(context)]).await?;
+        }
+        Ok(context.writable()?.delete(&kept::key()?).await?)
+    }
+}
+
+fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
+    if summary.changed > 0 {
+        warnings.push(format!(
+            "{} files were written to while they were read: quiesce the application to have them consistent",
+            summary.changed
+        ));
+    }
+    let mut report = HookReport::new();
+    report.insert("snapshot".to_owned(), json!(summary.id));
+    report.insert("bytes".to_owned(), json!(summary.bytes));
+    report.insert("new_bytes".to_owned(), json!(summary.new_bytes));
+    report.insert("files".to_owned(), json!(summary.files));
+    report.insert("left_out".to_owned(), json!(summary.left_out));
+    if !warnings.is_empty() {
+        report.insert("warnings".to_owned(), json!(warnings));
+    }
+    report
+}
+
+/// The report of a snapshot that was made before a crash.
+fn report_again(snapshot: &Snapshot) -> HookReport {
+    let numbers = snapshot.numbers.clone().unwrap_or_default();
+    let mut report = HookReport::new();
+    report.insert("snapshot".to_owned(), json!(snapshot.id));
+    report.insert("bytes".to_owned(), json!(numbers.total_bytes_processed));
+    report.insert("new_bytes".to_owned(), json!(numbers.data_added_packed));
+    report.insert("files".to_owned(), json!(numbers.total_files_processed));
+    report
+}
+
+async fn forget(vault: &Vault, tags: &[String]) -> Result<(), PluginError> {
+    for snapshot in vault.find(tags).await? {
+        vault.forget(&snapshot.id).await?;
+    }
+    Ok(())
+}
+
+/// The vault that a checkpoint's metadata points into.
+async fn vault_of(host: &Host, context: &OperationContext) -> Result<Vault, PluginError> {
+    host.vaults.existing(&context.vault).await?.ok_or_else(|| {
+        PluginError::new(format!(
+            "the vault '{}' is not in the bank: is this the bank the checkpoint was made in?",
+            context.vault.section.prefix()
+        ))
+    })
+}
+
+struct Restore<K>(Arc<Host>, PhantomData<K>);
+
+#[async_trait]
+impl<K: Kind> Operation for Restore<K> {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let parameters: RestoreParameters = parameters::read(&context.parameters)?;
+        let kept = Kept::get(context).await?;
+        let vault = vault_of(&self.0, context).await?;
+        kept.snapshot(&vault, context).await?;
+        K::restore(&Restoring {
+            host: &self.0,
+            context,
+            kept: &kept,
+            vault: &vault,
+            parameters,
+            marker: Marker::of(&self.0, context),
+        })
+        .await
+    }
+
+    async fn complete(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        Marker::of(&self.0, context).clear().await?;
+        Ok(HookReport::new())
+    }
+
+    async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
+        K::discard_restore(&self.0, context).await?;
+        Marker::of(&self.0, context).clear().await
+    }
+}
+
+struct Verify(Arc<Host>);
+
+#[async_trait]
+impl Operation for Verify {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let parameters: VerifyParameters = parameters::read(&context.parameters)?;
+        let kept = Kept::get(context).await?;
+        let vault = vault_of(&self.0, context).await?;
+        let snapshot = kept.snapshot(&vault, context).await?;
+        let done = vault
+            .verify(&snapshot.id, parameters.level(), control(context))
+            .await?;
+        let mut report = HookReport::new();
+        report.insert("snapshot".to_owned(), json!(snapshot.id));
+        report.insert("files".to_owned(), json!(done.files));
+        report.insert("bytes".to_owned(), json!(done.bytes_read));
+        report.insert("blobs".to_owned(), json!(done.blobs));
+        report.insert("blobs_read".to_owned(), json!(done.blobs_read));
+        Ok(report)
+    }
+}
+
+struct Delete(Arc<Host>);
+
+#[async_trait]
+impl Operation for Delete {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        // The metadata last: while it is there, the deletion is not done.
+        if let Some(vault) = self.0.vaults.existing(&context.vault).await? {
+            forget(&vault, &[checkpoint_tag(context), resource_tag(context)]).await?;
+        }
+        context.writable()?.delete(&kept::key()?).await?;
+        Ok(HookReport::new())
+    }
+}

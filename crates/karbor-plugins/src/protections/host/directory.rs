@@ -1,0 +1,234 @@
+//! `karbor-host-directory-plugin`: a tree of files.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use async_trait::async_trait;
+use karbor_plugin::{HookReport, OperationContext, PluginError};
+use karbor_vault::{
+    Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeOptions,
+};
+use serde_json::{Value, json};
+
+use super::{
+    DIRECTORY_PLUGIN, Declared, Host, blocking,
+    component::{Kind, Restoring},
+    marker::Mark,
+    places::{self, FilePlace, resolve},
+};
+use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter};
+
+/// So many changes of a dry run are listed; all are counted.
+pub(crate) const LISTED: usize = 1000;
+
+/// Directories.
+pub(crate) struct DirectoryKind;
+
+fn source(declared: &Declared) -> Result<&DirectorySource, PluginError> {
+    match &declared.component.source {
+        Source::Directory(source) => Ok(source),
+        _ => Err(PluginError::new("the component is not a directory")),
+    }
+}
+
+#[async_trait]
+impl Kind for DirectoryKind {
+    const PLUGIN: &'static str = DIRECTORY_PLUGIN;
+    const TYPE: &'static str = DIRECTORY;
+
+    async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
+        let path = source(declared)?.path.clone();
+        let place = blocking(move || {
+            let place = look(&path)?;
+            match place.resolved.is_dir() {
+                true => Ok(place),
+                false => Err(PluginError::new(format!(
+                    "'{}' cannot be protected: it is not a directory",
+                    path.display()
+                ))),
+            }
+        })
+        .await?;
+        Ok(json!(place))
+    }
+
+    async fn save(
+        host: &Host,
+        _: &OperationContext,
+        declared: &Declared,
+        writer: &mut SnapshotWriter,
+    ) -> Result<Vec<String>, PluginError> {
+        let source = source(declared)?;
+        let filter = Filter::new(&source.include, &source.exclude).map_err(PluginError::new)?;
+        own_places(host, source, &filter)?;
+        let excludes = source.exclude.clone();
+        let all = source.include.is_empty() && source.exclude.is_empty();
+        let options = TreeOptions {
+            filter: match all {
+                true => None,
+                false => Some(Arc::new(move |path: &Path, is_dir| {
+                    filter.takes(path, is_dir)
+                })),
+            },
+            one_file_system: source.one_file_system,
+            excludes,
+        };
+        writer.add_tree(&resolve(&source.path)?, options).await?;
+        Ok(Vec::new())
+    }
+
+    fn item(snapshot: &Snapshot, _: &str) -> Result<String, PluginError> {
+        let path = snapshot.paths.first().cloned();
+        path.ok_or_else(|| PluginError::new(format!("the snapshot {} is empty", snapshot.id)))
+    }
+
+    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
+        let parameters = &run.parameters;
+        let restore_to = parameters.restore_to.as_deref();
+        let target = places::target(run.host, run.context, run.kept, restore_to, None)
+            .await?
+            .path;
+        let mut warnings = Vec::new();
+        let mut overwrite = parameters.overwrite;
+        if overwrite == Overwrite::Never {
+            let mark = Mark {
+                target: target.to_string_lossy().into_owned(),
+                made: false,
+            };
+            let path = target.clone();
+            if run.marker.read().await?.as_ref() == Some(&mark) {
+                overwrite = Overwrite::IfChanged;
+            } else if blocking(move || occupied(&path)).await? {
+                let refusal = format!(
+                    "the place of '{}' is not empty: restore with overwrite 'if-changed' or 'always', or give 'restore_to'",
+                    run.kept.name
+                );
+                if !parameters.dry_run {
+                    return Err(PluginError::new(refusal));
+                }
+                warnings.push(refusal);
+            } else if !parameters.dry_run {
+                run.marker.set(&mark).await?;
+            }
+        }
+        if !parameters.dry_run {
+            let path = target.clone();
+            blocking(move || prepare(&path)).await?;
+        }
+        let options = RestoreOptions {
+            overwrite,
+            dry_run: parameters.dry_run,
+            subpath: Some(run.kept.item.clone()),
+        };
+        let snapshot = &run.kept.snapshot;
+        let done = run
+            .vault
+            .restore_tree(snapshot, &target, options, run.control())
+            .await?;
+        Ok(report(&done, parameters.dry_run, warnings))
+    }
+}
+
+/// What is known of a file or directory that is to be protected.
+pub(crate) fn look(path: &Path) -> Result<FilePlace, PluginError> {
+    let gone = |error: io::Error| {
+        let reason = match error.kind() {
+            io::ErrorKind::NotFound => "it is not there: is its file system mounted?".to_owned(),
+            io::ErrorKind::PermissionDenied => {
+                "the service may not read it: the operator has to give it access".to_owned()
+            }
+            _ => error.to_string(),
+        };
+        PluginError::new(format!(
+            "'{}' cannot be protected: {reason}",
+            path.display()
+        ))
+    };
+    use std::os::unix::fs::MetadataExt as _;
+    let resolved = path.canonicalize().map_err(gone)?;
+    let found = fs::metadata(&resolved).map_err(gone)?;
+    Ok(FilePlace {
+        path: path.to_owned(),
+        resolved,
+        mode: Some(found.mode() & 0o7777),
+        owner: Some((found.uid(), found.gid())),
+    })
+}
+
+/// The bank inside what goes into the bank would grow for ever.
+fn own_places(host: &Host, source: &DirectorySource, filter: &Filter) -> Result<(), PluginError> {
+    let root = resolve(&source.path)?;
+    for place in &host.off_limits {
+        let place = resolve(place)?;
+        let Ok(inside) = place.strip_prefix(&root) else {
+            continue;
+        };
+        if inside.as_os_str().is_empty() || filter.takes(inside, true) {
+            return Err(PluginError::new(format!(
+                "'{}' holds the service's own state or bank and would grow for ever: the operator has to exclude '/{}'",
+                source.path.display(),
+                inside.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn occupied(target: &Path) -> Result<bool, PluginError> {
+    match fs::read_dir(target) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(true),
+        Err(error) => Err(unusable(&error)),
+    }
+}
+
+fn prepare(target: &PathBuf) -> Result<(), PluginError> {
+    if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
+        return Err(PluginError::new(
+            "there is something at the place to restore to that is not a directory: remove it first",
+        ));
+    }
+    fs::create_dir_all(target).map_err(|error| unusable(&error))?;
+    // Somebody may have put a link into the way since the place was decided on.
+    if resolve(target)? != *target {
+        return Err(PluginError::new(
+            "the place to restore to was changed to a symbolic link meanwhile",
+        ));
+    }
+    Ok(())
+}
+
+pub(crate) fn unusable(error: &io::Error) -> PluginError {
+    PluginError::new(format!("the place to restore to cannot be used: {error}"))
+}
+
+fn report(done: &RestoreSummary, dry_run: bool, mut warnings: Vec<String>) -> HookReport {
+    let mut report = HookReport::new();
+    for (name, value) in [
+        ("files", done.files),
+        ("bytes", done.bytes),
+        ("unchanged", done.unchanged),
+        ("skipped", done.skipped),
+    ] {
+        report.insert(name.to_owned(), json!(value));
+    }
+    if dry_run {
+        let listed: Vec<_> = done.changes.iter().take(LISTED).collect();
+        report.insert("changes".to_owned(), json!(listed));
+        report.insert("changes_total".to_owned(), json!(done.changes_total));
+    }
+    if done.warnings > 0 {
+        warnings.push(format!(
+            "{} attributes (owners, extended attributes) or special files could not be restored",
+            done.warnings
+        ));
+    }
+    if !warnings.is_empty() {
+        report.insert("warnings".to_owned(), json!(warnings));
+    }
+    report
+}

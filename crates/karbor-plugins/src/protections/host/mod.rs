@@ -1,0 +1,176 @@
+//! Protection of what runs on this host: the operator's applications and their components.
+//!
+//! **Bytes** go through the vault of the provider and project: one snapshot for each component and
+//! checkpoint, tagged `karbor:checkpoint=<id>`, `karbor:resource=<type>#<id>` and
+//! `karbor:operation=<id>`. The section of the checkpoint in the bank gets one object, `metadata`
+//! ([`kept::Kept`]): which snapshot, what of it, and where it came from. It is written after the
+//! snapshot is durable, so a checkpoint never points at nothing.
+//!
+//! **Repeats.** A hook that is run again finds its snapshot by the operation's tag and uses it. A
+//! restore notes in the scratch directory, before it writes, that it found its place free
+//! ([`marker`]); so its repeat does not take its own half for somebody's data.
+//!
+//! **Where a restore may write** is decided by what the operator declares *now*, in [`places`]:
+//! the component's own place if it is declared as it was when it was protected, or a place under a
+//! declared restore root. The checkpoint's memory alone permits nothing: a bank that somebody
+//! tampered with must not turn the service into a tool that writes anywhere. PostgreSQL connections
+//! and hook commands come from the declaration alone.
+//!
+//! **Quiescing** is the application's ([`application`]): its `prepare_begin` runs before those of
+//! its components, its `complete` after theirs, and its `undo` after a failure or a cancel.
+
+pub(crate) mod application;
+mod command;
+mod component;
+mod directory;
+mod kept;
+mod marker;
+mod parameters;
+mod places;
+mod postgresql;
+mod schemas;
+mod sqlite;
+mod vaults;
+
+use std::{path::PathBuf, sync::Arc};
+
+use karbor_model::Resource;
+use karbor_plugin::{OperationContext, PluginError, ProtectionPlugin, Registry};
+
+use self::{
+    application::ApplicationPlugin, component::ComponentPlugin, directory::DirectoryKind,
+    postgresql::PostgresqlKind, sqlite::SqliteKind, vaults::Vaults,
+};
+use crate::{
+    applications::{Application, ApplicationStore, Applications, Component},
+    protectables::host::HostProtectable,
+};
+
+pub(crate) use places::resolve;
+pub(crate) use postgresql::client::Client as PostgresqlClient;
+
+/// Name of the plugin for applications.
+pub const APPLICATION_PLUGIN: &str = "karbor-host-application-plugin";
+/// Name of the plugin for directories.
+pub const DIRECTORY_PLUGIN: &str = "karbor-host-directory-plugin";
+/// Name of the plugin for SQLite databases.
+pub const SQLITE_PLUGIN: &str = "karbor-host-sqlite-plugin";
+/// Name of the plugin for PostgreSQL databases.
+pub const POSTGRESQL_PLUGIN: &str = "karbor-host-postgresql-plugin";
+
+/// What the plugins for this host need to know.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// The operator's declarations: `applications.d`.
+    pub applications_dir: PathBuf,
+    /// For temporary copies (as large as the largest SQLite database) and notes on restores under
+    /// way. Private to the service; made when needed.
+    pub scratch_dir: PathBuf,
+    /// The service's own places (state, banks): never protected as part of a directory, since a
+    /// bank that holds itself grows for ever, and never restored into.
+    pub off_limits: Vec<PathBuf>,
+}
+
+/// What the plugins share.
+pub(crate) struct Host {
+    store: Arc<ApplicationStore>,
+    vaults: Vaults,
+    scratch: PathBuf,
+    off_limits: Vec<PathBuf>,
+}
+
+/// Adds the protectables and protection plugins of this host. Nothing is read until they are used.
+pub fn register(registry: &mut Registry, options: HostOptions) {
+    let host = Arc::new(Host {
+        store: Arc::new(ApplicationStore::new(options.applications_dir)),
+        vaults: Vaults::default(),
+        scratch: options.scratch_dir,
+        off_limits: options.off_limits,
+    });
+    for protectable in HostProtectable::all(&host.store) {
+        registry.protectable(protectable);
+    }
+    let plugins: [(&'static str, Arc<dyn ProtectionPlugin>); 4] = [
+        (
+            APPLICATION_PLUGIN,
+            Arc::new(ApplicationPlugin::new(host.clone())),
+        ),
+        (
+            DIRECTORY_PLUGIN,
+            Arc::new(ComponentPlugin::<DirectoryKind>::new(host.clone())),
+        ),
+        (
+            SQLITE_PLUGIN,
+            Arc::new(ComponentPlugin::<SqliteKind>::new(host.clone())),
+        ),
+        (
+            POSTGRESQL_PLUGIN,
+            Arc::new(ComponentPlugin::<PostgresqlKind>::new(host)),
+        ),
+    ];
+    for (name, plugin) in plugins {
+        registry.protection(name, move |_| Ok(plugin.clone()));
+    }
+}
+
+/// A component and the application it belongs to, as declared now.
+pub(crate) struct Declared {
+    pub(crate) application: Application,
+    pub(crate) component: Component,
+}
+
+impl Host {
+    pub(crate) async fn applications(&self) -> Result<Arc<Applications>, PluginError> {
+        self.store.current().await.map_err(|problems| {
+            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            let first = problems.first().map(|p| p.brief()).unwrap_or_default();
+            PluginError::new(format!(
+                "the operator's declarations are wrong ({first}); `karbor config validate` lists every problem"
+            ))
+            .with_cause(all.join("; "))
+        })
+    }
+
+    /// The component of the context's resource, if it is declared for the checkpoint's project.
+    pub(crate) async fn component(
+        &self,
+        context: &OperationContext,
+    ) -> Result<Option<Declared>, PluginError> {
+        let applications = self.applications().await?;
+        let Resource {
+            resource_type, id, ..
+        } = &context.resource;
+        let found = applications.component(&context.project_id, resource_type, id);
+        Ok(found.map(|(application, component)| Declared {
+            application: application.clone(),
+            component: component.clone(),
+        }))
+    }
+
+    /// As [`component`](Self::component), but it has to be there.
+    pub(crate) async fn declared_component(
+        &self,
+        context: &OperationContext,
+    ) -> Result<Declared, PluginError> {
+        self.component(context)
+            .await?
+            .ok_or_else(|| undeclared(context))
+    }
+}
+
+pub(crate) fn undeclared(context: &OperationContext) -> PluginError {
+    PluginError::new(format!(
+        "{} is not declared for this project: the operator has to declare it again in applications.d",
+        context.resource
+    ))
+}
+
+/// Runs something that blocks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PluginError> + Send + 'static,
+) -> Result<T, PluginError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(PluginError::new("an internal task failed").with_cause(error)),
+    }
+}

@@ -1,0 +1,129 @@
+//! JSON Schemas (draft 4) of the plugins' parameters, in the original's manner.
+
+use karbor_plugin::SchemaKind;
+use serde_json::{Map, Value, json};
+
+use crate::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE};
+
+/// The schema of one of this host's types; `{}` when nothing may be given.
+pub(crate) fn schema(resource_type: &str, kind: SchemaKind) -> Value {
+    let Some(title) = title(resource_type) else {
+        return json!({});
+    };
+    let (what, properties) = match kind {
+        SchemaKind::Options => return json!({}),
+        SchemaKind::Restore => ("Restore", restore(resource_type)),
+        SchemaKind::Verify => ("Verify", verify(resource_type)),
+        SchemaKind::SavedInfo => ("Saved Info", saved_info(resource_type)),
+    };
+    json!({
+        "title": format!("{title} {what}"),
+        "type": "object",
+        "properties": properties,
+        "required": [],
+        "additionalProperties": false,
+    })
+}
+
+fn title(resource_type: &str) -> Option<&'static str> {
+    match resource_type {
+        APPLICATION => Some("Host Application"),
+        DIRECTORY => Some("Host Directory"),
+        SQLITE => Some("Host SQLite Database"),
+        POSTGRESQL => Some("Host PostgreSQL Database"),
+        _ => None,
+    }
+}
+
+fn restore(resource_type: &str) -> Value {
+    let dry_run = json!({
+        "type": "boolean", "title": "Dry Run", "default": false,
+        "description": "Change nothing; report what would change.",
+    });
+    let overwrite = json!({
+        "type": "string", "title": "Overwrite", "default": "never",
+        "enum": ["never", "if-changed", "always"],
+        "description": "What to do with what is there: refuse to touch it, replace what differs, or replace all.",
+    });
+    let restore_to = json!({
+        "type": "string", "title": "Restore To", "minLength": 1, "maxLength": 4096,
+        "description": "A folder under one of the application's restore roots; it is restored into <folder>/<application>/<component> there. Its original place unless given.",
+    });
+    match resource_type {
+        APPLICATION => json!({"dry_run": dry_run}),
+        POSTGRESQL => json!({
+            "overwrite": overwrite,
+            "dry_run": dry_run,
+            "database": {
+                "type": "string", "title": "Database", "minLength": 1, "maxLength": 63,
+                "description": "Name of a new database to restore into, on the same server. The original one unless given.",
+            },
+            "no_owner": {
+                "type": "boolean", "title": "No Owner", "default": false,
+                "description": "Everything restored belongs to the role that restores it; owners and grants are left out.",
+            },
+        }),
+        _ => json!({"overwrite": overwrite, "dry_run": dry_run, "restore_to": restore_to}),
+    }
+}
+
+fn verify(resource_type: &str) -> Value {
+    if resource_type == APPLICATION {
+        return json!({});
+    }
+    json!({
+        "level": {
+            "type": "string", "title": "Level", "enum": ["metadata", "data"], "default": "metadata",
+            "description": "Check that everything is there, or read it back as well.",
+        },
+        "percent": {
+            "type": "integer", "title": "Percent", "minimum": 1, "maximum": 100, "default": 100,
+            "description": "How much of the data to read back.",
+        },
+    })
+}
+
+fn saved_info(resource_type: &str) -> Value {
+    if resource_type == APPLICATION {
+        return json!({"application": {
+            "type": "object", "title": "Application",
+            "description": "The application as it was declared when it was protected.",
+        }});
+    }
+    let mut properties = Map::new();
+    let texts = [
+        ("snapshot", "Snapshot", "Id of the snapshot in the vault."),
+        (
+            "application",
+            "Application",
+            "The application it belongs to.",
+        ),
+    ];
+    for (name, title, description) in texts {
+        properties.insert(
+            name.to_owned(),
+            json!({"type": "string", "title": title, "description": description}),
+        );
+    }
+    let numbers = [
+        ("bytes", "Bytes", "How much it is."),
+        (
+            "new_bytes",
+            "New Bytes",
+            "How much was added to the bank for it.",
+        ),
+        ("files", "Files", "How many files."),
+        (
+            "left_out",
+            "Left Out",
+            "Files that were deleted while the directory was read.",
+        ),
+    ];
+    for (name, title, description) in numbers {
+        properties.insert(
+            name.to_owned(),
+            json!({"type": "integer", "title": title, "description": description}),
+        );
+    }
+    Value::Object(properties)
+}

@@ -1,0 +1,51 @@
+//! Opened vaults: opening one derives a key on purpose slowly, so each is opened once.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use karbor_plugin::{PluginError, VaultAccess};
+use karbor_vault::{Vault, VaultError, VaultOptions};
+use tokio::sync::OnceCell;
+
+/// The vaults that were opened, by the place of their repository.
+#[derive(Default)]
+pub(crate) struct Vaults {
+    open: Mutex<HashMap<String, Arc<OnceCell<Vault>>>>,
+}
+
+impl Vaults {
+    fn cell(&self, access: &VaultAccess) -> Arc<OnceCell<Vault>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = access.section.prefix().to_string();
+        open.entry(place).or_default().clone()
+    }
+
+    /// The vault, made if there is none yet. Two callers never make it twice.
+    pub(crate) async fn open_or_init(&self, access: &VaultAccess) -> Result<Vault, PluginError> {
+        let cell = self.cell(access);
+        let open = || async {
+            let options = VaultOptions::default();
+            Vault::open_or_init(access.section.clone(), &access.password, options).await
+        };
+        Ok(cell.get_or_try_init(open).await?.clone())
+    }
+
+    /// The vault, or `None` when nothing was ever put into it.
+    pub(crate) async fn existing(
+        &self,
+        access: &VaultAccess,
+    ) -> Result<Option<Vault>, PluginError> {
+        let cell = self.cell(access);
+        let open = || async {
+            let options = VaultOptions::default();
+            Vault::open(access.section.clone(), &access.password, options).await
+        };
+        match cell.get_or_try_init(open).await {
+            Ok(vault) => Ok(Some(vault.clone())),
+            Err(VaultError::NotARepository(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
