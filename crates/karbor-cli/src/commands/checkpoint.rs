@@ -1,0 +1,351 @@
+//! `karbor checkpoint`.
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::{ListOptions, WaitOptions},
+    error::{CliError, Exit},
+    output::{Column, column, string, text, time},
+    report,
+    session::Session,
+    wait::{Job, Operation, wait},
+};
+
+/// Checkpoints.
+#[derive(Debug, Clone, Subcommand)]
+pub enum CheckpointCommand {
+    /// Protect a plan, now
+    Create {
+        /// Name or id of the plan
+        plan: String,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
+    /// The checkpoints, newest first
+    List {
+        /// Of this plan only: name or id
+        plan: Option<String>,
+        /// Of this provider only: name or id
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
+        /// Of this status only
+        #[arg(long)]
+        status: Option<String>,
+        /// Made on this day or later
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        since: Option<chrono::NaiveDate>,
+        /// Made on this day or earlier
+        #[arg(long, value_name = "YYYY-MM-DD")]
+        until: Option<chrono::NaiveDate>,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// One checkpoint, and the resources that it holds
+    Show {
+        /// Id, or the beginning of one
+        checkpoint: String,
+        /// Provider that it was made with [default: every one is asked]
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
+    },
+    /// Delete checkpoints and their data
+    Delete {
+        /// Ids, or the beginnings of them
+        #[arg(required = true)]
+        checkpoints: Vec<String>,
+        /// Provider that they were made with [default: every one is asked]
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
+    /// Overrule a checkpoint's status, after its cause was looked into
+    ResetState {
+        /// Id, or the beginning of one
+        checkpoint: String,
+        /// New status
+        #[arg(value_parser = ["available", "error"])]
+        state: String,
+        /// Provider that it was made with [default: every one is asked]
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
+    },
+}
+
+/// Field that a listing for people gets beside the API's.
+const MADE_AT: &str = "made_at";
+
+const LIST: &[Column] = &[
+    column("ID", |checkpoint| text(checkpoint, "id")),
+    column("PLAN", |checkpoint| {
+        text(&checkpoint["protection_plan"], "name")
+    }),
+    column("STATUS", |checkpoint| text(checkpoint, "status")),
+    column("MADE", made),
+    column("RESOURCES", |checkpoint| {
+        report::graph(checkpoint).map_or_else(String::new, |graph| graph.nodes().len().to_string())
+    }),
+];
+
+pub(super) const SHOW: &[Column] = &[
+    column("ID", |checkpoint| text(checkpoint, "id")),
+    column("PLAN", |checkpoint| {
+        text(&checkpoint["protection_plan"], "name")
+    }),
+    column("STATUS", |checkpoint| text(checkpoint, "status")),
+    column("MADE", made),
+    column("PROJECT", |checkpoint| text(checkpoint, "project_id")),
+    column("EXTRA INFO", |checkpoint| text(checkpoint, "extra_info")),
+];
+
+/// The API knows the day only; the operation log knows the time.
+fn made(checkpoint: &Value) -> String {
+    let logged = match time(&checkpoint["operation_log"], "started_at") {
+        empty if empty.is_empty() => time(checkpoint, MADE_AT),
+        at => at,
+    };
+    if logged.is_empty() {
+        text(checkpoint, "created_at")
+    } else {
+        logged
+    }
+}
+
+impl CheckpointCommand {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        match self {
+            Self::Create { plan, wait } => {
+                let plan = session.client.plan(&plan).await?;
+                create(session, &plan, wait).await
+            }
+            Self::List {
+                plan,
+                provider,
+                status,
+                since,
+                until,
+                list,
+            } => {
+                let mut query = list.query();
+                let wanted = [
+                    ("status", status.clone()),
+                    ("start_date", since.map(|day| day.to_string())),
+                    ("end_date", until.map(|day| day.to_string())),
+                ];
+                query.extend(
+                    wanted
+                        .into_iter()
+                        .filter_map(|(key, value)| Some((key, value?))),
+                );
+                let search = Search {
+                    plan,
+                    provider,
+                    query,
+                    limit: list.limit,
+                };
+                let mut found = search.run(session).await?;
+                if let Some(status) = &status {
+                    // Not every service knows this filter.
+                    found.retain(|(_, checkpoint)| string(checkpoint, "status") == status);
+                }
+                let mut rows: Vec<_> = found
+                    .into_iter()
+                    .map(|(_, checkpoint)| checkpoint)
+                    .collect();
+                if session.view.for_people() {
+                    add_times(session, &mut rows).await?;
+                }
+                session.list(LIST, &rows)
+            }
+            Self::Show {
+                checkpoint,
+                provider,
+            } => {
+                let (_, found) = session
+                    .client
+                    .checkpoint(&checkpoint, provider.as_deref())
+                    .await?;
+                show(session, found).await
+            }
+            Self::Delete {
+                checkpoints,
+                provider,
+                wait,
+            } => {
+                for checkpoint in &checkpoints {
+                    delete(session, checkpoint, provider.as_deref(), wait).await?;
+                }
+                Ok(())
+            }
+            Self::ResetState {
+                checkpoint,
+                state,
+                provider,
+            } => {
+                let (provider, found) = session
+                    .client
+                    .checkpoint(&checkpoint, provider.as_deref())
+                    .await?;
+                let path = ["providers", &provider, "checkpoints", string(&found, "id")];
+                let body = json!({"os-resetState": {"state": state}});
+                session.client.put(&path, &body).await?;
+                session.note(&format!(
+                    "checkpoint {} is now {state}",
+                    string(&found, "id")
+                ))
+            }
+        }
+    }
+}
+
+/// Makes a checkpoint of a plan.
+pub(super) async fn create(
+    session: &mut Session,
+    plan: &Value,
+    wait: WaitOptions,
+) -> Result<(), CliError> {
+    let provider = string(plan, "provider_id");
+    let body = json!({"checkpoint": {"plan_id": plan["id"]}});
+    let mut answer = session
+        .client
+        .post(&["providers", provider, "checkpoints"], &body)
+        .await?;
+    let checkpoint = answer["checkpoint"].take();
+    let job = Job {
+        operation: Operation::Protect,
+        label: string(plan, "name").to_owned(),
+        provider: provider.to_owned(),
+        checkpoint: string(&checkpoint, "id").to_owned(),
+        record: String::new(),
+        names: BTreeMap::new(),
+    };
+    session.started(job, checkpoint, SHOW, wait).await
+}
+
+/// Which checkpoints are wanted.
+pub(super) struct Search {
+    pub(super) plan: Option<String>,
+    pub(super) provider: Option<String>,
+    pub(super) query: Vec<(&'static str, String)>,
+    pub(super) limit: Option<usize>,
+}
+
+impl Search {
+    /// The checkpoints with the ids of their providers; newest first within a provider.
+    pub(super) async fn run(mut self, session: &Session) -> Result<Vec<(String, Value)>, CliError> {
+        let client = &session.client;
+        let mut name = None;
+        let mut home = None;
+        if let Some(wanted) = &self.plan {
+            match client.plan(wanted).await {
+                Ok(plan) => {
+                    self.query.push(("plan_id", string(&plan, "id").to_owned()));
+                    home = Some(string(&plan, "provider_id").to_owned());
+                }
+                // Checkpoints outlive their plan.
+                Err(error) if error.exit == Exit::NotFound => name = Some((wanted.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        let providers = match self.provider.or(home) {
+            Some(provider) => vec![client.provider(&provider).await?],
+            None => client.providers().await?,
+        };
+        let mut found = Vec::new();
+        for provider in &providers {
+            let id = string(provider, "id");
+            let path = ["providers", id, "checkpoints"];
+            let page = client
+                .list(&path, "checkpoints", &self.query, self.limit)
+                .await?;
+            found.extend(
+                page.into_iter()
+                    .map(|checkpoint| (id.to_owned(), checkpoint)),
+            );
+        }
+        if let Some((wanted, error)) = name {
+            found.retain(|(_, checkpoint)| {
+                let plan = &checkpoint["protection_plan"];
+                string(plan, "name") == wanted || string(plan, "id") == wanted
+            });
+            if found.is_empty() {
+                return Err(error);
+            }
+        }
+        found.truncate(self.limit.unwrap_or(usize::MAX));
+        Ok(found)
+    }
+}
+
+/// Adds the time of day, from the operation log, to checkpoints that are listed for people.
+async fn add_times(session: &Session, checkpoints: &mut [Value]) -> Result<(), CliError> {
+    if checkpoints.is_empty() {
+        return Ok(());
+    }
+    let logs = session
+        .client
+        .list(&["operation_logs"], "operation_logs", &[], None)
+        .await?;
+    let times: BTreeMap<_, _> = logs
+        .iter()
+        .filter(|log| string(log, "operation_type") == Operation::Protect.name())
+        .map(|log| (string(log, "checkpoint_id"), log["started_at"].clone()))
+        .collect();
+    for checkpoint in checkpoints {
+        if let Some(at) = times.get(string(checkpoint, "id")) {
+            checkpoint[MADE_AT] = at.clone();
+        }
+    }
+    Ok(())
+}
+
+async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliError> {
+    if session.view.for_people() {
+        add_times(session, std::slice::from_mut(&mut checkpoint)).await?;
+    }
+    session.show(SHOW, &checkpoint)?;
+    let graph = report::graph(&checkpoint);
+    let rows = graph
+        .iter()
+        .flat_map(|graph| graph.nodes())
+        .map(|resource| {
+            vec![
+                resource.resource_type.clone(),
+                resource.name.clone(),
+                resource.id.clone(),
+            ]
+        })
+        .collect();
+    session.more("Resources", vec!["TYPE", "NAME", "ID"], rows)
+}
+
+async fn delete(
+    session: &mut Session,
+    wanted: &str,
+    provider: Option<&str>,
+    options: WaitOptions,
+) -> Result<(), CliError> {
+    let (provider, checkpoint) = session.client.checkpoint(wanted, provider).await?;
+    let id = string(&checkpoint, "id").to_owned();
+    let path = ["providers", &provider, "checkpoints", &id];
+    session.client.delete(&path).await?;
+    if !options.wait {
+        return session.note(&format!("checkpoint {id} is being deleted"));
+    }
+    let job = Job {
+        operation: Operation::Delete,
+        label: format!("checkpoint {id}"),
+        names: report::names(&checkpoint),
+        provider,
+        checkpoint: id.clone(),
+        record: String::new(),
+    };
+    let outcome = wait(session, &job, options.timeout).await?;
+    if outcome.ok {
+        return session.note(&format!("checkpoint {id} deleted"));
+    }
+    session.ended(&job, outcome, SHOW)
+}

@@ -1,0 +1,396 @@
+//! `karbor restore`.
+//!
+//! Options like --dry-run become parameters of the resource types that have them: what a type takes
+//! is in its provider's restore schema, so nothing here knows a plugin. A dry run is refused when a
+//! resource that holds data does not know it: it would be restored in earnest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::{Args, Subcommand, ValueEnum};
+use karbor_model::ResourceGraph;
+use serde_json::{Map, Value, json};
+
+use super::checkpoint::Search;
+use crate::{
+    arguments::{ListOptions, WaitOptions, json_object},
+    error::CliError,
+    output::{Column, column, string, text},
+    report,
+    session::Session,
+    wait::{Job, Operation},
+};
+
+/// Restores.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct RestoreArguments {
+    #[command(subcommand)]
+    command: Option<RestoreCommand>,
+    /// Name or id of the plan whose checkpoint to restore
+    #[arg(required = true)]
+    plan: Option<String>,
+    /// Its newest checkpoint that is available
+    #[arg(long, conflicts_with = "checkpoint")]
+    latest: bool,
+    /// This checkpoint: id, or the beginning of one
+    #[arg(long, value_name = "ID")]
+    checkpoint: Option<String>,
+    #[command(flatten)]
+    options: RestoreOptions,
+}
+
+/// Restores, one by one.
+#[derive(Debug, Clone, Subcommand)]
+enum RestoreCommand {
+    /// Restore a checkpoint
+    Create {
+        /// Id, or the beginning of one
+        checkpoint: String,
+        #[command(flatten)]
+        options: RestoreOptions,
+    },
+    /// The restores that were asked for
+    List {
+        /// Of this status only: in_progress, success or fail
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// One restore
+    Show {
+        /// Id
+        restore: String,
+    },
+}
+
+/// How to restore.
+#[derive(Debug, Clone, Args)]
+struct RestoreOptions {
+    /// Change nothing; list what would change (waits for the answer)
+    #[arg(long)]
+    dry_run: bool,
+    /// What to do with what is there already
+    #[arg(long, value_enum)]
+    overwrite: Option<Overwrite>,
+    /// Restore files below this directory, which the operator must have declared a restore root
+    #[arg(long, value_name = "DIR")]
+    restore_to: Option<String>,
+    /// Restore a database under this name
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Parameters by resource type or type#id, as a JSON object or @file
+    #[arg(long, value_name = "JSON|@FILE")]
+    parameters: Option<String>,
+    /// Provider that the checkpoint was made with [default: every one is asked]
+    #[arg(long, value_name = "NAME|ID")]
+    provider: Option<String>,
+    #[command(flatten)]
+    wait: WaitOptions,
+}
+
+/// What to do with what is there already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Overwrite {
+    /// Leave it.
+    Never,
+    /// Replace it where it differs.
+    IfChanged,
+    /// Replace it.
+    Always,
+}
+
+const LIST: &[Column] = &[
+    column("ID", |restore| text(restore, "id")),
+    column("CHECKPOINT", |restore| text(restore, "checkpoint_id")),
+    column("STATUS", |restore| text(restore, "status")),
+];
+
+const SHOW: &[Column] = &[
+    column("ID", |restore| text(restore, "id")),
+    column("CHECKPOINT", |restore| text(restore, "checkpoint_id")),
+    column("PROVIDER", |restore| text(restore, "provider_id")),
+    column("STATUS", |restore| text(restore, "status")),
+    column("PARAMETERS", |restore| text(restore, "parameters")),
+];
+
+impl RestoreArguments {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        match self.command {
+            None => {
+                let plan = self.plan.unwrap_or_default();
+                let options = self.options;
+                let (provider, checkpoint) = match (self.latest, &self.checkpoint) {
+                    (true, _) => latest(session, &plan, options.provider.clone()).await?,
+                    (false, Some(id)) => {
+                        let provider = options.provider.as_deref();
+                        of_plan(&plan, session.client.checkpoint(id, provider).await?)?
+                    }
+                    (false, None) => {
+                        return Err(CliError::usage("which checkpoint?").hint(format!(
+                            "give --latest, or --checkpoint <id> (`karbor checkpoint list {plan}` \
+                             shows them)"
+                        )));
+                    }
+                };
+                restore(session, plan, provider, checkpoint, options).await
+            }
+            Some(RestoreCommand::Create {
+                checkpoint,
+                options,
+            }) => {
+                let provider = options.provider.as_deref();
+                let (provider, found) = session.client.checkpoint(&checkpoint, provider).await?;
+                let label = string(&found["protection_plan"], "name").to_owned();
+                restore(session, label, provider, found, options).await
+            }
+            Some(RestoreCommand::List { status, list }) => {
+                let mut query = list.query();
+                query.extend(status.map(|status| ("status", status)));
+                let restores = session
+                    .client
+                    .list(&["restores"], "restores", &query, list.limit)
+                    .await?;
+                session.list(LIST, &restores)
+            }
+            Some(RestoreCommand::Show { restore }) => {
+                let answer = session.client.get(&["restores", &restore]).await?;
+                session.show(SHOW, &answer["restore"])?;
+                by_resource(session, &answer["restore"])
+            }
+        }
+    }
+}
+
+/// The newest checkpoint of a plan that can be restored.
+async fn latest(
+    session: &Session,
+    plan: &str,
+    provider: Option<String>,
+) -> Result<(String, Value), CliError> {
+    let search = Search {
+        plan: Some(plan.to_owned()),
+        provider,
+        query: vec![("status", "available".to_owned())],
+        limit: None,
+    };
+    search
+        .run(session)
+        .await?
+        .into_iter()
+        .find(|(_, checkpoint)| string(checkpoint, "status") == "available")
+        .ok_or_else(|| {
+            CliError::not_found(format!("plan {plan} has no checkpoint that is available"))
+                .hint(format!("make one: karbor protect {plan} --wait"))
+        })
+}
+
+/// A checkpoint given by id must be of the plan that was named: the name is there as a check.
+fn of_plan(plan: &str, found: (String, Value)) -> Result<(String, Value), CliError> {
+    let own = &found.1["protection_plan"];
+    if [string(own, "name"), string(own, "id")].contains(&plan) {
+        return Ok(found);
+    }
+    Err(CliError::usage(format!(
+        "checkpoint {} is of plan {}, not of {plan}",
+        string(&found.1, "id"),
+        string(own, "name")
+    )))
+}
+
+async fn restore(
+    session: &mut Session,
+    label: String,
+    provider: String,
+    checkpoint: Value,
+    options: RestoreOptions,
+) -> Result<(), CliError> {
+    let id = string(&checkpoint, "id").to_owned();
+    let Some(graph) = report::graph(&checkpoint) else {
+        return Err(CliError::usage(format!(
+            "checkpoint {id} does not say what it holds (it is {})",
+            string(&checkpoint, "status")
+        ))
+        .hint("only a checkpoint that is available can be restored"));
+    };
+    let mut parameters = match &options.parameters {
+        Some(text) => json_object("--parameters", text)?,
+        None => json!({}),
+    };
+    let wishes = options.wishes();
+    if !wishes.is_empty() {
+        let found = session.client.provider(&provider).await?;
+        let schemas = &found["extended_info_schema"]["restore_schema"];
+        grant(&mut parameters, &wishes, &graph, schemas)?;
+    }
+    let body = json!({"restore": {
+        "provider_id": provider, "checkpoint_id": id, "parameters": parameters,
+    }});
+    let mut answer = session.client.post(&["restores"], &body).await?;
+    let restore = answer["restore"].take();
+    let job = Job {
+        operation: Operation::Restore,
+        label,
+        provider,
+        checkpoint: id,
+        record: string(&restore, "id").to_owned(),
+        names: report::names(&checkpoint),
+    };
+    let mut wait = options.wait;
+    wait.wait |= options.dry_run;
+    session.started(job, restore, SHOW, wait).await
+}
+
+impl RestoreOptions {
+    /// The options that become parameters, by the parameter's name.
+    fn wishes(&self) -> BTreeMap<&'static str, Value> {
+        let overwrite = self.overwrite.map(|overwrite| match overwrite {
+            Overwrite::Never => "never",
+            Overwrite::IfChanged => "if-changed",
+            Overwrite::Always => "always",
+        });
+        let mut wishes = BTreeMap::new();
+        if self.dry_run {
+            wishes.insert("dry_run", Value::Bool(true));
+        }
+        let texts = [
+            ("overwrite", overwrite),
+            ("restore_to", self.restore_to.as_deref()),
+            ("database", self.database.as_deref()),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                wishes.insert(name, text.into());
+            }
+        }
+        wishes
+    }
+}
+
+/// Adds each wish to the parameters of the types that take it.
+fn grant(
+    parameters: &mut Value,
+    wishes: &BTreeMap<&str, Value>,
+    graph: &ResourceGraph,
+    schemas: &Value,
+) -> Result<(), CliError> {
+    let types: BTreeSet<&str> = kinds(graph, |_| true);
+    let takes = |kind: &str, wish: &str| schemas[kind]["properties"].get(wish).is_some();
+    for (wish, value) in wishes {
+        let fit: Vec<_> = types.iter().filter(|kind| takes(kind, wish)).collect();
+        let option = wish.replace('_', "-");
+        if fit.is_empty() {
+            return Err(
+                CliError::usage(format!("nothing in this checkpoint takes --{option}")).hint(
+                    format!(
+                        "it holds {}; `karbor provider show` lists what each type takes",
+                        types.iter().copied().collect::<Vec<_>>().join(", ")
+                    ),
+                ),
+            );
+        }
+        if *wish == "dry_run" {
+            // A resource without dependents is one that holds data.
+            let leaves = kinds(graph, |at| graph.children(at).is_empty());
+            if let Some(kind) = leaves.into_iter().find(|kind| !takes(kind, wish)) {
+                return Err(CliError::usage(format!(
+                    "{kind} knows no dry run: it would be restored in earnest"
+                )));
+            }
+        }
+        for kind in fit {
+            let own = parameters.as_object_mut().map(|all| {
+                all.entry(*kind)
+                    .or_insert_with(|| Value::Object(Map::new()))
+            });
+            if let Some(Value::Object(own)) = own {
+                own.insert((*wish).to_owned(), value.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Types of the resources at the places that `wanted` says.
+fn kinds(graph: &ResourceGraph, wanted: impl Fn(usize) -> bool) -> BTreeSet<&str> {
+    let nodes = graph.nodes().iter().enumerate();
+    nodes
+        .filter(|(at, _)| wanted(*at))
+        .map(|(_, resource)| resource.resource_type.as_str())
+        .collect()
+}
+
+/// What became of each resource, for a record that keeps it.
+pub(super) fn by_resource(session: &mut Session, record: &Value) -> Result<(), CliError> {
+    let rows = record["resources_status"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| {
+            vec![
+                key.clone(),
+                text(&record["resources_status"], key),
+                text(&record["resources_reason"], key),
+            ]
+        })
+        .collect();
+    session.more("Resources", vec!["RESOURCE", "STATUS", "REASON"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use karbor_model::Resource;
+
+    use super::*;
+
+    fn shop() -> (ResourceGraph, Value) {
+        let mut graph = ResourceGraph::new();
+        let top = graph.add(Resource::new("App", "1", "shop"));
+        for (kind, id) in [("Dir", "2"), ("Db", "3")] {
+            let component = graph.add(Resource::new(kind, id, id));
+            graph.depend(top, component);
+        }
+        let schemas = json!({
+            "App": {},
+            "Dir": {"properties": {"dry_run": {}, "overwrite": {}, "restore_to": {}}},
+            "Db": {"properties": {"dry_run": {}, "database": {}}},
+        });
+        (graph, schemas)
+    }
+
+    #[test]
+    fn each_type_gets_what_it_takes() {
+        let (graph, schemas) = shop();
+        let wishes = BTreeMap::from([("dry_run", json!(true)), ("database", json!("copy"))]);
+        let mut parameters = json!({"Dir": {"overwrite": "never"}});
+        grant(&mut parameters, &wishes, &graph, &schemas).unwrap();
+        assert_eq!(
+            parameters,
+            json!({
+                "Dir": {"overwrite": "never", "dry_run": true},
+                "Db": {"dry_run": true, "database": "copy"},
+            })
+        );
+    }
+
+    #[test]
+    fn a_wish_that_nothing_takes_is_refused() {
+        let (graph, schemas) = shop();
+        let wishes = BTreeMap::from([("nonsense", json!("x"))]);
+        let error = grant(&mut json!({}), &wishes, &graph, &schemas).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("nothing in this checkpoint takes --nonsense")
+        );
+    }
+
+    #[test]
+    fn a_dry_run_never_restores_in_earnest() {
+        let (graph, mut schemas) = shop();
+        schemas["Db"] = json!({});
+        let wishes = BTreeMap::from([("dry_run", json!(true))]);
+        let error = grant(&mut json!({}), &wishes, &graph, &schemas).unwrap_err();
+        assert!(error.to_string().contains("Db knows no dry run"));
+    }
+}

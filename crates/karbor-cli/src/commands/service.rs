@@ -1,0 +1,99 @@
+//! `karbor service`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use crate::{
+    error::CliError,
+    output::{Column, column, plain, string, text, time},
+    session::Session,
+};
+
+/// Services.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ServiceCommand {
+    /// The services, and whether they are up
+    List,
+    /// Give a service work again
+    Enable {
+        /// Id, binary, or binary@host
+        service: String,
+    },
+    /// Give a service no more work
+    Disable {
+        /// Id, binary, or binary@host
+        service: String,
+        /// Why
+        #[arg(long)]
+        reason: Option<String>,
+    },
+}
+
+const COLUMNS: &[Column] = &[
+    column("ID", |service| text(service, "id")),
+    column("BINARY", |service| text(service, "binary")),
+    column("HOST", |service| text(service, "host")),
+    column("STATUS", |service| text(service, "status")),
+    column("STATE", |service| text(service, "state")),
+    column("LAST HEARTBEAT", |service| time(service, "updated_at")),
+    column("REASON", |service| text(service, "disabled_reason")),
+];
+
+impl ServiceCommand {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        match self {
+            Self::List => {
+                let services = services(session).await?;
+                session.list(COLUMNS, &services)
+            }
+            Self::Enable { service } => {
+                update(session, &service, json!({"status": "enabled"})).await
+            }
+            Self::Disable { service, reason } => {
+                let mut body = json!({"status": "disabled"});
+                if let Some(reason) = reason {
+                    body["disabled_reason"] = reason.into();
+                }
+                update(session, &service, body).await
+            }
+        }
+    }
+}
+
+async fn services(session: &Session) -> Result<Vec<Value>, CliError> {
+    session
+        .client
+        .list(&["os-services"], "services", &[], None)
+        .await
+}
+
+async fn update(session: &mut Session, wanted: &str, body: Value) -> Result<(), CliError> {
+    let services = services(session).await?;
+    let is_it = |service: &&Value| {
+        let (binary, host) = (string(service, "binary"), string(service, "host"));
+        plain(&service["id"]) == wanted || binary == wanted || format!("{binary}@{host}") == wanted
+    };
+    let found: Vec<_> = services.iter().filter(is_it).collect();
+    let service = match found.as_slice() {
+        [service] => *service,
+        [] => {
+            return Err(
+                CliError::not_found(format!("there is no service '{wanted}'"))
+                    .hint("`karbor service list` shows what there is"),
+            );
+        }
+        several => {
+            let names: Vec<_> = several
+                .iter()
+                .map(|service| format!("{}@{}", string(service, "binary"), string(service, "host")))
+                .collect();
+            return Err(
+                CliError::usage(format!("several services are named '{wanted}'"))
+                    .hint(format!("use one of: {}", names.join(", "))),
+            );
+        }
+    };
+    let id = plain(&service["id"]);
+    let answer = session.client.put(&["os-services", &id], &body).await?;
+    session.show(COLUMNS, &answer["service"])
+}

@@ -1,0 +1,126 @@
+//! `karbor verification`.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::restore::by_resource;
+use crate::{
+    arguments::{ListOptions, WaitOptions, json_object},
+    error::CliError,
+    output::{Column, column, string, text},
+    report,
+    session::Session,
+    wait::{Job, Operation},
+};
+
+/// Verifications.
+#[derive(Debug, Clone, Subcommand)]
+pub enum VerificationCommand {
+    /// Check that a checkpoint can be restored
+    Create {
+        /// Id, or the beginning of one
+        checkpoint: String,
+        /// Provider that it was made with [default: every one is asked]
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
+        /// Parameters by resource type or type#id, as a JSON object or @file
+        #[arg(long, value_name = "JSON|@FILE")]
+        parameters: Option<String>,
+        #[command(flatten)]
+        wait: WaitOptions,
+    },
+    /// The verifications that were asked for
+    List {
+        /// Of this status only: in_progress, success or fail
+        #[arg(long)]
+        status: Option<String>,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// One verification
+    Show {
+        /// Id
+        verification: String,
+    },
+}
+
+const LIST: &[Column] = &[
+    column("ID", |verification| text(verification, "id")),
+    column("CHECKPOINT", |verification| {
+        text(verification, "checkpoint_id")
+    }),
+    column("STATUS", |verification| text(verification, "status")),
+];
+
+const SHOW: &[Column] = &[
+    column("ID", |verification| text(verification, "id")),
+    column("CHECKPOINT", |verification| {
+        text(verification, "checkpoint_id")
+    }),
+    column("PROVIDER", |verification| text(verification, "provider_id")),
+    column("STATUS", |verification| text(verification, "status")),
+    column("PARAMETERS", |verification| {
+        text(verification, "parameters")
+    }),
+];
+
+impl VerificationCommand {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        match self {
+            Self::Create {
+                checkpoint,
+                provider,
+                parameters,
+                wait,
+            } => {
+                let parameters = match &parameters {
+                    Some(text) => json_object("--parameters", text)?,
+                    None => json!({}),
+                };
+                create(session, &checkpoint, provider.as_deref(), &parameters, wait).await
+            }
+            Self::List { status, list } => {
+                let mut query = list.query();
+                query.extend(status.map(|status| ("status", status)));
+                let verifications = session
+                    .client
+                    .list(&["verifications"], "verifications", &query, list.limit)
+                    .await?;
+                session.list(LIST, &verifications)
+            }
+            Self::Show { verification } => {
+                let answer = session
+                    .client
+                    .get(&["verifications", &verification])
+                    .await?;
+                session.show(SHOW, &answer["verification"])?;
+                by_resource(session, &answer["verification"])
+            }
+        }
+    }
+}
+
+async fn create(
+    session: &mut Session,
+    wanted: &str,
+    provider: Option<&str>,
+    parameters: &Value,
+    wait: WaitOptions,
+) -> Result<(), CliError> {
+    let (provider, checkpoint) = session.client.checkpoint(wanted, provider).await?;
+    let id = string(&checkpoint, "id").to_owned();
+    let body = json!({"verification": {
+        "provider_id": provider, "checkpoint_id": id, "parameters": parameters,
+    }});
+    let mut answer = session.client.post(&["verifications"], &body).await?;
+    let verification = answer["verification"].take();
+    let job = Job {
+        operation: Operation::Verify,
+        label: string(&checkpoint["protection_plan"], "name").to_owned(),
+        provider,
+        checkpoint: id,
+        record: string(&verification, "id").to_owned(),
+        names: report::names(&checkpoint),
+    };
+    session.started(job, verification, SHOW, wait).await
+}

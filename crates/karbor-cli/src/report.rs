@@ -1,0 +1,211 @@
+//! What an operation did, told when it has ended.
+
+use std::collections::BTreeMap;
+
+use karbor_model::ResourceGraph;
+use serde_json::{Map, Value};
+
+use crate::arguments::WaitOptions;
+use crate::{
+    error::{CliError, Exit},
+    output::{Column, bytes, plain, string, unpacked},
+    session::Session,
+    wait::{Job, Operation, Outcome, wait},
+};
+
+/// A number in a resource's report, and how it is shown.
+type Figure = (&'static str, &'static str, fn(&Value) -> String);
+
+const FIGURES: &[Figure] = &[
+    ("files", "FILES", plain),
+    ("bytes", "BYTES", bytes),
+    ("new_bytes", "NEW BYTES", bytes),
+    ("unchanged", "UNCHANGED", plain),
+    ("left_out", "LEFT OUT", plain),
+];
+
+/// The resources of a checkpoint, or nothing when it does not (yet) know them.
+pub(crate) fn graph(checkpoint: &Value) -> Option<ResourceGraph> {
+    ResourceGraph::unpack(checkpoint["resource_graph"].as_str()?).ok()
+}
+
+/// Names of the resources of a checkpoint by `type#id`.
+pub(crate) fn names(checkpoint: &Value) -> BTreeMap<String, String> {
+    graph(checkpoint)
+        .iter()
+        .flat_map(|graph| graph.nodes())
+        .map(|resource| {
+            (
+                resource.key(),
+                format!("{} {}", resource.resource_type, resource.name),
+            )
+        })
+        .collect()
+}
+
+impl Session {
+    /// Prints a record whose operation was just asked for; with --wait, waits for its end first.
+    pub(crate) async fn started(
+        &mut self,
+        job: Job,
+        record: Value,
+        columns: &[Column],
+        options: WaitOptions,
+    ) -> Result<(), CliError> {
+        // The service answers a refusal that comes after the record was made with a record in
+        // error: it has ended already.
+        if !options.wait {
+            self.show(columns, &record)?;
+            return self.note(&format!(
+                "\nrunning; `{}` shows how it is going",
+                job.follow_up()
+            ));
+        }
+        let outcome = wait(self, &job, options.timeout).await?;
+        self.ended(&job, outcome, columns)
+    }
+
+    /// Prints how an operation ended. An error when it did not go well.
+    pub(crate) fn ended(
+        &mut self,
+        job: &Job,
+        outcome: Outcome,
+        columns: &[Column],
+    ) -> Result<(), CliError> {
+        let Outcome {
+            ok,
+            mut record,
+            log,
+        } = outcome;
+        let names = match names(&record) {
+            of_record if of_record.is_empty() => job.names.clone(),
+            of_record => of_record,
+        };
+        let mut log = log.unwrap_or_default();
+        if log.is_object() {
+            log["extra_info"] = unpacked(&log["extra_info"]);
+        }
+        let reports = log["extra_info"]["resources"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        let reasons = reasons(&log, &record, &names);
+        let dry_run = reports
+            .values()
+            .any(|report| report.get("changes").is_some());
+        if let Some(fields) = record.as_object_mut() {
+            fields.insert("operation_log".to_owned(), log);
+        }
+        self.show(columns, &record)?;
+        self.reports(&reports, &names)?;
+        self.changes(&reports, &names, dry_run)?;
+        if ok {
+            Ok(())
+        } else {
+            Err(failure(job, &reasons))
+        }
+    }
+
+    /// The figures of each resource, and what it warned of.
+    fn reports(
+        &mut self,
+        reports: &Map<String, Value>,
+        names: &BTreeMap<String, String>,
+    ) -> Result<(), CliError> {
+        let used: Vec<_> = FIGURES
+            .iter()
+            .filter(|(key, ..)| reports.values().any(|report| report.get(key).is_some()))
+            .collect();
+        let rows = reports
+            .iter()
+            .filter(|(_, report)| used.iter().any(|(key, ..)| report.get(key).is_some()))
+            .map(|(key, report)| {
+                let figures = used.iter().map(|(figure, _, show)| show(&report[figure]));
+                std::iter::once(name(names, key)).chain(figures).collect()
+            })
+            .collect();
+        let mut titles = vec!["RESOURCE"];
+        titles.extend(used.iter().map(|(_, title, _)| *title));
+        self.more("Resources", titles, rows)?;
+        let warnings = reports.iter().flat_map(|(key, report)| {
+            let warnings = report["warnings"].as_array().cloned().unwrap_or_default();
+            warnings
+                .into_iter()
+                .map(move |warning| vec![name(names, key), plain(&warning)])
+        });
+        self.more("Warnings", vec!["RESOURCE", "WARNING"], warnings.collect())
+    }
+
+    /// What a restore would change, or changed.
+    fn changes(
+        &mut self,
+        reports: &Map<String, Value>,
+        names: &BTreeMap<String, String>,
+        dry_run: bool,
+    ) -> Result<(), CliError> {
+        let rows: Vec<_> = reports
+            .iter()
+            .flat_map(|(key, report)| {
+                let changes = report["changes"].as_array().cloned().unwrap_or_default();
+                changes.into_iter().map(move |change| match &change {
+                    Value::Object(_) => {
+                        vec![
+                            name(names, key),
+                            plain(&change["kind"]),
+                            plain(&change["path"]),
+                        ]
+                    }
+                    other => vec![name(names, key), String::new(), plain(other)],
+                })
+            })
+            .collect();
+        if dry_run && rows.is_empty() {
+            return self.note("\nnothing would change");
+        }
+        self.more("Changes", vec!["RESOURCE", "CHANGE", "PATH"], rows)
+    }
+}
+
+fn name(names: &BTreeMap<String, String>, key: &str) -> String {
+    names.get(key).cloned().unwrap_or_else(|| key.to_owned())
+}
+
+/// Why, one resource a line: as the log tells it, else as the record does.
+fn reasons(log: &Value, record: &Value, names: &BTreeMap<String, String>) -> Vec<String> {
+    let told = string(log, "error_info");
+    if !told.trim().is_empty() {
+        return told.lines().map(str::to_owned).collect();
+    }
+    let by_resource = record["resources_reason"].as_object();
+    by_resource
+        .into_iter()
+        .flatten()
+        .map(|(key, reason)| format!("{}: {}", name(names, key), plain(reason)))
+        .collect()
+}
+
+fn failure(job: &Job, reasons: &[String]) -> CliError {
+    let mut message = format!("the {} of {} failed", job.operation.name(), job.label);
+    for reason in reasons {
+        message.push_str("\n  ");
+        message.push_str(reason);
+    }
+    if reasons.is_empty() {
+        message.push_str("; the service recorded no reason");
+    }
+    let hint = match job.operation {
+        Operation::Protect => format!(
+            "mend the cause and protect again; checkpoint {} cannot be restored and may be deleted",
+            job.checkpoint
+        ),
+        Operation::Restore => {
+            "mend the cause and restore again; what was restored stays".to_owned()
+        }
+        Operation::Verify => format!(
+            "do not rely on checkpoint {}: protect again, and look after the bank",
+            job.checkpoint
+        ),
+        Operation::Delete => "mend the cause and delete it again".to_owned(),
+    };
+    CliError::new(Exit::Failed, message).hint(hint)
+}
