@@ -3,13 +3,10 @@
 //! `cargo run -p karbor-manager --example two_managers`
 #![allow(clippy::print_stdout)]
 
-use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
-use std::time::Duration;
-
-use async_trait::async_trait;
 use karbor_manager::*;
 use karbor_model::{ApiError, RequestContext};
 use karbor_testkit::{FakeClock, MemoryServices};
+use std::sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed};
 
 rpc_interface! {
     /// What others may ask of the librarian.
@@ -20,9 +17,11 @@ rpc_interface! {
     since (1, 0) call fn lend(title: String) -> u64;
 }
 
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 struct Librarian(ManagerBase<AtomicU64>); // its "db driver": how many books are out
 
-#[async_trait]
+#[async_trait::async_trait]
 impl LibraryApi for Librarian {
     async fn lend(&self, _: &RequestContext, title: String) -> Result<u64, ApiError> {
         println!("librarian on {}: lends {title}", self.0.host());
@@ -53,9 +52,8 @@ struct Reader(ManagerBase<()>, Arc<dyn LibraryApi>);
 
 impl Reader {
     async fn read(&self, title: &str) -> Result<u64, ApiError> {
-        self.1
-            .lend(&RequestContext::admin(), title.to_owned())
-            .await
+        let context = RequestContext::admin();
+        self.1.lend(&context, title.to_owned()).await
     }
 }
 
@@ -70,8 +68,7 @@ impl Manager for Reader {
 
 #[tokio::main]
 async fn main() -> Result<(), ApiError> {
-    let clock = Arc::new(SystemClock::new());
-    let rpc = Arc::new(InProcess::new());
+    let (clock, rpc) = (Arc::new(SystemClock::new()), Arc::new(InProcess::new()));
     let store = Arc::new(MemoryServices::new(FakeClock::new()));
     let config = Config::builder().options(OPTIONS).build()?;
     let options = ServiceOptions::from_config(&config)?;
@@ -79,15 +76,15 @@ async fn main() -> Result<(), ApiError> {
     let base = ManagerBase::new(None, AtomicU64::new(0), config.clone(), clock.clone());
     let librarian = Arc::new(Librarian(base));
     println!("{} answers {}", Librarian::BINARY, librarian.target());
-    let service = Service::new(librarian.clone(), options, store, rpc.clone());
-    let library = service.start().await?;
-
+    let library = Service::new(librarian.clone(), options, store, rpc.clone())
+        .start()
+        .await?;
     let base = ManagerBase::new(None, (), config.clone(), clock.clone());
     println!(
         "direct: {} out",
         Reader(base, librarian.clone()).read("Moby-Dick").await?
     );
-    let client = LibraryClient::new(rpc, Duration::from_secs(5));
+    let client = LibraryClient::new(rpc, LIMIT);
     let base = ManagerBase::new(None, (), config, clock);
     println!(
         "by RPC: {} out",
@@ -97,6 +94,6 @@ async fn main() -> Result<(), ApiError> {
     let (tasks, context) = (library.periodic_tasks(), RequestContext::admin());
     let idle = tasks.periodic_tasks(&librarian, &context, true).await?;
     println!("idle for {idle:?} after {:?}", tasks.reports());
-    println!("{:?}", library.shutdown(Duration::from_secs(5)).await);
+    println!("{:?}", library.shutdown(LIMIT).await);
     Ok(())
 }

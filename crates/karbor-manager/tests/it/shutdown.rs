@@ -1,0 +1,180 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use karbor_manager::{Clock, PeriodicTask, Signal, Signals, Stopped, run_until_signal};
+use karbor_model::{ApiError, ErrorKind, RequestContext};
+use karbor_testkit::ServiceHarness;
+
+use crate::probe::{Probe, ProbeApi, client, echo};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A call to `wait` that has reached the manager.
+async fn call_in_flight(
+    harness: &ServiceHarness,
+    probe: &Probe,
+) -> tokio::task::JoinHandle<Result<String, ApiError>> {
+    let client = client(&harness.transport);
+    let call = tokio::spawn(async move { client.wait(&RequestContext::admin()).await });
+    probe.entered.notified().await;
+    call
+}
+
+#[tokio::test]
+async fn a_call_in_flight_is_finished_before_tasks_end_and_cleanup_begins() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let service = harness.start(&probe).await.unwrap();
+    let call = call_in_flight(&harness, &probe).await;
+
+    let stopping = tokio::spawn(service.shutdown(MINUTE));
+    harness.clock.settle().await;
+    assert!(!stopping.is_finished(), "it did not wait for the call");
+    let late = echo(&harness.transport).await;
+    assert_eq!(late.unwrap_err().kind, ErrorKind::Unavailable);
+    let beats = harness.store.heartbeats().len();
+    harness.clock.advance(Duration::from_secs(20)).await;
+    assert_eq!(
+        harness.store.heartbeats().len(),
+        beats + 2,
+        "it beats while it drains"
+    );
+
+    probe.gate.add_permits(1);
+    assert!(stopping.await.unwrap().is_graceful());
+    assert_eq!(call.await.unwrap().unwrap(), "done");
+    let end = &probe.events()[2..];
+    assert_eq!(end, ["call finished", "task ended", "cleanup_host"]);
+    assert_eq!(harness.clock.sleepers(), 0, "something still sleeps");
+}
+
+#[tokio::test]
+async fn what_has_not_ended_by_the_deadline_is_dropped_and_named() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let service = harness.start(&probe).await.unwrap();
+    let call = call_in_flight(&harness, &probe).await;
+    let stubborn = std::future::pending();
+    probe.base.tasks().spawn("stubborn", stubborn);
+
+    let stopping = tokio::spawn(service.shutdown(MINUTE / 2));
+    harness.clock.advance(MINUTE / 2).await;
+    let report = stopping.await.unwrap();
+    assert!(
+        report.dropped.contains(&"rpc wait".to_owned()),
+        "{report:?}"
+    );
+    assert!(
+        report.dropped.contains(&"stubborn".to_owned()),
+        "{report:?}"
+    );
+    assert!(!report.is_graceful());
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.contains("stopped before"), "{error}");
+    assert!(probe.events().contains(&"cleanup_host".to_owned()));
+}
+
+#[tokio::test]
+async fn a_periodic_task_that_runs_is_let_finish_and_its_report_is_kept() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    probe.tasks.add(
+        PeriodicTask::new("slow", |probe: Arc<Probe>, _| async move {
+            probe.wait(&RequestContext::admin()).await
+        })
+        .run_immediately(true),
+    );
+    let service = harness.start(&probe).await.unwrap();
+    probe.entered.notified().await;
+    let stopping = tokio::spawn(service.shutdown(MINUTE));
+    harness.clock.settle().await;
+    assert!(!stopping.is_finished());
+    probe.gate.add_permits(1);
+    assert!(stopping.await.unwrap().is_graceful());
+    use karbor_manager::ServiceStore;
+    let reports = harness.store.task_reports(1).await.unwrap();
+    assert_eq!((reports[0].name.as_str(), reports[0].runs), ("slow", 1));
+}
+
+#[tokio::test]
+async fn the_first_signal_drains() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let service = harness.start(&probe).await.unwrap();
+    let (sender, mut signals) = Signals::channel();
+    let run =
+        tokio::spawn(
+            async move { run_until_signal(&mut signals, || service.shutdown(MINUTE)).await },
+        );
+    harness.clock.settle().await;
+    assert!(!run.is_finished());
+    sender.send(Signal::Terminate).await.unwrap();
+    match run.await.unwrap() {
+        Stopped::Drained(report) => assert!(report.is_graceful()),
+        Stopped::AtOnce => panic!("it did not drain"),
+    }
+    assert!(probe.events().contains(&"cleanup_host".to_owned()));
+}
+
+#[tokio::test]
+async fn a_second_signal_stops_at_once() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let service = harness.start(&probe).await.unwrap();
+    let call = call_in_flight(&harness, &probe).await;
+    let (sender, mut signals) = Signals::channel();
+    let draining = Arc::new(AtomicBool::new(false));
+    let seen = draining.clone();
+    let run = tokio::spawn(async move {
+        run_until_signal(&mut signals, || {
+            seen.store(true, Ordering::Relaxed);
+            service.shutdown(MINUTE)
+        })
+        .await
+    });
+    sender.send(Signal::Terminate).await.unwrap();
+    harness.clock.settle().await;
+    assert!(draining.load(Ordering::Relaxed));
+    assert!(!run.is_finished());
+
+    let before = harness.clock.monotonic();
+    sender.send(Signal::Terminate).await.unwrap();
+    assert_eq!(run.await.unwrap(), Stopped::AtOnce);
+    assert_eq!(harness.clock.monotonic(), before, "it waited");
+    assert_eq!(
+        call.await.unwrap().unwrap_err().kind,
+        ErrorKind::Unavailable
+    );
+    harness.clock.settle().await;
+    assert!(probe.base.tasks().running().is_empty(), "a task was left");
+    assert!(!probe.events().contains(&"cleanup_host".to_owned()));
+}
+
+#[tokio::test]
+async fn a_service_that_is_dropped_leaves_nothing_running() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    drop(harness.start(&probe).await.unwrap());
+    harness.clock.settle().await;
+    assert_eq!(harness.clock.sleepers(), 0);
+    assert!(probe.base.tasks().running().is_empty());
+    let call = echo(&harness.transport).await;
+    assert_eq!(call.unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+/// The process's own signals; no other test listens to them.
+#[tokio::test]
+async fn sigterm_of_the_process_is_heard() {
+    use rustix::process::{Signal as Kind, getpid, kill_process};
+    let mut signals = Signals::of_process().unwrap();
+    kill_process(getpid(), Kind::TERM).unwrap();
+    assert_eq!(signals.next().await, Signal::Terminate);
+    kill_process(getpid(), Kind::INT).unwrap();
+    assert_eq!(signals.next().await, Signal::Interrupt);
+}
