@@ -10,6 +10,7 @@ mod provider;
 mod restore;
 mod service;
 mod verification;
+mod wishes;
 
 use clap::Subcommand;
 

@@ -1,9 +1,11 @@
 //! `karbor verification`.
 
+use std::collections::BTreeMap;
+
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::restore::by_resource;
+use super::{restore::by_resource, wishes};
 use crate::{
     arguments::{ListOptions, WaitOptions, json_object},
     error::CliError,
@@ -23,6 +25,12 @@ pub enum VerificationCommand {
         /// Provider that it was made with [default: every one is asked]
         #[arg(long, value_name = "NAME|ID")]
         provider: Option<String>,
+        /// Read the data back as well, not only what describes them
+        #[arg(long)]
+        data: bool,
+        /// Read back this much of the data (with --data)
+        #[arg(long, requires = "data", value_parser = clap::value_parser!(u8).range(1..=100))]
+        percent: Option<u8>,
         /// Parameters by resource type or type#id, as a JSON object or @file
         #[arg(long, value_name = "JSON|@FILE")]
         parameters: Option<String>,
@@ -70,6 +78,8 @@ impl VerificationCommand {
             Self::Create {
                 checkpoint,
                 provider,
+                data,
+                percent,
                 parameters,
                 wait,
             } => {
@@ -77,7 +87,18 @@ impl VerificationCommand {
                     Some(text) => json_object("--parameters", text)?,
                     None => json!({}),
                 };
-                create(session, &checkpoint, provider.as_deref(), &parameters, wait).await
+                let mut wishes = BTreeMap::new();
+                if data {
+                    wishes.insert("level", json!("data"));
+                }
+                if let Some(percent) = percent {
+                    wishes.insert("percent", json!(percent));
+                }
+                let found = session
+                    .client
+                    .checkpoint(&checkpoint, provider.as_deref())
+                    .await?;
+                create(session, found, parameters, &wishes, wait).await
             }
             Self::List { status, list } => {
                 let mut query = list.query();
@@ -102,12 +123,17 @@ impl VerificationCommand {
 
 async fn create(
     session: &mut Session,
-    wanted: &str,
-    provider: Option<&str>,
-    parameters: &Value,
+    (provider, checkpoint): (String, Value),
+    mut parameters: Value,
+    wishes: &BTreeMap<&str, Value>,
     wait: WaitOptions,
 ) -> Result<(), CliError> {
-    let (provider, checkpoint) = session.client.checkpoint(wanted, provider).await?;
+    if !wishes.is_empty() {
+        let graph = report::graph(&checkpoint).unwrap_or_default();
+        let found = session.client.provider(&provider).await?;
+        let schemas = &found["extended_info_schema"]["verify_schema"];
+        wishes::grant(&mut parameters, wishes, &graph, schemas)?;
+    }
     let id = string(&checkpoint, "id").to_owned();
     let body = json!({"verification": {
         "provider_id": provider, "checkpoint_id": id, "parameters": parameters,

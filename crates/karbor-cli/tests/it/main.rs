@@ -1,0 +1,14 @@
+//! Commands against a service that answers from a script.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod errors;
+mod output;
+mod places;
+mod stub;
+mod waiting;
