@@ -1,5 +1,8 @@
 //! Sections: the part of a bank that somebody may see. Keys given to a section are relative to it,
 //! and keys it answers with too.
+//!
+//! A section's whole reach is `prefix/...`, never `prefix` itself: every key is checked when it is
+//! parsed, can hold no `..`, and is only ever joined to the prefix.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -14,6 +17,28 @@ pub struct BankSection {
 }
 
 /// A part of a bank that may be read. It has no write methods.
+///
+/// ```compile_fail,E0599
+/// async fn write(section: karbor_plugin::ReadSection, key: karbor_plugin::BankKey) {
+///     let _ = section.put(&key, "data".into()).await;
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// async fn delete(section: karbor_plugin::ReadSection, key: karbor_plugin::BankKey) {
+///     let _ = section.delete(&key).await;
+/// }
+/// ```
+/// ```compile_fail,E0599
+/// async fn lease(section: karbor_plugin::ReadSection, key: karbor_plugin::BankKey) {
+///     let _ = section.acquire_lease(&key, "me", std::time::Duration::MAX).await;
+/// }
+/// ```
+/// A smaller section of it, and what a writable one gives to be read, can write no more than it:
+/// ```compile_fail,E0308
+/// fn widen(section: karbor_plugin::ReadSection) -> karbor_plugin::BankSection {
+///     section.sub_section("below").unwrap()
+/// }
+/// ```
 #[derive(Clone)]
 pub struct ReadSection {
     bank: Arc<dyn Bank>,

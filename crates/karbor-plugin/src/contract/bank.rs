@@ -88,7 +88,7 @@ pub async fn any_bytes_come_back(bank: &dyn Bank) {
 pub async fn keys_of_every_kind(bank: &dyn Bank) {
     let long = "n".repeat(255);
     let deep = "d/".repeat(120) + "end";
-    let longest = format!("{long}/{long}/{long}/{}", "m".repeat(255));
+    let longest = ["o", "p", "q", "r"].map(|part| part.repeat(255)).join("/");
     let names = [
         "indices/by-date/2026-11-22/a01/1795342839@dab50f80-49be-4b87-acf1-8343f4abdb4a",
         "..a",

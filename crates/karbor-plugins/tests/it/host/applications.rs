@@ -1,0 +1,175 @@
+//! Reading declarations.
+
+use std::fs;
+
+use karbor_plugins::applications::{Applications, DIRECTORY, Problem};
+use tempfile::TempDir;
+
+fn load(files: &[(&str, &str)]) -> Result<Applications, Vec<Problem>> {
+    let dir = TempDir::new().unwrap();
+    for (name, text) in files {
+        fs::write(dir.path().join(name), text).unwrap();
+    }
+    Applications::load(dir.path())
+}
+
+/// The problems of one file, without its directory.
+fn problems(text: &str) -> Vec<String> {
+    let found = load(&[("shop.toml", text)]).unwrap_err();
+    found.iter().map(Problem::brief).collect()
+}
+
+const SHOP: &str = r#"
+name = "shop"
+description = "The web shop"
+projects = ["default", "other"]
+restore_roots = ["/srv/restore"]
+[quiesce]
+command = ["/bin/true", "a b", "$(reboot)"]
+timeout = 5
+[[directory]]
+name = "uploads"
+path = "/srv/shop/uploads"
+exclude = ["*.tmp"]
+[[sqlite]]
+name = "sessions"
+path = "/srv/shop/sessions.db"
+[[postgresql]]
+name = "orders"
+database = "shop"
+host = "/run/postgresql"
+globals = true
+"#;
+
+#[test]
+fn a_declaration_is_read() {
+    let applications = load(&[("shop.toml", SHOP), (".shop.toml.swp", "x"), ("README", "x")]).unwrap();
+    let [shop] = applications.all() else { panic!() };
+    assert_eq!(shop.name, "shop");
+    assert_eq!(shop.components.len(), 3);
+    let quiesce = shop.hooks.quiesce.as_ref().unwrap();
+    assert_eq!(quiesce.argv, ["/bin/true", "a b", "$(reboot)"]);
+    assert_eq!(quiesce.timeout.as_secs(), 5);
+    assert_eq!(applications.visible("other").count(), 1);
+    assert_eq!(applications.visible("stranger").count(), 0);
+}
+
+/// Checkpoints are found again by these: they never change.
+#[test]
+fn ids_are_stable() {
+    let applications = load(&[("shop.toml", SHOP)]).unwrap();
+    let shop = &applications.all()[0];
+    assert_eq!(shop.id.to_string(), "db94ab31-a04f-5d6f-a08f-0ae6b3b46e0f");
+    let ids: Vec<String> = shop.components.iter().map(|c| c.id.to_string()).collect();
+    assert_eq!(
+        ids,
+        [
+            "2ad2d3d4-9a57-5d3c-8de1-0f9e1f7dca04",
+            "5e0d3c1f-6c3f-5a39-9a63-2f9ad2a3b8c4",
+            "c2f3d0c8-0d0f-5a4f-bd3a-1df1bb5a7f0b",
+        ]
+    );
+    // In a file of another name, and an application with an id may be renamed.
+    let moved = load(&[("x.toml", SHOP)]).unwrap();
+    assert_eq!(moved.all()[0].id, shop.id);
+    let with_id = format!("id = \"{}\"\n{}", shop.id, SHOP.replace("\"shop\"\nd", "\"boutique\"\nd"));
+    let renamed = load(&[("shop.toml", &with_id)]).unwrap();
+    assert_eq!(renamed.all()[0].name, "boutique");
+    assert_eq!(renamed.all()[0].components[0].id, shop.components[0].id);
+    assert!(renamed.component("default", DIRECTORY, &ids[0]).is_some());
+    assert!(renamed.component("stranger", DIRECTORY, &ids[0]).is_none());
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (text, wanted) in [
+        ("name = ", "shop.toml: name (line 1)"),
+        ("projects = [\"d\"]", "missing field `name`"),
+        ("name = \"a\"\nprojects = [\"d\"]\npath = \"/x\"", "shop.toml: path (line 3): unknown field `path`"),
+        (
+            "name=\"a\"\nprojects=[\"d\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"\nincludes=[]",
+            "shop.toml: includes (line 6): unknown field `includes`",
+        ),
+        (
+            "name=\"a\"\nprojects=[\"d\"]\n[[postgresql]]\nname=\"b\"\ndatabase=\"x\"\nport=\"5432\"",
+            "shop.toml: port (line 6): invalid type",
+        ),
+        (
+            "name=\"a\"\nprojects=[\"d\"]\n[[postgresql]]\nname=\"b\"\ndatabase=\"x\"\npassword=\"p\"",
+            "shop.toml: password (line 6): unknown field `password`",
+        ),
+        ("name=\"a\"\nprojects=[\"d\"]", "it has no component"),
+    ] {
+        let found = problems(text);
+        assert!(found[0].contains(wanted), "{text}: {found:?}");
+    }
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    let found = problems(
+        r#"
+name = "../a"
+projects = []
+restore_roots = ["/", "x"]
+[quiesce]
+command = []
+[resume]
+command = ["true"]
+timeout = 0
+[[directory]]
+name = "b"
+path = "srv"
+exclude = ["a["]
+[[sqlite]]
+name = "b"
+path = "/srv/../etc/shadow"
+[[postgresql]]
+name = "c"
+database = ""
+port = 0
+passfile = "pgpass"
+"#,
+    );
+    for wanted in [
+        "name: '../a' is not a name",
+        "projects: no project may see it",
+        "restore_roots: '/' would let a restore write anywhere",
+        "restore_roots: 'x' is not an absolute path",
+        "quiesce.command: it is empty",
+        "resume.command: 'true' is not an absolute path",
+        "resume.timeout: a timeout is 1 to 86400 seconds",
+        "directory.b.path: 'srv' is not an absolute path",
+        "directory.b.exclude: 'a[' is not a pattern",
+        "sqlite.b: another component of this application has the same name",
+        "sqlite.b.path: '/srv/../etc/shadow' has a '..' in it",
+        "postgresql.c.database: a database's name",
+        "postgresql.c.port: a port is 1 to 65535",
+        "postgresql.c.passfile: 'pgpass' is not an absolute path",
+    ] {
+        assert!(found.iter().any(|problem| problem.contains(wanted)), "{wanted}: {found:#?}");
+    }
+    assert_eq!(found.len(), 14, "{found:#?}");
+}
+
+#[test]
+fn names_and_ids_are_used_once() {
+    let one = "name=\"a\"\nprojects=[\"d\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"";
+    let found = load(&[("1.toml", one), ("2.toml", one)]).unwrap_err();
+    assert!(found[0].message.contains("is also the name of the application in"), "{found:?}");
+    let id = "id = \"11111111-2222-4333-8444-555555555555\"\n";
+    let other = one.replace("\"a\"", "\"other\"");
+    let found = load(&[("1.toml", &format!("{id}{one}")), ("2.toml", &format!("{id}{other}"))]);
+    let found = found.unwrap_err();
+    assert!(found[0].message.contains("is used twice"), "{found:?}");
+}
+
+#[test]
+fn a_directory_that_is_not_there_declares_nothing() {
+    let dir = TempDir::new().unwrap();
+    let applications = Applications::load(&dir.path().join("none")).unwrap();
+    assert!(applications.all().is_empty());
+    // But what is there and cannot be read is a problem.
+    fs::create_dir(dir.path().join("x.toml")).unwrap();
+    assert_eq!(Applications::load(dir.path()).unwrap_err().len(), 1);
+}

@@ -1,0 +1,111 @@
+//! Finding what is declared.
+
+use std::fs;
+
+use karbor_model::{RequestContext, Resource};
+use karbor_plugin::contract::protectable;
+use karbor_plugins::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE};
+use serde_json::json;
+
+use super::{Lab, request};
+
+const COMPONENTS: &str = r#"
+[[directory]]
+name = "files"
+path = "/srv/files"
+[[directory]]
+name = "more"
+path = "/srv/more"
+[[sqlite]]
+name = "sessions"
+path = "/srv/sessions.db"
+[[postgresql]]
+name = "orders"
+database = "shop"
+passfile = "/etc/secret/pgpass"
+"#;
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.declare(COMPONENTS);
+    lab
+}
+
+#[tokio::test]
+async fn they_keep_the_contract() {
+    for resource_type in [APPLICATION, DIRECTORY, SQLITE, POSTGRESQL] {
+        let fresh = async || {
+            let lab = lab();
+            let parents = match resource_type {
+                APPLICATION => Vec::new(),
+                _ => lab.resources(APPLICATION).await,
+            };
+            // The declarations are gone with the lab: read before, and served from then on.
+            let protectable = lab.registry.protectables()[resource_type].clone();
+            std::mem::forget(lab.dir);
+            protectable::Setting {
+                protectable,
+                context: request(),
+                stranger: Some(RequestContext::for_project("root", "other", true)),
+                parents,
+            }
+        };
+        protectable::suite(fresh).await;
+    }
+}
+
+#[tokio::test]
+async fn an_application_depends_on_its_components() {
+    let lab = lab();
+    let shop = lab.resource(APPLICATION).await;
+    let mut found = Vec::new();
+    for (_, protectable) in lab.registry.protectables() {
+        found.extend(protectable.dependents(&request(), &shop).await.unwrap());
+    }
+    let mut names: Vec<&str> = found.iter().map(|resource| resource.name.as_str()).collect();
+    names.sort();
+    assert_eq!(names, ["files", "more", "orders", "sessions"]);
+    for resource in &found {
+        assert_eq!(resource.extra_info, Some(json!({"application": "shop"})));
+        let protectable = &lab.registry.protectables()[&resource.resource_type];
+        assert_eq!(protectable.parent_types(), [APPLICATION]);
+        assert!(protectable.dependents(&request(), resource).await.unwrap().is_empty());
+    }
+}
+
+/// A failing protectable lookup silently shrinks the backup.
+#[tokio::test]
+async fn a_broken_file_fails_every_lookup_until_it_is_mended() {
+    let lab = lab();
+    let shop = lab.resource(APPLICATION).await;
+    let other = lab.path("applications.d/other.toml");
+    fs::write(&other, "name = \"other\"\nprojekts = []").unwrap();
+    let directories = &lab.registry.protectables()[DIRECTORY];
+    let error = directories.list(&request()).await.unwrap_err();
+    assert!(error.message.contains("other.toml: projekts (line 2)"), "{error}");
+    assert!(error.message.contains("karbor config validate"), "{error}");
+    assert!(!error.message.contains("applications.d"), "{error}");
+    directories.show(&request(), &shop.id).await.unwrap_err();
+    directories.dependents(&request(), &shop).await.unwrap_err();
+    fs::remove_file(other).unwrap();
+    assert_eq!(directories.list(&request()).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_again() {
+    let lab = lab();
+    assert_eq!(lab.resources(DIRECTORY).await.len(), 2);
+    lab.declare("[[directory]]\nname = \"files\"\npath = \"/srv/files\"");
+    assert_eq!(lab.resources(DIRECTORY).await.len(), 1);
+    fs::remove_file(lab.path("applications.d/shop.toml")).unwrap();
+    assert_eq!(lab.resources(DIRECTORY).await.len(), 0);
+}
+
+#[tokio::test]
+async fn an_application_that_is_gone_has_not_lost_its_components_only() {
+    let lab = lab();
+    let gone = Resource::new(APPLICATION, "0d5e7a34-7b3c-4d11-9d42-6f9a3c1b2a10", "gone");
+    let directories = &lab.registry.protectables()[DIRECTORY];
+    let error = directories.dependents(&request(), &gone).await.unwrap_err();
+    assert!(error.message.contains("'gone'"), "{error}");
+}
