@@ -1,6 +1,6 @@
 //! The two loops of a running service.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::Shared;
 use crate::{Health, Manager, tasks::lock, timeout};
 
-/// The shortest time that the database is given to take a heartbeat.
-const SHORTEST_REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The shortest time that the database is given to take a heartbeat or a report.
+const SHORTEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the heart beats.
 #[derive(Debug, Clone)]
@@ -35,12 +35,15 @@ impl Default for Beat {
 impl<M: Manager> Shared<M> {
     /// Beats at once, then every `report_interval`.
     pub(super) async fn heartbeat_loop(self: Arc<Self>, stop: CancellationToken) {
-        loop {
-            self.report_state().await;
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.clock().sleep(self.options.report_interval) => {}
+        let beat = async {
+            loop {
+                self.report_state().await;
+                self.clock().sleep(self.options.report_interval).await;
             }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = beat => {}
         }
     }
 
@@ -50,14 +53,22 @@ impl<M: Manager> Shared<M> {
             return;
         }
         let at = self.clock().now();
-        let limit = self.options.report_interval.max(SHORTEST_REPORT_TIMEOUT);
-        let outcome = timeout(self.clock(), limit, self.report(at))
-            .await
-            .unwrap_or_else(|elapsed| Err(ApiError::unavailable("The database is away.", elapsed)));
+        let outcome = self.in_time(self.report(at)).await;
         if outcome.is_ok() {
             lock(&self.beat).last = Some(at);
         }
         self.note_store(&outcome);
+    }
+
+    /// A database that does not answer counts as away.
+    async fn in_time(
+        &self,
+        request: impl Future<Output = Result<(), ApiError>>,
+    ) -> Result<(), ApiError> {
+        let limit = self.options.report_interval.max(SHORTEST_STORE_TIMEOUT);
+        timeout(self.clock(), limit, request)
+            .await
+            .unwrap_or_else(|late| Err(ApiError::unavailable("The database is away.", late)))
     }
 
     async fn report(&self, at: DateTime<Utc>) -> Result<(), ApiError> {
@@ -130,7 +141,8 @@ impl<M: Manager> Shared<M> {
     pub(super) async fn save_reports(&self) {
         for report in self.periodic.unsaved() {
             let id = self.record().id;
-            let outcome = self.store.save_task_report(id, &report).await;
+            let save = self.store.save_task_report(id, &report);
+            let outcome = self.in_time(save).await;
             let failed = outcome.is_err();
             self.note_store(&outcome);
             if failed {
@@ -143,5 +155,6 @@ impl<M: Manager> Shared<M> {
 
 fn random_part(of: Duration) -> Duration {
     // The low 32 bits of a random UUID are random.
-    of.mul_f64(f64::from(Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX))
+    let part = f64::from(Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
+    Duration::try_from_secs_f64(of.as_secs_f64() * part).unwrap_or(of)
 }

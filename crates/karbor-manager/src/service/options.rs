@@ -121,7 +121,11 @@ impl ServiceOptions {
         if self.report_interval.is_zero() || self.service_down_time > self.report_interval {
             return (self, None);
         }
-        let down_time = Duration::from_secs((self.report_interval * 5 / 2).as_secs().max(1));
+        let down_time = Duration::from_secs(
+            (self.report_interval.saturating_mul(5) / 2)
+                .as_secs()
+                .max(1),
+        );
         let warning = format!(
             "report_interval ({:?}) must be less than service_down_time ({:?}), or this service \
              shows as down; using {down_time:?} for service_down_time",

@@ -45,6 +45,7 @@ pub struct Probe {
     /// One permit lets one `wait` go.
     pub gate: Semaphore,
     pub tasks: PeriodicTasks<Probe>,
+    pub cleanup_takes: Mutex<Duration>,
 }
 
 impl Probe {
@@ -57,6 +58,7 @@ impl Probe {
             entered: Notify::new(),
             gate: Semaphore::new(0),
             tasks: PeriodicTasks::new(harness.clock.shared()),
+            cleanup_takes: Mutex::default(),
         })
     }
 
@@ -115,6 +117,8 @@ impl Manager for Probe {
     }
 
     async fn cleanup_host(self: &Arc<Self>) {
+        let takes = *self.cleanup_takes.lock().unwrap();
+        self.base.clock().sleep(takes).await;
         self.event("cleanup_host");
     }
 

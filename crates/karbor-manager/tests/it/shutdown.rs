@@ -8,7 +8,7 @@ use std::{
 
 use karbor_manager::{Clock, PeriodicTask, Signal, Signals, Stopped, run_until_signal};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
-use karbor_testkit::ServiceHarness;
+use karbor_testkit::{ServiceHarness, StoreMode};
 
 use crate::probe::{Probe, ProbeApi, client, echo};
 
@@ -77,6 +77,30 @@ async fn what_has_not_ended_by_the_deadline_is_dropped_and_named() {
     let error = call.await.unwrap().unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert!(error.message.contains("stopped before"), "{error}");
+    assert!(probe.events().contains(&"cleanup_host".to_owned()));
+}
+
+/// Neither a database that hangs nor a deadline used up by others keeps `cleanup_host` from its turn.
+#[tokio::test]
+async fn cleanup_has_time_of_its_own_and_a_hanging_database_does_not_block_it() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let quick = PeriodicTask::new("quick", |_: Arc<Probe>, _| async { Ok(()) });
+    probe.tasks.add(quick.spacing(5));
+    let service = harness.start(&probe).await.unwrap();
+    let _call = call_in_flight(&harness, &probe).await;
+    harness.store.set_mode(StoreMode::Hanging);
+    harness.clock.advance(Duration::from_secs(12)).await;
+    let clean_for = Duration::from_secs(5);
+    *probe.cleanup_takes.lock().unwrap() = clean_for;
+
+    let before = harness.clock.monotonic();
+    let stopping = tokio::spawn(service.shutdown(MINUTE));
+    harness.clock.advance(MINUTE * 9 / 10 + clean_for).await;
+    let report = stopping.await.unwrap();
+    assert!(report.cleaned_up, "{report:?}");
+    assert_eq!(report.dropped, ["rpc wait"]);
+    assert!(harness.clock.monotonic() - before <= MINUTE);
     assert!(probe.events().contains(&"cleanup_host".to_owned()));
 }
 
