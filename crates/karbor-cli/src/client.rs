@@ -51,6 +51,10 @@ impl Client {
         if place.endpoint.is_loopback() {
             builder = builder.no_proxy();
         }
+        if !place.endpoint.is_tls() {
+            // The system's certificates take longer to read than most answers to come.
+            builder = builder.tls_certs_only([]);
+        }
         if let Some(file) = &globals.ca_file {
             let bad = |why: String| CliError::usage(format!("--ca-file {}: {why}", file.display()));
             let pem = fs::read(file).map_err(|error| bad(error.to_string()))?;

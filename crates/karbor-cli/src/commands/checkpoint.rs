@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,24 +25,7 @@ pub enum CheckpointCommand {
         wait: WaitOptions,
     },
     /// The checkpoints, newest first
-    List {
-        /// Of this plan only: name or id
-        plan: Option<String>,
-        /// Of this provider only: name or id
-        #[arg(long, value_name = "NAME|ID")]
-        provider: Option<String>,
-        /// Of this status only
-        #[arg(long)]
-        status: Option<String>,
-        /// Made on this day or later
-        #[arg(long, value_name = "YYYY-MM-DD")]
-        since: Option<chrono::NaiveDate>,
-        /// Made on this day or earlier
-        #[arg(long, value_name = "YYYY-MM-DD")]
-        until: Option<chrono::NaiveDate>,
-        #[command(flatten)]
-        list: ListOptions,
-    },
+    List(ListArguments),
     /// One checkpoint, and the resources that it holds
     Show {
         /// Id, or the beginning of one
@@ -73,6 +56,27 @@ pub enum CheckpointCommand {
         #[arg(long, value_name = "NAME|ID")]
         provider: Option<String>,
     },
+}
+
+/// Which checkpoints to list.
+#[derive(Debug, Clone, Args)]
+pub struct ListArguments {
+    /// Of this plan only: name or id
+    plan: Option<String>,
+    /// Of this provider only: name or id
+    #[arg(long, value_name = "NAME|ID")]
+    provider: Option<String>,
+    /// Of this status only
+    #[arg(long)]
+    status: Option<String>,
+    /// Made on this day or later
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    since: Option<chrono::NaiveDate>,
+    /// Made on this day or earlier
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    until: Option<chrono::NaiveDate>,
+    #[command(flatten)]
+    list: ListOptions,
 }
 
 /// Field that a listing for people gets beside the API's.
@@ -121,45 +125,7 @@ impl CheckpointCommand {
                 let plan = session.client.plan(&plan).await?;
                 create(session, &plan, wait).await
             }
-            Self::List {
-                plan,
-                provider,
-                status,
-                since,
-                until,
-                list,
-            } => {
-                let mut query = list.query();
-                let wanted = [
-                    ("status", status.clone()),
-                    ("start_date", since.map(|day| day.to_string())),
-                    ("end_date", until.map(|day| day.to_string())),
-                ];
-                query.extend(
-                    wanted
-                        .into_iter()
-                        .filter_map(|(key, value)| Some((key, value?))),
-                );
-                let search = Search {
-                    plan,
-                    provider,
-                    query,
-                    limit: list.limit,
-                };
-                let mut found = search.run(session).await?;
-                if let Some(status) = &status {
-                    // Not every service knows this filter.
-                    found.retain(|(_, checkpoint)| string(checkpoint, "status") == status);
-                }
-                let mut rows: Vec<_> = found
-                    .into_iter()
-                    .map(|(_, checkpoint)| checkpoint)
-                    .collect();
-                if session.view.for_people() {
-                    add_times(session, &mut rows).await?;
-                }
-                session.list(LIST, &rows)
-            }
+            Self::List(arguments) => arguments.run(session).await,
             Self::Show {
                 checkpoint,
                 provider,
@@ -198,6 +164,41 @@ impl CheckpointCommand {
                 ))
             }
         }
+    }
+}
+
+impl ListArguments {
+    async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        let mut query = self.list.query();
+        let wanted = [
+            ("status", self.status.clone()),
+            ("start_date", self.since.map(|day| day.to_string())),
+            ("end_date", self.until.map(|day| day.to_string())),
+        ];
+        query.extend(
+            wanted
+                .into_iter()
+                .filter_map(|(key, value)| Some((key, value?))),
+        );
+        let search = Search {
+            plan: self.plan,
+            provider: self.provider,
+            query,
+            limit: self.list.limit,
+        };
+        let mut found = search.run(session).await?;
+        if let Some(status) = &self.status {
+            // Not every service knows this filter.
+            found.retain(|(_, checkpoint)| string(checkpoint, "status") == status);
+        }
+        let mut rows: Vec<_> = found
+            .into_iter()
+            .map(|(_, checkpoint)| checkpoint)
+            .collect();
+        if session.view.for_people() {
+            add_times(session, &mut rows).await?;
+        }
+        session.list(LIST, &rows)
     }
 }
 

@@ -1,6 +1,6 @@
 //! `karbor plan`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -15,25 +15,7 @@ use crate::{
 #[derive(Debug, Clone, Subcommand)]
 pub enum PlanCommand {
     /// Make a plan
-    Create {
-        /// Name of the new plan
-        name: String,
-        /// Provider to protect with [default: the only one that protects the first resource's type]
-        #[arg(long, value_name = "NAME|ID")]
-        provider: Option<String>,
-        /// Application to protect; may be repeated
-        #[arg(long = "application", value_name = "NAME|ID")]
-        applications: Vec<String>,
-        /// Resource to protect, e.g. Host::Directory=uploads; may be repeated
-        #[arg(long = "resource", value_name = "TYPE=NAME|ID")]
-        resources: Vec<String>,
-        /// What it is for
-        #[arg(long)]
-        description: Option<String>,
-        /// Parameters by resource type, as a JSON object or @file
-        #[arg(long, value_name = "JSON|@FILE")]
-        parameters: Option<String>,
-    },
+    Create(CreateArguments),
     /// The plans
     List {
         #[command(flatten)]
@@ -45,31 +27,57 @@ pub enum PlanCommand {
         plan: String,
     },
     /// Change a plan
-    Update {
-        /// Name or id
-        plan: String,
-        /// New name
-        #[arg(long)]
-        name: Option<String>,
-        /// New description
-        #[arg(long)]
-        description: Option<String>,
-        /// New status
-        #[arg(long, value_parser = ["started", "suspended"])]
-        status: Option<String>,
-        /// Application to protect, instead of what it named before; may be repeated
-        #[arg(long = "application", value_name = "NAME|ID")]
-        applications: Vec<String>,
-        /// Resource to protect, instead of what it named before; may be repeated
-        #[arg(long = "resource", value_name = "TYPE=NAME|ID")]
-        resources: Vec<String>,
-    },
+    Update(UpdateArguments),
     /// Delete plans; their checkpoints stay
     Delete {
         /// Names or ids
         #[arg(required = true)]
         plans: Vec<String>,
     },
+}
+
+/// A new plan.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArguments {
+    /// Name of the new plan
+    name: String,
+    /// Provider to protect with [default: the only one that protects the first resource's type]
+    #[arg(long, value_name = "NAME|ID")]
+    provider: Option<String>,
+    /// Application to protect; may be repeated
+    #[arg(long = "application", value_name = "NAME|ID")]
+    applications: Vec<String>,
+    /// Resource to protect, e.g. Host::Directory=uploads; may be repeated
+    #[arg(long = "resource", value_name = "TYPE=NAME|ID")]
+    resources: Vec<String>,
+    /// What it is for
+    #[arg(long)]
+    description: Option<String>,
+    /// Parameters by resource type, as a JSON object or @file
+    #[arg(long, value_name = "JSON|@FILE")]
+    parameters: Option<String>,
+}
+
+/// What to change of a plan.
+#[derive(Debug, Clone, Args)]
+pub struct UpdateArguments {
+    /// Name or id
+    plan: String,
+    /// New name
+    #[arg(long)]
+    name: Option<String>,
+    /// New description
+    #[arg(long)]
+    description: Option<String>,
+    /// New status
+    #[arg(long, value_parser = ["started", "suspended"])]
+    status: Option<String>,
+    /// Application to protect, instead of what it named before; may be repeated
+    #[arg(long = "application", value_name = "NAME|ID")]
+    applications: Vec<String>,
+    /// Resource to protect, instead of what it named before; may be repeated
+    #[arg(long = "resource", value_name = "TYPE=NAME|ID")]
+    resources: Vec<String>,
 }
 
 const LIST: &[Column] = &[
@@ -98,27 +106,7 @@ const SHOW: &[Column] = &[
 impl PlanCommand {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
         match self {
-            Self::Create {
-                name,
-                provider,
-                applications,
-                resources,
-                description,
-                parameters,
-            } => {
-                let resources = gather(session, &applications, &resources).await?;
-                let parameters = match &parameters {
-                    Some(text) => json_object("--parameters", text)?,
-                    None => json!({}),
-                };
-                let mut plan =
-                    json!({"name": name, "resources": resources, "parameters": parameters});
-                if let Some(description) = description {
-                    plan["description"] = description.into();
-                }
-                let plan = create(session, provider.as_deref(), plan).await?;
-                show(session, &plan)
-            }
+            Self::Create(arguments) => arguments.run(session).await,
             Self::List { list } => {
                 let plans = session
                     .client
@@ -130,40 +118,53 @@ impl PlanCommand {
                 let plan = session.client.plan(&plan).await?;
                 show(session, &plan)
             }
-            Self::Update {
-                plan,
-                name,
-                description,
-                status,
-                applications,
-                resources,
-            } => {
-                let mut changes = Map::new();
-                for (field, value) in [
-                    ("name", name),
-                    ("description", description),
-                    ("status", status),
-                ] {
-                    if let Some(value) = value {
-                        changes.insert(field.to_owned(), value.into());
-                    }
-                }
-                if !(applications.is_empty() && resources.is_empty()) {
-                    let resources = gather(session, &applications, &resources).await?;
-                    changes.insert("resources".to_owned(), resources.into());
-                }
-                if changes.is_empty() {
-                    return Err(CliError::usage("nothing to change").hint(
-                        "give --name, --description, --status, --application or --resource",
-                    ));
-                }
-                let plan = session.client.plan(&plan).await?;
-                let path = ["plans", string(&plan, "id")];
-                let answer = session.client.put(&path, &json!({"plan": changes})).await?;
-                show(session, &answer["plan"])
-            }
+            Self::Update(arguments) => arguments.run(session).await,
             Self::Delete { plans } => delete(session, &plans).await,
         }
+    }
+}
+
+impl CreateArguments {
+    async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        let resources = gather(session, &self.applications, &self.resources).await?;
+        let parameters = match &self.parameters {
+            Some(text) => json_object("--parameters", text)?,
+            None => json!({}),
+        };
+        let mut plan = json!({"name": self.name, "resources": resources, "parameters": parameters});
+        if let Some(description) = self.description {
+            plan["description"] = description.into();
+        }
+        let plan = create(session, self.provider.as_deref(), plan).await?;
+        show(session, &plan)
+    }
+}
+
+impl UpdateArguments {
+    async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        let mut changes = Map::new();
+        let fields = [
+            ("name", self.name),
+            ("description", self.description),
+            ("status", self.status),
+        ];
+        for (field, value) in fields {
+            if let Some(value) = value {
+                changes.insert(field.to_owned(), value.into());
+            }
+        }
+        if !(self.applications.is_empty() && self.resources.is_empty()) {
+            let resources = gather(session, &self.applications, &self.resources).await?;
+            changes.insert("resources".to_owned(), resources.into());
+        }
+        if changes.is_empty() {
+            return Err(CliError::usage("nothing to change")
+                .hint("give --name, --description, --status, --application or --resource"));
+        }
+        let plan = session.client.plan(&self.plan).await?;
+        let path = ["plans", string(&plan, "id")];
+        let answer = session.client.put(&path, &json!({"plan": changes})).await?;
+        show(session, &answer["plan"])
     }
 }
 
