@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, Utc};
+use karbor_manager::{Clock, SystemClock};
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, SqlxSqliteConnector,
     TransactionOptions, TransactionTrait,
@@ -32,8 +33,6 @@ const CONNECTIONS: u32 = 4;
 /// A whole page of a list fits, so that the connection's thread need not wait for the reader's.
 const ROW_BUFFER: usize = 1024;
 
-type Now = dyn Fn() -> DateTime<Utc> + Send + Sync;
-
 /// The database. Cheap to clone; every clone is the same one.
 #[derive(Clone)]
 pub struct Db {
@@ -42,7 +41,7 @@ pub struct Db {
     /// SQLite is polling with growing sleeps.
     turn: Arc<Mutex<()>>,
     file: Option<Arc<DbFile>>,
-    now: Arc<Now>,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for Db {
@@ -87,10 +86,10 @@ impl Db {
         Self::open_file(SqliteConnectOptions::new().filename(path), false).await
     }
 
-    /// Takes the time of new records from `now` instead of the system's clock.
+    /// Takes the time of new records from `clock` instead of the machine's.
     #[must_use]
-    pub fn with_now(mut self, now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
-        self.now = Arc::new(now);
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
         self
     }
 
@@ -159,7 +158,7 @@ impl Db {
             pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool),
             turn: Arc::default(),
             file,
-            now: Arc::new(Utc::now),
+            clock: Arc::new(SystemClock::new()),
         })
     }
 
@@ -189,7 +188,7 @@ impl Db {
 
     /// Now, as the database keeps it.
     pub(crate) fn now(&self) -> DateTime<Utc> {
-        (self.now)().trunc_subsecs(6)
+        self.clock.now().trunc_subsecs(6)
     }
 
     /// A time as the original wrote it: naive UTC with microseconds.

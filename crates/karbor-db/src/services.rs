@@ -1,13 +1,18 @@
 //! The services table: who runs where, and when it last said so.
 
+use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use karbor_model::ServiceRecord;
+use karbor_manager::{ServiceStore, TaskReport};
+use karbor_model::{ApiError, ServiceRecord};
 use sea_orm::{
     ConnectionTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, ExprTrait, Order, Query, SelectStatement},
+    sea_query::{Alias, Condition, Expr, ExprTrait, OnConflict, Order, Query, SelectStatement},
 };
 
-use crate::{Db, DbError, row::Row};
+use crate::{
+    Db, DbError,
+    row::{Row, json_text},
+};
 
 const SERVICE: &[&str] = &[
     "id",
@@ -168,6 +173,55 @@ impl Db {
         write.commit().await
     }
 
+    /// Keeps the latest report of a periodic task, in place of the one before.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn service_save_task_report(
+        &self,
+        service_id: i64,
+        report: &TaskReport,
+    ) -> Result<(), DbError> {
+        let replace = OnConflict::columns(["service_id", "name"])
+            .update_columns(["report", "updated_at"])
+            .to_owned();
+        let insert = Query::insert()
+            .into_table(Alias::new("task_reports"))
+            .columns(["service_id", "name", "report", "updated_at"])
+            .values([
+                service_id.into(),
+                report.name.as_str().into(),
+                json_text(report)?.into(),
+                self.time(self.now()).into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .on_conflict(replace)
+            .take();
+        let write = self.write().await?;
+        write.execute(&insert).await?;
+        write.commit().await
+    }
+
+    /// The latest report of every periodic task of a service, by name.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn service_task_reports(&self, service_id: i64) -> Result<Vec<TaskReport>, DbError> {
+        const REPORT: &[&str] = &["report"];
+        let select = Query::select()
+            .columns(REPORT.iter().copied())
+            .from("task_reports")
+            .and_where(Expr::col("service_id").eq(service_id))
+            .order_by("name", Order::Asc)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        let reports = rows.iter().map(|row| {
+            Row::new(row, self.backend(), "task_reports", REPORT).json_opt::<TaskReport>(0)
+        });
+        // One that an older version wrote in another form is as good as none.
+        Ok(reports.filter_map(|report| report.ok().flatten()).collect())
+    }
+
     fn service_from(&self, row: &QueryResult) -> Result<ServiceRecord, DbError> {
         let row = Row::new(row, self.backend(), "services", SERVICE);
         Ok(ServiceRecord {
@@ -181,5 +235,29 @@ impl Db {
             created_at: row.time(7)?,
             updated_at: row.time_opt(8)?,
         })
+    }
+}
+
+#[async_trait]
+impl ServiceStore for Db {
+    async fn register(
+        &self,
+        host: &str,
+        binary: &str,
+        topic: &str,
+    ) -> Result<ServiceRecord, ApiError> {
+        Ok(self.service_register(host, binary, topic).await?)
+    }
+
+    async fn report(&self, id: i64, at: DateTime<Utc>) -> Result<(), ApiError> {
+        Ok(self.service_report(id, at).await?)
+    }
+
+    async fn save_task_report(&self, service_id: i64, report: &TaskReport) -> Result<(), ApiError> {
+        Ok(self.service_save_task_report(service_id, report).await?)
+    }
+
+    async fn task_reports(&self, service_id: i64) -> Result<Vec<TaskReport>, ApiError> {
+        Ok(self.service_task_reports(service_id).await?)
     }
 }
