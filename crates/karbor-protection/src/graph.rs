@@ -13,7 +13,7 @@ use karbor_plugin::{ProtectableError, Registry};
 /// # Errors
 /// A 404 for a resource that is not there (or not for this project), a 400 for resources that
 /// depend on each other in a loop, a 503 for a lookup that failed.
-pub async fn build(
+pub(crate) async fn build(
     registry: &Registry,
     context: &RequestContext,
     resources: &[Resource],
@@ -40,7 +40,7 @@ pub async fn build(
     }
     graph
         .post_order()
-        .map_err(|error| ApiError::invalid_input(error))?;
+        .map_err(ApiError::invalid_input)?;
     Ok(graph)
 }
 
@@ -48,7 +48,7 @@ pub async fn build(
 ///
 /// # Errors
 /// A 503 when a lookup failed.
-pub async fn dependents(
+pub(crate) async fn dependents(
     registry: &Registry,
     context: &RequestContext,
     parent: &Resource,
@@ -96,7 +96,7 @@ async fn confirm(
 
 /// A failed lookup as the API tells it.
 #[must_use]
-pub fn lookup_failed(error: &ProtectableError) -> ApiError {
+pub(crate) fn lookup_failed(error: &ProtectableError) -> ApiError {
     ApiError::new(
         ErrorKind::Unavailable,
         "ListProtectableResourceFailed",

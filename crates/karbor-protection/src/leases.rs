@@ -11,11 +11,11 @@ use karbor_plugin::{Bank, BankError, BankKey, Lease};
 use tokio_util::sync::CancellationToken;
 
 /// How long a claim lives if nobody renews it.
-pub const LEASE_TTL: Duration = Duration::from_secs(60);
+pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60);
 
 /// A claim on a checkpoint, to be renewed while the operation runs.
 #[derive(Debug)]
-pub struct CheckpointLease {
+pub(crate) struct CheckpointLease {
     bank: Arc<dyn Bank>,
     lease: Lease,
 }
@@ -26,7 +26,7 @@ impl CheckpointLease {
     ///
     /// # Errors
     /// [`BankError::LeaseHeld`] names who is at work on it; or whatever the bank fails with.
-    pub async fn acquire(
+    pub(crate) async fn acquire(
         bank: Arc<dyn Bank>,
         checkpoint: CheckpointId,
         operation: OperationType,
@@ -67,7 +67,7 @@ impl CheckpointLease {
 
     /// Renews the claim until `done`; cancels `run` when it is lost or cannot be renewed in time,
     /// since somebody else may then be at work on the same checkpoint.
-    pub async fn keep(mut self, done: CancellationToken, run: CancellationToken) {
+    pub(crate) async fn keep(mut self, done: CancellationToken, run: CancellationToken) {
         let mut renewed = tokio::time::Instant::now();
         loop {
             tokio::select! {
@@ -94,7 +94,7 @@ impl CheckpointLease {
     }
 
     /// Gives the claim up. What cannot be given up ends by itself.
-    pub async fn release(self) {
+    pub(crate) async fn release(self) {
         if let Err(error) = self.bank.release_lease(&self.lease).await {
             tracing::warn!(lease = self.lease.name, %error, "a lease could not be released; it ends by itself");
         }
@@ -105,7 +105,7 @@ impl CheckpointLease {
 ///
 /// # Errors
 /// Whatever the bank fails with.
-pub async fn holder(bank: &dyn Bank, checkpoint: CheckpointId) -> Result<Option<Lease>, BankError> {
+pub(crate) async fn holder(bank: &dyn Bank, checkpoint: CheckpointId) -> Result<Option<Lease>, BankError> {
     let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
     Ok(bank.leases(&place).await?.into_iter().next())
 }

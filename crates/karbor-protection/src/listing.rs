@@ -10,7 +10,7 @@ use karbor_model::ApiError;
 ///
 /// # Errors
 /// A 400 that names the sort key.
-pub fn list_by_name<T>(
+pub(crate) fn list_by_name<T>(
     mut items: Vec<T>,
     sort_keys: &[String],
     sort_dirs: &[String],
@@ -49,7 +49,7 @@ pub fn list_by_name<T>(
 ///
 /// # Errors
 /// A 400 that names the marker when nothing has that id.
-pub fn page<T>(
+pub(crate) fn page<T>(
     mut items: Vec<T>,
     marker: Option<&str>,
     limit: Option<usize>,

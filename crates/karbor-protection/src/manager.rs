@@ -72,7 +72,7 @@ impl ProtectionManager {
         let number = |group, name| {
             base.config()
                 .int(group, name)
-                .map_err(|error| ApiError::internal(error))
+                .map_err(ApiError::internal)
         };
         let operations =
             usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
@@ -82,7 +82,7 @@ impl ProtectionManager {
         let task_timeout = base
             .config()
             .seconds("protection", "task_timeout")
-            .map_err(|error| ApiError::internal(error))?;
+            .map_err(ApiError::internal)?;
         let time: Arc<dyn FlowTime> = Arc::new(ManagerTime(clock.clone()));
         let options = ExecutorOptions {
             limit,
@@ -216,7 +216,7 @@ impl ProtectionApi for ProtectionManager {
         let graph = graph::build(&self.registry, context, &plan.resources).await?;
         let graph = graph
             .pack()
-            .map_err(|error| ApiError::invalid_input(error))?;
+            .map_err(ApiError::invalid_input)?;
         let checkpoint = self.new_checkpoint(&plan, graph, &checkpoint_properties);
         let id = checkpoint.id;
         let now = self.base.clock().now();

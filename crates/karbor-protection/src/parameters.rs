@@ -11,7 +11,7 @@ use crate::providers::Provider;
 ///
 /// # Errors
 /// A 400 that names the key and the property.
-pub fn validate(
+pub(crate) fn validate(
     provider: &Provider,
     kind: SchemaKind,
     what: &str,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// A run. It holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Run {
+pub(crate) struct Run {
     /// Id of the run, and of its flow.
     pub id: OperationId,
     /// Which operation.
@@ -33,7 +33,7 @@ pub struct Run {
 impl Run {
     /// A run of `operation` on `checkpoint`, asked for now.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         operation: OperationType,
         context: &RequestContext,
         checkpoint: Checkpoint,
@@ -57,16 +57,16 @@ impl Run {
     ///
     /// # Errors
     /// A 500 when the stored graph cannot be read.
-    pub fn graph(&self) -> Result<ResourceGraph, ApiError> {
+    pub(crate) fn graph(&self) -> Result<ResourceGraph, ApiError> {
         match &self.checkpoint.resource_graph {
             None => Ok(ResourceGraph::new()),
-            Some(text) => ResourceGraph::unpack(text).map_err(|error| ApiError::internal(error)),
+            Some(text) => ResourceGraph::unpack(text).map_err(ApiError::internal),
         }
     }
 
     /// The first form of its record in the operation log.
     #[must_use]
-    pub fn log_record(&self) -> OperationLog {
+    pub(crate) fn log_record(&self) -> OperationLog {
         let plan = self.checkpoint.protection_plan.id;
         OperationLog {
             id: self.log,

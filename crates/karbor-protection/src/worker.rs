@@ -171,7 +171,7 @@ impl Worker {
 
     fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {
         let plan =
-            plan(&run.graph()?, run.operation).map_err(|error| ApiError::invalid_input(error))?;
+            plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
         Ok(Arc::new(RunHooks::new(
             run.clone(),
             Arc::new(plan),
@@ -185,7 +185,7 @@ impl Worker {
             operation_id: run.id,
             operation_type: run.operation,
             host: self.host.clone(),
-            payload: serde_json::to_value(run).map_err(|error| ApiError::internal(error))?,
+            payload: serde_json::to_value(run).map_err(ApiError::internal)?,
             status: FlowStatus::Running,
         })
     }

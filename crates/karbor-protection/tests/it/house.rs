@@ -1,0 +1,286 @@
+//! A protection manager with everything around it, that can be stopped as a crash would and started
+//! again on the same database and banks.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use karbor_db::{Db, ListQuery};
+use karbor_interfaces::protection::ProtectionApi;
+use karbor_manager::{Config, InProcess, RunningService, Service, ServiceOptions, SystemClock};
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus, Parameters, Plan,
+    PlanId, PlanStatus, ProviderId, RequestContext, Resource, Restore, RestoreId, RestoreStatus, Verification,
+    VerificationId, VerificationStatus,
+};
+use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
+use karbor_plugins::protections::{noop, simulated};
+use karbor_protection::{MasterKey, OPTIONS, ProtectionManager, ProtectionParts, Providers};
+use karbor_testkit::{FaultyBank, MemoryBank};
+use serde_json::Map;
+
+pub const SIMULATED: &str = "Simulated::Resource";
+pub const PROJECT: &str = "p1";
+
+/// A protectable whose answers the test decides.
+#[derive(Default)]
+pub struct Inventory {
+    pub resources: Vec<Resource>,
+    pub edges: Vec<(String, String)>,
+    pub broken: bool,
+}
+
+struct Things(Arc<Mutex<Inventory>>);
+
+#[async_trait]
+impl Protectable for Things {
+    fn resource_type(&self) -> &str {
+        SIMULATED
+    }
+
+    fn parent_types(&self) -> &[&str] {
+        &[SIMULATED]
+    }
+
+    async fn list(&self, _: &RequestContext) -> Result<Vec<Resource>, ProtectableError> {
+        Ok(self.0.lock().unwrap().resources.clone())
+    }
+
+    async fn show(&self, _: &RequestContext, id: &str) -> Result<Option<Resource>, ProtectableError> {
+        Ok(self.0.lock().unwrap().resources.iter().find(|r| r.id == id).cloned())
+    }
+
+    async fn dependents(&self, _: &RequestContext, parent: &Resource) -> Result<Vec<Resource>, ProtectableError> {
+        let inventory = self.0.lock().unwrap();
+        if inventory.broken {
+            let message = "the inventory does not answer".to_owned();
+            return Err(ProtectableError { resource_type: SIMULATED.to_owned(), message, retryable: true });
+        }
+        let children = inventory.edges.iter().filter(|(from, _)| *from == parent.id).map(|(_, to)| to);
+        Ok(children.filter_map(|id| inventory.resources.iter().find(|r| r.id == *id).cloned()).collect())
+    }
+}
+
+/// Everything that outlives a service.
+pub struct House {
+    folder: tempfile::TempDir,
+    pub bank: Arc<FaultyBank<MemoryBank>>,
+    pub inventory: Arc<Mutex<Inventory>>,
+    pub provider: ProviderId,
+    pub other_provider: ProviderId,
+}
+
+impl House {
+    pub fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            bank: Arc::new(FaultyBank::new(MemoryBank::new())),
+            inventory: Arc::default(),
+            provider: ProviderId::new(),
+            other_provider: ProviderId::new(),
+        }
+    }
+
+    /// Resources of the simulated type, with the ids `1`, `2`, … as UUIDs.
+    pub fn with_resources(self, names: &[&str]) -> Self {
+        let resources = names.iter().enumerate().map(|(at, name)| Resource::new(SIMULATED, id(at), *name)).collect();
+        self.inventory.lock().unwrap().resources = resources;
+        self
+    }
+
+    pub fn with_edges(self, edges: &[(usize, usize)]) -> Self {
+        self.inventory.lock().unwrap().edges = edges.iter().map(|&(a, b)| (id(a), id(b))).collect();
+        self
+    }
+
+    pub async fn open(&self) -> Running {
+        let db = Db::connect(&format!("sqlite://{}/karbor.db", self.folder.path().display())).await.unwrap();
+        db.migrate().await.unwrap();
+        let mut registry = Registry::new();
+        let bank = self.bank.clone();
+        registry.bank("memory", move |_| Ok(bank.clone() as Arc<dyn Bank>));
+        registry.protection(simulated::NAME, |_| Ok(Arc::new(simulated::Simulated)));
+        registry.protection(noop::NAME, |_| Ok(Arc::new(noop::Noop)));
+        registry.protectable(Arc::new(Things(self.inventory.clone())));
+        let config = |id, name: &str, plugin: &str| ProviderConfig {
+            id,
+            name: name.to_owned(),
+            description: String::new(),
+            bank: "memory".to_owned(),
+            plugins: vec![plugin.to_owned()],
+            enabled: true,
+            sections: BTreeMap::new(),
+        };
+        let configs = [config(self.provider, "sim", simulated::NAME), config(self.other_provider, "noop", noop::NAME)];
+        let providers = Providers::new(&configs, &registry).unwrap();
+        let master_key = MasterKey::load_or_create(&self.folder.path().join("master.key"), true).unwrap();
+        let parts = ProtectionParts { registry: Arc::new(registry), providers, master_key };
+        let options = Config::builder().options(OPTIONS).options(karbor_manager::service::OPTIONS).build().unwrap();
+        let clock = Arc::new(SystemClock::new());
+        let manager = ProtectionManager::new(Some("host".to_owned()), db.clone(), options, clock, parts).unwrap();
+        let transport = Arc::new(InProcess::new());
+        let service = Service::new(Arc::new(manager), ServiceOptions::default(), Arc::new(db.clone()), transport);
+        Running { service: service.start().await.unwrap(), db, provider: self.provider, inventory: self.inventory.clone() }
+    }
+
+    /// Keys in the bank, without the leases.
+    pub fn keys(&self) -> Vec<String> {
+        self.bank.inner().keys().into_iter().filter(|key| !key.starts_with("leases")).collect()
+    }
+
+    pub fn tamper(&self, key: &str, data: &'static str) {
+        self.bank.inner().tamper(&BankKey::parse(key).unwrap(), Bytes::from(data));
+    }
+}
+
+pub fn id(at: usize) -> String {
+    format!("00000000-0000-4000-8000-{:012}", at + 1)
+}
+
+/// A service. Dropping it is a crash: nothing is drained.
+pub struct Running {
+    pub service: RunningService<ProtectionManager>,
+    pub db: Db,
+    pub provider: ProviderId,
+    inventory: Arc<Mutex<Inventory>>,
+}
+
+impl Running {
+    pub fn api(&self) -> &ProtectionManager {
+        self.service.manager()
+    }
+
+    /// A plan of the inventory's first `count` resources.
+    pub fn plan(&self, count: usize) -> Plan {
+        let resources = self.inventory.lock().unwrap().resources[..count].to_vec();
+        plan(self.provider, resources)
+    }
+
+    pub async fn protect(&self, plan: Plan) -> Result<CheckpointId, ApiError> {
+        self.api().protect(&member(), plan, Map::new()).await
+    }
+
+    pub async fn checkpoint(&self, id: CheckpointId) -> Checkpoint {
+        self.api().show_checkpoint(&RequestContext::admin(), self.provider, id).await.unwrap()
+    }
+
+    /// Waits until the checkpoint is in a state other than `protecting` and `deleting`.
+    pub async fn settled(&self, id: CheckpointId) -> CheckpointStatus {
+        until(async || {
+            let status = self.checkpoint(id).await.status;
+            (!matches!(status, CheckpointStatus::Protecting | CheckpointStatus::Deleting)).then_some(status)
+        })
+        .await
+    }
+
+    pub async fn available(&self, count: usize) -> CheckpointId {
+        let id = self.protect(self.plan(count)).await.unwrap();
+        assert_eq!(self.settled(id).await, CheckpointStatus::Available);
+        self.log_of(id).await;
+        id
+    }
+
+    /// The latest record in the operation log of a checkpoint, once it has ended.
+    pub async fn log_of(&self, id: CheckpointId) -> OperationLog {
+        until(async || {
+            let logs = self.db.operation_log_list(&ListQuery::default()).await.unwrap();
+            let log = logs.into_iter().find(|log| log.checkpoint_id == Some(id))?;
+            (log.status != OperationLogStatus::InProgress).then_some(log)
+        })
+        .await
+    }
+
+    pub async fn delete(&self, id: CheckpointId) -> Result<(), ApiError> {
+        self.api().delete(&member(), self.provider, id).await
+    }
+
+    pub async fn restore(&self, checkpoint: CheckpointId, parameters: Parameters) -> Result<RestoreId, ApiError> {
+        let restore = Restore {
+            id: RestoreId::new(),
+            project_id: PROJECT.to_owned(),
+            provider_id: self.provider,
+            checkpoint_id: checkpoint,
+            restore_target: None,
+            parameters,
+            status: RestoreStatus::InProgress,
+            resources_status: BTreeMap::new(),
+            resources_reason: BTreeMap::new(),
+            created_at: chrono::Utc::now(),
+        };
+        self.db.restore_create(&restore).await.unwrap();
+        self.api().restore(&member(), restore.clone(), None).await.map(|()| restore.id)
+    }
+
+    pub async fn restored(&self, id: RestoreId) -> Restore {
+        until(async || {
+            let restore = self.db.restore_get(id).await.unwrap();
+            (restore.status != RestoreStatus::InProgress).then_some(restore)
+        })
+        .await
+    }
+
+    pub async fn verify(&self, context: &RequestContext, checkpoint: CheckpointId) -> Result<VerificationId, ApiError> {
+        let verification = Verification {
+            id: VerificationId::new(),
+            project_id: context.project_id.clone(),
+            provider_id: self.provider,
+            checkpoint_id: checkpoint,
+            parameters: Parameters::new(),
+            status: VerificationStatus::InProgress,
+            resources_status: BTreeMap::new(),
+            resources_reason: BTreeMap::new(),
+            created_at: chrono::Utc::now(),
+        };
+        self.db.verification_create(&verification).await.unwrap();
+        self.api().verification(context, verification.clone()).await.map(|()| verification.id)
+    }
+
+    pub async fn verified(&self, id: VerificationId) -> Verification {
+        until(async || {
+            let verification = self.db.verification_get(id).await.unwrap();
+            (verification.status != VerificationStatus::InProgress).then_some(verification)
+        })
+        .await
+    }
+}
+
+pub fn plan(provider_id: ProviderId, resources: Vec<Resource>) -> Plan {
+    Plan {
+        id: PlanId::new(),
+        name: "plan".to_owned(),
+        description: None,
+        provider_id,
+        project_id: PROJECT.to_owned(),
+        status: PlanStatus::Suspended,
+        parameters: Parameters::new(),
+        resources,
+        created_at: chrono::Utc::now(),
+        updated_at: None,
+    }
+}
+
+pub fn member() -> RequestContext {
+    RequestContext::for_project("user", PROJECT, false)
+}
+
+pub fn stranger() -> RequestContext {
+    RequestContext::for_project("stranger", "p2", false)
+}
+
+/// Asks again and again until there is an answer; the whole test is bounded.
+pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let bound = tokio::time::Duration::from_secs(30);
+    tokio::time::timeout(bound, async {
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("this never happened")
+}

@@ -1,0 +1,8 @@
+//! The protection manager against banks in memory, the simulated plugin and a database in a file.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod checkpoints;
+mod crash;
+mod house;
+mod operations;
+mod tenancy;

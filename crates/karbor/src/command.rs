@@ -1,0 +1,93 @@
+//! The command line.
+
+use std::{fmt::Display, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use karbor_cli::{ClientCommand, EXIT_CODES, Exit, Globals};
+use tracing_subscriber::EnvFilter;
+
+use crate::{configuration::ConfigCommand, manage::ManageCommand, serve::ServeArguments, state::StateDir};
+
+/// Application Data Protection as a Service.
+///
+/// `karbor serve` runs the service; `karbor demo` shows it at work; the other commands talk to a
+/// running service.
+#[derive(Debug, Parser)]
+#[command(name = "karbor", version, after_help = EXIT_CODES, propagate_version = true, arg_required_else_help = true)]
+pub(crate) struct CommandLine {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the service: API and managers in one process, all state in one directory
+    Serve(ServeArguments),
+    /// Check, show or explain the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Keys, tokens and the database of a state directory
+    #[command(subcommand)]
+    Manage(ManageCommand),
+    #[command(flatten)]
+    Client(ClientCommand),
+}
+
+impl CommandLine {
+    pub(crate) fn run(self) -> ExitCode {
+        let state = StateDir::new(self.globals.state_dir.clone());
+        match self.command {
+            Command::Serve(arguments) => {
+                log_to_stderr("info");
+                exit(crate::serve::run(&state, &arguments))
+            }
+            Command::Config(command) => {
+                log_to_stderr("warn");
+                exit(command.run(&state))
+            }
+            Command::Manage(command) => {
+                log_to_stderr("warn");
+                exit(command.run(&state))
+            }
+            Command::Client(command) => {
+                let done = runtime().map(|runtime| runtime.block_on(karbor_cli::run(command, &self.globals)));
+                match done {
+                    Ok(exit) => ExitCode::from(exit.code()),
+                    Err(error) => failed(&error),
+                }
+            }
+        }
+    }
+}
+
+/// The runtime of a command.
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+fn exit(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "a command's last word is for the person at the terminal")]
+fn failed(error: &impl Display) -> ExitCode {
+    eprintln!("karbor: {error}");
+    ExitCode::from(Exit::Failed.code())
+}
+
+/// `KARBOR_LOG` chooses what is logged (`info`, `karbor_protection=debug`, …), `KARBOR_LOG_FORMAT=json`
+/// how.
+fn log_to_stderr(default: &str) {
+    let filter = EnvFilter::try_from_env("KARBOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var("KARBOR_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+    }
+}

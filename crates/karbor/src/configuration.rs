@@ -1,0 +1,65 @@
+//! `karbor config`: check, show or explain the configuration.
+
+use clap::Subcommand;
+use karbor_plugins::applications::{Applications, Severity, Surroundings};
+
+use crate::{serve::Configured, settings, state::StateDir};
+
+/// `karbor config …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check configuration, providers and applications, and say what to mend
+    Validate,
+    /// Show every option's value and where it came from, secrets hidden
+    Show,
+    /// Print the reference of all options, in Markdown
+    Reference,
+}
+
+impl ConfigCommand {
+    pub(crate) fn run(self, state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
+        match self {
+            Self::Validate => validate(state),
+            Self::Show => {
+                let config = settings::load(state, &[])?;
+                print(&serde_json::to_string_pretty(&config.effective())?);
+                Ok(())
+            }
+            Self::Reference => {
+                print(karbor_manager::config::reference(&settings::options()).trim_end());
+                Ok(())
+            }
+        }
+    }
+}
+
+fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
+    let config = settings::load(state, &[])?;
+    for unknown in config.unknown() {
+        print(&format!("warning: unknown option {unknown}: it has no effect"));
+    }
+    let Configured { providers, off_limits, .. } = Configured::load(state, &config)?;
+    let folder = settings::folder(&config, state, "application_config_dir")?;
+    let loaded = Applications::load(&folder);
+    let (count, problems) = match loaded {
+        Ok(applications) => {
+            let surroundings = Surroundings { off_limits };
+            let looked = crate::command::runtime()?.block_on(applications.validate(&surroundings));
+            (applications.all().len(), looked)
+        }
+        Err(problems) => (0, problems),
+    };
+    for problem in &problems {
+        print(&problem.to_string());
+    }
+    print(&format!("{} providers, {count} applications in {}", providers.all().len(), folder.display()));
+    match problems.iter().filter(|problem| problem.severity == Severity::Error).count() {
+        0 => Ok(()),
+        errors => Err(format!("{errors} to mend").into()),
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "this is the command's answer")]
+pub(crate) fn print(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,149 @@
+//! `karbor serve`: everything in one process.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+use karbor_api::{ApiManager, ensure_admin_token};
+use karbor_db::Db;
+use karbor_manager::{
+    Clock, Config, InProcess, ManagerBase, RunningService, Service, ServiceOptions, ServiceStore, SystemClock,
+    service::{Signals, Stopped, run_until_signal},
+};
+use karbor_plugin::{BankKey, ListRequest, Registry};
+use karbor_plugins::HostOptions;
+use karbor_protection::{MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{providers::embedded, settings, state::StateDir};
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Arguments of `karbor serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArguments {
+    /// Where to listen [default: 127.0.0.1:8799, or what the configuration says; port 0 is any]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// Runs the service until a signal ends it.
+pub(crate) fn run(state: &StateDir, arguments: &ServeArguments) -> Result<(), Failure> {
+    let mut overrides = Vec::new();
+    if let Some(listen) = arguments.listen {
+        overrides.push(("DEFAULT", "osapi_karbor_listen", listen.ip().to_string()));
+        overrides.push(("DEFAULT", "osapi_karbor_listen_port", listen.port().to_string()));
+    }
+    let config = settings::load(state, &overrides)?;
+    for unknown in config.unknown() {
+        tracing::warn!("unknown option {unknown}: it has no effect");
+    }
+    let runtime = crate::command::runtime()?;
+    let done = runtime.block_on(serve(state, config));
+    // What still runs in the background had its time; a plugin's thread must not keep us.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    done
+}
+
+async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
+    state.create()?;
+    let _lock = state.lock()?;
+    let mut signals = Signals::of_process()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let db = Db::connect(&settings::database(&config, state)?).await?;
+    db.migrate().await?;
+    let service = protection(state, &config, &db, clock.clone()).await?;
+    let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
+    let api = Arc::new(ApiManager::new(base, service.manager().clone())?);
+    let project = config.str("DEFAULT", "default_project")?.to_owned();
+    ensure_admin_token(&db, &state.join("token"), &project).await?;
+    let place = SocketAddr::new(api.settings().listen, api.settings().port);
+    let listener = TcpListener::bind(place)
+        .await
+        .map_err(|error| format!("cannot listen on {place}: {error}; choose another place with --listen"))?;
+    let address = listener.local_addr()?;
+    let deadline = config.seconds("DEFAULT", "graceful_shutdown_timeout")?;
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(karbor_api::serve(listener, api, stop.clone(), deadline));
+    state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
+    tracing::info!(state = %state.path().display(), "karbor is ready");
+    let ended = run_until_signal(&mut signals, || drain(stop, server, service, deadline)).await;
+    state.remove_endpoint();
+    match ended {
+        Stopped::Drained(done) => done,
+        Stopped::AtOnce => Err("stopped at once; operations that were running go on at the next start".into()),
+    }
+}
+
+/// First no more requests, then no more operations.
+async fn drain(
+    stop: CancellationToken,
+    server: tokio::task::JoinHandle<Result<(), karbor_api::ServeError>>,
+    service: RunningService<ProtectionManager>,
+    deadline: Duration,
+) -> Result<(), Failure> {
+    let started = std::time::Instant::now();
+    stop.cancel();
+    let served = server.await?;
+    service.shutdown(deadline.saturating_sub(started.elapsed())).await;
+    Ok(served?)
+}
+
+async fn protection(
+    state: &StateDir,
+    config: &Config,
+    db: &Db,
+    clock: Arc<dyn Clock>,
+) -> Result<RunningService<ProtectionManager>, Failure> {
+    let Configured { registry, providers, .. } = Configured::load(state, config)?;
+    let master_key = master_key(state, &providers).await?;
+    let parts = ProtectionParts { registry, providers, master_key };
+    let manager = ProtectionManager::new(None, db.clone(), config.clone(), clock, parts)?;
+    let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
+    let options = ServiceOptions::from_config(config)?;
+    Ok(Service::new(Arc::new(manager), options, store, Arc::new(InProcess::new())).start().await?)
+}
+
+/// What is configured: the plugins there are, and the providers made of them.
+pub(crate) struct Configured {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) providers: Providers,
+    /// The service's own places, which are neither protected nor restored into.
+    pub(crate) off_limits: Vec<PathBuf>,
+}
+
+impl Configured {
+    /// Reads `providers.d`, or takes the embedded providers when there is none.
+    pub(crate) fn load(state: &StateDir, config: &Config) -> Result<Self, Failure> {
+        let mut configs = load_provider_configs(&settings::folder(config, state, "provider_config_dir")?)?;
+        if configs.is_empty() {
+            configs = embedded(state);
+        }
+        let banks = configs.iter().filter_map(|provider| {
+            provider.option("file_system_bank_plugin", "file_system_bank_path").map(PathBuf::from)
+        });
+        let off_limits: Vec<PathBuf> = std::iter::once(state.path().to_owned()).chain(banks).collect();
+        let registry = karbor_plugins::registry_with_host(HostOptions {
+            applications_dir: settings::folder(config, state, "application_config_dir")?,
+            scratch_dir: state.join("scratch"),
+            off_limits: off_limits.clone(),
+        });
+        let providers = Providers::new(&configs, &registry)?;
+        Ok(Self { registry: Arc::new(registry), providers, off_limits })
+    }
+}
+
+/// The master key. Where repositories exist it is never made anew: they could not be opened with it.
+async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey, Failure> {
+    let path = state.join("master.key");
+    let mut repositories = false;
+    if !path.exists() {
+        for provider in providers.all() {
+            let place = BankKey::parse(&format!("vaults/{}", provider.record().id))?;
+            let request = ListRequest { prefix: Some(place), limit: Some(1), ..ListRequest::default() };
+            repositories |= !provider.bank().list(&request).await?.is_empty();
+        }
+    }
+    let key = MasterKey::load_or_create(&path, !repositories)?;
+    Ok(key)
+}

@@ -1,0 +1,86 @@
+//! The state directory of `karbor serve`: everything that a service on one machine keeps.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// Where a service keeps its state.
+#[derive(Debug, Clone)]
+pub(crate) struct StateDir(PathBuf);
+
+/// Why the state directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    #[error("the state directory {0} cannot be used: {1}")]
+    Io(PathBuf, io::Error),
+    #[error("another karbor service runs on the state directory {0}; stop it first, or give --state-dir another")]
+    InUse(PathBuf),
+}
+
+/// Held while a service runs; the kernel lets go of it when the process dies.
+pub(crate) struct StateLock(#[allow(dead_code, reason = "the open file is the lock")] File);
+
+impl StateDir {
+    /// `path`, or the default place of this user.
+    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+        let path = path.unwrap_or_else(karbor_cli::default_state_dir);
+        Self(std::path::absolute(&path).unwrap_or(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Something in it.
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Makes it, for its owner only, if it is not there.
+    pub(crate) fn create(&self) -> Result<(), StateError> {
+        let failed = |error| StateError::Io(self.0.clone(), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            tracing::warn!(path = %self.0.display(), "others may look into the state directory; run chmod 700 on it");
+        }
+        Ok(())
+    }
+
+    /// Takes it for this process.
+    pub(crate) fn lock(&self) -> Result<StateLock, StateError> {
+        let path = self.join("lock");
+        let failed = |error| StateError::Io(path.clone(), error);
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateLock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(self.0.clone())),
+            Err(error) => Err(StateError::Io(path, error.into())),
+        }
+    }
+
+    /// Tells clients on this machine where the service answers.
+    pub(crate) fn write_endpoint(&self, endpoint: &str) -> Result<(), StateError> {
+        let (path, temporary) = (self.join("endpoint"), self.join(".endpoint.new"));
+        let write = || {
+            let mut file = File::create(&temporary)?;
+            writeln!(file, "{endpoint}")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(|error| StateError::Io(path.clone(), error))
+    }
+
+    /// The service does not answer any more.
+    pub(crate) fn remove_endpoint(&self) {
+        if let Err(error) = fs::remove_file(self.join("endpoint")) {
+            tracing::warn!(%error, "the endpoint file could not be removed");
+        }
+    }
+}
