@@ -177,8 +177,11 @@ impl Run {
         };
         let forward = phase == Phase::Forward;
         loop {
-            if forward && !self.state.complete() && self.cancel.is_cancelled() {
-                self.record_cancel();
+            // When everything is done, a cancel comes too late.
+            let cancellable = forward && self.state.stop().is_none() && !self.state.complete();
+            if cancellable && self.cancel.is_cancelled() {
+                self.record(Step::Flow, EventKind::Failed, detail::of_cancel());
+                continue;
             }
             let stopping = forward && self.state.stop().is_some();
             if stopping {
@@ -218,7 +221,7 @@ impl Run {
                         next = lane.running.try_join_next();
                     }
                 }
-                () = self.cancel.cancelled(), if forward && !stopping => {}
+                () = self.cancel.cancelled(), if cancellable => {}
             }
         }
     }
@@ -287,7 +290,6 @@ impl Run {
                 self.record(step, EventKind::Failed, detail::of_failure(&reason));
             }
             (Phase::Forward, TaskEnd::Cancelled) => {
-                self.record_cancel();
                 self.record(step, EventKind::Failed, detail::of_cancel());
             }
             (Phase::Undo, TaskEnd::Finished(_)) => {
@@ -301,13 +303,6 @@ impl Run {
             }
             // A broken journal cancels undos, and then nobody asks how they ended.
             (Phase::Undo, TaskEnd::Cancelled) => {}
-        }
-    }
-
-    /// The flow was cancelled, unless it is stopping already.
-    fn record_cancel(&mut self) {
-        if self.state.stop().is_none() {
-            self.record(Step::Flow, EventKind::Failed, detail::of_cancel());
         }
     }
 

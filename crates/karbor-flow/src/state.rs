@@ -140,6 +140,7 @@ impl State {
             }
             (Step::Task(at), EventKind::Failed) => {
                 if detail::cancelled(detail) {
+                    // It may be the first to notice that the flow was cancelled.
                     self.stop.get_or_insert(FlowStatus::Cancelled);
                 } else {
                     self.stop.get_or_insert(FlowStatus::Failed);

@@ -28,10 +28,15 @@ fn ending(outcome: &FlowOutcome, world: &World) -> Ending {
         .map(|f| (f.resource.clone(), f.hook, f.reason.clone()))
         .collect();
     failures.sort();
+    let mut traces = world.traces();
+    if outcome.status != FlowStatus::Success {
+        // How far a resource came whose undo failed is a matter of time.
+        traces.values_mut().for_each(BTreeSet::clear);
+    }
     Ending {
         status: outcome.status,
         failures,
-        traces: world.traces(),
+        traces,
     }
 }
 
@@ -70,6 +75,8 @@ async fn broken_at(
             return None;
         }
         assert!(outcome.error_info().unwrap().contains("no space left"));
+        let running = world.running.load(std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(running, 0, "hooks were told to stop and waited for");
         events = paper.events();
     }
     let paper = Paper::holding(&world, events);

@@ -63,6 +63,8 @@ pub enum Act {
     Obey,
     /// Waits to be cancelled, and then fails with a reason of its own.
     FailWhenCancelled(&'static str),
+    /// Cancels its own token, and says that it was cancelled.
+    CancelItself,
     /// Never ends and never listens.
     Ignore,
     Report(HookReport),
@@ -181,6 +183,10 @@ impl World {
                 context.cancel.cancelled().await;
                 return Err(PluginError::new(*reason));
             }
+            Act::CancelItself => {
+                context.cancel.cancel();
+                return Err(PluginError::cancelled());
+            }
             Act::Ignore => std::future::pending().await,
             Act::Report(report) => {
                 trace();
@@ -249,6 +255,8 @@ pub struct Paper {
     pub breaks: Option<(usize, usize)>,
     /// So long takes an append.
     pub slow: Duration,
+    /// Cancelled when this event is being written.
+    pub trip: Option<(String, EventKind, CancellationToken)>,
     pub world: Arc<World>,
 }
 
@@ -262,7 +270,8 @@ impl Paper {
             events: Mutex::default(),
             appends: AtomicUsize::new(0),
             breaks: None,
-            slow: Duration::ZERO,
+            slow: Duration::from_millis(4),
+            trip: None,
             world: Arc::clone(world),
         }
     }
@@ -285,9 +294,13 @@ impl Journal for Paper {
     async fn append(&self, events: Vec<JournalEvent>) -> Result<(), JournalError> {
         assert!(!events.is_empty(), "an append costs an fsync");
         let number = self.appends.fetch_add(1, Ordering::SeqCst);
-        if !self.slow.is_zero() {
-            tokio::time::sleep(self.slow).await;
+        if let Some((task, kind, token)) = &self.trip
+            && events.iter().any(|e| e.task == *task && e.kind == *kind)
+        {
+            token.cancel();
         }
+        // Now shorter, now longer than hooks take.
+        tokio::time::sleep(self.slow * (number % 3) as u32).await;
         let through = match self.breaks {
             Some((at, through)) if number == at => through.min(events.len()),
             Some((at, _)) if number > at => 0,
