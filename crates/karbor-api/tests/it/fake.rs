@@ -1,0 +1,386 @@
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use karbor_interfaces::ProtectionApi;
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind,
+    OperationLogId, Plan, ProtectableType, Provider, ProviderId, RequestContext, Resource, Restore,
+    Verification,
+};
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+
+use crate::app::{HOST, NOOP};
+
+type Answer<T> = Result<T, ApiError>;
+
+/// A protection manager that keeps checkpoints in memory and refuses on command.
+#[derive(Default)]
+pub struct Fake {
+    pub checkpoints: Mutex<Vec<Checkpoint>>,
+    /// What restore, verification and protect answer instead.
+    pub refusal: Mutex<Option<ApiError>>,
+    pub panics: AtomicBool,
+    /// What was asked for, with its arguments.
+    pub calls: Mutex<Vec<Value>>,
+    /// `protect` waits for this if `waits` is set.
+    pub waits: AtomicBool,
+    pub reached: Notify,
+    pub go_on: Notify,
+}
+
+pub fn volume_types() -> Vec<String> {
+    vec![
+        "OS::Nova::Server".to_owned(),
+        "OS::Cinder::Volume".to_owned(),
+    ]
+}
+
+fn providers() -> Vec<Provider> {
+    let schemas = |options: Value| {
+        let Value::Object(map) = json!({
+            "options_schema": options,
+            "restore_schema": {}, "saved_info_schema": {}, "verify_schema": {},
+        }) else {
+            unreachable!()
+        };
+        map
+    };
+    vec![
+        Provider {
+            id: NOOP.parse().unwrap(),
+            name: "No-Op Provider".into(),
+            description: "This provider does nothing for each protect and restore operation. Used for testing".into(),
+            extended_info_schema: schemas(json!({"OS::Cinder::Volume": {}})),
+        },
+        Provider {
+            id: HOST.parse().unwrap(),
+            name: "local".into(),
+            description: "This host".into(),
+            extended_info_schema: schemas(json!({
+                "OS::Cinder::Volume": {"properties": {
+                    "backup_mode": {"enum": ["full", "incremental"]},
+                    "backup_name": {}, "force": {"type": "boolean"},
+                }},
+                "Host::Directory": {"properties": {
+                    "overwrite": {"enum": ["never", "always"]}, "level": {},
+                }},
+            })),
+        },
+    ]
+}
+
+impl Fake {
+    fn note(&self, call: Value) -> Answer<()> {
+        self.calls.lock().unwrap().push(call);
+        assert!(
+            !self.panics.load(Ordering::Relaxed),
+            "told to panic: hunter2"
+        );
+        match &*self.refusal.lock().unwrap() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn find(
+        &self,
+        context: &RequestContext,
+        provider: ProviderId,
+        id: CheckpointId,
+    ) -> Answer<Checkpoint> {
+        known(provider)?;
+        let checkpoints = self.checkpoints.lock().unwrap();
+        let found = checkpoints
+            .iter()
+            .find(|c| c.id == id && c.provider_id == provider);
+        let found = found.ok_or_else(|| ApiError::not_found("Checkpoint", id))?;
+        if context.may_access(&found.project_id) {
+            Ok(found.clone())
+        } else {
+            Err(ApiError::forbidden(
+                "AccessCheckpointNotAllowed",
+                format!("Access checkpoint {id} is not allowed"),
+            ))
+        }
+    }
+}
+
+fn known(provider: ProviderId) -> Answer<Provider> {
+    let found = providers().into_iter().find(|p| p.id == provider);
+    found.ok_or_else(|| ApiError::not_found("Provider", provider))
+}
+
+fn page<T>(
+    items: Vec<T>,
+    marker: Option<&str>,
+    limit: Option<usize>,
+    id: impl Fn(&T) -> String,
+) -> Vec<T> {
+    let from = marker
+        .and_then(|m| items.iter().position(|i| id(i) == m))
+        .map_or(0, |at| at + 1);
+    items
+        .into_iter()
+        .skip(from)
+        .take(limit.unwrap_or(usize::MAX))
+        .collect()
+}
+
+#[async_trait]
+impl ProtectionApi for Fake {
+    async fn protect(
+        &self,
+        context: &RequestContext,
+        plan: Plan,
+        checkpoint_properties: Map<String, Value>,
+    ) -> Answer<CheckpointId> {
+        if self.waits.load(Ordering::Relaxed) {
+            self.reached.notify_one();
+            self.go_on.notified().await;
+        }
+        self.note(json!({"protect": plan.id, "properties": checkpoint_properties}))?;
+        if let Some(odd) = plan
+            .resources
+            .iter()
+            .find(|r| r.resource_type == "OS::Bogus")
+        {
+            return Err(ApiError::new(
+                ErrorKind::NotFound,
+                "ProtectionPluginNotFound",
+                format!(
+                    "Protection Plugin for {} could not be found.",
+                    odd.resource_type
+                ),
+            ));
+        }
+        let id = CheckpointId::new();
+        self.checkpoints.lock().unwrap().push(Checkpoint {
+            version: "0.9".into(),
+            id,
+            status: CheckpointStatus::Available,
+            owner_id: String::new(),
+            provider_id: plan.provider_id,
+            project_id: context.project_id.clone(),
+            protection_plan: CheckpointPlan {
+                id: plan.id,
+                name: plan.name,
+                provider_id: plan.provider_id,
+                resources: plan.resources,
+            },
+            extra_info: checkpoint_properties.get("extra_info").cloned(),
+            created_at: Some("2026-11-22".parse().unwrap()),
+            timestamp: 0,
+            resource_graph: Some("[{}, []]".into()),
+        });
+        Ok(id)
+    }
+
+    async fn restore(
+        &self,
+        context: &RequestContext,
+        restore: Restore,
+        restore_auth: Option<Map<String, Value>>,
+    ) -> Answer<()> {
+        self.note(json!({"restore": restore.id, "auth": restore_auth}))?;
+        self.find(context, restore.provider_id, restore.checkpoint_id)
+            .map(drop)
+    }
+
+    async fn verification(
+        &self,
+        context: &RequestContext,
+        verification: Verification,
+    ) -> Answer<()> {
+        self.note(json!({"verification": verification.id}))?;
+        self.find(
+            context,
+            verification.provider_id,
+            verification.checkpoint_id,
+        )
+        .map(drop)
+    }
+
+    async fn delete(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Answer<()> {
+        let found = self.find(context, provider_id, checkpoint_id)?;
+        if found.status == CheckpointStatus::Deleted {
+            return Err(ApiError::conflict(
+                "CheckpointNotBeDeleted",
+                format!("The checkpoint {checkpoint_id} can not be deleted."),
+            ));
+        }
+        let mut checkpoints = self.checkpoints.lock().unwrap();
+        checkpoints
+            .iter_mut()
+            .filter(|c| c.id == checkpoint_id)
+            .for_each(|c| c.status = CheckpointStatus::Deleted);
+        Ok(())
+    }
+
+    async fn reset_state(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+        state: String,
+    ) -> Answer<()> {
+        let found = self.find(context, provider_id, checkpoint_id)?;
+        if found.status == CheckpointStatus::Deleted {
+            return Err(ApiError::conflict(
+                "CheckpointNotBeReset",
+                format!("The checkpoint {checkpoint_id} can not be reset."),
+            ));
+        }
+        let mut checkpoints = self.checkpoints.lock().unwrap();
+        checkpoints
+            .iter_mut()
+            .filter(|c| c.id == checkpoint_id)
+            .for_each(|c| c.status = state.parse().unwrap());
+        Ok(())
+    }
+
+    async fn show_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Answer<Checkpoint> {
+        self.find(context, provider_id, checkpoint_id)
+    }
+
+    async fn list_checkpoints(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        marker: Option<CheckpointId>,
+        limit: Option<usize>,
+        sort_keys: Vec<String>,
+        sort_dirs: Vec<String>,
+        filters: BTreeMap<String, String>,
+        all_tenants: bool,
+    ) -> Answer<Vec<Checkpoint>> {
+        self.note(json!({"list_checkpoints": filters, "sort": [sort_keys, sort_dirs], "all": all_tenants}))?;
+        known(provider_id)?;
+        let all = self.checkpoints.lock().unwrap().clone();
+        let mine = all.into_iter().filter(|c| {
+            c.provider_id == provider_id
+                && (all_tenants || c.project_id == context.project_id)
+                && filters
+                    .get("status")
+                    .is_none_or(|s| c.status.to_string() == *s)
+        });
+        let marker = marker.map(|m| m.to_string());
+        Ok(page(mine.collect(), marker.as_deref(), limit, |c| {
+            c.id.to_string()
+        }))
+    }
+
+    async fn list_protectable_types(&self, _: &RequestContext) -> Answer<Vec<String>> {
+        self.note(json!("list_protectable_types"))?;
+        Ok(volume_types())
+    }
+
+    async fn show_protectable_type(
+        &self,
+        _: &RequestContext,
+        protectable_type: String,
+    ) -> Answer<ProtectableType> {
+        Ok(ProtectableType {
+            name: protectable_type,
+            dependent_types: vec!["OS::Cinder::Volume".into()],
+        })
+    }
+
+    async fn list_protectable_instances(
+        &self,
+        _: &RequestContext,
+        protectable_type: String,
+        marker: Option<String>,
+        limit: Option<usize>,
+        _: Vec<String>,
+        _: Vec<String>,
+        _: BTreeMap<String, String>,
+        parameters: Option<Map<String, Value>>,
+    ) -> Answer<Vec<Resource>> {
+        self.note(json!({"list_protectable_instances": parameters}))?;
+        let all = (1..=3).map(|n| {
+            Resource::new(
+                protectable_type.clone(),
+                format!("id-{n}"),
+                format!("name-{n}"),
+            )
+        });
+        Ok(page(all.collect(), marker.as_deref(), limit, |r| {
+            r.id.clone()
+        }))
+    }
+
+    async fn show_protectable_instance(
+        &self,
+        _: &RequestContext,
+        protectable_type: String,
+        protectable_id: String,
+        _: Option<Map<String, Value>>,
+    ) -> Answer<Option<Resource>> {
+        let found = protectable_id == "id-1";
+        Ok(found.then(|| Resource::new(protectable_type, protectable_id, "name-1")))
+    }
+
+    async fn list_protectable_dependents(
+        &self,
+        _: &RequestContext,
+        protectable_id: String,
+        protectable_type: String,
+        _: String,
+    ) -> Answer<Vec<Resource>> {
+        let mut volume = Resource::new(
+            "OS::Cinder::Volume",
+            format!("vol-of-{protectable_id}"),
+            "volume-1",
+        );
+        volume.extra_info = Some(json!({"availability_zone": "nova"}));
+        Ok(if protectable_type == "OS::Nova::Server" {
+            vec![volume]
+        } else {
+            Vec::new()
+        })
+    }
+
+    async fn list_providers(
+        &self,
+        _: &RequestContext,
+        marker: Option<ProviderId>,
+        limit: Option<usize>,
+        _: Vec<String>,
+        _: Vec<String>,
+        filters: BTreeMap<String, String>,
+    ) -> Answer<Vec<Provider>> {
+        let all = providers()
+            .into_iter()
+            .filter(|p| filters.get("name").is_none_or(|n| p.name == *n));
+        let marker = marker.map(|m| m.to_string());
+        Ok(page(all.collect(), marker.as_deref(), limit, |p| {
+            p.id.to_string()
+        }))
+    }
+
+    async fn show_provider(&self, _: &RequestContext, provider_id: ProviderId) -> Answer<Provider> {
+        self.note(json!("show_provider"))?;
+        known(provider_id)
+    }
+
+    async fn cancel_operation(&self, _: &RequestContext, _: OperationLogId) -> Answer<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,19 @@
+//! The API against a protection manager that only pretends, and a database in memory.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod app;
+mod auth;
+mod bad_input;
+mod fake;
+mod lists;
+mod random_bodies;
+mod recorded;
+mod runs;
+mod server;
+mod tokens;
