@@ -3,7 +3,7 @@
 use karbor_plugin::{BankError, PluginError};
 
 /// Why the vault could not do something.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum VaultError {
     /// No key of the repository opens with the password.

@@ -1,0 +1,230 @@
+//! File system access that never follows a symbolic link below a given root.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{Mode, OFlags, ResolveFlags, Stat},
+    io::{Errno, Result},
+};
+
+use crate::{
+    node::{Kind, Node},
+    time::Time,
+};
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+/// Paths for one call are kept below the kernel's limit.
+const LONGEST_PATH: usize = 4000;
+
+/// A directory below which others are opened by their relative paths.
+pub(crate) struct Root(OwnedFd);
+
+impl Root {
+    /// Opens the root itself: here links are followed, for whoever chose the path is trusted.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
+        Ok(Self(fd))
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Opens a directory below. A link anywhere on the way is an error (`ELOOP` or `ENOTDIR`).
+    pub(crate) fn dir(&self, relative: &Path) -> Result<OwnedFd> {
+        let mut at: Option<OwnedFd> = None;
+        let mut part = PathBuf::new();
+        for component in relative.components() {
+            let Component::Normal(name) = component else {
+                return Err(Errno::INVAL);
+            };
+            if part.as_os_str().len() + name.len() >= LONGEST_PATH {
+                at = Some(open_dir(at.as_ref().map_or(self.fd(), AsFd::as_fd), &part)?);
+                part.clear();
+            }
+            part.push(name);
+        }
+        if part.as_os_str().is_empty() {
+            part.push(".");
+        }
+        open_dir(at.as_ref().map_or(self.fd(), AsFd::as_fd), &part)
+    }
+}
+
+fn open_dir(at: BorrowedFd<'_>, relative: &Path) -> Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    match rustix::fs::openat2(at, relative, DIRECTORY, Mode::empty(), resolve) {
+        // Older kernels, and containers that do not let the call through.
+        Err(Errno::NOSYS | Errno::PERM) => {}
+        done => return done,
+    }
+    let mut dir = rustix::fs::openat(at, ".", DIRECTORY, Mode::empty())?;
+    for component in relative.components() {
+        if let Component::Normal(name) = component {
+            dir = rustix::fs::openat(&dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
+        }
+    }
+    Ok(dir)
+}
+
+/// A path that stands for an entry of an open directory, for calls that take no directory.
+pub(crate) fn proc_path(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {
+    let mut path = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    path.push(name);
+    path
+}
+
+/// Names of users and groups, from this host's files.
+#[derive(Default)]
+pub(crate) struct Names {
+    users: HashMap<u32, Arc<str>>,
+    groups: HashMap<u32, Arc<str>>,
+    nobody: Option<Arc<str>>,
+}
+
+impl Names {
+    pub(crate) fn load() -> Self {
+        let read = |path| {
+            // An id without a name is no failure.
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let names = text.lines().filter_map(|line| {
+                let mut fields = line.split(':');
+                let (name, id) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+                Some((id, Arc::from(name)))
+            });
+            names.collect()
+        };
+        Self {
+            users: read("/etc/passwd"),
+            groups: read("/etc/group"),
+            nobody: Some(Arc::from("")),
+        }
+    }
+
+    fn get(&self, names: &HashMap<u32, Arc<str>>, id: u32) -> Arc<str> {
+        let name = names.get(&id).or(self.nobody.as_ref());
+        name.cloned().unwrap_or_else(|| Arc::from(""))
+    }
+}
+
+/// What kind of node `st_mode` speaks of.
+pub(crate) fn kind_of(stat: &Stat) -> Option<Kind> {
+    use rustix::fs::FileType;
+    Some(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        FileType::BlockDevice => Kind::Dev,
+        FileType::CharacterDevice => Kind::Chardev,
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::Unknown => return None,
+    })
+}
+
+pub(crate) fn mtime(stat: &Stat) -> Time {
+    Time::new(
+        stat.st_mtime.into(),
+        i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+    )
+}
+
+pub(crate) fn ctime(stat: &Stat) -> Time {
+    Time::new(
+        stat.st_ctime.into(),
+        i64::try_from(stat.st_ctime_nsec).unwrap_or(0),
+    )
+}
+
+pub(crate) fn size_of(stat: &Stat) -> u64 {
+    u64::try_from(stat.st_size).unwrap_or(0)
+}
+
+/// A node with all that `stat` tells.
+pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> Node {
+    let mut node = Node::new(name.as_bytes().to_vec(), kind);
+    node.mode = stat.st_mode & 0o7777;
+    node.mtime = mtime(stat);
+    node.ctime = ctime(stat);
+    node.atime = Time::new(
+        stat.st_atime.into(),
+        i64::try_from(stat.st_atime_nsec).unwrap_or(0),
+    );
+    node.uid = stat.st_uid;
+    node.gid = stat.st_gid;
+    node.user = names.get(&names.users, stat.st_uid);
+    node.group = names.get(&names.groups, stat.st_gid);
+    node.inode = stat.st_ino;
+    node.device_id = stat.st_dev;
+    match kind {
+        Kind::File => {
+            node.size = size_of(stat);
+            node.links = u64::from(stat.st_nlink);
+        }
+        Kind::Symlink => node.links = u64::from(stat.st_nlink),
+        Kind::Dev | Kind::Chardev => {
+            node.device = stat.st_rdev;
+            node.links = u64::from(stat.st_nlink);
+        }
+        Kind::Dir | Kind::Fifo | Kind::Socket => {}
+    }
+    node
+}
+
+/// The extended attributes that `list` and `get` give.
+pub(crate) fn xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize>,
+    get: impl Fn(&str, &mut [u8]) -> Result<usize>,
+) -> std::result::Result<Vec<(String, Vec<u8>)>, String> {
+    let names = match grow(&list) {
+        // Nothing there, or a file system without them.
+        Ok(names) if names.is_empty() => return Ok(Vec::new()),
+        Err(Errno::NOTSUP | Errno::NOENT | Errno::NOSYS) => return Ok(Vec::new()),
+        Ok(names) => names,
+        Err(error) => return Err(format!("its extended attributes cannot be listed: {error}")),
+    };
+    let mut found = Vec::new();
+    for name in names
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+    {
+        let name = std::str::from_utf8(name)
+            .map_err(|_| "the name of one of its extended attributes is not UTF-8".to_owned())?;
+        match grow(|buffer| get(name, buffer)) {
+            Ok(value) => found.push((name.to_owned(), value)),
+            // Removed since it was listed.
+            Err(Errno::NODATA | Errno::NOENT) => {}
+            Err(error) => {
+                return Err(format!(
+                    "its extended attribute '{name}' cannot be read: {error}"
+                ));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn grow(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    // What fits into the first buffer is nearly always all; the kernel's limit is 64 KiB.
+    let mut small = [0; 512];
+    match read(&mut small) {
+        Ok(size) => return Ok(small[..size].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(error) => return Err(error),
+    }
+    let mut large = vec![0; 64 << 10];
+    let size = read(&mut large)?;
+    large.truncate(size);
+    Ok(large)
+}

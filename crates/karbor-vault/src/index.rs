@@ -1,0 +1,272 @@
+//! The index: in which pack every blob is. In memory 48 bytes a blob (and the hash table's slack); in
+//! the bank, JSON files.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::Id,
+    pack::{BlobKind, PackEntry},
+};
+
+/// Ids are hashes already.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 ^= u64::from_le_bytes(word);
+        }
+    }
+
+    // The length of an array, which says nothing.
+    fn write_usize(&mut self, _: usize) {}
+}
+
+pub(crate) type IdMap<V> = HashMap<Id, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdSet = HashSet<Id, BuildHasherDefault<IdHasher>>;
+
+/// Where a blob is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Location {
+    pub(crate) pack: Id,
+    pub(crate) offset: u32,
+    /// Sealed length.
+    pub(crate) length: u32,
+    /// Plain length if compressed.
+    pub(crate) plain: Option<u32>,
+    /// The pack is at least so long.
+    pub(crate) pack_end: u32,
+}
+
+impl Location {
+    /// The length of the blob itself.
+    pub(crate) fn plain_length(&self) -> u32 {
+        let overhead = crate::crypto::OVERHEAD as u32;
+        self.plain.unwrap_or(self.length.saturating_sub(overhead))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    pack: u32,
+    offset: u32,
+    length: u32,
+    /// Plain length; `u32::MAX` when the blob is not compressed.
+    plain: u32,
+}
+
+const NOT_COMPRESSED: u32 = u32::MAX;
+
+struct Pack {
+    id: Id,
+    /// Where its last known blob ends.
+    end: u32,
+    blobs: u32,
+}
+
+/// All index files of a repository.
+#[derive(Default)]
+pub(crate) struct Index {
+    files: IdSet,
+    packs: Vec<Pack>,
+    pack_numbers: IdMap<u32>,
+    blobs: [IdMap<Entry>; 2],
+}
+
+impl Index {
+    pub(crate) fn files(&self) -> &IdSet {
+        &self.files
+    }
+
+    pub(crate) fn has(&self, kind: BlobKind, id: &Id) -> bool {
+        self.blobs[kind as usize].contains_key(id)
+    }
+
+    pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> Option<Location> {
+        let entry = self.blobs[kind as usize].get(id)?;
+        let pack = self.packs.get(entry.pack as usize)?;
+        Some(Location {
+            pack: pack.id,
+            offset: entry.offset,
+            length: entry.length,
+            plain: (entry.plain != NOT_COMPRESSED).then_some(entry.plain),
+            pack_end: pack.end,
+        })
+    }
+
+    /// What a pack must measure in the bank, at least.
+    pub(crate) fn smallest_size(&self, pack: &Id) -> u64 {
+        let pack = self
+            .pack_numbers
+            .get(pack)
+            .and_then(|number| self.packs.get(*number as usize));
+        pack.map_or(0, |pack| {
+            u64::from(pack.end) + crate::pack::smallest_header(pack.blobs.into())
+        })
+    }
+
+    /// Takes in the index file `file`.
+    pub(crate) fn add<'a>(
+        &mut self,
+        file: Id,
+        packs: impl IntoIterator<Item = (Id, &'a [PackEntry])>,
+    ) {
+        self.files.insert(file);
+        for (id, entries) in packs {
+            self.add_pack(id, entries);
+        }
+    }
+
+    fn add_pack(&mut self, id: Id, entries: &[PackEntry]) {
+        let next = u32::try_from(self.packs.len()).unwrap_or(u32::MAX);
+        let number = *self.pack_numbers.entry(id).or_insert(next);
+        if number == next {
+            self.packs.push(Pack {
+                id,
+                end: 0,
+                blobs: 0,
+            });
+        }
+        let Some(pack) = self.packs.get_mut(number as usize) else {
+            return;
+        };
+        let mut seen = 0;
+        for entry in entries {
+            seen += 1;
+            pack.end = pack.end.max(entry.offset.saturating_add(entry.length));
+            self.blobs[entry.kind as usize].insert(
+                entry.id,
+                Entry {
+                    pack: number,
+                    offset: entry.offset,
+                    length: entry.length,
+                    plain: entry.plain.unwrap_or(NOT_COMPRESSED),
+                },
+            );
+        }
+        pack.blobs = pack.blobs.max(seen);
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct BlobJson {
+    id: Id,
+    #[serde(rename = "type")]
+    kind: BlobKind,
+    offset: u32,
+    length: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uncompressed_length: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PackJson {
+    id: Id,
+    blobs: Vec<BlobJson>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IndexJson {
+    packs: Vec<PackJson>,
+}
+
+/// The JSON of an index file.
+pub(crate) fn to_json<'a>(
+    packs: impl IntoIterator<Item = (Id, &'a [PackEntry])>,
+) -> Result<Vec<u8>, String> {
+    let blob = |entry: &PackEntry| BlobJson {
+        id: entry.id,
+        kind: entry.kind,
+        offset: entry.offset,
+        length: entry.length,
+        uncompressed_length: entry.plain,
+    };
+    let packs = packs.into_iter().map(|(id, entries)| PackJson {
+        id,
+        blobs: entries.iter().map(blob).collect(),
+    });
+    let json = IndexJson {
+        packs: packs.collect(),
+    };
+    serde_json::to_vec(&json).map_err(|error| error.to_string())
+}
+
+/// Reads the JSON of an index file.
+pub(crate) fn from_json(json: &[u8]) -> Result<Vec<(Id, Vec<PackEntry>)>, String> {
+    let index: IndexJson =
+        serde_json::from_slice(json).map_err(|error| format!("it is not an index: {error}"))?;
+    let entry = |blob: BlobJson| PackEntry {
+        id: blob.id,
+        kind: blob.kind,
+        offset: blob.offset,
+        length: blob.length,
+        // restic 0.14 writes 0 for "not compressed" in some versions; no compressed blob is empty.
+        plain: blob.uncompressed_length.filter(|length| *length != 0),
+    };
+    let packs = index.packs.into_iter();
+    Ok(packs
+        .map(|pack| (pack.id, pack.blobs.into_iter().map(entry).collect()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_index_file_survives_and_is_found_in() {
+        let entries = [
+            PackEntry {
+                id: Id([1; 32]),
+                kind: BlobKind::Data,
+                offset: 0,
+                length: 40,
+                plain: None,
+            },
+            PackEntry {
+                id: Id([1; 32]),
+                kind: BlobKind::Tree,
+                offset: 40,
+                length: 50,
+                plain: Some(99),
+            },
+        ];
+        let json = to_json([(Id([9; 32]), &entries[..])]).unwrap();
+        let packs = from_json(&json).unwrap();
+        assert_eq!(packs, [(Id([9; 32]), entries.to_vec())]);
+        let mut index = Index::default();
+        index.add(Id([5; 32]), packs.iter().map(|(id, e)| (*id, &e[..])));
+        assert_eq!(
+            index
+                .find(BlobKind::Data, &Id([1; 32]))
+                .unwrap()
+                .plain_length(),
+            8
+        );
+        let tree = index.find(BlobKind::Tree, &Id([1; 32])).unwrap();
+        assert_eq!((tree.plain_length(), tree.pack_end), (99, 90));
+        assert!(!index.has(BlobKind::Tree, &Id([2; 32])));
+        assert_eq!(index.smallest_size(&Id([9; 32])), 90 + 2 * 37 + 32 + 4);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = from_json(&bytes);
+        }
+    }
+}

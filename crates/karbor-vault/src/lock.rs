@@ -1,0 +1,247 @@
+//! restic's locks. We only take the shared sort: it keeps a `restic prune` away while we write or read,
+//! and we stay away while one runs.
+//!
+//! A lock is shared by everything that runs on one [`Vault`](crate::Vault) and removed when the last is
+//! done. It is refreshed as restic does: a new file, then the old one is removed. Who stops refreshing
+//! is taken for dead after 30 minutes, so a writer that finds its lock so old must not commit.
+
+use std::{
+    sync::{Arc, Mutex, Weak},
+    time::Duration,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    VaultError,
+    id::Id,
+    repository::{self, FileKind, Repository, lock},
+    time::Time,
+};
+
+const REFRESH: Duration = Duration::from_secs(5 * 60);
+const STALE: TimeDelta = TimeDelta::minutes(30);
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LockFile {
+    time: Time,
+    exclusive: bool,
+    #[serde(default)]
+    hostname: String,
+    #[serde(default)]
+    username: String,
+    #[serde(default)]
+    pid: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
+}
+
+impl LockFile {
+    fn ours() -> Self {
+        Self {
+            time: Utc::now().into(),
+            exclusive: false,
+            hostname: hostname(),
+            username: "karbor".to_owned(),
+            pid: std::process::id(),
+            uid: Some(rustix::process::geteuid().as_raw()),
+            gid: Some(rustix::process::getegid().as_raw()),
+        }
+    }
+
+    fn is_stale(&self, now: DateTime<Utc>) -> bool {
+        if now - self.time.to_utc() > STALE {
+            return true;
+        }
+        let here = hostname();
+        !here.is_empty() && self.hostname == here && !is_alive(self.pid)
+    }
+}
+
+fn is_alive(pid: u32) -> bool {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// This host's name, as the kernel has it.
+pub(crate) fn hostname() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+/// Hands out the one lock of a vault.
+#[derive(Default)]
+pub(crate) struct Locks {
+    held: tokio::sync::Mutex<Weak<HeldLock>>,
+}
+
+/// A lock file in the bank, removed when dropped.
+pub(crate) struct HeldLock {
+    repository: Arc<Repository>,
+    file: Mutex<Option<(Id, DateTime<Utc>)>>,
+    refresher: tokio::task::AbortHandle,
+    runtime: tokio::runtime::Handle,
+}
+
+impl Locks {
+    /// The shared lock.
+    pub(crate) async fn shared(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<Arc<HeldLock>, VaultError> {
+        let mut held = self.held.lock().await;
+        if let Some(lock) = held.upgrade() {
+            return Ok(lock);
+        }
+        check(repository).await?;
+        let lock = HeldLock::take(repository).await?;
+        // Who took an exclusive lock after our first look saw ours, or we see theirs now.
+        check(repository).await?;
+        *held = Arc::downgrade(&lock);
+        Ok(lock)
+    }
+}
+
+/// Fails if somebody alive has an exclusive lock; removes locks of the dead.
+async fn check(repository: &Repository) -> Result<(), VaultError> {
+    let now = Utc::now();
+    for (id, size) in repository.list(FileKind::Lock).await? {
+        // Some of restic's backends leave empty files behind.
+        if size == 0 {
+            continue;
+        }
+        let Some(json) = repository.load(FileKind::Lock, &id).await? else {
+            continue;
+        };
+        let other: LockFile = serde_json::from_slice(&json)
+            .map_err(|error| VaultError::damaged(FileKind::Lock.object(&id), error.to_string()))?;
+        if other.is_stale(now) {
+            tracing::info!(lock = %id, pid = other.pid, host = other.hostname, "removing a stale lock");
+            repository.delete(FileKind::Lock, &id).await?;
+        } else if other.exclusive {
+            return Err(VaultError::Locked {
+                holder: format!(
+                    "process {} of {} on {} since {}",
+                    other.pid,
+                    other.username,
+                    other.hostname,
+                    other.time.to_text()
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+impl HeldLock {
+    async fn take(repository: &Arc<Repository>) -> Result<Arc<Self>, VaultError> {
+        let file = LockFile::ours();
+        let id = repository
+            .save(FileKind::Lock, &repository::json(&file)?)
+            .await?;
+        let runtime = tokio::runtime::Handle::current();
+        Ok(Arc::new_cyclic(|weak: &Weak<Self>| Self {
+            repository: repository.clone(),
+            file: Mutex::new(Some((id, file.time.to_utc()))),
+            refresher: runtime.spawn(keep_fresh(weak.clone())).abort_handle(),
+            runtime,
+        }))
+    }
+
+    async fn refresh(&self) -> Result<(), VaultError> {
+        let file = LockFile::ours();
+        let json = repository::json(&file)?;
+        let id = self.repository.save(FileKind::Lock, &json).await?;
+        let old = lock(&self.file).replace((id, file.time.to_utc()));
+        match old {
+            Some((old, _)) => self.repository.delete(FileKind::Lock, &old).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if others may have taken us for dead.
+    pub(crate) async fn check_held(&self) -> Result<(), VaultError> {
+        let (id, time) =
+            lock(&self.file).ok_or_else(|| VaultError::LockLost("it was released".to_owned()))?;
+        if Utc::now() - time > STALE {
+            return Err(VaultError::LockLost(format!(
+                "it was not renewed since {time}"
+            )));
+        }
+        match self.repository.exists(FileKind::Lock, &id).await? {
+            true => Ok(()),
+            // Or it was refreshed just now.
+            false if lock(&self.file).is_some_and(|(now, _)| now != id) => Ok(()),
+            false => Err(VaultError::LockLost("somebody removed it".to_owned())),
+        }
+    }
+
+    /// Removes the lock if nobody else uses it. Dropping does too, but does not wait for it.
+    pub(crate) async fn release(self: Arc<Self>) {
+        let Some(this) = Arc::into_inner(self) else {
+            return;
+        };
+        this.refresher.abort();
+        let file = lock(&this.file).take();
+        if let Some((id, _)) = file {
+            remove(&this.repository, id).await;
+        }
+    }
+}
+
+async fn keep_fresh(held: Weak<HeldLock>) {
+    loop {
+        tokio::time::sleep(REFRESH).await;
+        let Some(held) = held.upgrade() else {
+            return;
+        };
+        if let Err(error) = held.refresh().await {
+            tracing::warn!(%error, "the lock on the repository could not be renewed; trying again");
+        }
+    }
+}
+
+async fn remove(repository: &Repository, id: Id) {
+    if let Err(error) = repository.delete(FileKind::Lock, &id).await {
+        tracing::warn!(%error, lock = %id, "a lock could not be removed; it ends by itself in 30 minutes");
+    }
+}
+
+impl Drop for HeldLock {
+    fn drop(&mut self) {
+        self.refresher.abort();
+        if let Some((id, _)) = lock(&self.file).take() {
+            let repository = self.repository.clone();
+            self.runtime
+                .spawn(async move { remove(&repository, id).await });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_and_the_silent_are_stale() {
+        let now = Utc::now();
+        let alive = LockFile::ours();
+        assert!(!alive.is_stale(now));
+        assert!(alive.is_stale(now + TimeDelta::minutes(31)));
+        let dead = LockFile {
+            pid: 0x3fff_ffff,
+            ..LockFile::ours()
+        };
+        assert!(dead.is_stale(now));
+        let elsewhere = LockFile {
+            hostname: "elsewhere".to_owned(),
+            ..dead
+        };
+        assert!(!elsewhere.is_stale(now));
+    }
+}

@@ -1,0 +1,184 @@
+//! Reads blobs. Neighbours in a pack are usually needed together (they were written together), so ever
+//! larger windows of a pack are read while the reading goes on in order, up to 4 MiB. Eight windows are
+//! kept, 32 MiB at most for one reader, however many threads use it.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+
+use crate::{
+    VaultError,
+    engine::Decoder,
+    id::Id,
+    index::Location,
+    node::{Node, tree_from_json},
+    pack::BlobKind,
+    repository::{FileKind, Repository, lock, read},
+};
+
+const WINDOWS: usize = 8;
+const SMALLEST: u64 = 256 << 10;
+const LARGEST: u64 = 4 << 20;
+/// Reading goes on "in order" if so much is skipped.
+const SKIP: u64 = 1 << 20;
+
+pub(crate) struct BlobReader {
+    repository: Arc<Repository>,
+    runtime: tokio::runtime::Handle,
+    windows: Mutex<VecDeque<Arc<Window>>>,
+}
+
+/// A part of a pack.
+struct Window {
+    pack: Id,
+    start: u64,
+    end: u64,
+    /// Whoever makes a window reads it; others wait at the lock.
+    data: Mutex<Option<Bytes>>,
+}
+
+impl Window {
+    fn holds(&self, at: &Location) -> bool {
+        let start = u64::from(at.offset);
+        self.pack == at.pack && self.start <= start && start + u64::from(at.length) <= self.end
+    }
+
+    fn is_just_before(&self, at: &Location) -> bool {
+        let start = u64::from(at.offset);
+        self.pack == at.pack && (self.start..=self.end + SKIP).contains(&start)
+    }
+
+    fn cut(&self, data: &Bytes, at: &Location) -> Option<Bytes> {
+        let start = usize::try_from(u64::from(at.offset).checked_sub(self.start)?).ok()?;
+        let end = start.checked_add(at.length as usize)?;
+        (end <= data.len()).then(|| data.slice(start..end))
+    }
+}
+
+impl BlobReader {
+    pub(crate) fn new(repository: Arc<Repository>) -> Self {
+        Self {
+            repository,
+            runtime: tokio::runtime::Handle::current(),
+            windows: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn repository(&self) -> &Arc<Repository> {
+        &self.repository
+    }
+
+    /// Where a blob is, or that it is nowhere.
+    pub(crate) fn locate(&self, kind: BlobKind, id: &Id) -> Result<Location, VaultError> {
+        let found = read(&self.repository.index).find(kind, id);
+        found.ok_or_else(|| {
+            let kind = match kind {
+                BlobKind::Data => "data",
+                BlobKind::Tree => "tree",
+            };
+            VaultError::damaged(format!("{kind} blob {id}"), "no index file knows it")
+        })
+    }
+
+    /// Reads a blob and compares it with its id. Call it from a thread that may block.
+    pub(crate) fn load(
+        &self,
+        kind: BlobKind,
+        id: &Id,
+        decoder: &mut Decoder,
+    ) -> Result<Vec<u8>, VaultError> {
+        let at = self.locate(kind, id)?;
+        let sealed = self.fetch(&at)?;
+        decoder.decode(id, &sealed, &at, &self.repository.crypto)
+    }
+
+    /// Reads a tree. Call it from a thread that may block.
+    pub(crate) fn tree(&self, id: &Id, decoder: &mut Decoder) -> Result<Vec<Node>, VaultError> {
+        let json = self.load(BlobKind::Tree, id, decoder)?;
+        tree_from_json(&json).map_err(|reason| VaultError::damaged(format!("tree {id}"), reason))
+    }
+
+    /// Reads one blob, sealed, from its pack.
+    fn fetch(&self, at: &Location) -> Result<Bytes, VaultError> {
+        let (window, is_new) = self.window(at);
+        let mut data = lock(&window.data);
+        if is_new && data.is_none() {
+            match self.read(&at.pack, window.start, window.end) {
+                Ok(read) => *data = Some(read),
+                Err(error) => {
+                    drop(data);
+                    lock(&self.windows).retain(|other| !Arc::ptr_eq(other, &window));
+                    // More than this blob was asked for: it alone may be readable.
+                    return self.read_alone(at).map_err(|_| error);
+                }
+            }
+        }
+        match data.as_ref().and_then(|data| window.cut(data, at)) {
+            Some(sealed) => Ok(sealed),
+            None => self.read_alone(at),
+        }
+    }
+
+    fn read_alone(&self, at: &Location) -> Result<Bytes, VaultError> {
+        let start = u64::from(at.offset);
+        self.read(&at.pack, start, start + u64::from(at.length))
+    }
+
+    fn read(&self, pack: &Id, start: u64, end: u64) -> Result<Bytes, VaultError> {
+        self.runtime
+            .block_on(self.repository.get_range(pack, start, end - start))
+    }
+
+    /// The window that holds a blob, and whether it was made just now.
+    fn window(&self, at: &Location) -> (Arc<Window>, bool) {
+        let mut windows = lock(&self.windows);
+        if let Some(found) = windows.iter().position(|window| window.holds(at))
+            && let Some(window) = windows.remove(found)
+        {
+            windows.push_front(window.clone());
+            return (window, false);
+        }
+        let before = windows.iter().find(|window| window.is_just_before(at));
+        let size = before.map_or(SMALLEST, |window| {
+            ((window.end - window.start) * 2).clamp(SMALLEST, LARGEST)
+        });
+        let start = u64::from(at.offset);
+        let blob_end = start + u64::from(at.length);
+        let end = (start + size).min(at.pack_end.into()).max(blob_end);
+        let window = Arc::new(Window {
+            pack: at.pack,
+            start,
+            end,
+            data: Mutex::default(),
+        });
+        windows.push_front(window.clone());
+        windows.truncate(WINDOWS);
+        (window, true)
+    }
+}
+
+/// The header of a pack, as the pack itself has it.
+pub(crate) async fn pack_header(
+    repository: &Repository,
+    pack: &Id,
+    size: u64,
+) -> Result<Vec<crate::pack::PackEntry>, VaultError> {
+    let damaged = |reason: &str| VaultError::damaged(FileKind::Pack.object(pack), reason);
+    let trailer = size.checked_sub(crate::pack::TRAILER);
+    let trailer = trailer.ok_or_else(|| damaged("it is shorter than any pack"))?;
+    let length = repository
+        .get_range(pack, trailer, crate::pack::TRAILER)
+        .await?;
+    let length = length
+        .first_chunk()
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let start = trailer.checked_sub(length.into());
+    let start = start.ok_or_else(|| damaged("its header is longer than the pack"))?;
+    let sealed = repository.get_range(pack, start, length.into()).await?;
+    let header = repository.crypto.open(&sealed);
+    let header = header.ok_or_else(|| damaged("its header was changed after it was written"))?;
+    crate::pack::header_from_bytes(&header).map_err(|reason| damaged(&reason))
+}

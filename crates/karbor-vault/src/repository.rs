@@ -1,0 +1,433 @@
+//! The files of a repository in a bank: where they are, how they are sealed, who has read them.
+
+use std::{io::Read, sync::RwLock, time::Duration};
+
+use bytes::Bytes;
+use chrono::Utc;
+use karbor_plugin::{BankError, BankKey, BankSection, ListRequest, Secret};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    VaultError, VaultOptions,
+    crypto::{self, Crypto, RawKey},
+    id::Id,
+    index::{self, Index},
+    keyfile::KeyFile,
+    polynomial,
+    time::Time,
+};
+
+/// The sorts of files there are; each has its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    Key,
+    Lock,
+    Snapshot,
+    Index,
+    Pack,
+}
+
+impl FileKind {
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Key => "keys",
+            Self::Lock => "locks",
+            Self::Snapshot => "snapshots",
+            Self::Index => "index",
+            Self::Pack => "data",
+        }
+    }
+
+    fn path(self, id: &Id) -> String {
+        let name = id.to_hex();
+        match self {
+            Self::Pack => format!("data/{}/{name}", &name[..2]),
+            _ => format!("{}/{name}", self.folder()),
+        }
+    }
+
+    /// For messages.
+    pub(crate) fn object(self, id: &Id) -> String {
+        let word = match self {
+            Self::Key => "key",
+            Self::Lock => "lock",
+            Self::Snapshot => "snapshot",
+            Self::Index => "index",
+            Self::Pack => "pack",
+        };
+        format!("{word} {}", self.path(id))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Config {
+    version: u64,
+    id: Id,
+    chunker_polynomial: String,
+}
+
+/// An index, lock or snapshot may not unpack to more than this, in bytes.
+const MAX_UNPACKED: u64 = 1 << 30;
+/// The first byte of a plain text that is compressed.
+const COMPRESSED: u8 = 2;
+
+/// A repository whose keys are known.
+pub(crate) struct Repository {
+    section: BankSection,
+    pub(crate) crypto: Crypto,
+    pub(crate) options: VaultOptions,
+    /// Of the chunker: secret, the same as long as the repository lives.
+    pub(crate) seed: u64,
+    /// What the index files say, as of the last [`Repository::refresh_index`], and what we wrote.
+    pub(crate) index: RwLock<Index>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Repository({})", self.section.prefix())
+    }
+}
+
+/// Makes a repository, unless there is one.
+pub(crate) async fn init(
+    section: &BankSection,
+    password: &Secret,
+    hostname: String,
+) -> Result<(), VaultError> {
+    let config = BankKey::parse("config").map_err(BankError::from)?;
+    match section.stat(&config).await {
+        Ok(_) => return Ok(()),
+        Err(BankError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let password = password.clone();
+    let created = Time::from(Utc::now()).to_text();
+    let (key_file, sealed) = blocking(move || {
+        let master = RawKey::random()?;
+        let mut id = [0; 32];
+        crypto::random(&mut id)?;
+        let config = Config {
+            version: 2,
+            id: Id(id),
+            chunker_polynomial: format!("{:x}", polynomial::random_irreducible()?),
+        };
+        let key_file = KeyFile::make(&master, password.expose(), created, hostname)?;
+        let sealed = Crypto::new(&master).seal(&json(&config)?)?;
+        Ok((json(&key_file)?, sealed))
+    })
+    .await?;
+    let key = bank_key(FileKind::Key, &Id::of(&key_file))?;
+    section.put(&key, key_file.into()).await?;
+    // Whoever writes the config first has made the repository; a key that opens nothing must go.
+    match section.put_new(&config, sealed.into()).await {
+        Ok(()) => Ok(()),
+        Err(BankError::AlreadyExists(_)) => Ok(section.delete(&key).await?),
+        Err(error) => {
+            section.delete(&key).await.ok();
+            Err(error.into())
+        }
+    }
+}
+
+impl Repository {
+    pub(crate) async fn open(
+        section: BankSection,
+        password: &Secret,
+        options: VaultOptions,
+    ) -> Result<Self, VaultError> {
+        let config = BankKey::parse("config").map_err(BankError::from)?;
+        let place = section.prefix().to_string();
+        let sealed = match section.get(&config).await {
+            Ok(sealed) => sealed,
+            Err(BankError::NotFound(_)) => return Err(VaultError::NotARepository(place)),
+            Err(error) => return Err(error.into()),
+        };
+        let master = find_key(&section, password, place).await?;
+        let crypto = Crypto::new(&master);
+        let plain = crypto.open(&sealed).ok_or_else(|| {
+            VaultError::damaged(
+                "the repository's config",
+                "it was changed after it was written",
+            )
+        })?;
+        let nonsense = |reason: String| VaultError::damaged("the repository's config", reason);
+        let config: Config =
+            serde_json::from_slice(&plain).map_err(|error| nonsense(error.to_string()))?;
+        if config.version != 2 {
+            return Err(VaultError::UnsupportedVersion(config.version));
+        }
+        let seed = u64::from_str_radix(&config.chunker_polynomial, 16)
+            .map_err(|error| nonsense(format!("its polynomial: {error}")))?;
+        let repository = Self {
+            section,
+            crypto,
+            options,
+            seed,
+            index: RwLock::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        };
+        Ok(repository)
+    }
+
+    /// Where it is, for messages.
+    pub(crate) fn place(&self) -> String {
+        self.section.prefix().to_string()
+    }
+
+    /// Files of a kind and their sizes. What is not named as a file of a repository is passed over.
+    pub(crate) async fn list(&self, kind: FileKind) -> Result<Vec<(Id, u64)>, VaultError> {
+        list(&self.section, kind).await
+    }
+
+    pub(crate) async fn get(&self, kind: FileKind, id: &Id) -> Result<Bytes, VaultError> {
+        let key = bank_key(kind, id)?;
+        Ok(retried(|| self.section.get(&key)).await?)
+    }
+
+    pub(crate) async fn get_range(
+        &self,
+        pack: &Id,
+        offset: u64,
+        length: u64,
+    ) -> Result<Bytes, VaultError> {
+        let key = bank_key(FileKind::Pack, pack)?;
+        match retried(|| self.section.get_range(&key, offset, length)).await {
+            Ok(data) if data.len() as u64 == length => Ok(data),
+            Ok(data) => Err(VaultError::damaged(
+                FileKind::Pack.object(pack),
+                format!("only {} of {length} bytes came from {offset}", data.len()),
+            )),
+            Err(BankError::NotFound(_)) => Err(VaultError::damaged(
+                FileKind::Pack.object(pack),
+                "it is missing from the bank",
+            )),
+            Err(BankError::Corrupt { reason, .. }) => {
+                Err(VaultError::damaged(FileKind::Pack.object(pack), reason))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn put(&self, kind: FileKind, id: &Id, data: Bytes) -> Result<(), VaultError> {
+        let key = bank_key(kind, id)?;
+        Ok(retried(|| self.section.put(&key, data.clone())).await?)
+    }
+
+    /// Removes a file. One that is not there is no error.
+    pub(crate) async fn delete(&self, kind: FileKind, id: &Id) -> Result<(), VaultError> {
+        let key = bank_key(kind, id)?;
+        Ok(retried(|| self.section.delete(&key)).await?)
+    }
+
+    pub(crate) async fn exists(&self, kind: FileKind, id: &Id) -> Result<bool, VaultError> {
+        let key = bank_key(kind, id)?;
+        match retried(|| self.section.stat(&key)).await {
+            Ok(_) => Ok(true),
+            Err(BankError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a file of JSON; `None`: there is none.
+    pub(crate) async fn load(
+        &self,
+        kind: FileKind,
+        id: &Id,
+    ) -> Result<Option<Vec<u8>>, VaultError> {
+        let data = match self.get(kind, id).await {
+            Ok(data) => data,
+            Err(VaultError::Bank(BankError::NotFound(_))) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let damaged = |reason: &str| VaultError::damaged(kind.object(id), reason);
+        if Id::of(&data) != *id {
+            return Err(damaged("its content does not match its name"));
+        }
+        let plain = self.crypto.open(&data);
+        let plain = plain.ok_or_else(|| damaged("it is not sealed with the repository's key"))?;
+        decode(plain).map(Some).map_err(|reason| damaged(&reason))
+    }
+
+    /// Writes a file of JSON.
+    pub(crate) async fn save(&self, kind: FileKind, json: &[u8]) -> Result<Id, VaultError> {
+        let mut plain = vec![COMPRESSED];
+        let level = self.options.compression_level;
+        zstd::stream::copy_encode(json, &mut plain, level)
+            .map_err(|error| VaultError::Internal(format!("zstd: {error}")))?;
+        let sealed = self.crypto.seal(&plain)?;
+        let id = Id::of(&sealed);
+        self.put(kind, &id, sealed.into()).await?;
+        Ok(id)
+    }
+
+    /// Takes in index files that others wrote since; starts again if some are gone (after a prune).
+    pub(crate) async fn refresh_index(&self) -> Result<(), VaultError> {
+        let _one_at_a_time = self.refreshing.lock().await;
+        // A prune writes the new files before it removes the old: one that vanishes between our
+        // listing and reading means that there is a newer listing.
+        const ATTEMPTS: u32 = 5;
+        for _ in 0..ATTEMPTS {
+            if self.try_refresh_index().await? {
+                return Ok(());
+            }
+        }
+        Err(VaultError::damaged(
+            "the repository's index",
+            "its files vanish while they are read",
+        ))
+    }
+
+    async fn try_refresh_index(&self) -> Result<bool, VaultError> {
+        let listed = self.list(FileKind::Index).await?;
+        let (gone, known) = {
+            let index = read(&self.index);
+            let known = listed
+                .iter()
+                .filter(|(id, _)| index.files().contains(id))
+                .count();
+            (known < index.files().len(), known)
+        };
+        if known == listed.len() && !gone {
+            return Ok(true);
+        }
+        let mut rebuilt = gone.then(Index::default);
+        for (id, _) in &listed {
+            if rebuilt.is_none() && read(&self.index).files().contains(id) {
+                continue;
+            }
+            let Some(json) = self.load(FileKind::Index, id).await? else {
+                return Ok(false);
+            };
+            let packs = blocking(move || Ok(index::from_json(&json))).await?;
+            let packs =
+                packs.map_err(|reason| VaultError::damaged(FileKind::Index.object(id), reason))?;
+            let packs = packs.iter().map(|(id, entries)| (*id, &entries[..]));
+            match &mut rebuilt {
+                Some(index) => index.add(*id, packs),
+                None => write(&self.index).add(*id, packs),
+            }
+        }
+        if let Some(index) = rebuilt {
+            *write(&self.index) = index;
+        }
+        Ok(true)
+    }
+}
+
+async fn list(section: &BankSection, kind: FileKind) -> Result<Vec<(Id, u64)>, VaultError> {
+    const PAGE: usize = 10_000;
+    let mut request = ListRequest {
+        prefix: Some(BankKey::parse(kind.folder()).map_err(BankError::from)?),
+        limit: Some(PAGE),
+        ..ListRequest::default()
+    };
+    let mut files = Vec::new();
+    loop {
+        let page = retried(|| section.list(&request)).await?;
+        let named = page.iter().filter_map(|info| {
+            let id = Id::parse(info.key.name())?;
+            (info.key.as_str() == kind.path(&id)).then_some((id, info.size))
+        });
+        files.extend(named);
+        match page.last() {
+            Some(last) if page.len() >= PAGE => request.marker = Some(last.key.clone()),
+            _ => return Ok(files),
+        }
+    }
+}
+
+async fn find_key(
+    section: &BankSection,
+    password: &Secret,
+    place: String,
+) -> Result<RawKey, VaultError> {
+    let mut damage = None;
+    for (id, _) in list(section, FileKind::Key).await? {
+        let Ok(data) = section.get(&bank_key(FileKind::Key, &id)?).await else {
+            continue;
+        };
+        let password = password.clone();
+        let opened = blocking(move || {
+            let file: Result<KeyFile, _> = serde_json::from_slice(&data);
+            let file = file.map_err(|error| error.to_string());
+            Ok(file.and_then(|file| file.open(password.expose())))
+        });
+        match opened.await? {
+            Ok(Some(key)) => return Ok(key),
+            Ok(None) => {}
+            Err(reason) => damage = Some(VaultError::damaged(FileKind::Key.object(&id), reason)),
+        }
+    }
+    Err(damage.unwrap_or(VaultError::WrongPassword(place)))
+}
+
+fn decode(plain: Vec<u8>) -> Result<Vec<u8>, String> {
+    match plain.first() {
+        Some(b'{' | b'[') => Ok(plain),
+        Some(&COMPRESSED) => {
+            let decoder = zstd::stream::Decoder::new(&plain[1..]);
+            let decoder = decoder.map_err(|error| format!("zstd: {error}"))?;
+            let mut json = Vec::new();
+            decoder
+                .take(MAX_UNPACKED)
+                .read_to_end(&mut json)
+                .map_err(|error| format!("zstd: {error}"))?;
+            Ok(json)
+        }
+        Some(byte) => Err(format!("it begins with the unknown byte {byte}")),
+        None => Err("it is empty".to_owned()),
+    }
+}
+
+pub(crate) fn json(value: &impl Serialize) -> Result<Vec<u8>, VaultError> {
+    serde_json::to_vec(value).map_err(|error| VaultError::Internal(format!("JSON: {error}")))
+}
+
+fn bank_key(kind: FileKind, id: &Id) -> Result<BankKey, VaultError> {
+    Ok(BankKey::parse(&kind.path(id)).map_err(BankError::from)?)
+}
+
+/// Runs CPU work where it does not hold up other tasks.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, VaultError> + Send + 'static,
+) -> Result<T, VaultError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| VaultError::Internal(error.to_string()))?
+}
+
+/// Tries again, three times in a few seconds, when the bank says that it can help.
+async fn retried<T, F: Future<Output = Result<T, BankError>>>(
+    mut action: impl FnMut() -> F,
+) -> Result<T, BankError> {
+    for pause in [100, 500, 2000] {
+        match action().await {
+            Err(BankError::Other {
+                message,
+                retryable: true,
+            }) => {
+                tracing::warn!(%message, pause, "the bank failed; trying again");
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+            done => return done,
+        }
+    }
+    action().await
+}
+
+/// Locks whose holder panicked are used on: nothing of ours is left half-changed by a panic.
+pub(crate) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(crate) fn lock<T>(lock: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    lock.lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

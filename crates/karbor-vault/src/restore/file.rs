@@ -1,0 +1,267 @@
+//! Writes files.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    ops::Range,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::FileExt},
+    },
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use rustix::{
+    fs::{AtFlags, Mode, OFlags},
+    io::Errno,
+};
+
+use super::Run;
+use crate::{VaultError, engine::Decoder, id::Id, node::Node, pack::BlobKind};
+
+/// A segment of a file is about so large: several threads write one file.
+const SEGMENT: u64 = 16 << 20;
+/// Zeros are looked for in blocks of this size, which become holes.
+const BLOCK: usize = 4096;
+const ZEROS: [u8; BLOCK] = [0; BLOCK];
+
+/// The name under which a file is written. The same each time, so that what a killed restore left behind
+/// is found by the next.
+pub(super) fn temp_name(name: &OsStr) -> OsString {
+    let hash = Id::of(name.as_bytes()).to_hex();
+    OsString::from(format!(".karbor-restore-{}", &hash[..24]))
+}
+
+/// Makes something under its temporary name; what is there already is left from a restore that died.
+pub(super) fn make_temp<T>(
+    dir: BorrowedFd<'_>,
+    temp: &OsStr,
+    make: impl Fn() -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    match make() {
+        Err(Errno::EXIST) => {
+            rustix::fs::unlinkat(dir, temp, AtFlags::empty())?;
+            make()
+        }
+        done => done,
+    }
+}
+
+/// A file being written.
+pub(super) struct Writing {
+    dir: Arc<OwnedFd>,
+    temp: OsString,
+    file: File,
+    node: Node,
+    path: PathBuf,
+    replaces: bool,
+    segments_left: AtomicUsize,
+    is_placed: AtomicBool,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if !self.is_placed.load(Ordering::Acquire)
+            && let Err(error) = rustix::fs::unlinkat(&self.dir, &self.temp, AtFlags::empty())
+        {
+            tracing::warn!(path = %self.path.display(), %error, "a half-written file stays behind");
+        }
+    }
+}
+
+/// A part of a file, for one thread.
+pub(super) struct Segment {
+    file: Arc<Writing>,
+    blobs: Range<usize>,
+    offset: u64,
+}
+
+impl Writing {
+    /// Begins a file, and cuts it into segments.
+    pub(super) fn begin(
+        run: &Run,
+        dir: Arc<OwnedFd>,
+        node: Node,
+        path: PathBuf,
+        replaces: bool,
+    ) -> Result<Vec<Segment>, VaultError> {
+        let segments = segments(run, &node, &path)?;
+        let temp = temp_name(&node.os_name());
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = make_temp(dir.as_fd(), &temp, || {
+            rustix::fs::openat(&dir, &temp, flags, mode)
+        })
+        .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
+        let file = Arc::new(Self {
+            dir,
+            temp,
+            file: File::from(fd),
+            node,
+            path,
+            replaces,
+            segments_left: AtomicUsize::new(segments.len()),
+            is_placed: AtomicBool::new(false),
+        });
+        let segments = segments.into_iter().map(|(blobs, offset)| Segment {
+            file: file.clone(),
+            blobs,
+            offset,
+        });
+        Ok(segments.collect())
+    }
+
+    fn failed(&self, error: impl ToString) -> VaultError {
+        VaultError::target(self.path.to_string_lossy(), error)
+    }
+
+    /// All content is written.
+    fn place(&self, run: &Run) -> Result<(), VaultError> {
+        // Also makes the hole at the end, if there is one.
+        self.file
+            .set_len(self.node.size)
+            .map_err(|error| self.failed(error))?;
+        run.set_attributes(self.file.as_fd(), &self.node, &self.path)?;
+        if self.replaces {
+            self.file.sync_all().map_err(|error| self.failed(error))?;
+        }
+        let name = self.node.os_name();
+        rustix::fs::renameat(&self.dir, &self.temp, &self.dir, &name).map_err(
+            |error| match error {
+                Errno::ISDIR | Errno::NOTEMPTY => self.failed("a directory is in its place"),
+                error => self.failed(error),
+            },
+        )?;
+        self.is_placed.store(true, Ordering::Release);
+        run.files.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self, data: &[u8], offset: u64) -> Result<(), VaultError> {
+        let written = write_sparse(data, offset, |data, offset| {
+            self.file.write_all_at(data, offset)
+        });
+        written.map_err(|error| self.failed(error))
+    }
+}
+
+/// Ranges of blobs and where in the file they go; at least one.
+fn segments(
+    run: &Run,
+    node: &Node,
+    path: &std::path::Path,
+) -> Result<Vec<(Range<usize>, u64)>, VaultError> {
+    let name = path.to_string_lossy();
+    let mut segments = Vec::new();
+    let (mut first, mut start, mut offset) = (0, 0, 0);
+    for (number, blob) in node.content.iter().enumerate() {
+        if offset - start >= SEGMENT {
+            segments.push((first..number, start));
+            (first, start) = (number, offset);
+        }
+        let at = run
+            .reader
+            .locate(BlobKind::Data, blob)
+            .map_err(|error| error.for_file(&name))?;
+        offset += u64::from(at.plain_length());
+    }
+    segments.push((first..node.content.len(), start));
+    if offset == node.size {
+        return Ok(segments);
+    }
+    let reason = format!(
+        "it says that '{name}' has {} bytes, but its blobs have {offset}",
+        node.size
+    );
+    Err(VaultError::damaged("the tree of the snapshot", reason).for_file(&name))
+}
+
+impl Segment {
+    pub(super) fn weight() -> usize {
+        1
+    }
+
+    pub(super) fn write(self, run: &Run, decoder: &mut Decoder) -> Result<(), VaultError> {
+        let file = &self.file;
+        let mut offset = self.offset;
+        for blob in &file.node.content[self.blobs.clone()] {
+            run.check()?;
+            let data = run
+                .reader
+                .load(BlobKind::Data, blob, decoder)
+                .map_err(|error| error.for_file(&file.path.to_string_lossy()))?;
+            file.write(&data, offset)?;
+            offset += data.len() as u64;
+            run.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            run.control.progress.add_bytes(data.len() as u64);
+        }
+        match file.segments_left.fetch_sub(1, Ordering::AcqRel) {
+            1 => file.place(run),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Writes what is not zero; the file was empty, so the rest are holes.
+fn write_sparse<E>(
+    data: &[u8],
+    offset: u64,
+    mut write: impl FnMut(&[u8], u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let misaligned = usize::try_from(offset % BLOCK as u64).unwrap_or(0);
+    let mut at = 0;
+    let mut run = 0..0;
+    while at < data.len() {
+        let end = if at == 0 {
+            BLOCK - misaligned
+        } else {
+            at + BLOCK
+        };
+        let end = end.min(data.len());
+        let block = &data[at..end];
+        if *block == ZEROS[..block.len()] {
+            if !run.is_empty() {
+                write(&data[run.clone()], offset + run.start as u64)?;
+            }
+            run = end..end;
+        } else {
+            run.end = end;
+        }
+        at = end;
+    }
+    match run.is_empty() {
+        true => Ok(()),
+        false => write(&data[run.clone()], offset + run.start as u64),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn holes_are_left_and_the_rest_is_written(
+            pieces in proptest::collection::vec((0_u8..2, 1_usize..10_000), 0..8),
+            offset in 0_u64..9000,
+        ) {
+            let data: Vec<u8> = pieces.iter().flat_map(|(byte, n)| vec![*byte; *n]).collect();
+            let mut file = vec![0; offset as usize + data.len()];
+            write_sparse(&data, offset, |part, at| {
+                let at = at as usize;
+                assert!(part.iter().any(|byte| *byte != 0));
+                file[at..at + part.len()].copy_from_slice(part);
+                Ok::<_, ()>(())
+            })
+            .unwrap();
+            prop_assert!(file[offset as usize..] == data);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The facade.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use karbor_plugin::{BankSection, Secret};
+
+use crate::{
+    Control, Snapshot, SnapshotId, SnapshotMeta, SnapshotWriter, VaultError, VaultOptions,
+    engine::{Engine, WriterState},
+    lock::{Locks, hostname},
+    repository::{self, FileKind, Repository, lock},
+    writer::Before,
+};
+
+/// An open repository. Cheap to clone; may be used by many tasks at once.
+///
+/// Opening derives a key with scrypt (tens of milliseconds of CPU, 32 MiB): keep the `Vault` rather than
+/// opening it again. What other processes write to the repository meanwhile is noticed.
+#[derive(Clone)]
+pub struct Vault {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) repository: Arc<Repository>,
+    pub(crate) locks: Locks,
+    engine: Mutex<Weak<Engine>>,
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Vault({})", self.inner.repository.place())
+    }
+}
+
+impl Vault {
+    /// Opens the repository in `section`, making it if there is none. If two do so at once, one makes it
+    /// and both open it.
+    ///
+    /// # Errors
+    /// [`VaultError::WrongPassword`] if there is one that the password does not open, and failures of the bank.
+    pub async fn open_or_init(
+        section: BankSection,
+        password: &Secret,
+        options: VaultOptions,
+    ) -> Result<Self, VaultError> {
+        repository::init(&section, password, hostname()).await?;
+        Self::open(section, password, options).await
+    }
+
+    /// Opens the repository in `section`.
+    ///
+    /// # Errors
+    /// [`VaultError::NotARepository`], [`VaultError::WrongPassword`], and failures of the bank.
+    pub async fn open(
+        section: BankSection,
+        password: &Secret,
+        options: VaultOptions,
+    ) -> Result<Self, VaultError> {
+        let repository = Repository::open(section, password, options).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                repository: Arc::new(repository),
+                locks: Locks::default(),
+                engine: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Begins a snapshot.
+    ///
+    /// # Errors
+    /// [`VaultError::Locked`] while somebody prunes, and failures of the bank.
+    pub async fn writer(
+        &self,
+        meta: SnapshotMeta,
+        control: Control,
+    ) -> Result<SnapshotWriter, VaultError> {
+        let repository = &self.inner.repository;
+        let held = self.inner.locks.shared(repository).await?;
+        repository.refresh_index().await?;
+        let before = match &meta.parent {
+            None => None,
+            Some(id) => self.parent(id).await?,
+        };
+        let engine = self.engine()?;
+        let state = Arc::new(WriterState::new(control));
+        let repository = repository.clone();
+        Ok(SnapshotWriter::new(
+            repository, engine, held, state, meta, before,
+        ))
+    }
+
+    /// A parent only saves work: without it, all is read.
+    async fn parent(&self, id: &SnapshotId) -> Result<Option<Before>, VaultError> {
+        match self.snapshot(id).await {
+            Ok(snapshot) => Ok(Some(Before {
+                id: snapshot.id,
+                tree: snapshot.tree,
+                time: snapshot.time.into(),
+            })),
+            Err(error @ (VaultError::NoSuchSnapshot(_) | VaultError::Damaged { .. })) => {
+                tracing::warn!(%error, "the parent snapshot is not used; all files are read");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The engine of all writers there are.
+    fn engine(&self) -> Result<Arc<Engine>, VaultError> {
+        let mut engine = lock(&self.inner.engine);
+        if let Some(running) = engine.upgrade() {
+            return Ok(running);
+        }
+        let started = Arc::new(Engine::start(self.inner.repository.clone())?);
+        *engine = Arc::downgrade(&started);
+        Ok(started)
+    }
+
+    /// All snapshots, newest first.
+    ///
+    /// # Errors
+    /// [`VaultError::Damaged`] names a snapshot that cannot be read; failures of the bank.
+    pub async fn snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
+        let mut snapshots = Vec::new();
+        for (id, _) in self.inner.repository.list(FileKind::Snapshot).await? {
+            match self.snapshot(&SnapshotId(id)).await {
+                Ok(snapshot) => snapshots.push(snapshot),
+                // Forgotten since it was listed.
+                Err(VaultError::NoSuchSnapshot(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        snapshots.sort_by(|a, b| b.time.cmp(&a.time).then(a.id.cmp(&b.id)));
+        Ok(snapshots)
+    }
+
+    /// Snapshots that have all of the tags, newest first.
+    ///
+    /// # Errors
+    /// As [`Vault::snapshots`].
+    pub async fn find(&self, tags: &[String]) -> Result<Vec<Snapshot>, VaultError> {
+        let mut snapshots = self.snapshots().await?;
+        snapshots.retain(|snapshot| snapshot.has_tags(tags));
+        Ok(snapshots)
+    }
+
+    /// One snapshot.
+    ///
+    /// # Errors
+    /// [`VaultError::NoSuchSnapshot`], [`VaultError::Damaged`], and failures of the bank.
+    pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {
+        let json = self
+            .inner
+            .repository
+            .load(FileKind::Snapshot, &id.0)
+            .await?;
+        let json = json.ok_or_else(|| VaultError::NoSuchSnapshot(id.to_string()))?;
+        Snapshot::from_json(id.0, &json)
+            .map_err(|reason| VaultError::damaged(FileKind::Snapshot.object(&id.0), reason))
+    }
+
+    /// Removes a snapshot. One that is not there is no error. The data stay until a prune (`restic prune`
+    /// works) finds that nothing refers to them.
+    ///
+    /// # Errors
+    /// Failures of the bank.
+    pub async fn forget(&self, id: &SnapshotId) -> Result<(), VaultError> {
+        self.inner
+            .repository
+            .delete(FileKind::Snapshot, &id.0)
+            .await
+    }
+}

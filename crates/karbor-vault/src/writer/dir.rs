@@ -1,0 +1,174 @@
+//! A directory on its way into the repository. Its tree can be written when all its files' blobs and all
+//! its subdirectories' trees are known; whoever brings the last of them, writes it and tells the parent.
+
+use std::sync::{Arc, Mutex};
+
+use crate::{
+    VaultError,
+    engine::{Sink, Worker, WriterState},
+    id::Id,
+    node::{Node, tree_to_json},
+    pack::BlobKind,
+    repository::lock,
+};
+
+/// Where the id of a directory's tree goes.
+pub(crate) enum Parent {
+    Dir(Arc<Dir>, usize),
+    Root(Arc<Mutex<Option<Id>>>),
+}
+
+pub(crate) struct Dir {
+    parent: Parent,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    /// By name; `None`: it was gone when we came to it.
+    nodes: Vec<Option<Node>>,
+    /// Blobs and trees whose ids are not known yet, and one for as long as the directory is being read.
+    missing: usize,
+}
+
+/// In a slot: which node, which of its blobs. No directory has 2^32 entries, no file 2^32 blobs.
+const NODE_SHIFT: usize = 32;
+/// The slot that closes a directory.
+const CLOSE: usize = usize::MAX;
+
+impl Dir {
+    pub(crate) fn new(parent: Parent) -> Arc<Self> {
+        Arc::new(Self {
+            parent,
+            inner: Mutex::new(Inner {
+                nodes: Vec::new(),
+                missing: 1,
+            }),
+        })
+    }
+
+    /// Adds the next node, by name.
+    pub(crate) fn add(&self, node: Node) -> usize {
+        let mut inner = lock(&self.inner);
+        inner.nodes.push(Some(node));
+        inner.nodes.len() - 1
+    }
+
+    /// Adds a subdirectory whose tree is to come.
+    pub(crate) fn add_dir(&self, node: Node) -> usize {
+        let mut inner = lock(&self.inner);
+        inner.missing += 1;
+        inner.nodes.push(Some(node));
+        inner.nodes.len() - 1
+    }
+
+    /// Makes room for one more blob of a file; answers with its slot.
+    pub(crate) fn next_blob(&self, node: usize) -> usize {
+        let mut inner = lock(&self.inner);
+        inner.missing += 1;
+        let content = inner.nodes.get_mut(node).and_then(Option::as_mut);
+        let blob = content.map_or(0, |node| {
+            node.content.push(Id([0; 32]));
+            node.content.len() - 1
+        });
+        node << NODE_SHIFT | blob
+    }
+
+    pub(crate) fn update(&self, node: usize, change: impl FnOnce(&mut Node)) {
+        if let Some(Some(node)) = lock(&self.inner).nodes.get_mut(node) {
+            change(node);
+        }
+    }
+
+    /// Everything that is in it was added.
+    pub(crate) fn close_slot() -> usize {
+        CLOSE
+    }
+
+    /// A subdirectory is not there any more.
+    pub(crate) fn drop_dir(&self, node: usize) {
+        let mut inner = lock(&self.inner);
+        // Its parent is being read no more, but this one was missing: it cannot be written meanwhile.
+        if let Some(slot) = inner.nodes.get_mut(node) {
+            *slot = None;
+        }
+    }
+
+    /// Notes one arrival; the nodes, if it was the last.
+    fn arrive(&self, note: impl FnOnce(&mut Inner)) -> Option<Vec<Option<Node>>> {
+        let mut inner = lock(&self.inner);
+        note(&mut inner);
+        inner.missing -= 1;
+        (inner.missing == 0).then(|| std::mem::take(&mut inner.nodes))
+    }
+}
+
+impl Sink for Dir {
+    fn taken(
+        self: Arc<Self>,
+        slot: usize,
+        id: Id,
+        worker: &mut Worker,
+        writer: &WriterState,
+    ) -> Result<(), VaultError> {
+        let mut dir = self;
+        let mut complete = dir.arrive(|inner| {
+            let node = inner.nodes.get_mut(slot >> NODE_SHIFT);
+            let Some(Some(node)) = node else {
+                return;
+            };
+            if let Some(blob) = node.content.get_mut(slot & ((1 << NODE_SHIFT) - 1)) {
+                *blob = id;
+            }
+        });
+        while let Some(nodes) = complete {
+            let json = tree_to_json(nodes.into_iter().flatten()).map_err(VaultError::Internal)?;
+            let tree = worker.store(BlobKind::Tree, &json, writer)?;
+            let (parent, node) = match &dir.parent {
+                Parent::Dir(parent, node) => (parent.clone(), *node),
+                Parent::Root(root) => {
+                    *lock(root) = Some(tree);
+                    return Ok(());
+                }
+            };
+            complete = parent.arrive(|inner| {
+                if let Some(Some(node)) = inner.nodes.get_mut(node) {
+                    node.subtree = Some(tree);
+                }
+            });
+            dir = parent;
+        }
+        Ok(())
+    }
+}
+
+/// The content of a stream on its way into the repository.
+#[derive(Default)]
+pub(crate) struct Content(Mutex<Vec<Id>>);
+
+impl Content {
+    pub(crate) fn next_blob(&self) -> usize {
+        let mut content = lock(&self.0);
+        content.push(Id([0; 32]));
+        content.len() - 1
+    }
+
+    /// The ids, once all of them have arrived.
+    pub(crate) fn take(&self) -> Vec<Id> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Sink for Content {
+    fn taken(
+        self: Arc<Self>,
+        slot: usize,
+        id: Id,
+        _: &mut Worker,
+        _: &WriterState,
+    ) -> Result<(), VaultError> {
+        if let Some(blob) = lock(&self.0).get_mut(slot) {
+            *blob = id;
+        }
+        Ok(())
+    }
+}

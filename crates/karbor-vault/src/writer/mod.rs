@@ -1,0 +1,391 @@
+//! Writes a snapshot: trees of files, streams and images in, one snapshot file out, at the very end.
+
+mod dir;
+mod file;
+mod image;
+mod intake;
+mod layout;
+mod parent;
+mod stream;
+mod walk;
+
+use std::{
+    ffi::OsStr,
+    fs::File,
+    os::unix::ffi::OsStrExt,
+    path::{Component, Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+};
+
+use chrono::Utc;
+use tokio::io::AsyncRead;
+
+use crate::{
+    SnapshotId, SnapshotMeta, SnapshotNumbers, SnapshotSummary, TreeOptions, TreeSummary,
+    VaultError,
+    engine::{Engine, Worker, WriterState},
+    fsio::{self, Names},
+    lock::HeldLock,
+    node::{Kind, Node},
+    reader::BlobReader,
+    repository::{self, FileKind, Repository, blocking, lock},
+    snapshot::SnapshotJson,
+    time::Time,
+};
+use intake::Intake;
+use layout::{Folder, Placed};
+use parent::ParentTrees;
+use walk::Walker;
+
+/// The parent snapshot, if there is one that can be read.
+pub(crate) struct Before {
+    pub(crate) id: SnapshotId,
+    pub(crate) tree: crate::id::Id,
+    pub(crate) time: Time,
+}
+
+/// Writes a snapshot.
+///
+/// Any failed `add_…` poisons it: `commit` then refuses. So does cancelling. If it is dropped before
+/// `commit` has answered, there is no snapshot; what was stored for it already is found again by the next
+/// writer as long as this vault is in use by another, and else left to a prune.
+pub struct SnapshotWriter {
+    repository: Arc<Repository>,
+    engine: Arc<Engine>,
+    held: Arc<HeldLock>,
+    intake: Intake,
+    meta: SnapshotMeta,
+    before: Option<Before>,
+    names: Arc<Names>,
+    layout: Folder,
+    paths: Vec<String>,
+    excludes: Vec<String>,
+    totals: TreeSummary,
+    started: Time,
+}
+
+impl std::fmt::Debug for SnapshotWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotWriter")
+            .field("repository", &self.repository)
+            .field("paths", &self.paths)
+            .finish_non_exhaustive()
+    }
+}
+
+/// When a writer is dropped, its threads have nothing to do any more.
+impl Drop for SnapshotWriter {
+    fn drop(&mut self) {
+        self.intake
+            .writer
+            .poison(VaultError::Poisoned("it was given up".to_owned()));
+    }
+}
+
+impl SnapshotWriter {
+    pub(crate) fn new(
+        repository: Arc<Repository>,
+        engine: Arc<Engine>,
+        held: Arc<HeldLock>,
+        writer: Arc<WriterState>,
+        meta: SnapshotMeta,
+        before: Option<Before>,
+    ) -> Self {
+        engine.register(&writer);
+        let intake = Intake {
+            shared: engine.shared().clone(),
+            chunker: Arc::new(crate::chunker::Chunker::new(repository.seed)),
+            writer,
+        };
+        Self {
+            repository,
+            engine,
+            held,
+            intake,
+            meta,
+            before,
+            names: Arc::new(Names::load()),
+            layout: Folder::default(),
+            paths: Vec::new(),
+            excludes: Vec::new(),
+            totals: TreeSummary::default(),
+            started: Utc::now().into(),
+        }
+    }
+
+    /// Adds a tree of files (or one file) under its absolute path; see
+    /// [`TreeSummary::snapshot_path`]. If `path` itself is a link, what it points to is stored under the
+    /// name of the link.
+    ///
+    /// # Errors
+    /// [`VaultError::Source`] names the file that cannot be read. Files that were deleted between listing
+    /// and opening are no error but counted; a root that is not there is one.
+    pub async fn add_tree(
+        &mut self,
+        path: &Path,
+        options: TreeOptions,
+    ) -> Result<TreeSummary, VaultError> {
+        let done = self.try_add_tree(path, options).await;
+        self.settle(done)
+    }
+
+    /// Adds all that `reader` gives, as the file `/name`. Answers with its size.
+    ///
+    /// # Errors
+    /// [`VaultError::Source`] when the reader fails. A reader that ends is taken to have given
+    /// everything: a reader of a pipe has to turn the other end's failure into an error of its own.
+    pub async fn add_stream(
+        &mut self,
+        name: &str,
+        reader: impl AsyncRead + Send + Unpin,
+    ) -> Result<u64, VaultError> {
+        let done = self.try_add_stream(name, reader).await;
+        self.settle(done)
+    }
+
+    /// Adds an image or block device, as the file `/name`, in chunks of 1 MiB; holes are not read.
+    /// Answers with its size.
+    ///
+    /// # Errors
+    /// [`VaultError::Source`] when it cannot be read or shrinks.
+    pub async fn add_image(&mut self, name: &str, file: File) -> Result<u64, VaultError> {
+        let done = self.try_add_image(name, file).await;
+        self.settle(done)
+    }
+
+    /// A failure is remembered, however it came about.
+    fn settle<T>(&self, done: Result<T, VaultError>) -> Result<T, VaultError> {
+        let writer = &self.intake.writer;
+        match done {
+            Ok(value) => writer.check().map(|()| value),
+            Err(error) => {
+                // What failed first tells more than what failed because of it.
+                let first = writer.failure().unwrap_or(error);
+                writer.poison(first.clone());
+                Err(first)
+            }
+        }
+    }
+
+    async fn try_add_tree(
+        &mut self,
+        path: &Path,
+        options: TreeOptions,
+    ) -> Result<TreeSummary, VaultError> {
+        self.intake.writer.check()?;
+        let path = absolute(path)?;
+        if self.layout.is_taken(names_of(&path).map(OsStr::as_bytes)) {
+            return Err(VaultError::Invalid(format!(
+                "'{}' is in the snapshot already, or contains or is below something that is",
+                path.display()
+            )));
+        }
+        self.excludes.extend(options.excludes.iter().cloned());
+        let parent = self.parent_trees()?;
+        let mut walker = Walker {
+            intake: self.intake.clone(),
+            names: self.names.clone(),
+            options,
+            parent,
+            root_path: path.clone(),
+            summary: TreeSummary::default(),
+            buffer: Vec::new(),
+        };
+        let result = Arc::new(Mutex::new(None));
+        let tree = result.clone();
+        let (mut summary, mut root) = blocking(move || {
+            let root = walker.read_root(&tree)?;
+            Ok((walker.summary, root))
+        })
+        .await?;
+        self.intake.writer.until_idle().await;
+        self.intake.writer.check()?;
+        match &root.content {
+            Some(content) => root.node.content = content.take(),
+            None => root.node.subtree = Some(lock(&result).take().ok_or_else(never_whole)?),
+        }
+        summary.snapshot_path = path.to_string_lossy().into_owned();
+        self.paths.push(summary.snapshot_path.clone());
+        self.totals.add(&summary);
+        match (path.file_name(), root.node.subtree) {
+            (None, Some(tree)) => self.layout.insert_whole(tree),
+            _ => self.layout.insert(Placed {
+                above: root.above,
+                node: root.node,
+            })?,
+        }
+        Ok(summary)
+    }
+
+    fn parent_trees(&self) -> Result<Option<ParentTrees>, VaultError> {
+        let parent = self.before.as_ref().map(|before| {
+            let reader = Arc::new(BlobReader::new(self.repository.clone()));
+            ParentTrees::new(reader, before.tree, before.time)
+        });
+        parent.transpose()
+    }
+
+    /// A file at the root, owned by whoever we are.
+    fn stream_node(&self, name: &str) -> Result<Node, VaultError> {
+        let is_name = !name.is_empty() && name != "." && name != "..";
+        if !is_name || name.contains(['/', '\0']) {
+            return Err(VaultError::Invalid(format!(
+                "'{name}' is not the name of a file"
+            )));
+        }
+        if self.layout.is_taken([name.as_bytes()]) {
+            return Err(VaultError::Invalid(format!(
+                "'{name}' is in the snapshot already"
+            )));
+        }
+        let mut node = Node::new(name.as_bytes().to_vec(), Kind::File);
+        node.mode = 0o600;
+        node.links = 1;
+        node.uid = rustix::process::geteuid().as_raw();
+        node.gid = rustix::process::getegid().as_raw();
+        let time = Time::from(self.meta.time);
+        (node.mtime, node.atime, node.ctime) = (time, time, time);
+        Ok(node)
+    }
+
+    /// Makes the snapshot: waits for everything to be in the bank, then writes the snapshot file.
+    ///
+    /// # Errors
+    /// [`VaultError::Poisoned`] if an earlier step failed, [`VaultError::Cancelled`], and failures of the
+    /// bank. Then there is no snapshot.
+    pub async fn commit(mut self) -> Result<SnapshotSummary, VaultError> {
+        let done = self.try_commit().await;
+        let held = self.held.clone();
+        drop(self);
+        held.release().await;
+        done
+    }
+
+    async fn try_commit(&mut self) -> Result<SnapshotSummary, VaultError> {
+        let state = self.intake.writer.clone();
+        if let Some(error) = state.failure() {
+            return Err(VaultError::Poisoned(error.to_string()));
+        }
+        state.check()?;
+        if self.layout.is_empty() {
+            return Err(VaultError::Invalid(
+                "a snapshot of nothing is not made".to_owned(),
+            ));
+        }
+        let layout = std::mem::take(&mut self.layout);
+        let mut worker = Worker::new(self.intake.shared.clone())?;
+        let writer = state.clone();
+        let (tree, folders) = blocking(move || layout.store(&mut worker, &writer)).await?;
+        self.totals.dirs += folders;
+        tokio::select! {
+            flushed = self.engine.flush() => flushed?,
+            () = state.control.cancel.cancelled() => return Err(VaultError::Cancelled),
+        }
+        // A pack may have failed while we waited, with a blob in it that we rely on.
+        state.check()?;
+        self.held.check_held().await?;
+        let json = repository::json(&self.snapshot(tree))?;
+        let id = self.repository.save(FileKind::Snapshot, &json).await?;
+        Ok(self.summary(SnapshotId(id)))
+    }
+
+    fn snapshot(&self, tree: crate::id::Id) -> SnapshotJson {
+        let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+        let engine = &self.intake.writer.totals;
+        let [data_blobs, tree_blobs] = [0, 1].map(|kind| engine.new_blobs[kind].load(Relaxed));
+        let totals = &self.totals;
+        SnapshotJson {
+            time: self.meta.time.into(),
+            parent: self.before.as_ref().map(|before| before.id.0),
+            tree,
+            paths: Some(self.paths.clone()),
+            hostname: self.meta.hostname.clone(),
+            username: self.meta.username.clone(),
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            excludes: some(&self.excludes),
+            tags: some(&self.meta.tags),
+            original: None,
+            program_version: Some(concat!("karbor ", env!("CARGO_PKG_VERSION")).to_owned()),
+            summary: Some(SnapshotNumbers {
+                backup_start: self.started.to_text(),
+                backup_end: Time::from(Utc::now()).to_text(),
+                files_new: totals.files - totals.unmodified,
+                files_unmodified: totals.unmodified,
+                dirs_new: totals.dirs,
+                data_blobs,
+                tree_blobs,
+                data_added: engine.new_data.load(Relaxed),
+                data_added_packed: engine.new_bytes.load(Relaxed),
+                total_files_processed: totals.files,
+                total_bytes_processed: totals.bytes,
+                ..SnapshotNumbers::default()
+            }),
+        }
+    }
+
+    fn summary(&self, id: SnapshotId) -> SnapshotSummary {
+        let engine = &self.intake.writer.totals;
+        SnapshotSummary {
+            id,
+            files: self.totals.files,
+            dirs: self.totals.dirs,
+            bytes: self.totals.bytes,
+            new_data: engine.new_data.load(Relaxed),
+            new_bytes: engine.new_bytes.load(Relaxed),
+            unmodified: self.totals.unmodified,
+            left_out: self.totals.left_out,
+            changed: self.totals.changed,
+        }
+    }
+}
+
+impl TreeSummary {
+    fn add(&mut self, other: &Self) {
+        self.files += other.files;
+        self.dirs += other.dirs;
+        self.bytes += other.bytes;
+        self.unmodified += other.unmodified;
+        self.left_out += other.left_out;
+        self.changed += other.changed;
+    }
+}
+
+fn never_whole() -> VaultError {
+    VaultError::Internal("a tree was read, but never became whole".to_owned())
+}
+
+/// An absolute path without `.`; `..` is refused, as it means different things before and after links.
+fn absolute(path: &Path) -> Result<PathBuf, VaultError> {
+    let failed = |reason: String| VaultError::source(path.to_string_lossy(), reason);
+    let path = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(failed("a path with '..' is not taken".to_owned()));
+    }
+    Ok(path.components().collect())
+}
+
+fn names_of(path: &Path) -> impl Iterator<Item = &OsStr> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name),
+        _ => None,
+    })
+}
+
+/// Nodes of the directories above a path, outermost first. Links on the way are followed.
+fn nodes_above(path: &Path, names: &Names) -> Result<Vec<Node>, VaultError> {
+    let above = path
+        .ancestors()
+        .skip(1)
+        .filter(|above| above.file_name().is_some());
+    let mut nodes = above
+        .map(|above| {
+            let stat = rustix::fs::stat(above)
+                .map_err(|error| VaultError::source(above.to_string_lossy(), error))?;
+            let name = above.file_name().unwrap_or_default();
+            Ok(fsio::node_of(name, Kind::Dir, &stat, names))
+        })
+        .collect::<Result<Vec<_>, VaultError>>()?;
+    nodes.reverse();
+    Ok(nodes)
+}

@@ -1,0 +1,101 @@
+//! The snapshot before: what has not changed since is not read again.
+
+use std::{path::Path, sync::Arc};
+
+use rustix::fs::Stat;
+
+use crate::{
+    VaultError,
+    engine::Decoder,
+    fsio,
+    id::Id,
+    node::{Kind, Node},
+    pack::BlobKind,
+    reader::BlobReader,
+    repository::read,
+    time::Time,
+};
+
+pub(super) struct ParentTrees {
+    reader: Arc<BlobReader>,
+    decoder: Decoder,
+    root: Id,
+    time: Time,
+}
+
+impl ParentTrees {
+    pub(super) fn new(reader: Arc<BlobReader>, root: Id, time: Time) -> Result<Self, VaultError> {
+        Ok(Self {
+            reader,
+            decoder: Decoder::new()?,
+            root,
+            time,
+        })
+    }
+
+    /// A tree; nothing if it is damaged: then everything in it is read again.
+    pub(super) fn load_or_nothing(&mut self, tree: &Id) -> Result<Vec<Node>, VaultError> {
+        match self.reader.tree(tree, &mut self.decoder) {
+            Err(error @ VaultError::Damaged { .. }) => {
+                tracing::warn!(%error, "the parent snapshot cannot be read; reading the files again");
+                Ok(Vec::new())
+            }
+            done => done,
+        }
+    }
+
+    /// The entry at an absolute path in the snapshot before; `None`: it had none.
+    pub(super) fn find(&mut self, path: &Path) -> Result<Option<Node>, VaultError> {
+        use std::os::unix::ffi::OsStrExt;
+        let mut tree = self.root;
+        let mut found = None;
+        for component in path.components() {
+            let std::path::Component::Normal(name) = component else {
+                continue;
+            };
+            if let Some(before) = &found {
+                let before: &Node = before;
+                match before.subtree {
+                    Some(subtree) => tree = subtree,
+                    None => return Ok(None),
+                }
+            }
+            let nodes = self.load_or_nothing(&tree)?;
+            found = nodes.into_iter().find(|node| node.name == name.as_bytes());
+            if found.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn root(&self) -> Id {
+        self.root
+    }
+
+    /// Is a file as it was, going by what the file system says, and is its content still there?
+    ///
+    /// A file whose `ctime` is not before the parent snapshot's time may have been changed after it was
+    /// read without its time stamps showing it (they are coarse): it is read again.
+    pub(super) fn is_unmodified(&self, before: &Node, stat: &Stat) -> bool {
+        let same = before.kind == Kind::File
+            && before.size == fsio::size_of(stat)
+            && before.mtime == fsio::mtime(stat)
+            && before.ctime == fsio::ctime(stat)
+            && before.inode == stat.st_ino
+            && before.ctime < self.time;
+        same && self.has_content(before)
+    }
+
+    fn has_content(&self, node: &Node) -> bool {
+        let index = read(&self.reader.repository().index);
+        let mut size = 0;
+        for blob in &node.content {
+            match index.find(BlobKind::Data, blob) {
+                Some(at) => size += u64::from(at.plain_length()),
+                None => return false,
+            }
+        }
+        size == node.size
+    }
+}
