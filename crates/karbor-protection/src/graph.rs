@@ -38,9 +38,7 @@ pub(crate) async fn build(
             }
         }
     }
-    graph
-        .post_order()
-        .map_err(ApiError::invalid_input)?;
+    graph.post_order().map_err(ApiError::invalid_input)?;
     Ok(graph)
 }
 

@@ -105,7 +105,10 @@ impl CheckpointLease {
 ///
 /// # Errors
 /// Whatever the bank fails with.
-pub(crate) async fn holder(bank: &dyn Bank, checkpoint: CheckpointId) -> Result<Option<Lease>, BankError> {
+pub(crate) async fn holder(
+    bank: &dyn Bank,
+    checkpoint: CheckpointId,
+) -> Result<Option<Lease>, BankError> {
     let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
     Ok(bank.leases(&place).await?.into_iter().next())
 }

@@ -69,11 +69,7 @@ impl ProtectionManager {
         parts: ProtectionParts,
     ) -> Result<Self, ApiError> {
         let base = ManagerBase::new(host, db.clone(), config, clock.clone());
-        let number = |group, name| {
-            base.config()
-                .int(group, name)
-                .map_err(ApiError::internal)
-        };
+        let number = |group, name| base.config().int(group, name).map_err(ApiError::internal);
         let operations =
             usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
         let limit = usize::try_from(number("protection", "max_parallel_tasks")?)
@@ -214,9 +210,7 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<CheckpointId, ApiError> {
         self.providers.get(plan.provider_id)?;
         let graph = graph::build(&self.registry, context, &plan.resources).await?;
-        let graph = graph
-            .pack()
-            .map_err(ApiError::invalid_input)?;
+        let graph = graph.pack().map_err(ApiError::invalid_input)?;
         let checkpoint = self.new_checkpoint(&plan, graph, &checkpoint_properties);
         let id = checkpoint.id;
         let now = self.base.clock().now();

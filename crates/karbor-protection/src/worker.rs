@@ -170,8 +170,7 @@ impl Worker {
     }
 
     fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {
-        let plan =
-            plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
+        let plan = plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
         Ok(Arc::new(RunHooks::new(
             run.clone(),
             Arc::new(plan),

@@ -43,9 +43,19 @@ async fn a_deleted_checkpoint_can_be_neither_deleted_nor_reset() {
     let id = running.available(1).await;
     running.delete(id).await.unwrap();
     running.settled(id).await;
-    assert_eq!(running.delete(id).await.unwrap_err().kind, ErrorKind::Conflict);
-    let reset = running.api().reset_state(&member(), running.provider, id, "error".to_owned()).await.unwrap_err();
-    assert_eq!(reset.message, format!("The checkpoint {id} can not be reset."));
+    assert_eq!(
+        running.delete(id).await.unwrap_err().kind,
+        ErrorKind::Conflict
+    );
+    let reset = running
+        .api()
+        .reset_state(&member(), running.provider, id, "error".to_owned())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        reset.message,
+        format!("The checkpoint {id} can not be reset.")
+    );
 }
 
 /// Q68: a checkpoint whose deletion failed can be deleted again, or reset first.
@@ -61,7 +71,11 @@ async fn q68_error_deleting_is_no_dead_end() {
     assert_eq!(running.settled(id).await, CheckpointStatus::ErrorDeleting);
     running.log_of(id).await;
     crate::house::until(async || {
-        running.api().reset_state(&member(), running.provider, id, "error".to_owned()).await.ok()
+        running
+            .api()
+            .reset_state(&member(), running.provider, id, "error".to_owned())
+            .await
+            .ok()
     })
     .await;
     assert_eq!(running.checkpoint(id).await.status, CheckpointStatus::Error);
@@ -78,11 +92,25 @@ async fn page(
     limit: Option<usize>,
     direction: &str,
 ) -> Result<Vec<CheckpointId>, karbor_model::ApiError> {
-    let filters: BTreeMap<_, _> = filters.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let filters: BTreeMap<_, _> = filters
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
     let keys = vec!["created_at".to_owned()];
     let directions = vec![direction.to_owned()];
     let (api, provider) = (running.api(), running.provider);
-    let found = api.list_checkpoints(&member(), provider, marker, limit, keys, directions, filters, false).await?;
+    let found = api
+        .list_checkpoints(
+            &member(),
+            provider,
+            marker,
+            limit,
+            keys,
+            directions,
+            filters,
+            false,
+        )
+        .await?;
     Ok(found.into_iter().map(|checkpoint| checkpoint.id).collect())
 }
 
@@ -100,14 +128,18 @@ async fn q22_pages_follow_each_other() {
         let whole = page(&running, &[], None, None, direction).await.unwrap();
         let (mut seen, mut marker) = (Vec::new(), None);
         loop {
-            let next = page(&running, &[], marker, Some(2), direction).await.unwrap();
+            let next = page(&running, &[], marker, Some(2), direction)
+                .await
+                .unwrap();
             let Some(&last) = next.last() else { break };
             seen.extend(next);
             marker = Some(last);
         }
         assert_eq!(seen, whole);
     }
-    let error = page(&running, &[], Some(CheckpointId::new()), None, "desc").await.unwrap_err();
+    let error = page(&running, &[], Some(CheckpointId::new()), None, "desc")
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::BadRequest);
 }
 
@@ -124,11 +156,25 @@ async fn q25_filters_filter() {
     assert_eq!(list(&running, &[("status", "error")]).await, [bad]);
     assert!(list(&running, &[("status", "bogus")]).await.is_empty());
     assert!(list(&running, &[("plan_id", "abc")]).await.is_empty());
-    assert!(list(&running, &[("end_date", "2000-01-01")]).await.is_empty());
+    assert!(
+        list(&running, &[("end_date", "2000-01-01")])
+            .await
+            .is_empty()
+    );
     assert_eq!(list(&running, &[("start_date", &today)]).await.len(), 2);
-    let plan = running.checkpoint(good).await.protection_plan.id.to_string();
-    assert_eq!(list(&running, &[("plan_id", &plan), ("start_date", &today)]).await, [good]);
-    let error = page(&running, &[("start_date", "bad")], None, None, "desc").await.unwrap_err();
+    let plan = running
+        .checkpoint(good)
+        .await
+        .protection_plan
+        .id
+        .to_string();
+    assert_eq!(
+        list(&running, &[("plan_id", &plan), ("start_date", &today)]).await,
+        [good]
+    );
+    let error = page(&running, &[("start_date", "bad")], None, None, "desc")
+        .await
+        .unwrap_err();
     assert!(error.message.contains("start_date"), "{error}");
 }
 
@@ -137,19 +183,29 @@ async fn an_index_file_that_cannot_be_read_is_listed_as_an_error() {
     let house = House::new().with_resources(&["one"]);
     let running = house.open().await;
     let (good, bad) = (running.available(1).await, running.available(1).await);
-    house.tamper(&format!("checkpoints/{bad}/index.json"), "{\"version\": \"0.9\"");
+    house.tamper(
+        &format!("checkpoints/{bad}/index.json"),
+        "{\"version\": \"0.9\"",
+    );
     assert_eq!(list(&running, &[("status", "available")]).await, [good]);
     assert_eq!(list(&running, &[("status", "error")]).await, [bad]);
-    let shown = running.api().show_checkpoint(&member(), running.provider, bad).await.unwrap_err();
+    let shown = running
+        .api()
+        .show_checkpoint(&member(), running.provider, bad)
+        .await
+        .unwrap_err();
     assert!(shown.message.contains("damaged"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_graph_is_kept_with_shared_dependents_once() {
-    let house = House::new().with_resources(&["app", "web", "db", "disk"]).with_edges(&[(0, 1), (0, 2), (1, 3), (2, 3)]);
+    let house = House::new()
+        .with_resources(&["app", "web", "db", "disk"])
+        .with_edges(&[(0, 1), (0, 2), (1, 3), (2, 3)]);
     let running = house.open().await;
     let id = running.available(1).await;
-    let graph = ResourceGraph::unpack(&running.checkpoint(id).await.resource_graph.unwrap()).unwrap();
+    let graph =
+        ResourceGraph::unpack(&running.checkpoint(id).await.resource_graph.unwrap()).unwrap();
     assert_eq!(graph.nodes().len(), 4);
     assert_eq!(graph.nodes().last().unwrap().name, "app");
 }

@@ -15,17 +15,35 @@ async fn q69_a_protect_goes_on_after_a_crash() {
     drop(first);
     // The sleeper is told by its name in the checkpoint's graph; the second life must not sleep long.
     let second = house.open().await;
-    assert_eq!(second.checkpoint(checkpoint).await.status, CheckpointStatus::Protecting);
+    assert_eq!(
+        second.checkpoint(checkpoint).await.status,
+        CheckpointStatus::Protecting
+    );
     let log = until(async || {
-        let logs = second.db.operation_log_list(&karbor_db::ListQuery::default()).await.unwrap();
-        logs.into_iter().find(|log| log.checkpoint_id == Some(checkpoint))
+        let logs = second
+            .db
+            .operation_log_list(&karbor_db::ListQuery::default())
+            .await
+            .unwrap();
+        logs.into_iter()
+            .find(|log| log.checkpoint_id == Some(checkpoint))
     })
     .await;
     assert_eq!(log.status, OperationLogStatus::InProgress);
     use karbor_interfaces::protection::ProtectionApi;
-    until(async || second.api().cancel_operation(&crate::house::member(), log.id).await.ok()).await;
+    until(async || {
+        second
+            .api()
+            .cancel_operation(&crate::house::member(), log.id)
+            .await
+            .ok()
+    })
+    .await;
     assert_eq!(second.settled(checkpoint).await, CheckpointStatus::Error);
-    assert_eq!(second.log_of(checkpoint).await.status, OperationLogStatus::Failed);
+    assert_eq!(
+        second.log_of(checkpoint).await.status,
+        OperationLogStatus::Failed
+    );
 }
 
 /// The bank fails at its nth write and the service dies there; after a restart with the bank
@@ -33,9 +51,11 @@ async fn q69_a_protect_goes_on_after_a_crash() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_at_every_write_to_the_bank_ends_truthfully() {
     for nth in 1..12 {
-        let house = House::new().with_resources(&["a", "b"]).with_edges(&[(0, 1)]);
+        let house = House::new()
+            .with_resources(&["a", "b"])
+            .with_edges(&[(0, 1)]);
         let first = house.open().await;
-        house.bank.fail_write(nth, Fault::Unavailable);
+        house.bank.fail_write(nth, Fault::Fail);
         let begun = first.protect(first.plan(1)).await;
         if let Ok(checkpoint) = begun {
             // However far it came by now.
@@ -44,11 +64,22 @@ async fn a_crash_at_every_write_to_the_bank_ends_truthfully() {
             let second = house.open().await;
             let status = second.settled(checkpoint).await;
             let log = second.log_of(checkpoint).await;
-            let ended = (status == CheckpointStatus::Available, log.status == OperationLogStatus::Success);
-            assert!(ended.0 == ended.1, "write {nth}: {status} and {}", log.status);
+            let ended = (
+                status == CheckpointStatus::Available,
+                log.status == OperationLogStatus::Success,
+            );
+            assert!(
+                ended.0 == ended.1,
+                "write {nth}: {status} and {}",
+                log.status
+            );
             if status == CheckpointStatus::Available {
                 let restore = second.restore(checkpoint, Parameters::new()).await.unwrap();
-                assert_eq!(second.restored(restore).await.status, RestoreStatus::Success, "write {nth}");
+                assert_eq!(
+                    second.restored(restore).await.status,
+                    RestoreStatus::Success,
+                    "write {nth}"
+                );
             }
         } else {
             house.bank.heal();
@@ -57,38 +88,35 @@ async fn a_crash_at_every_write_to_the_bank_ends_truthfully() {
     }
 }
 
-/// The end of a run cannot be written to the bank for a while: the run waits, and says so.
+/// The end of a run cannot be written to the bank for a while: the run waits, says so, and ends when
+/// it can.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_end_that_cannot_be_written_is_written_later() {
     use karbor_manager::Manager;
     let house = House::new().with_resources(&["one"]);
     let running = house.open().await;
-    let checkpoint = running.protect(running.plan(1)).await;
-    running.settled(checkpoint.unwrap()).await;
-    house.bank.inject(|call| {
-        let index = call.key.as_ref().is_some_and(|key| key.name() == "index.json");
-        (index && call.verb == Verb::Put).then_some(Fault::Unavailable)
-    });
-    let checkpoint = checkpoint_of_a_second_run(&running, &house).await;
-    assert!(!running.service.manager().is_working().is_working());
-    house.bank.heal();
-    assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
-    until(async || running.service.manager().is_working().is_working().then_some(())).await;
-}
-
-/// A delete that got past its first write and then cannot write its last.
-async fn checkpoint_of_a_second_run(running: &crate::house::Running, house: &House) -> karbor_model::CheckpointId {
-    use karbor_manager::Manager;
-    house.bank.heal();
     let checkpoint = running.available(1).await;
-    let writes = std::sync::atomic::AtomicUsize::new(0);
-    house.bank.inject(move |call| {
-        let index = call.key.as_ref().is_some_and(|key| key.name() == "index.json");
-        let put = index && call.verb == Verb::Put;
-        let nth = if put { writes.fetch_add(1, std::sync::atomic::Ordering::SeqCst) } else { 0 };
-        (put && nth > 0).then_some(Fault::Unavailable)
+    let seen = std::sync::atomic::AtomicUsize::new(0);
+    // The first write says "deleting"; the last, "deleted", does not get through.
+    house.bank.inject(Fault::Fail, usize::MAX, move |call| {
+        let index = call.verb == Verb::Put && call.key.ends_with("/index.json");
+        index && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0
     });
     until(async || running.delete(checkpoint).await.ok()).await;
     until(async || (!running.service.manager().is_working().is_working()).then_some(())).await;
-    checkpoint
+    assert_eq!(
+        running.checkpoint(checkpoint).await.status,
+        CheckpointStatus::Deleting
+    );
+    house.bank.heal();
+    assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
+    until(async || {
+        running
+            .service
+            .manager()
+            .is_working()
+            .is_working()
+            .then_some(())
+    })
+    .await;
 }

@@ -12,9 +12,9 @@ use karbor_db::{Db, ListQuery};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_manager::{Config, InProcess, RunningService, Service, ServiceOptions, SystemClock};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus, Parameters, Plan,
-    PlanId, PlanStatus, ProviderId, RequestContext, Resource, Restore, RestoreId, RestoreStatus, Verification,
-    VerificationId, VerificationStatus,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus,
+    Parameters, Plan, PlanId, PlanStatus, ProviderId, RequestContext, Resource, Restore, RestoreId,
+    RestoreStatus, Verification, VerificationId, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
 use karbor_plugins::protections::{noop, simulated};
@@ -49,18 +49,43 @@ impl Protectable for Things {
         Ok(self.0.lock().unwrap().resources.clone())
     }
 
-    async fn show(&self, _: &RequestContext, id: &str) -> Result<Option<Resource>, ProtectableError> {
-        Ok(self.0.lock().unwrap().resources.iter().find(|r| r.id == id).cloned())
+    async fn show(
+        &self,
+        _: &RequestContext,
+        id: &str,
+    ) -> Result<Option<Resource>, ProtectableError> {
+        Ok(self
+            .0
+            .lock()
+            .unwrap()
+            .resources
+            .iter()
+            .find(|r| r.id == id)
+            .cloned())
     }
 
-    async fn dependents(&self, _: &RequestContext, parent: &Resource) -> Result<Vec<Resource>, ProtectableError> {
+    async fn dependents(
+        &self,
+        _: &RequestContext,
+        parent: &Resource,
+    ) -> Result<Vec<Resource>, ProtectableError> {
         let inventory = self.0.lock().unwrap();
         if inventory.broken {
             let message = "the inventory does not answer".to_owned();
-            return Err(ProtectableError { resource_type: SIMULATED.to_owned(), message, retryable: true });
+            return Err(ProtectableError {
+                resource_type: SIMULATED.to_owned(),
+                message,
+                retryable: true,
+            });
         }
-        let children = inventory.edges.iter().filter(|(from, _)| *from == parent.id).map(|(_, to)| to);
-        Ok(children.filter_map(|id| inventory.resources.iter().find(|r| r.id == *id).cloned()).collect())
+        let children = inventory
+            .edges
+            .iter()
+            .filter(|(from, _)| *from == parent.id)
+            .map(|(_, to)| to);
+        Ok(children
+            .filter_map(|id| inventory.resources.iter().find(|r| r.id == *id).cloned())
+            .collect())
     }
 }
 
@@ -86,7 +111,11 @@ impl House {
 
     /// Resources of the simulated type, with the ids `1`, `2`, … as UUIDs.
     pub fn with_resources(self, names: &[&str]) -> Self {
-        let resources = names.iter().enumerate().map(|(at, name)| Resource::new(SIMULATED, id(at), *name)).collect();
+        let resources = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| Resource::new(SIMULATED, id(at), *name))
+            .collect();
         self.inventory.lock().unwrap().resources = resources;
         self
     }
@@ -97,7 +126,12 @@ impl House {
     }
 
     pub async fn open(&self) -> Running {
-        let db = Db::connect(&format!("sqlite://{}/karbor.db", self.folder.path().display())).await.unwrap();
+        let db = Db::connect(&format!(
+            "sqlite://{}/karbor.db",
+            self.folder.path().display()
+        ))
+        .await
+        .unwrap();
         db.migrate().await.unwrap();
         let mut registry = Registry::new();
         let bank = self.bank.clone();
@@ -114,25 +148,56 @@ impl House {
             enabled: true,
             sections: BTreeMap::new(),
         };
-        let configs = [config(self.provider, "sim", simulated::NAME), config(self.other_provider, "noop", noop::NAME)];
+        let configs = [
+            config(self.provider, "sim", simulated::NAME),
+            config(self.other_provider, "noop", noop::NAME),
+        ];
         let providers = Providers::new(&configs, &registry).unwrap();
-        let master_key = MasterKey::load_or_create(&self.folder.path().join("master.key"), true).unwrap();
-        let parts = ProtectionParts { registry: Arc::new(registry), providers, master_key };
-        let options = Config::builder().options(OPTIONS).options(karbor_manager::service::OPTIONS).build().unwrap();
+        let master_key =
+            MasterKey::load_or_create(&self.folder.path().join("master.key"), true).unwrap();
+        let parts = ProtectionParts {
+            registry: Arc::new(registry),
+            providers,
+            master_key,
+        };
+        let options = Config::builder()
+            .options(OPTIONS)
+            .options(karbor_manager::service::OPTIONS)
+            .build()
+            .unwrap();
         let clock = Arc::new(SystemClock::new());
-        let manager = ProtectionManager::new(Some("host".to_owned()), db.clone(), options, clock, parts).unwrap();
+        let manager =
+            ProtectionManager::new(Some("host".to_owned()), db.clone(), options, clock, parts)
+                .unwrap();
         let transport = Arc::new(InProcess::new());
-        let service = Service::new(Arc::new(manager), ServiceOptions::default(), Arc::new(db.clone()), transport);
-        Running { service: service.start().await.unwrap(), db, provider: self.provider, inventory: self.inventory.clone() }
+        let service = Service::new(
+            Arc::new(manager),
+            ServiceOptions::default(),
+            Arc::new(db.clone()),
+            transport,
+        );
+        Running {
+            service: service.start().await.unwrap(),
+            db,
+            provider: self.provider,
+            inventory: self.inventory.clone(),
+        }
     }
 
     /// Keys in the bank, without the leases.
     pub fn keys(&self) -> Vec<String> {
-        self.bank.inner().keys().into_iter().filter(|key| !key.starts_with("leases")).collect()
+        self.bank
+            .inner()
+            .keys()
+            .into_iter()
+            .filter(|key| !key.starts_with("leases"))
+            .collect()
     }
 
     pub fn tamper(&self, key: &str, data: &'static str) {
-        self.bank.inner().tamper(&BankKey::parse(key).unwrap(), Bytes::from(data));
+        self.bank
+            .inner()
+            .tamper(&BankKey::parse(key).unwrap(), Bytes::from(data));
     }
 }
 
@@ -164,14 +229,21 @@ impl Running {
     }
 
     pub async fn checkpoint(&self, id: CheckpointId) -> Checkpoint {
-        self.api().show_checkpoint(&RequestContext::admin(), self.provider, id).await.unwrap()
+        self.api()
+            .show_checkpoint(&RequestContext::admin(), self.provider, id)
+            .await
+            .unwrap()
     }
 
     /// Waits until the checkpoint is in a state other than `protecting` and `deleting`.
     pub async fn settled(&self, id: CheckpointId) -> CheckpointStatus {
         until(async || {
             let status = self.checkpoint(id).await.status;
-            (!matches!(status, CheckpointStatus::Protecting | CheckpointStatus::Deleting)).then_some(status)
+            (!matches!(
+                status,
+                CheckpointStatus::Protecting | CheckpointStatus::Deleting
+            ))
+            .then_some(status)
         })
         .await
     }
@@ -186,7 +258,11 @@ impl Running {
     /// The latest record in the operation log of a checkpoint, once it has ended.
     pub async fn log_of(&self, id: CheckpointId) -> OperationLog {
         until(async || {
-            let logs = self.db.operation_log_list(&ListQuery::default()).await.unwrap();
+            let logs = self
+                .db
+                .operation_log_list(&ListQuery::default())
+                .await
+                .unwrap();
             let log = logs.into_iter().find(|log| log.checkpoint_id == Some(id))?;
             (log.status != OperationLogStatus::InProgress).then_some(log)
         })
@@ -197,7 +273,11 @@ impl Running {
         self.api().delete(&member(), self.provider, id).await
     }
 
-    pub async fn restore(&self, checkpoint: CheckpointId, parameters: Parameters) -> Result<RestoreId, ApiError> {
+    pub async fn restore(
+        &self,
+        checkpoint: CheckpointId,
+        parameters: Parameters,
+    ) -> Result<RestoreId, ApiError> {
         let restore = Restore {
             id: RestoreId::new(),
             project_id: PROJECT.to_owned(),
@@ -211,7 +291,10 @@ impl Running {
             created_at: chrono::Utc::now(),
         };
         self.db.restore_create(&restore).await.unwrap();
-        self.api().restore(&member(), restore.clone(), None).await.map(|()| restore.id)
+        self.api()
+            .restore(&member(), restore.clone(), None)
+            .await
+            .map(|()| restore.id)
     }
 
     pub async fn restored(&self, id: RestoreId) -> Restore {
@@ -222,7 +305,11 @@ impl Running {
         .await
     }
 
-    pub async fn verify(&self, context: &RequestContext, checkpoint: CheckpointId) -> Result<VerificationId, ApiError> {
+    pub async fn verify(
+        &self,
+        context: &RequestContext,
+        checkpoint: CheckpointId,
+    ) -> Result<VerificationId, ApiError> {
         let verification = Verification {
             id: VerificationId::new(),
             project_id: context.project_id.clone(),
@@ -235,7 +322,10 @@ impl Running {
             created_at: chrono::Utc::now(),
         };
         self.db.verification_create(&verification).await.unwrap();
-        self.api().verification(context, verification.clone()).await.map(|()| verification.id)
+        self.api()
+            .verification(context, verification.clone())
+            .await
+            .map(|()| verification.id)
     }
 
     pub async fn verified(&self, id: VerificationId) -> Verification {

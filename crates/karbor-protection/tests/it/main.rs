@@ -1,5 +1,11 @@
 //! The protection manager against banks in memory, the simulated plugin and a database in a file.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
 
 mod checkpoints;
 mod crash;

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, Resource, RestoreStatus,
-    VerificationStatus,
+    CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, Resource,
+    RestoreStatus, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankError};
 use karbor_testkit::{Fault, Verb};
@@ -17,9 +17,18 @@ async fn protect_verify_restore_delete() {
     let running = house.open().await;
     let checkpoint = running.available(3).await;
     let verification = running.verify(&member(), checkpoint).await.unwrap();
-    assert_eq!(running.verified(verification).await.status, VerificationStatus::Success);
-    let restore = running.restore(checkpoint, Parameters::new()).await.unwrap();
-    assert_eq!(running.restored(restore).await.status, RestoreStatus::Success);
+    assert_eq!(
+        running.verified(verification).await.status,
+        VerificationStatus::Success
+    );
+    let restore = running
+        .restore(checkpoint, Parameters::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        running.restored(restore).await.status,
+        RestoreStatus::Success
+    );
     until(async || running.delete(checkpoint).await.ok()).await;
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
 }
@@ -32,10 +41,16 @@ async fn every_failing_resource_is_named_with_its_reason() {
     let checkpoint = running.protect(running.plan(3)).await.unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Error);
     let log = running.log_of(checkpoint).await;
-    assert_eq!((log.operation_type, log.status), (OperationType::Protect, OperationLogStatus::Failed));
+    assert_eq!(
+        (log.operation_type, log.status),
+        (OperationType::Protect, OperationLogStatus::Failed)
+    );
     let info = log.error_info.unwrap();
     assert!(info.contains(&id(1)) || info.contains(&id(2)), "{info}");
-    assert!(info.contains("told to fail") && !info.contains(&id(0)), "{info}");
+    assert!(
+        info.contains("told to fail") && !info.contains(&id(0)),
+        "{info}"
+    );
 }
 
 /// Q19: a type that no plugin protects is refused before anything is written.
@@ -43,39 +58,68 @@ async fn every_failing_resource_is_named_with_its_reason() {
 async fn q19_an_unprotectable_resource_leaves_no_checkpoint() {
     let house = House::new();
     let running = house.open().await;
-    let error = running.protect(plan(house.provider, vec![Resource::new("OS::Bogus", id(0), "x")])).await.unwrap_err();
+    let error = running
+        .protect(plan(
+            house.provider,
+            vec![Resource::new("OS::Bogus", id(0), "x")],
+        ))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::BadRequest);
-    assert!(error.message.contains("Protection Plugin for OS::Bogus could not be found"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("Protection Plugin for OS::Bogus could not be found"),
+        "{error}"
+    );
     assert!(house.keys().is_empty());
 }
 
 /// A failing protectable lookup never shrinks the backup in silence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lookup_that_fails_fails_the_protect() {
-    let house = House::new().with_resources(&["app", "part"]).with_edges(&[(0, 1)]);
+    let house = House::new()
+        .with_resources(&["app", "part"])
+        .with_edges(&[(0, 1)]);
     house.inventory.lock().unwrap().broken = true;
     let running = house.open().await;
     let error = running.protect(running.plan(1)).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
-    assert!(error.message.contains("the inventory does not answer"), "{error}");
+    assert!(
+        error.message.contains("the inventory does not answer"),
+        "{error}"
+    );
     assert!(house.keys().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn resources_that_depend_on_each_other_in_a_loop_are_refused_with_the_path() {
-    let house = House::new().with_resources(&["a", "b"]).with_edges(&[(0, 1), (1, 0)]);
+    let house = House::new()
+        .with_resources(&["a", "b"])
+        .with_edges(&[(0, 1), (1, 0)]);
     let running = house.open().await;
     let error = running.protect(running.plan(1)).await.unwrap_err();
     let (a, b) = (id(0), id(1));
-    assert!(error.message.contains(&format!("{SIMULATED}#{a} -> {SIMULATED}#{b} -> {SIMULATED}#{a}")), "{error}");
+    assert!(
+        error.message.contains(&format!(
+            "{SIMULATED}#{a} -> {SIMULATED}#{b} -> {SIMULATED}#{a}"
+        )),
+        "{error}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_resource_that_is_not_there_is_refused() {
     let house = House::new().with_resources(&["a"]);
     let running = house.open().await;
-    let gone = plan(house.provider, vec![Resource::new(SIMULATED, id(7), "gone")]);
-    assert_eq!(running.protect(gone).await.unwrap_err().kind, ErrorKind::NotFound);
+    let gone = plan(
+        house.provider,
+        vec![Resource::new(SIMULATED, id(7), "gone")],
+    );
+    assert_eq!(
+        running.protect(gone).await.unwrap_err().kind,
+        ErrorKind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,8 +128,16 @@ async fn restores_and_verifications_of_what_is_not_available_are_refused_with_th
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
     running.settled(checkpoint).await;
-    let error = running.restore(checkpoint, Parameters::new()).await.unwrap_err();
-    assert!(error.message.contains("is not available: its status is 'error'"), "{error}");
+    let error = running
+        .restore(checkpoint, Parameters::new())
+        .await
+        .unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("is not available: its status is 'error'"),
+        "{error}"
+    );
     assert!(running.verify(&member(), checkpoint).await.is_err());
 }
 
@@ -121,10 +173,19 @@ async fn a_checkpoint_at_work_is_left_alone() {
     let house = House::new().with_resources(&["sleep=600"]);
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
-    assert_eq!(running.delete(checkpoint).await.unwrap_err().kind, ErrorKind::Conflict);
-    let reset = running.api().reset_state(&member(), running.provider, checkpoint, "error".to_owned());
-    assert_eq!(reset.await.unwrap_err().class, "CheckpointNotBeReset");
-    assert_eq!(running.checkpoint(checkpoint).await.status, CheckpointStatus::Protecting);
+    assert_eq!(
+        running.delete(checkpoint).await.unwrap_err().kind,
+        ErrorKind::Conflict
+    );
+    let reset = running
+        .api()
+        .reset_state(&member(), running.provider, checkpoint, "error".to_owned())
+        .await;
+    assert_eq!(reset.unwrap_err().class, "CheckpointNotBeReset");
+    assert_eq!(
+        running.checkpoint(checkpoint).await.status,
+        CheckpointStatus::Protecting
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,14 +193,27 @@ async fn a_checkpoint_that_is_being_restored_is_not_deleted() {
     let house = House::new().with_resources(&["one"]);
     let running = house.open().await;
     let checkpoint = running.available(1).await;
-    let slow: Parameters = [(SIMULATED.to_owned(), json!({ "sleep": "600" }).as_object().unwrap().clone())].into();
+    let slow: Parameters = [(
+        SIMULATED.to_owned(),
+        json!({ "sleep": "600" }).as_object().unwrap().clone(),
+    )]
+    .into();
     running.restore(checkpoint, slow).await.unwrap();
     let error = running.delete(checkpoint).await.unwrap_err();
     assert_eq!(error.class, "CheckpointNotBeDeleted");
-    assert_eq!(running.checkpoint(checkpoint).await.status, CheckpointStatus::Available);
+    assert_eq!(
+        running.checkpoint(checkpoint).await.status,
+        CheckpointStatus::Available
+    );
     // Two may read at once.
-    let second = running.restore(checkpoint, Parameters::new()).await.unwrap();
-    assert_eq!(running.restored(second).await.status, RestoreStatus::Success);
+    let second = running
+        .restore(checkpoint, Parameters::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        running.restored(second).await.status,
+        RestoreStatus::Success
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -148,25 +222,54 @@ async fn a_cancelled_protect_ends_in_error_and_says_so() {
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(2)).await.unwrap();
     let log = until(async || {
-        let logs = running.db.operation_log_list(&karbor_db::ListQuery::default()).await.unwrap();
+        let logs = running
+            .db
+            .operation_log_list(&karbor_db::ListQuery::default())
+            .await
+            .unwrap();
         logs.first().cloned()
     })
     .await;
-    let foreign = running.api().cancel_operation(&crate::house::stranger(), log.id).await.unwrap_err();
+    let foreign = running
+        .api()
+        .cancel_operation(&crate::house::stranger(), log.id)
+        .await
+        .unwrap_err();
     assert_eq!(foreign.kind, ErrorKind::NotFound);
-    running.api().cancel_operation(&member(), log.id).await.unwrap();
+    running
+        .api()
+        .cancel_operation(&member(), log.id)
+        .await
+        .unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Error);
-    assert!(running.log_of(checkpoint).await.error_info.unwrap().contains("cancelled"));
-    until(async || (running.api().cancel_operation(&member(), log.id).await.unwrap_err().kind == ErrorKind::Conflict).then_some(())).await;
+    assert!(
+        running
+            .log_of(checkpoint)
+            .await
+            .error_info
+            .unwrap()
+            .contains("cancelled")
+    );
+    until(async || {
+        (running
+            .api()
+            .cancel_operation(&member(), log.id)
+            .await
+            .unwrap_err()
+            .kind
+            == ErrorKind::Conflict)
+            .then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_bank_ends_the_protect_in_error_and_the_next_one_works() {
     let house = House::new().with_resources(&["one"]);
     let running = house.open().await;
-    house.bank.inject(
-        |call| (call.verb == Verb::Put && call.key.as_ref().is_some_and(|key| key.name() == "metadata")).then_some(Fault::Full),
-    );
+    house.bank.inject(Fault::Full, usize::MAX, |call| {
+        call.verb == Verb::Put && call.key.ends_with("/metadata")
+    });
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Error);
     let info = running.log_of(checkpoint).await.error_info.unwrap();
@@ -179,12 +282,21 @@ async fn a_full_bank_ends_the_protect_in_error_and_the_next_one_works() {
 async fn a_bank_that_is_full_from_the_start_refuses_the_protect_and_leaves_no_operation_open() {
     let house = House::new().with_resources(&["one"]);
     let running = house.open().await;
-    house.bank.inject(|call| (call.verb == Verb::Put).then_some(Fault::Full));
+    house
+        .bank
+        .inject(Fault::Full, usize::MAX, |call| call.verb == Verb::Put);
     let error = running.protect(running.plan(1)).await.unwrap_err();
     assert!(error.message.contains("full"), "{error}");
     house.bank.heal();
-    let logs = running.db.operation_log_list(&karbor_db::ListQuery::default()).await.unwrap();
-    assert_eq!(logs.iter().map(|log| log.status).collect::<Vec<_>>(), [OperationLogStatus::Failed]);
+    let logs = running
+        .db
+        .operation_log_list(&karbor_db::ListQuery::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        logs.iter().map(|log| log.status).collect::<Vec<_>>(),
+        [OperationLogStatus::Failed]
+    );
     running.available(1).await;
 }
 
@@ -194,15 +306,22 @@ async fn a_lease_of_somebody_else_is_respected_until_it_ends() {
     let running = house.open().await;
     let checkpoint = running.available(1).await;
     let bank: Arc<dyn Bank> = house.bank.clone();
-    let name = karbor_plugin::BankKey::parse(&format!("checkpoints/{checkpoint}/restore-elsewhere")).unwrap();
+    let name =
+        karbor_plugin::BankKey::parse(&format!("checkpoints/{checkpoint}/restore-elsewhere"))
+            .unwrap();
     let minute = std::time::Duration::from_secs(60);
-    until(async || match bank.acquire_lease(&name, "another service", minute).await {
-        Ok(_) => Some(()),
-        Err(BankError::LeaseHeld { .. }) => None,
-        Err(error) => panic!("{error}"),
-    })
+    until(
+        async || match bank.acquire_lease(&name, "another service", minute).await {
+            Ok(_) => Some(()),
+            Err(BankError::LeaseHeld { .. }) => None,
+            Err(error) => panic!("{error}"),
+        },
+    )
     .await;
-    assert_eq!(running.delete(checkpoint).await.unwrap_err().class, "CheckpointNotBeDeleted");
+    assert_eq!(
+        running.delete(checkpoint).await.unwrap_err().class,
+        "CheckpointNotBeDeleted"
+    );
     house.bank.inner().advance(minute * 2);
     running.delete(checkpoint).await.unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
