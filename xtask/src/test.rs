@@ -55,6 +55,12 @@ const TOOLS: &[Tool] = &[
         ],
         used_by: "Host::PostgreSQL::Database, the demo's database",
     },
+    Tool {
+        name: "strace",
+        package: "strace",
+        programs: &["strace"],
+        used_by: "the order in which the file system bank flushes",
+    },
 ];
 
 /// Installs, checks, runs.
@@ -189,8 +195,14 @@ mod tests {
     #[test]
     fn advice_says_what_to_install() {
         let text = advice(&TOOLS.iter().collect::<Vec<_>>());
-        assert!(text.contains("restic and PostgreSQL not found"), "{text}");
-        assert!(text.contains("apt-get install restic postgresql"), "{text}");
+        assert!(
+            text.contains("restic and PostgreSQL and strace not found"),
+            "{text}"
+        );
+        assert!(
+            text.contains("apt-get install restic postgresql strace"),
+            "{text}"
+        );
     }
 
     #[test]

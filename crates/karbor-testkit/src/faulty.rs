@@ -312,3 +312,62 @@ impl<B: Bank> Bank for FaultyBank<B> {
         self.call(Verb::Leases, name.as_str(), run, as_is).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryBank;
+
+    fn key(text: &str) -> BankKey {
+        BankKey::parse(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_call_that_was_named_fails_and_no_other() {
+        let bank = FaultyBank::new(MemoryBank::new());
+        bank.fail_call(2, Fault::Full);
+        bank.put(&key("a"), "1".into()).await.unwrap();
+        let error = bank.put(&key("b"), "1".into()).await.unwrap_err();
+        assert!(matches!(error, BankError::Full(_)));
+        bank.put(&key("b"), "1".into()).await.unwrap();
+        assert_eq!((bank.count(Verb::Put), bank.inner().keys().len()), (3, 2));
+        let call = Call {
+            number: 2,
+            verb: Verb::Put,
+            key: "b".to_owned(),
+        };
+        assert_eq!(bank.calls()[1], call);
+    }
+
+    #[tokio::test]
+    async fn writes_are_counted_by_themselves() {
+        let bank = FaultyBank::new(MemoryBank::new());
+        bank.fail_write(2, Fault::Fail);
+        bank.put(&key("a"), "1".into()).await.unwrap();
+        bank.get(&key("a")).await.unwrap();
+        bank.delete(&key("a")).await.unwrap_err();
+        bank.delete(&key("a")).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_lost_answer_is_of_something_done() {
+        let bank = FaultyBank::new(MemoryBank::new());
+        bank.fail_write(1, Fault::AnswerLost);
+        bank.put_new(&key("a"), "1".into()).await.unwrap_err();
+        let again = bank.put_new(&key("a"), "1".into()).await.unwrap_err();
+        assert!(matches!(again, BankError::AlreadyExists(_)));
+    }
+
+    #[tokio::test]
+    async fn corruption_is_of_the_answer_and_ends_when_healed() {
+        let bank = FaultyBank::new(MemoryBank::new());
+        bank.put(&key("a"), "0123".into()).await.unwrap();
+        bank.inject(Fault::FlipBit, 2, |call| call.key == "a");
+        assert_eq!(bank.get(&key("a")).await.unwrap(), "01\"3");
+        assert_eq!(bank.get_range(&key("a"), 1, 1).await.unwrap(), "!");
+        bank.inject(Fault::Truncate, usize::MAX, |_| true);
+        assert_eq!(bank.get(&key("a")).await.unwrap(), "01");
+        bank.heal();
+        assert_eq!(bank.get(&key("a")).await.unwrap(), "0123");
+    }
+}

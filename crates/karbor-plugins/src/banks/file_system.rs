@@ -38,6 +38,7 @@ use karbor_plugin::{
     Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, ProviderConfig,
     RegistryError,
 };
+use tokio::sync::Semaphore;
 
 use self::store::{Existing, Store};
 
@@ -49,10 +50,15 @@ pub const SECTION: &str = "file_system_bank_plugin";
 
 const DEFAULT_CONTAINER: &str = "karbor";
 
+/// How many calls are at work at once; the others wait. Each holds a few open files, of which a
+/// process usually may have 1024, and a thread; flushes of more at once are no faster.
+const AT_WORK: usize = 48;
+
 /// A bank in a directory.
 #[derive(Clone)]
 pub struct FileSystemBank {
     store: Arc<Store>,
+    turns: Arc<Semaphore>,
 }
 
 impl FileSystemBank {
@@ -73,6 +79,7 @@ impl FileSystemBank {
         let store = Store::open(path, container)?;
         Ok(Self {
             store: Arc::new(store),
+            turns: Arc::new(Semaphore::new(AT_WORK)),
         })
     }
 
@@ -110,14 +117,18 @@ impl FileSystemBank {
         &self,
         work: impl FnOnce(&Store) -> Result<T, BankError> + Send + 'static,
     ) -> Result<T, BankError> {
+        let ended = |error: &dyn fmt::Display| BankError::Other {
+            message: format!("the bank's worker ended: {error}"),
+            retryable: true,
+        };
+        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turn.map_err(|error| ended(&error))?;
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
-            Ok(result) => result,
-            Err(error) => Err(BankError::Other {
-                message: format!("the bank's worker ended: {error}"),
-                retryable: true,
-            }),
-        }
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            work(&store)
+        });
+        work.await.map_err(|error| ended(&error))?
     }
 }
 
