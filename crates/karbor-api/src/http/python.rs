@@ -67,7 +67,7 @@ fn write_repr(out: &mut String, value: &Value) {
         }
         Value::String(text) => write_repr_str(out, text),
         Value::Array(items) => {
-            write_items(out, '[', ']', items, |out, item| write_repr(out, item));
+            write_items(out, '[', ']', items, write_repr);
         }
         Value::Object(map) => write_items(out, '{', '}', map, |out, (key, value)| {
             write_repr_str(out, key);
@@ -106,7 +106,7 @@ fn write_repr_str(out: &mut String, text: &str) {
 fn write_json(out: &mut String, value: &Value) {
     match value {
         Value::Array(items) => {
-            write_items(out, '[', ']', items, |out, item| write_json(out, item));
+            write_items(out, '[', ']', items, write_json);
         }
         Value::Object(map) => write_items(out, '{', '}', map, |out, (key, value)| {
             let _ = write!(out, "{}: ", Value::from(key.as_str()));

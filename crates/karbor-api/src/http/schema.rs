@@ -309,7 +309,7 @@ impl Schema {
         }
         let unexpected = |key: &&String| {
             let declared = self.properties.iter().any(|(known, _)| known == *key);
-            !declared && !(self.others.is_some() && is_parameter_name(key))
+            !(declared || self.others.is_some() && is_parameter_name(key))
         };
         if self.closed && map.keys().any(|key| unexpected(&key)) {
             let keys: Vec<_> = map
