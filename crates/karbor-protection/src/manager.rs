@@ -208,7 +208,7 @@ impl ProtectionApi for ProtectionManager {
         plan: Plan,
         checkpoint_properties: Map<String, Value>,
     ) -> Result<CheckpointId, ApiError> {
-        self.providers.get(plan.provider_id)?;
+        let provider = self.providers.get(plan.provider_id)?;
         let graph = graph::build(&self.registry, context, &plan.resources).await?;
         let graph = graph.pack().map_err(ApiError::invalid_input)?;
         let checkpoint = self.new_checkpoint(&plan, graph, &checkpoint_properties);
@@ -218,7 +218,7 @@ impl ProtectionApi for ProtectionManager {
             OperationType::Protect,
             context,
             checkpoint,
-            plan.parameters,
+            parameters::typed(provider, SchemaKind::Options, plan.parameters),
             now,
         );
         self.worker.start(run).await?;
@@ -233,23 +233,13 @@ impl ProtectionApi for ProtectionManager {
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
         let provider = self.providers.get(restore.provider_id)?;
-        parameters::validate(
-            provider,
-            SchemaKind::Restore,
-            "restore",
-            &restore.parameters,
-        )?;
+        let parameters = parameters::typed(provider, SchemaKind::Restore, restore.parameters);
+        parameters::validate(provider, SchemaKind::Restore, "restore", &parameters)?;
         let checkpoint = self
             .available(context, provider, restore.checkpoint_id)
             .await?;
         let now = self.base.clock().now();
-        let mut run = Run::new(
-            OperationType::Restore,
-            context,
-            checkpoint,
-            restore.parameters,
-            now,
-        );
+        let mut run = Run::new(OperationType::Restore, context, checkpoint, parameters, now);
         run.restore_id = Some(restore.id);
         self.worker.start(run).await
     }
@@ -260,23 +250,13 @@ impl ProtectionApi for ProtectionManager {
         verification: Verification,
     ) -> Result<(), ApiError> {
         let provider = self.providers.get(verification.provider_id)?;
-        parameters::validate(
-            provider,
-            SchemaKind::Verify,
-            "verify",
-            &verification.parameters,
-        )?;
+        let parameters = parameters::typed(provider, SchemaKind::Verify, verification.parameters);
+        parameters::validate(provider, SchemaKind::Verify, "verify", &parameters)?;
         let checkpoint = self
             .available(context, provider, verification.checkpoint_id)
             .await?;
         let now = self.base.clock().now();
-        let mut run = Run::new(
-            OperationType::Verify,
-            context,
-            checkpoint,
-            verification.parameters,
-            now,
-        );
+        let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now);
         run.verification_id = Some(verification.id);
         self.worker.start(run).await
     }

@@ -6,6 +6,40 @@ use serde_json::Value;
 
 use crate::providers::Provider;
 
+/// Gives values back the types that their schema asks for: the API keeps parameters as texts, as the
+/// original did (`true` becomes `True`). A text that is no such value stays, for [`validate`] to refuse.
+pub(crate) fn typed(
+    provider: &Provider,
+    kind: SchemaKind,
+    mut parameters: Parameters,
+) -> Parameters {
+    for (key, given) in &mut parameters {
+        let resource_type = key.split('#').next().unwrap_or_default();
+        let Some(schema) = provider.schema(resource_type, kind) else {
+            continue;
+        };
+        for (name, value) in given {
+            if let Value::String(text) = value
+                && let Some(of_type) = schema["properties"][name.as_str()]["type"].as_str()
+                && let Some(read) = read_as(of_type, text)
+            {
+                *value = read;
+            }
+        }
+    }
+    parameters
+}
+
+fn read_as(of_type: &str, text: &str) -> Option<Value> {
+    match of_type {
+        "boolean" if text.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
+        "boolean" if text.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
+        "integer" => text.parse::<i64>().ok().map(Value::from),
+        "number" => text.parse::<serde_json::Number>().ok().map(Value::Number),
+        _ => None,
+    }
+}
+
 /// Checks that every key of `parameters` is a type that the provider protects (or `type#id`) and
 /// every value fits the schema of its type.
 ///
@@ -70,5 +104,23 @@ fn check_schema(
             };
             Err(ApiError::invalid_field(&field, error.instance(), &error))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_are_read_as_their_schema_says() {
+        assert_eq!(read_as("boolean", "True"), Some(json!(true)));
+        assert_eq!(read_as("boolean", "false"), Some(json!(false)));
+        assert_eq!(read_as("boolean", "yes"), None);
+        assert_eq!(read_as("integer", "10"), Some(json!(10)));
+        assert_eq!(read_as("integer", "1.5"), None);
+        assert_eq!(read_as("number", "0.5"), Some(json!(0.5)));
+        assert_eq!(read_as("string", "10"), None);
     }
 }
