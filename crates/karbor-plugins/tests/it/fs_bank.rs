@@ -262,6 +262,16 @@ async fn removing_what_is_ours_by_hand_is_survived() {
 }
 
 #[tokio::test]
+async fn a_bank_that_went_away_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let bank = FileSystemBank::open(directory.path()).unwrap();
+    bank.put(&key("a/b"), "1".into()).await.unwrap();
+    std::fs::remove_dir_all(directory.path().join("karbor")).unwrap();
+    let error = bank.put(&key("a/c"), "1".into()).await.unwrap_err();
+    assert!(error.to_string().contains("bring it back"), "{error}");
+}
+
+#[tokio::test]
 async fn a_lease_that_cannot_be_read_is_not_taken_for_free() {
     let directory = tempfile::tempdir().unwrap();
     let bank = FileSystemBank::open(directory.path()).unwrap();

@@ -35,6 +35,11 @@ pub(super) fn failure(what: impl std::fmt::Display, error: impl Into<std::io::Er
             "; it is a symbolic link, which a bank does not follow: mount or move what it points to",
             false,
         ),
+        // Of an object this is never a failure, so it is the container that went.
+        Some(Errno::NOENT) => other(
+            "; the bank's directory was removed or unmounted: bring it back and start again",
+            false,
+        ),
         Some(Errno::MFILE | Errno::NFILE) => other(
             "; raise the limit of open files (LimitNOFILE=, ulimit -n)",
             true,
@@ -71,6 +76,7 @@ mod tests {
             (Errno::XDEV, "one file system"),
             (Errno::LOOP, "symbolic link"),
             (Errno::IO, "kernel's log"),
+            (Errno::NOENT, "bring it back"),
             (Errno::MFILE, "limit of open files"),
         ] {
             let error = failure("writing 'a'", errno).to_string();
