@@ -1,0 +1,18 @@
+//! The database against a real SQLite file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod adoption;
+mod journal;
+mod lists;
+mod records;
+mod schema;
+mod support;
+mod transitions;
+mod trouble;
