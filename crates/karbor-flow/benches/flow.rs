@@ -79,22 +79,26 @@ async fn once(graph: &ResourceGraph, limit: usize, journal: Arc<dyn Journal>) ->
     };
     let board = Arc::new(ProgressBoard::new(time.clone()));
     let started = Instant::now();
-    let outcome = Executor::new(options, time)
-        .run(
-            plan,
-            Arc::new(Nothing),
-            journal,
-            board,
-            CancellationToken::new(),
-            Vec::new(),
-        )
-        .await;
+    let executor = Executor::new(options, time);
+    let flow = async move {
+        let cancel = CancellationToken::new();
+        executor
+            .run(plan, Arc::new(Nothing), journal, board, cancel, Vec::new())
+            .await
+    };
+    // As a service does: the flow is a task among its hooks.
+    let outcome = tokio::spawn(flow).await.unwrap();
     assert_eq!(outcome.status, FlowStatus::Success);
     [planned, started.elapsed()]
 }
 
 #[tokio::main]
 async fn main() {
+    // `cargo bench -p karbor-flow -- loose-1000-16`: only such rows.
+    let wanted: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
     println!("| graph | resources | limit | journal | plan ms | run ms |");
     println!("|---|---|---|---|---|---|");
     type Shape = (&'static str, fn(usize) -> ResourceGraph);
@@ -104,6 +108,10 @@ async fn main() {
             let graph = shape(count);
             for (limit, slow) in [(16, false), (16, true), (64, true)] {
                 if slow && (count > 1_000 || name == "chain") {
+                    continue;
+                }
+                let row = format!("{name}-{count}-{limit}");
+                if !wanted.is_empty() && !wanted.iter().any(|part| row.contains(part.as_str())) {
                     continue;
                 }
                 let journal: Arc<dyn Journal> = if slow {

@@ -125,10 +125,13 @@ enum Phase {
 /// Why a flow cannot go on.
 #[derive(Debug, thiserror::Error)]
 enum Interruption {
-    #[error("the journal of the flow cannot be written, so the flow stopped: {0}")]
+    #[error("the flow stopped, and nothing was undone yet: {0}")]
     Journal(#[from] JournalError),
     #[error("a hook of the flow was lost with the runtime: {0}")]
     Lost(#[from] JoinError),
+    /// Cannot be; but a flow that is not whole must never pass for one.
+    #[error("tasks of the flow are left that nothing leads to, which is a fault in karbor")]
+    Unfinished,
 }
 
 type Append = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
@@ -159,6 +162,8 @@ impl Run {
             let (total, done) = self.state.undo_counts();
             self.progress.undo_started(&self.plan, total, done);
             self.drive(Phase::Undo).await?;
+        } else if !self.state.complete() {
+            return Err(Interruption::Unfinished);
         }
         Ok(())
     }
@@ -185,8 +190,7 @@ impl Run {
             }
             let stopping = forward && self.state.stop().is_some();
             if stopping {
-                lane.halt.cancel();
-                lane.admitted.clear();
+                lane.stop();
             }
             if lane.append.is_none() {
                 if !stopping {
@@ -210,15 +214,14 @@ impl Run {
                         lane.give_up().await;
                         return Err(error.into());
                     }
-                    let announced = std::mem::take(&mut lane.announced);
-                    lane.admitted.extend(announced);
+                    lane.admitted.extend(lane.announced.drain(..));
                 }
                 Some(end) = lane.running.join_next() => {
-                    let mut next = Some(end);
-                    while let Some(end) = next {
+                    let (at, end) = end?;
+                    self.ended(phase, at, end, &mut lane.ready);
+                    while let Some(end) = lane.running.try_join_next() {
                         let (at, end) = end?;
                         self.ended(phase, at, end, &mut lane.ready);
-                        next = lane.running.try_join_next();
                     }
                 }
                 () = self.cancel.cancelled(), if cancellable => {}
@@ -337,6 +340,12 @@ impl Lane {
             append: None,
             halt,
         }
+    }
+
+    /// Nothing starts any more, and what runs is told to stop.
+    fn stop(&mut self) {
+        self.halt.cancel();
+        self.admitted.clear();
     }
 
     /// The journal is broken. How the running hooks end cannot be written down: they run again on
