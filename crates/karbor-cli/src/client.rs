@@ -215,6 +215,10 @@ impl Client {
         };
         let error = CliError::new(exit, told);
         match status.as_u16() {
+            // The original's words for a token of one project and a path of another.
+            400 if error.message == "Malformed request url" => error.hint(
+                "the token is of another project; --project or KARBOR_PROJECT names the project",
+            ),
             401 => error.hint(self.token_hint()),
             403 => error.hint(
                 "it belongs to another project, or wants an administrator: --project or \

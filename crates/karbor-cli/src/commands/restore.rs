@@ -68,7 +68,7 @@ struct RestoreOptions {
     /// What to do with what is there already
     #[arg(long, value_enum)]
     overwrite: Option<Overwrite>,
-    /// Restore files below this directory, which the operator must have declared a restore root
+    /// Restore files below this directory, in or below a restore root that the operator declared
     #[arg(long, value_name = "DIR")]
     restore_to: Option<String>,
     /// Restore a database under this name
@@ -87,7 +87,7 @@ struct RestoreOptions {
 /// What to do with what is there already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Overwrite {
-    /// Leave it.
+    /// Refuse to touch it.
     Never,
     /// Replace it where it differs.
     IfChanged,

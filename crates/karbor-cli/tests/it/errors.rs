@@ -46,6 +46,10 @@ async fn answers_that_refuse() {
         .await
     );
     insta::assert_snapshot!(
+        "another_project",
+        plans_answered(400, fault("badRequest", "Malformed request url")).await
+    );
+    insta::assert_snapshot!(
         "409",
         plans_answered(409, fault("conflictingRequest", "The plan is in use.")).await
     );
