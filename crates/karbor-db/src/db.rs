@@ -153,7 +153,7 @@ impl Db {
             .test_before_acquire(false)
             .connect_with(options)
             .await
-            .map_err(|error| crate::error::from_sqlx(&error))?;
+            .map_err(|error| name_file(crate::error::from_sqlx(&error), file.as_deref()))?;
         Ok(Self {
             pool: SqlxSqliteConnector::from_sqlx_sqlite_pool(pool),
             turn: Arc::default(),
@@ -274,6 +274,17 @@ impl DbFile {
         std::fs::metadata(&self.path)
             .map(|_| ())
             .map_err(|e| cannot_open(&self.path, e))
+    }
+}
+
+/// Says which file it is about.
+fn name_file(error: DbError, file: Option<&DbFile>) -> DbError {
+    match (error, file) {
+        (DbError::Unavailable { message, cause }, Some(file)) => DbError::Unavailable {
+            message: format!("{}: {message}", file.path.display()),
+            cause,
+        },
+        (error, _) => error,
     }
 }
 

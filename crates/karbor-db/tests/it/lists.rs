@@ -38,7 +38,10 @@ async fn newest_first_and_only_the_projects() {
     let mine = db.plan_list(&ListQuery::project("p")).await.unwrap();
     assert_eq!(names(&mine), ["c", "b", "a"]);
     assert_eq!(mine[0].resources.len(), 2);
-    assert_eq!(mine[0].resources[0].id, "r-2", "in the order of the request");
+    assert_eq!(
+        mine[0].resources[0].id, "r-2",
+        "in the order of the request"
+    );
     let all = db.plan_list(&ListQuery::default()).await.unwrap();
     assert_eq!(all.len(), 4);
 }
@@ -59,7 +62,10 @@ async fn filters_by_known_columns_and_ignores_others() {
         (vec![("status", "started")], vec!["b"]),
         (vec![("status", "bogus")], vec![]),
         (vec![("project_id", "p")], vec!["a"]),
-        (vec![("created_at", "2026-09-21 14:13:20.000001")], vec!["a"]),
+        (
+            vec![("created_at", "2026-09-21 14:13:20.000001")],
+            vec!["a"],
+        ),
         (vec![("name", "a"), ("name", "b")], vec!["b", "a"]),
         (vec![("name", "a"), ("status", "started")], vec![]),
         (vec![("colour", "red")], vec!["b", "a"]),
@@ -143,7 +149,13 @@ async fn unknown_and_foreign_markers_are_named() {
         };
         let error = db.plan_list(&query).await.unwrap_err();
         assert!(
-            matches!(error, DbError::BadRequest { field: "marker", .. }),
+            matches!(
+                error,
+                DbError::BadRequest {
+                    field: "marker",
+                    ..
+                }
+            ),
             "{error:?}"
         );
         assert!(error.to_string().contains(&marker), "{error}");

@@ -22,9 +22,11 @@ async fn plans_come_back_as_they_went() {
     assert_eq!(as_json(&read), as_json(&plan));
     let stored: (String, String, String) = fixture
         .raw()
-        .query_row("SELECT created_at, parameters, status FROM plans", [], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row(
+            "SELECT created_at, parameters, status FROM plans",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
         .unwrap();
     assert_eq!(stored.0, "2026-09-21 14:13:20.123456");
     assert_eq!(stored.1, r#"{"Host::Directory": {"mode": "full"}}"#);

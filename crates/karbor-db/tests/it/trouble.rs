@@ -29,9 +29,9 @@ async fn a_damaged_file_is_named_so() {
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096..].fill(0xa5);
     fs::write(&path, bytes).unwrap();
-    let db = Db::open(&path).await.unwrap();
-    let error = db.plan_list(&ListQuery::default()).await.unwrap_err();
+    let error = Db::open(&path).await.unwrap_err();
     assert!(error.to_string().contains("damaged"), "{error}");
+    assert!(error.to_string().contains("karbor.db"), "{error}");
     assert!(matches!(error, DbError::Unavailable { .. }), "{error:?}");
 }
 
