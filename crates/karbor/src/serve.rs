@@ -47,6 +47,7 @@ pub(crate) fn run(state: &StateDir, arguments: &ServeArguments) -> Result<(), Fa
 
 async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     state.create()?;
+    state.create_folder(&settings::folder(&config, state, "application_config_dir")?)?;
     let _lock = state.lock()?;
     let mut signals = Signals::of_process()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());

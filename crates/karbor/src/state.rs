@@ -52,6 +52,12 @@ impl StateDir {
         Ok(())
     }
 
+    /// Makes a folder that the operator is going to put files into, if it is not there.
+    pub(crate) fn create_folder(&self, folder: &Path) -> Result<(), StateError> {
+        let failed = |error| StateError::Io(folder.to_owned(), error);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
+    }
+
     /// Takes it for this process.
     pub(crate) fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.join("lock");
