@@ -113,7 +113,8 @@ pub async fn strangers_see_nothing(setting: &Setting) {
     }
     for parent in &setting.parents {
         let found = setting.protectable.dependents(stranger, parent).await;
-        assert!(found.is_ok_and(|found| found.is_empty()), "{parent}");
+        // None, or an error: that the parent is not there is no reason to shrink a backup.
+        assert!(found.map_or(true, |found| found.is_empty()), "{parent}");
     }
 }
 

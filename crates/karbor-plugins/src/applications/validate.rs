@@ -34,7 +34,10 @@ impl Applications {
             overlaps(&this.list, &mut problems);
             Ok(problems)
         });
-        let mut problems = looked.await.unwrap_or_default();
+        let mut problems = match looked.await {
+            Ok(problems) => problems,
+            Err(error) => vec![Problem::error("", "", error.message)],
+        };
         for application in &self.list {
             for component in &application.components {
                 if let Source::Postgresql(source) = &component.source {

@@ -11,4 +11,5 @@
 
 mod banks;
 mod fs_bank;
+mod host;
 mod protections;

@@ -157,6 +157,10 @@ impl<K: Kind> Protect<K> {
             ],
             parent: parent.as_ref().map(|snapshot| snapshot.id),
         };
+        if let Some(numbers) = parent.as_ref().and_then(|parent| parent.numbers.as_ref()) {
+            // A guess, and mostly a good one: as much as the last time.
+            context.progress.expect_bytes(numbers.total_bytes_processed);
+        }
         let mut writer = vault.writer(meta, control(context)).await?;
         let mut warnings = K::save(&self.0, context, declared, &mut writer).await?;
         let summary = writer.commit().await?;

@@ -1,10 +1,6 @@
 //! `karbor-host-directory-plugin`: a tree of files.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fs, io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
@@ -186,14 +182,19 @@ fn occupied(target: &Path) -> Result<bool, PluginError> {
     }
 }
 
-fn prepare(target: &PathBuf) -> Result<(), PluginError> {
+fn prepare(target: &Path) -> Result<(), PluginError> {
     if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
         return Err(PluginError::new(
             "there is something at the place to restore to that is not a directory: remove it first",
         ));
     }
+    make_dirs(target)
+}
+
+/// Makes a directory that was decided on, and those above it.
+pub(crate) fn make_dirs(target: &Path) -> Result<(), PluginError> {
     fs::create_dir_all(target).map_err(|error| unusable(&error))?;
-    // Somebody may have put a link into the way since the place was decided on.
+    // Somebody may have put a link into the way since.
     if resolve(target)? != *target {
         return Err(PluginError::new(
             "the place to restore to was changed to a symbolic link meanwhile",

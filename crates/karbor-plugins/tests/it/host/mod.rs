@@ -58,18 +58,30 @@ impl Lab {
             name: "local".to_owned(),
             description: String::new(),
             bank: "karbor-fs-bank-plugin".to_owned(),
-            plugins: names.iter().map(|name| format!("karbor-host-{name}-plugin")).collect(),
+            plugins: names
+                .iter()
+                .map(|name| format!("karbor-host-{name}-plugin"))
+                .collect(),
             enabled: true,
             sections: BTreeMap::new(),
         };
         let plugins = registry.make_protections(&config).unwrap();
-        Self { dir, bank, registry, plugins, provider: config.id }
+        Self {
+            dir,
+            bank,
+            registry,
+            plugins,
+            provider: config.id,
+        }
     }
 
     /// The same host and bank after a restart of the service.
     pub(crate) fn restarted(self) -> Self {
         let provider = self.provider;
-        Self { provider, ..Self::over(self.dir, self.bank) }
+        Self {
+            provider,
+            ..Self::over(self.dir, self.bank)
+        }
     }
 
     pub(crate) fn path(&self, below: &str) -> PathBuf {
@@ -97,7 +109,8 @@ impl Lab {
 
     pub(crate) fn operation(&self, kind: OperationType, resource: &Resource) -> Box<dyn Operation> {
         let knows = |p: &&Arc<dyn ProtectionPlugin>| {
-            p.resource_types().contains(&resource.resource_type.as_str())
+            p.resource_types()
+                .contains(&resource.resource_type.as_str())
         };
         let plugin = self.plugins.iter().find(knows).unwrap();
         plugin.operation(kind, resource).unwrap()
@@ -112,7 +125,10 @@ impl Lab {
     ) -> OperationContext {
         let bank: Arc<dyn Bank> = self.bank.clone();
         let section = |path: String| BankSection::new(bank.clone(), BankKey::parse(&path).unwrap());
-        let data = section(format!("checkpoints/{checkpoint}/resource-data/{}", resource.id));
+        let data = section(format!(
+            "checkpoints/{checkpoint}/resource-data/{}",
+            resource.id
+        ));
         OperationContext {
             request: request(),
             operation: kind,
@@ -154,7 +170,10 @@ impl Lab {
         done
     }
 
-    pub(crate) async fn protect(&self, resource: &Resource) -> Result<(CheckpointId, HookReport), PluginError> {
+    pub(crate) async fn protect(
+        &self,
+        resource: &Resource,
+    ) -> Result<(CheckpointId, HookReport), PluginError> {
         let checkpoint = CheckpointId::new();
         let context = self.context(OperationType::Protect, checkpoint, resource, json!({}));
         self.run(&context).await.map(|report| (checkpoint, report))
@@ -166,7 +185,8 @@ impl Lab {
         resource: &Resource,
         parameters: Value,
     ) -> Result<HookReport, PluginError> {
-        self.run(&self.context(OperationType::Restore, checkpoint, resource, parameters)).await
+        self.run(&self.context(OperationType::Restore, checkpoint, resource, parameters))
+            .await
     }
 
     pub(crate) async fn verify(
@@ -175,23 +195,32 @@ impl Lab {
         resource: &Resource,
         parameters: Value,
     ) -> Result<HookReport, PluginError> {
-        self.run(&self.context(OperationType::Verify, checkpoint, resource, parameters)).await
+        self.run(&self.context(OperationType::Verify, checkpoint, resource, parameters))
+            .await
     }
 
     /// The snapshots in the vault.
     pub(crate) fn snapshots(&self) -> usize {
-        self.bank.keys().iter().filter(|key| key.contains("/snapshots/")).count()
+        self.bank
+            .keys()
+            .iter()
+            .filter(|key| key.contains("/snapshots/"))
+            .count()
     }
 
     /// Objects in the checkpoints' sections.
     pub(crate) fn sections(&self) -> Vec<String> {
         let keys = self.bank.keys();
-        keys.into_iter().filter(|key| key.starts_with("checkpoints/")).collect()
+        keys.into_iter()
+            .filter(|key| key.starts_with("checkpoints/"))
+            .collect()
     }
 
     /// Is anything left in the scratch directory?
     pub(crate) fn scratch(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.path("state/scratch")).into_iter().flatten();
+        let entries = fs::read_dir(self.path("state/scratch"))
+            .into_iter()
+            .flatten();
         entries.map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -215,7 +244,10 @@ pub(crate) fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
             let name = path.strip_prefix(root).unwrap().display().to_string();
             let kind = fs::symlink_metadata(&path).unwrap();
             if kind.is_symlink() {
-                into.insert(format!("{name} -> {}", fs::read_link(&path).unwrap().display()), Vec::new());
+                into.insert(
+                    format!("{name} -> {}", fs::read_link(&path).unwrap().display()),
+                    Vec::new(),
+                );
             } else if kind.is_dir() {
                 into.insert(format!("{name}/"), Vec::new());
                 walk(root, &path, into);

@@ -1,6 +1,6 @@
 //! Finding what is declared.
 
-use std::fs;
+use std::{cell::RefCell, fs};
 
 use karbor_model::{RequestContext, Resource};
 use karbor_plugin::contract::protectable;
@@ -34,15 +34,15 @@ fn lab() -> Lab {
 #[tokio::test]
 async fn they_keep_the_contract() {
     for resource_type in [APPLICATION, DIRECTORY, SQLITE, POSTGRESQL] {
+        let labs = RefCell::new(Vec::new());
         let fresh = async || {
             let lab = lab();
             let parents = match resource_type {
                 APPLICATION => Vec::new(),
                 _ => lab.resources(APPLICATION).await,
             };
-            // The declarations are gone with the lab: read before, and served from then on.
             let protectable = lab.registry.protectables()[resource_type].clone();
-            std::mem::forget(lab.dir);
+            labs.borrow_mut().push(lab);
             protectable::Setting {
                 protectable,
                 context: request(),
@@ -59,17 +59,26 @@ async fn an_application_depends_on_its_components() {
     let lab = lab();
     let shop = lab.resource(APPLICATION).await;
     let mut found = Vec::new();
-    for (_, protectable) in lab.registry.protectables() {
+    for protectable in lab.registry.protectables().values() {
         found.extend(protectable.dependents(&request(), &shop).await.unwrap());
     }
-    let mut names: Vec<&str> = found.iter().map(|resource| resource.name.as_str()).collect();
+    let mut names: Vec<&str> = found
+        .iter()
+        .map(|resource| resource.name.as_str())
+        .collect();
     names.sort();
     assert_eq!(names, ["files", "more", "orders", "sessions"]);
     for resource in &found {
         assert_eq!(resource.extra_info, Some(json!({"application": "shop"})));
         let protectable = &lab.registry.protectables()[&resource.resource_type];
         assert_eq!(protectable.parent_types(), [APPLICATION]);
-        assert!(protectable.dependents(&request(), resource).await.unwrap().is_empty());
+        assert!(
+            protectable
+                .dependents(&request(), resource)
+                .await
+                .unwrap()
+                .is_empty()
+        );
     }
 }
 
@@ -82,7 +91,10 @@ async fn a_broken_file_fails_every_lookup_until_it_is_mended() {
     fs::write(&other, "name = \"other\"\nprojekts = []").unwrap();
     let directories = &lab.registry.protectables()[DIRECTORY];
     let error = directories.list(&request()).await.unwrap_err();
-    assert!(error.message.contains("other.toml: projekts (line 2)"), "{error}");
+    assert!(
+        error.message.contains("other.toml: projekts (line 2)"),
+        "{error}"
+    );
     assert!(error.message.contains("karbor config validate"), "{error}");
     assert!(!error.message.contains("applications.d"), "{error}");
     directories.show(&request(), &shop.id).await.unwrap_err();

@@ -42,7 +42,12 @@ impl Runner {
 
 #[async_trait]
 impl HookRunner for Runner {
-    async fn run(&self, node: &FlowNode, hook: Hook, flow: HookContext) -> Result<HookReport, PluginError> {
+    async fn run(
+        &self,
+        node: &FlowNode,
+        hook: Hook,
+        flow: HookContext,
+    ) -> Result<HookReport, PluginError> {
         let mut context = self.context(node);
         context.cancel = flow.cancel;
         let operation = self.lab.operation(self.kind, &node.resource);
@@ -105,10 +110,20 @@ impl Shop {
             let component = graph.add(component);
             graph.depend(shop, component);
         }
-        Self { lab: Arc::new(lab), graph, checkpoint: CheckpointId::new() }
+        Self {
+            lab: Arc::new(lab),
+            graph,
+            checkpoint: CheckpointId::new(),
+        }
     }
 
-    async fn run(&self, kind: OperationType, parameters: Value, times: usize, cancel: CancellationToken) -> FlowOutcome {
+    async fn run(
+        &self,
+        kind: OperationType,
+        parameters: Value,
+        times: usize,
+        cancel: CancellationToken,
+    ) -> FlowOutcome {
         let runner = Runner {
             lab: self.lab.clone(),
             kind,
@@ -121,7 +136,7 @@ impl Shop {
         let plan = plan(&self.graph, kind).unwrap();
         executor
             .run(
-                &plan,
+                Arc::new(plan),
                 Arc::new(runner),
                 Arc::new(MemoryJournal::default()),
                 Arc::new(Unwatched),
@@ -129,11 +144,16 @@ impl Shop {
                 Vec::new(),
             )
             .await
-            .unwrap()
     }
 
     async fn protect(&self) -> FlowOutcome {
-        self.run(OperationType::Protect, json!({}), 1, CancellationToken::new()).await
+        self.run(
+            OperationType::Protect,
+            json!({}),
+            1,
+            CancellationToken::new(),
+        )
+        .await
     }
 
     fn log(&self) -> Vec<String> {
@@ -162,7 +182,14 @@ async fn quiesce_comes_before_and_resume_after_all_components() {
 #[tokio::test]
 async fn every_hook_twice() {
     let shop = Shop::new(BOTH).await;
-    let outcome = shop.run(OperationType::Protect, json!({}), 2, CancellationToken::new()).await;
+    let outcome = shop
+        .run(
+            OperationType::Protect,
+            json!({}),
+            2,
+            CancellationToken::new(),
+        )
+        .await;
     assert_eq!(outcome.status, FlowStatus::Success, "{}", reasons(&outcome));
     assert_eq!(shop.log().last().unwrap(), "resume shop protect");
     assert_eq!(shop.lab.snapshots(), 2, "a repeat makes no second snapshot");
@@ -174,7 +201,11 @@ async fn a_failing_component_resumes_the_application_and_leaves_nothing() {
     fs::remove_dir_all(shop.lab.path("more")).unwrap();
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Failed);
-    assert!(reasons(&outcome).contains("it is not there"), "{}", reasons(&outcome));
+    assert!(
+        reasons(&outcome).contains("it is not there"),
+        "{}",
+        reasons(&outcome)
+    );
     assert_eq!(shop.log(), ["quiesce shop protect", "resume shop protect"]);
     assert_eq!((shop.lab.snapshots(), shop.lab.sections().len()), (0, 0));
     // The next run works.
@@ -191,7 +222,10 @@ async fn a_failing_quiesce_fails_the_operation_and_resumes() {
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Failed);
     let told = reasons(&outcome);
-    assert!(told.contains("the quiesce command failed: exit status 3"), "{told}");
+    assert!(
+        told.contains("the quiesce command failed: exit status 3"),
+        "{told}"
+    );
     assert!(!told.contains("hunter2"), "{told}");
     assert_eq!(shop.log(), ["quiesce shop protect", "resume shop protect"]);
     assert_eq!(shop.lab.snapshots(), 0);
@@ -199,12 +233,25 @@ async fn a_failing_quiesce_fails_the_operation_and_resumes() {
 
 #[tokio::test]
 async fn a_failing_resume_is_no_success() {
-    let shop = Shop::new("quiesce.command = [NOTE, \"quiesce\"]\nresume.command = [NOTE, \"resume\", \"exit 1\"]").await;
+    let shop = Shop::new(
+        "quiesce.command = [NOTE, \"quiesce\"]\nresume.command = [NOTE, \"resume\", \"exit 1\"]",
+    )
+    .await;
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Failed);
-    assert!(reasons(&outcome).contains("the resume command failed"), "{}", reasons(&outcome));
+    assert!(
+        reasons(&outcome).contains("the resume command failed"),
+        "{}",
+        reasons(&outcome)
+    );
     // Tried in complete and again in undo.
-    assert_eq!(shop.log().iter().filter(|line| line.starts_with("resume")).count(), 2);
+    assert_eq!(
+        shop.log()
+            .iter()
+            .filter(|line| line.starts_with("resume"))
+            .count(),
+        2
+    );
     assert_eq!(shop.lab.snapshots(), 0);
 }
 
@@ -215,11 +262,18 @@ async fn a_quiesce_that_hangs_is_killed_with_all_it_started() {
     )
     .await;
     let outcome = shop.protect().await;
-    assert!(reasons(&outcome).contains("took longer than 1 s and was killed"), "{}", reasons(&outcome));
+    assert!(
+        reasons(&outcome).contains("took longer than 1 s and was killed"),
+        "{}",
+        reasons(&outcome)
+    );
     assert_eq!(shop.log().len(), 2);
     let pid = fs::read_to_string(shop.lab.path("note.pid")).unwrap();
     let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    assert!(state.is_empty() || state.contains(") Z "), "still runs: {state}");
+    assert!(
+        state.is_empty() || state.contains(") Z "),
+        "still runs: {state}"
+    );
 }
 
 #[tokio::test]
@@ -241,23 +295,43 @@ async fn a_cancel_kills_the_quiesce_and_still_resumes() {
 
 #[tokio::test]
 async fn what_a_command_leaves_running_does_not_hold_us_up() {
-    let shop = Shop::new("quiesce.command = [NOTE, \"quiesce\", \"sleep 1000 & echo $! > $0.pid\"]").await;
+    let shop =
+        Shop::new("quiesce.command = [NOTE, \"quiesce\", \"sleep 1000 & echo $! > $0.pid\"]").await;
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Success, "{}", reasons(&outcome));
-    let pid: i32 = fs::read_to_string(shop.lab.path("note.pid")).unwrap().trim().parse().unwrap();
+    let pid: i32 = fs::read_to_string(shop.lab.path("note.pid"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it was meant to stay");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL)
+        .expect("it was meant to stay");
 }
 
 #[tokio::test]
 async fn restore_has_commands_of_its_own() {
-    let shop = Shop::new("before_restore.command = [NOTE, \"before\"]\nafter_restore.command = [NOTE, \"after\"]").await;
+    let shop = Shop::new(
+        "before_restore.command = [NOTE, \"before\"]\nafter_restore.command = [NOTE, \"after\"]",
+    )
+    .await;
     assert_eq!(shop.protect().await.status, FlowStatus::Success);
     assert!(shop.log().is_empty());
-    let restore = |parameters| shop.run(OperationType::Restore, parameters, 1, CancellationToken::new());
+    let restore = |parameters| {
+        shop.run(
+            OperationType::Restore,
+            parameters,
+            1,
+            CancellationToken::new(),
+        )
+    };
     // Refused, because nothing was said about overwriting.
     let outcome = restore(json!({})).await;
-    assert!(reasons(&outcome).contains("is not empty"), "{}", reasons(&outcome));
+    assert!(
+        reasons(&outcome).contains("is not empty"),
+        "{}",
+        reasons(&outcome)
+    );
     assert_eq!(shop.log(), ["before shop restore", "after shop restore"]);
     let outcome = restore(json!({DIRECTORY: {"overwrite": "if-changed"}})).await;
     assert_eq!(outcome.status, FlowStatus::Success, "{}", reasons(&outcome));

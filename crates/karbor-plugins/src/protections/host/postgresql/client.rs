@@ -177,7 +177,15 @@ pub(crate) fn failure(program: &str, status: ExitStatus, said: &str) -> PluginEr
         ),
     };
     let mut error = PluginError::new(text).with_cause(said);
-    error.retryable = said.contains("could not connect") || said.contains("connection to server");
+    let passing = [
+        "Connection refused",
+        "No such file or directory",
+        "the database system is",
+        "too many clients",
+        "timeout expired",
+        "terminating connection",
+    ];
+    error.retryable = passing.iter().any(|sign| said.contains(sign));
     error
 }
 
@@ -189,10 +197,7 @@ fn reason(said: &str) -> String {
             .iter()
             .any(|word| line.contains(word))
     };
-    let line = lines()
-        .filter(speaks)
-        .next_back()
-        .or_else(|| lines().next_back());
+    let line = lines().rfind(speaks).or_else(|| lines().next_back());
     cut(line.unwrap_or_default())
 }
 
@@ -239,6 +244,10 @@ fn advice(said: &str) -> &'static str {
         (
             "must be owner",
             "The declared user must own what is overwritten, or be superuser",
+        ),
+        (
+            "lock timeout",
+            "Somebody uses the database: stop the application first (its before_restore command can do that)",
         ),
         (
             "unrecognized configuration parameter",

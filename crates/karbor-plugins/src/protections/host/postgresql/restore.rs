@@ -200,6 +200,8 @@ async fn feed(
     let mut child = client
         .command("pg_restore", database)?
         .args(arguments)
+        // Who uses a table that is to be replaced would otherwise hold us up for ever.
+        .env("PGOPTIONS", "-c lock_timeout=60s")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

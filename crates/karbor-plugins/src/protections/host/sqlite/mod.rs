@@ -30,7 +30,7 @@ use tokio::io::AsyncWriteExt as _;
 use super::{
     Declared, Host, SQLITE_PLUGIN, blocking,
     component::{Kind, Restoring},
-    directory::{look, unusable},
+    directory::{look, make_dirs, unusable},
     marker::{Mark, scratch},
     places,
 };
@@ -226,7 +226,7 @@ async fn write(
     let to = temporary.to_owned();
     blocking(move || {
         let parent = to.parent().unwrap_or(Path::new("/"));
-        fs::create_dir_all(parent).map_err(|e| unusable(&e))?;
+        make_dirs(parent)?;
         remove_database(&to).map_err(|e| unusable(&e))
     })
     .await?;

@@ -1,0 +1,456 @@
+//! Trees of files.
+
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::Path,
+};
+
+use karbor_model::{CheckpointId, OperationType};
+use karbor_plugin::BankKey;
+use karbor_plugins::applications::DIRECTORY;
+use serde_json::json;
+
+use super::{Lab, tree};
+
+fn lab(more: &str) -> Lab {
+    let lab = Lab::new();
+    let files = lab.path("files");
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{}\"\n{more}",
+        files.display()
+    ));
+    fs::create_dir_all(files.join("sub/cache")).unwrap();
+    fs::write(files.join("a.txt"), "alpha").unwrap();
+    fs::write(files.join("sub/b.jpg"), vec![42; 100_000]).unwrap();
+    fs::write(files.join("sub/cache/c.tmp"), "c").unwrap();
+    symlink("a.txt", files.join("link")).unwrap();
+    fs::hard_link(files.join("a.txt"), files.join("hard")).unwrap();
+    fs::set_permissions(files.join("a.txt"), fs::Permissions::from_mode(0o640)).unwrap();
+    lab
+}
+
+fn wreck(files: &Path) {
+    fs::remove_dir_all(files.join("sub")).unwrap();
+    fs::write(files.join("a.txt"), "wrecked").unwrap();
+    fs::remove_file(files.join("link")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protected_wrecked_restored_and_equal() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let before = tree(&files);
+    let (checkpoint, report) = lab.protect(&resource).await.unwrap();
+    assert_eq!(report["left_out"], 0);
+    assert!(report["bytes"].as_u64().unwrap() >= 100_006, "{report:?}");
+    wreck(&files);
+    let refused = lab
+        .restore(checkpoint, &resource, json!({}))
+        .await
+        .unwrap_err();
+    assert!(
+        refused
+            .message
+            .contains("restore with overwrite 'if-changed'"),
+        "{refused}"
+    );
+    assert_eq!(fs::read(files.join("a.txt")).unwrap(), b"wrecked");
+    let lab = lab.restarted();
+    let done = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "if-changed"}))
+        .await
+        .unwrap();
+    assert_eq!(tree(&files), before);
+    assert!(done["bytes"].as_u64().unwrap() > 100_000, "{done:?}");
+    let meta = fs::metadata(files.join("a.txt")).unwrap();
+    assert_eq!((meta.mode() & 0o777, meta.nlink()), (0o640, 2));
+    assert!(lab.scratch().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vanished_directory_is_restored_without_being_asked_to_overwrite() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let before = tree(&files);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&files).unwrap();
+    lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert_eq!(tree(&files), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_died_half_way_is_run_again() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let before = tree(&files);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&files).unwrap();
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+    lab.operation(OperationType::Restore, &resource)
+        .main(&context)
+        .await
+        .unwrap();
+    // As if only a part had been there when the machine died.
+    wreck(&files);
+    let lab = lab.restarted();
+    lab.run(&context).await.unwrap();
+    assert_eq!(tree(&files), before);
+    assert!(lab.scratch().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_checkpoint_stores_what_is_new() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (_, first) = lab.protect(&resource).await.unwrap();
+    fs::write(lab.path("files/new"), "new").unwrap();
+    let (checkpoint, second) = lab.protect(&resource).await.unwrap();
+    let new = |report: &karbor_plugin::HookReport| report["new_bytes"].as_u64().unwrap();
+    assert!(
+        new(&second) * 2 < new(&first) + 3000,
+        "{} of {}",
+        new(&second),
+        new(&first)
+    );
+    assert_eq!(lab.snapshots(), 2);
+    let context = lab.context(OperationType::Delete, checkpoint, &resource, json!({}));
+    lab.run(&context).await.unwrap();
+    assert_eq!(lab.snapshots(), 1);
+    assert_eq!(lab.sections().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn includes_and_excludes() {
+    let lab = lab("include = [\"*.txt\", \"/sub\"]\nexclude = [\"cache\"]\n");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(lab.path("files")).unwrap();
+    lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    let names: Vec<String> = tree(&lab.path("files")).into_keys().collect();
+    assert_eq!(names, ["a.txt", "sub/", "sub/b.jpg"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_and_changes_nothing() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    wreck(&files);
+    let wrecked = tree(&files);
+    let report = lab
+        .restore(
+            checkpoint,
+            &resource,
+            json!({"dry_run": true, "overwrite": "if-changed"}),
+        )
+        .await
+        .unwrap();
+    assert_eq!(tree(&files), wrecked);
+    let changes = report["changes"].as_array().unwrap();
+    let of = |path: &str| changes.iter().find(|change| change["path"] == path);
+    assert_eq!(of("a.txt").unwrap()["kind"], "overwrite", "{changes:?}");
+    assert_eq!(of("sub/b.jpg").unwrap()["kind"], "create", "{changes:?}");
+    assert_eq!(report["changes_total"], changes.len());
+    // Without leave to overwrite it says that it would be refused.
+    let report = lab
+        .restore(checkpoint, &resource, json!({"dry_run": true}))
+        .await
+        .unwrap();
+    assert!(
+        report["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("is not empty"),
+        "{report:?}"
+    );
+    assert!(lab.scratch().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restoring_to_a_restore_root() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let before = tree(&lab.path("files"));
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let root = lab.path("restore");
+    lab.restore(checkpoint, &resource, json!({"restore_to": "monday"}))
+        .await
+        .unwrap();
+    assert_eq!(tree(&root.join("monday/shop/files")), before);
+    let absolute = root.join("tuesday");
+    lab.restore(checkpoint, &resource, json!({"restore_to": absolute}))
+        .await
+        .unwrap();
+    assert_eq!(tree(&absolute.join("shop/files")), before);
+    assert_eq!(tree(&lab.path("files")), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn path_tricks_are_refused() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let outside = lab.path("outside");
+    fs::create_dir(&outside).unwrap();
+    symlink(&outside, lab.path("restore/out")).unwrap();
+    symlink("/nowhere", lab.path("restore/dangling")).unwrap();
+    let sibling = lab.path("restore-not");
+    for place in [
+        "..",
+        "../outside",
+        "a/../../outside",
+        "/etc",
+        "/",
+        "out",
+        "out/deeper",
+        "dangling",
+        "nul\0",
+        sibling.to_str().unwrap(),
+        outside.to_str().unwrap(),
+        "",
+    ] {
+        let answer = lab
+            .restore(
+                checkpoint,
+                &resource,
+                json!({"restore_to": place, "overwrite": "always"}),
+            )
+            .await;
+        if place.is_empty() {
+            // The schema refuses it; the place would be the root itself, with the names below.
+            answer.unwrap();
+            continue;
+        }
+        let error = answer.unwrap_err();
+        assert!(
+            error.message.contains("refused") || error.message.contains("link"),
+            "{place:?}: {error}"
+        );
+        assert!(tree(&outside).is_empty(), "{place:?}");
+    }
+    assert!(!sibling.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_the_original_place_is_not_followed() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&files).unwrap();
+    fs::create_dir(lab.path("outside")).unwrap();
+    symlink(lab.path("outside"), &files).unwrap();
+    let error = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("symbolic link"), "{error}");
+    assert!(tree(&lab.path("outside")).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_declared_through_a_link_is_protected_and_restored() {
+    let lab = lab("");
+    let real = lab.path("real");
+    fs::rename(lab.path("files"), &real).unwrap();
+    symlink(&real, lab.path("files")).unwrap();
+    let before = tree(&real);
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    wreck(&real);
+    lab.restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap();
+    assert_eq!(tree(&real), before);
+    assert!(
+        fs::symlink_metadata(lab.path("files"))
+            .unwrap()
+            .is_symlink()
+    );
+}
+
+/// The operator's declaration of today governs where a restore may write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_longer_declared_goes_to_a_restore_root_only() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let elsewhere = lab.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{}\"\n",
+        elsewhere.display()
+    ));
+    let error = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("declared at another place now"),
+        "{error}"
+    );
+    lab.declare(&format!(
+        "[[directory]]\nname = \"others\"\npath = \"{}\"\n",
+        elsewhere.display()
+    ));
+    let error = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("is not declared") && error.message.contains("restore_to"),
+        "{error}"
+    );
+    lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap();
+    fs::remove_file(lab.path("applications.d/shop.toml")).unwrap();
+    let error = lab
+        .restore(checkpoint, &resource, json!({"restore_to": "y"}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("restore root"), "{error}");
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(error.message.contains("is not declared"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vanished_tree_fails_and_the_next_run_works() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    fs::rename(&files, lab.path("away")).unwrap();
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(
+        error
+            .message
+            .contains("it is not there: is its file system mounted?"),
+        "{error}"
+    );
+    assert_eq!((lab.snapshots(), lab.sections().len()), (0, 0));
+    fs::write(&files, "a file").unwrap();
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(error.message.contains("it is not a directory"), "{error}");
+    fs::remove_file(&files).unwrap();
+    fs::rename(lab.path("away"), &files).unwrap();
+    lab.protect(&resource).await.unwrap();
+    assert_eq!(lab.snapshots(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_directory_that_was_not_is_worth_a_warning() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&files).unwrap();
+    fs::create_dir(&files).unwrap();
+    let (_, report) = lab.protect(&resource).await.unwrap();
+    assert!(
+        report["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("is its file system mounted?")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_service_s_own_state_is_never_protected_or_restored_into() {
+    let lab = Lab::new();
+    let whole = lab.path("");
+    lab.declare(&format!(
+        "[[directory]]\nname = \"all\"\npath = \"{}\"\n",
+        whole.display()
+    ));
+    let resource = lab.resource(DIRECTORY).await;
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(error.message.contains("has to exclude '/state'"), "{error}");
+    lab.declare(&format!(
+        "[[directory]]\nname = \"all\"\npath = \"{}\"\nexclude = [\"/state\"]",
+        whole.display()
+    ));
+    lab.protect(&resource).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_bank_is_named_and_nothing_pretends_to_be_whole() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    lab.verify(checkpoint, &resource, json!({})).await.unwrap();
+    let done = lab
+        .verify(checkpoint, &resource, json!({"level": "data"}))
+        .await
+        .unwrap();
+    assert!(done["bytes"].as_u64().unwrap() >= 100_000, "{done:?}");
+    for (key, data) in lab.bank.contents() {
+        if !key.as_str().contains("/data/") {
+            continue;
+        }
+        let mut flipped = data.to_vec();
+        flipped[10] ^= 1;
+        lab.bank.tamper(&key, flipped.into());
+    }
+    let error = lab
+        .verify(checkpoint, &resource, json!({"level": "data"}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("damaged"), "{error}");
+    let error = lab
+        .restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("damaged"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_that_point_at_another_s_snapshot_are_refused() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (first, _) = lab.protect(&resource).await.unwrap();
+    let (second, _) = lab.protect(&resource).await.unwrap();
+    let key = |of: CheckpointId| {
+        BankKey::parse(&format!(
+            "checkpoints/{of}/resource-data/{}/metadata",
+            resource.id
+        ))
+        .unwrap()
+    };
+    let objects = lab.bank.contents();
+    lab.bank.tamper(&key(second), objects[&key(first)].clone());
+    let error = lab
+        .restore(second, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("tampered with"), "{error}");
+    lab.bank.tamper(&key(second), "{}".into());
+    let error = lab.verify(second, &resource, json!({})).await.unwrap_err();
+    assert!(error.message.contains("is corrupt"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_components_into_a_new_vault_at_once() {
+    let lab = Lab::new();
+    let mut text = String::new();
+    for n in 0..8 {
+        let path = lab.path(&format!("d{n}"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("x"), format!("{n}")).unwrap();
+        text += &format!(
+            "[[directory]]\nname = \"d{n}\"\npath = \"{}\"\n",
+            path.display()
+        );
+    }
+    lab.declare(&text);
+    let resources = lab.resources(DIRECTORY).await;
+    let runs = resources.iter().map(|resource| lab.protect(resource));
+    for done in futures::future::join_all(runs).await {
+        done.unwrap();
+    }
+    assert_eq!(lab.snapshots(), 8);
+    let configs = lab
+        .bank
+        .keys()
+        .iter()
+        .filter(|key| key.ends_with("/config"))
+        .count();
+    assert_eq!(configs, 1);
+}

@@ -1,0 +1,268 @@
+//! SQLite databases.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use karbor_model::OperationType;
+use karbor_plugins::applications::SQLITE;
+use rusqlite::Connection;
+use serde_json::json;
+
+use super::Lab;
+
+fn lab() -> Lab {
+    let lab = Lab::new();
+    lab.declare(&format!(
+        "[[sqlite]]\nname = \"sessions\"\npath = \"{}\"\n",
+        lab.path("s.db").display()
+    ));
+    lab
+}
+
+fn make(path: &Path, mode: &str) -> Connection {
+    let database = Connection::open(path).unwrap();
+    database.busy_timeout(Duration::from_secs(30)).unwrap();
+    let _: String = database
+        .pragma_update_and_check(None, "journal_mode", mode, |row| row.get(0))
+        .unwrap();
+    database
+        .execute_batch(
+            "PRAGMA synchronous=OFF;
+             CREATE TABLE a (n INTEGER); CREATE TABLE b (n INTEGER, filler BLOB);
+             INSERT INTO a VALUES (0); INSERT INTO b VALUES (0, NULL);
+             WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 4000)
+             INSERT INTO b SELECT 0, randomblob(1000) FROM c;",
+        )
+        .unwrap();
+    database
+}
+
+fn dump(path: &Path) -> (i64, i64, i64) {
+    let database = Connection::open(path).unwrap();
+    let one = |sql: &str| database.query_row(sql, [], |row| row.get(0)).unwrap();
+    let check: String = database
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+    (
+        one("SELECT sum(n) FROM a"),
+        one("SELECT sum(n) FROM b"),
+        one("SELECT count(*) FROM b"),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protected_wrecked_restored_and_equal() {
+    for mode in ["delete", "wal"] {
+        let lab = lab();
+        let path = lab.path("s.db");
+        drop(make(&path, mode));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let before = dump(&path);
+        let resource = lab.resource(SQLITE).await;
+        let (checkpoint, report) = lab.protect(&resource).await.unwrap();
+        assert!(report["bytes"].as_u64().unwrap() > 4_000_000);
+        assert!(lab.scratch().is_empty());
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("DELETE FROM b")
+            .unwrap();
+        let error = lab
+            .restore(checkpoint, &resource, json!({}))
+            .await
+            .unwrap_err();
+        assert!(error.message.contains("there is a database"), "{error}");
+        lab.restore(checkpoint, &resource, json!({"overwrite": "always"}))
+            .await
+            .unwrap();
+        assert_eq!(dump(&path), before);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        // The same again changes nothing; gone, it comes back with its mode.
+        let same = lab
+            .restore(checkpoint, &resource, json!({"overwrite": "if-changed"}))
+            .await
+            .unwrap();
+        assert_eq!(
+            (&same["files"], &same["unchanged"]),
+            (&json!(0), &json!(1)),
+            "{mode}"
+        );
+        fs::remove_file(&path).unwrap();
+        lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+        assert_eq!(dump(&path), before);
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
+        lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+            .await
+            .unwrap();
+        assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")), before);
+        // What is no database any more is replaced too, and its old log is not played into the new.
+        fs::write(&path, "wrecked").unwrap();
+        fs::write(lab.path("s.db-wal"), "old").unwrap();
+        fs::write(lab.path("s.db-journal"), "old").unwrap();
+        lab.restore(checkpoint, &resource, json!({"overwrite": "if-changed"}))
+            .await
+            .unwrap();
+        assert!(!lab.path("s.db-journal").exists());
+        assert_eq!(dump(&path), before);
+        let left: Vec<_> = fs::read_dir(lab.dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.contains("karbor"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert!(lab.scratch().is_empty());
+    }
+}
+
+/// A writer moves one from `a` to `b` all the time: in a consistent copy they add up.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_copy_is_consistent_while_somebody_writes() {
+    for mode in ["wal", "delete"] {
+        let lab = lab();
+        let path = lab.path("s.db");
+        drop(make(&path, mode));
+        let (stop, writes) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let writer = {
+            let (stop, writes, path) = (stop.clone(), writes.clone(), path.clone());
+            thread::spawn(move || {
+                let database = Connection::open(path).unwrap();
+                database.busy_timeout(Duration::from_secs(60)).unwrap();
+                database.execute_batch("PRAGMA synchronous=OFF").unwrap();
+                while !stop.load(Ordering::SeqCst) {
+                    database
+                        .execute_batch(
+                            "BEGIN IMMEDIATE; UPDATE a SET n = n - 1;
+                             UPDATE b SET n = n + 1 WHERE rowid = 1; COMMIT",
+                        )
+                        .unwrap();
+                    writes.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        };
+        while writes.load(Ordering::SeqCst) < 10 {
+            thread::yield_now();
+        }
+        let resource = lab.resource(SQLITE).await;
+        let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+        stop.store(true, Ordering::SeqCst);
+        writer.join().unwrap();
+        lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+            .await
+            .unwrap();
+        let (a, b, rows) = dump(&lab.path("restore/x/shop/sessions/s.db"));
+        assert!(a <= -10, "{mode}: {a}");
+        assert_eq!(a + b, 0, "{mode}: the copy is of two moments");
+        assert_eq!(rows, 4001);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_copied_says_why() {
+    let lab = lab();
+    let (path, resource) = (lab.path("s.db"), lab.resource(SQLITE).await);
+    let wrong = async |wanted: &str| {
+        let error = lab.protect(&resource).await.unwrap_err();
+        assert!(error.message.contains(wanted), "{error}");
+        assert_eq!((lab.snapshots(), lab.sections().len()), (0, 0));
+        assert!(lab.scratch().is_empty());
+    };
+    wrong("it is not there").await;
+    fs::create_dir(&path).unwrap();
+    wrong("it is not a file").await;
+    fs::remove_dir(&path).unwrap();
+    fs::write(&path, "certainly not a database, whatever it is called").unwrap();
+    wrong("it is not an SQLite database").await;
+    fs::remove_file(&path).unwrap();
+    drop(make(&path, "delete"));
+    let mut bytes = fs::read(&path).unwrap();
+    let at = 4096 * 20;
+    bytes[at..at + 4096 * 4].fill(0xEE);
+    fs::write(&path, bytes).unwrap();
+    wrong("the database is damaged (quick_check:").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_in_use_is_not_replaced() {
+    for mode in ["delete", "wal"] {
+        let lab = lab();
+        let path = lab.path("s.db");
+        let open = make(&path, mode);
+        let resource = lab.resource(SQLITE).await;
+        let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+        open.execute_batch("DELETE FROM b").unwrap();
+        let error = lab
+            .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+            .await
+            .unwrap_err();
+        assert!(
+            error
+                .message
+                .contains(&format!("in use by process {}", std::process::id())),
+            "{error}"
+        );
+        drop(open);
+        lab.restore(checkpoint, &resource, json!({"overwrite": "always"}))
+            .await
+            .unwrap();
+        assert_eq!(dump(&path).2, 4001, "{mode}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_leaves_nothing() {
+    let lab = lab();
+    drop(make(&lab.path("s.db"), "delete"));
+    let resource = lab.resource(SQLITE).await;
+    let context = lab.context(
+        OperationType::Protect,
+        karbor_model::CheckpointId::new(),
+        &resource,
+        json!({}),
+    );
+    context.cancel.cancel();
+    let error = lab.run(&context).await.unwrap_err();
+    assert_eq!(error.message, "cancelled");
+    assert_eq!((lab.snapshots(), lab.sections().len()), (0, 0));
+    assert!(lab.scratch().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_tells_and_changes_nothing() {
+    let lab = lab();
+    let path = lab.path("s.db");
+    drop(make(&path, "delete"));
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let before = fs::read(&path).unwrap();
+    for (parameters, kind) in [
+        (json!({"dry_run": true}), "skip"),
+        (json!({"dry_run": true, "overwrite": "always"}), "overwrite"),
+        (json!({"dry_run": true, "restore_to": "x"}), "create"),
+    ] {
+        let report = lab
+            .restore(checkpoint, &resource, parameters)
+            .await
+            .unwrap();
+        assert_eq!(report["changes"], json!([{"path": "s.db", "kind": kind}]));
+    }
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert!(!lab.path("restore/x").exists());
+}

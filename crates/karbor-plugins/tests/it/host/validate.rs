@@ -1,0 +1,148 @@
+//! `karbor config validate`: is what is declared really there?
+
+use std::fs;
+
+use karbor_plugins::applications::{Applications, Problem, Severity, Surroundings};
+use karbor_testkit::PostgresServer;
+use rusqlite::Connection;
+
+use super::Lab;
+
+async fn validate(lab: &Lab) -> Vec<Problem> {
+    let applications = Applications::load(&lab.path("applications.d")).unwrap();
+    let surroundings = Surroundings {
+        off_limits: vec![lab.path("state")],
+    };
+    applications.validate(&surroundings).await
+}
+
+#[tokio::test]
+async fn all_is_well() {
+    let lab = Lab::new();
+    fs::create_dir(lab.path("files")).unwrap();
+    Connection::open(lab.path("s.db"))
+        .unwrap()
+        .execute_batch("CREATE TABLE t (x)")
+        .unwrap();
+    lab.declare(&format!(
+        "quiesce.command = [\"/bin/true\"]\nresume.command = [\"/bin/true\"]\n\
+         [[directory]]\nname = \"files\"\npath = \"{0}/files\"\n[[sqlite]]\nname = \"s\"\npath = \"{0}/s.db\"\n",
+        lab.dir.path().display()
+    ));
+    let found = validate(&lab).await;
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_found() {
+    let lab = Lab::new();
+    let dir = lab.dir.path().display().to_string();
+    fs::create_dir_all(lab.path("state/bank")).unwrap();
+    fs::create_dir_all(lab.path("outer/inner")).unwrap();
+    fs::write(lab.path("no.db"), "certainly not a database").unwrap();
+    Connection::open(lab.path("outer/s.db"))
+        .unwrap()
+        .execute_batch("CREATE TABLE t (x)")
+        .unwrap();
+    lab.declare(&format!(
+        r#"
+quiesce.command = ["/no/such/program"]
+[[directory]]
+name = "gone"
+path = "{dir}/gone"
+[[directory]]
+name = "all"
+path = "{dir}"
+exclude = ["outer"]
+[[directory]]
+name = "outer"
+path = "{dir}/outer"
+[[directory]]
+name = "inner"
+path = "{dir}/outer/inner"
+[[sqlite]]
+name = "no"
+path = "{dir}/no.db"
+[[sqlite]]
+name = "inside"
+path = "{dir}/outer/s.db"
+[[postgresql]]
+name = "pg"
+database = "x"
+host = "{dir}/gone"
+bin_dir = "{dir}/gone"
+"#
+    ));
+    let found = validate(&lab).await;
+    for (key, wanted, severity) in [
+        (
+            "quiesce.command",
+            "'/no/such/program' is not there",
+            Severity::Error,
+        ),
+        ("quiesce", "no command that undoes it", Severity::Warning),
+        ("directory.gone.path", "is not there", Severity::Error),
+        (
+            "directory.all.path",
+            "add exclude = [\"/state\"]",
+            Severity::Error,
+        ),
+        (
+            "directory.outer",
+            "holds the directory 'inner' too",
+            Severity::Warning,
+        ),
+        (
+            "directory.outer",
+            "add exclude = [\"/s.db*\"]",
+            Severity::Warning,
+        ),
+        (
+            "sqlite.no.path",
+            "cannot be read as an SQLite database",
+            Severity::Error,
+        ),
+        (
+            "postgresql.pg.bin_dir",
+            "'psql' is not in the declared bin_dir",
+            Severity::Error,
+        ),
+    ] {
+        let is =
+            |p: &&Problem| p.key == key && p.message.contains(wanted) && p.severity == severity;
+        assert!(found.iter().any(|p| is(&p)), "{key}: {wanted}: {found:#?}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_is_asked() {
+    let Some(mut server) = PostgresServer::start() else {
+        return;
+    };
+    server.sql("postgres", "CREATE DATABASE shop");
+    let lab = Lab::new();
+    let declare = |more: &str| {
+        lab.declare(&format!(
+            "[[postgresql]]\nname = \"pg\"\ndatabase = \"shop\"\nhost = \"{}\"\nuser = \"karbor\"\n{more}",
+            server.socket_dir().display()
+        ));
+    };
+    declare("");
+    let found = validate(&lab).await;
+    assert!(found.is_empty(), "{found:?}");
+    let passfile = lab.path("pgpass");
+    declare(&format!("passfile = \"{}\"\n", passfile.display()));
+    let found = validate(&lab).await;
+    assert!(found[0].message.contains("is not there"), "{found:?}");
+    fs::write(&passfile, "*:*:*:*:x").unwrap();
+    let found = validate(&lab).await;
+    assert!(found[0].message.contains("chmod 600"), "{found:?}");
+    declare("");
+    server.stop();
+    let found = validate(&lab).await;
+    assert_eq!(found[0].key, "postgresql.pg");
+    assert!(
+        found[0].message.contains("Is the server running"),
+        "{found:?}"
+    );
+}
