@@ -69,7 +69,7 @@ impl Progress {
     /// Parts in a thousand. Bytes when there are any, for they are the better measure of time;
     /// never whole while tasks remain.
     fn permille(&self) -> u64 {
-        let (done, total) = if self.bytes.1 > 0 {
+        let (done, total) = if is_estimate(self.bytes) {
             self.bytes
         } else {
             self.tasks
@@ -122,7 +122,13 @@ impl Progress {
                 cut(&visible(&line.name).replace('\n', " ")),
                 visible(&line.hook),
             );
-            (text.trim_end().to_owned(), part(line.bytes.0, line.bytes.1))
+            let known = is_estimate(line.bytes);
+            let part = if known {
+                part(line.bytes.0, line.bytes.1)
+            } else {
+                0
+            };
+            (text.trim_end().to_owned(), part)
         });
         let mut lines: Vec<_> = shown.collect();
         let more = self.resources.len().saturating_sub(LINES);
@@ -141,8 +147,19 @@ fn part(done: u64, total: u64) -> u64 {
     u64::try_from(part).unwrap_or(1000)
 }
 
-fn of_bytes((done, total): (u64, u64)) -> String {
-    format!("{} of {}", HumanBytes(done), HumanBytes(total))
+/// Is more expected than was moved? Hooks that cannot say beforehand how much it will be are expected
+/// to move what they have moved.
+fn is_estimate((done, total): (u64, u64)) -> bool {
+    total > done
+}
+
+fn of_bytes(bytes: (u64, u64)) -> String {
+    let (done, total) = bytes;
+    if is_estimate(bytes) {
+        format!("{} of {}", HumanBytes(done), HumanBytes(total))
+    } else {
+        HumanBytes(done).to_string()
+    }
 }
 
 fn cut(name: &str) -> String {
@@ -265,9 +282,18 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_nobody_announced_are_no_measure() {
+        insta::assert_snapshot!(
+            drawn(json!({"tasks_done": 1, "tasks_total": 4, "bytes_done": 2048, "bytes_expected": 2048})),
+            @"250‰ 1/4 steps  2.00 KiB"
+        );
+    }
+
+    #[test]
     fn not_whole_while_steps_remain() {
-        let text =
-            drawn(json!({"tasks_done": 3, "tasks_total": 4, "bytes_done": 9, "bytes_expected": 9}));
+        let text = drawn(
+            json!({"tasks_done": 4, "tasks_total": 5, "bytes_done": 99_999, "bytes_expected": 100_000}),
+        );
         assert!(text.starts_with("999‰"), "{text}");
     }
 }
