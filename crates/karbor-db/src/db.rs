@@ -12,8 +12,8 @@ use std::{
 use chrono::{DateTime, SubsecRound, Utc};
 use karbor_manager::{Clock, SystemClock};
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, SqlxSqliteConnector,
-    TransactionOptions, TransactionTrait,
+    AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel,
+    SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
     sea_query::Value,
     sqlx::{
         ConnectOptions,
@@ -167,6 +167,16 @@ impl Db {
         &self.pool
     }
 
+    /// Begins a read of several statements that all see the same moment.
+    pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction, DbError> {
+        if self.backend() == DbBackend::Sqlite {
+            return Ok(self.pool.begin().await?);
+        }
+        let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
+        let transaction = self.pool.begin_with_config(Some(isolation), Some(access));
+        Ok(transaction.await?)
+    }
+
     /// Begins a write transaction; dropping it without [`Write::commit`] rolls back. Nothing may
     /// read through [`Db::read`] while it is open (in memory there is only one connection).
     pub(crate) async fn write(&self) -> Result<Write<'_>, DbError> {
@@ -198,6 +208,15 @@ impl Db {
             // Always six digits: the original reads the fraction as a count of microseconds.
             DbBackend::Sqlite => row::time_text(at).into(),
             _ => at.into(),
+        }
+    }
+
+    /// The same, or a NULL of that type.
+    pub(crate) fn time_opt(&self, at: Option<DateTime<Utc>>) -> Value {
+        match at {
+            Some(at) => self.time(at),
+            None if self.backend() == DbBackend::Sqlite => Value::String(None),
+            None => Value::ChronoDateTime(None),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, Utc};
 use karbor_model::{FlowStatus, OperationId, OperationType, State, UnknownState};
 use sea_orm::{
-    ConnectionTrait, QueryResult,
+    ConnectionTrait, QueryResult, SqlErr,
     sea_query::{Alias, Expr, ExprTrait, Order, Query},
 };
 use serde_json::Value;
@@ -148,7 +148,8 @@ impl Db {
     /// batch, the cheaper each event: a batch costs one sync of the disk.
     ///
     /// # Errors
-    /// [`DbError::Conflict`] when a `seq` is taken: somebody else runs the same flow.
+    /// [`DbError::Conflict`] when a `seq` is taken: somebody else runs the same flow;
+    /// [`DbError::NotFound`] when there is no such flow.
     pub async fn flow_append(&self, id: OperationId, events: &[FlowEvent]) -> Result<(), DbError> {
         let operation_id = id.to_string();
         let write = self.write().await?;
@@ -173,9 +174,12 @@ impl Db {
             write
                 .execute(&insert)
                 .await
-                .map_err(|error| match error.into() {
-                    DbError::Conflict { .. } => taken(&operation_id),
-                    error => error,
+                .map_err(|error| match error.sql_err() {
+                    Some(SqlErr::UniqueConstraintViolation(_)) => taken(&operation_id),
+                    Some(SqlErr::ForeignKeyConstraintViolation(_)) => {
+                        DbError::not_found("Flow", &operation_id)
+                    }
+                    _ => error.into(),
                 })?;
         }
         write.commit().await

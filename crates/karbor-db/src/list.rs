@@ -309,6 +309,7 @@ impl Db {
     /// The rows of one page: one query, and one more only where the page is empty after a marker.
     pub(crate) async fn page<R: Listed>(
         &self,
+        on: &impl ConnectionTrait,
         query: &ListQuery,
         columns: &[&'static str],
     ) -> Result<Vec<sea_orm::QueryResult>, DbError> {
@@ -345,14 +346,14 @@ impl Db {
         if query.offset > 0 {
             select.offset(std::cmp::min(query.offset, i64::MAX.unsigned_abs()));
         }
-        let rows = self.read().query_all(&select).await?;
+        let rows = on.query_all(&select).await?;
         if let (true, Some((text, id))) = (rows.is_empty(), marker) {
             let known = Query::select()
                 .column(R::ID)
                 .from(R::TABLE)
                 .cond_where(marker_row::<R>(query, &id))
                 .take();
-            if self.read().query_one(&known).await?.is_none() {
+            if on.query_one(&known).await?.is_none() {
                 return Err(unknown_marker::<R>(text));
             }
         }

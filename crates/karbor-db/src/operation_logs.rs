@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use karbor_model::{CheckpointId, OperationLog, OperationLogId, State};
-use sea_orm::{ConnectionTrait, QueryResult, sea_query::Expr};
+use sea_orm::{ConnectionTrait, QueryResult};
 use serde_json::Value;
 
 use crate::{
@@ -60,8 +60,7 @@ impl Db {
             log.scheduled_operation_id.clone().into(),
             log.status.as_str().into(),
             self.time(log.started_at).into(),
-            log.ended_at
-                .map_or(Expr::val(None::<String>), |at| Expr::val(self.time(at))),
+            self.time_opt(log.ended_at).into(),
             log.error_info.clone().into(),
             log.extra_info.as_ref().map(json_text).transpose()?.into(),
             self.time(self.now()).into(),
@@ -87,7 +86,7 @@ impl Db {
         &self,
         query: &ListQuery,
     ) -> Result<Vec<OperationLog>, DbError> {
-        let rows = self.page::<OperationLog>(query, LOG).await?;
+        let rows = self.page::<OperationLog>(self.read(), query, LOG).await?;
         rows.iter().map(|row| self.log_from(row)).collect()
     }
 

@@ -57,8 +57,7 @@ impl Db {
                 karbor_model::State::as_str(plan.status).into(),
                 json_text(&plan.parameters)?.into(),
                 self.time(plan.created_at).into(),
-                plan.updated_at
-                    .map_or(Expr::val(None::<String>), |at| Expr::val(self.time(at))),
+                self.time_opt(plan.updated_at).into(),
                 false.into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
@@ -74,7 +73,11 @@ impl Db {
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn plan_get(&self, id: PlanId) -> Result<Plan, DbError> {
-        self.plan_get_in(self.read(), id).await
+        // A plan that is deleted between two looks must not seem to be one without resources.
+        let snapshot = self.snapshot().await?;
+        let plan = self.plan_get_in(&snapshot, id).await?;
+        snapshot.commit().await?;
+        Ok(plan)
     }
 
     async fn plan_get_in(&self, on: &impl ConnectionTrait, id: PlanId) -> Result<Plan, DbError> {
@@ -158,7 +161,8 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn plan_list(&self, query: &ListQuery) -> Result<Vec<Plan>, DbError> {
-        let rows = self.page::<Plan>(query, PLAN).await?;
+        let snapshot = self.snapshot().await?;
+        let rows = self.page::<Plan>(&snapshot, query, PLAN).await?;
         let mut plans = rows
             .iter()
             .map(|row| self.plan_from(row))
@@ -166,8 +170,9 @@ impl Db {
         let ids: Vec<String> = plans.iter().map(|plan| plan.id.to_string()).collect();
         let mut resources = HashMap::with_capacity(plans.len());
         for ids in ids.chunks(CHUNK) {
-            resources.extend(self.resources_of(self.read(), ids).await?);
+            resources.extend(self.resources_of(&snapshot, ids).await?);
         }
+        snapshot.commit().await?;
         for plan in &mut plans {
             plan.resources = resources.remove(&plan.id).unwrap_or_default();
         }

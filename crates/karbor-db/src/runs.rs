@@ -86,7 +86,7 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn restore_list(&self, query: &ListQuery) -> Result<Vec<Restore>, DbError> {
-        let rows = self.page::<Restore>(query, RESTORE).await?;
+        let rows = self.page::<Restore>(self.read(), query, RESTORE).await?;
         rows.iter().map(|row| self.restore_from(row)).collect()
     }
 
@@ -153,7 +153,9 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn verification_list(&self, query: &ListQuery) -> Result<Vec<Verification>, DbError> {
-        let rows = self.page::<Verification>(query, VERIFICATION).await?;
+        let rows = self
+            .page::<Verification>(self.read(), query, VERIFICATION)
+            .await?;
         rows.iter().map(|row| self.verification_from(row)).collect()
     }
 

@@ -33,8 +33,18 @@ async fn a_second_executor_is_stopped_and_its_whole_batch_left_out() {
     assert!(matches!(error, DbError::Conflict { .. }), "{error:?}");
     assert!(error.to_string().contains("Another executor"), "{error}");
     assert_eq!(db.flow_events(id).await.unwrap().len(), 699);
+    let nobody = flow_append_to_nobody(db).await;
+    assert!(
+        matches!(nobody, Err(DbError::NotFound { what: "Flow", .. })),
+        "{nobody:?}"
+    );
     let again = db.flow_create(&flow).await.unwrap_err();
     assert!(matches!(again, DbError::Conflict { .. }), "{again:?}");
+}
+
+async fn flow_append_to_nobody(db: &Db) -> Result<(), DbError> {
+    let id = karbor_model::OperationId::new();
+    db.flow_append(id, &events(1..2)).await
 }
 
 #[tokio::test]

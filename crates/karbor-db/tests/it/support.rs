@@ -147,6 +147,20 @@ pub fn child(test: &str, path: &std::path::Path) -> Child {
         .unwrap()
 }
 
+/// The same with files of at most `blocks` (512 bytes each): a write beyond fails, as on a disk
+/// that broke or is full.
+pub fn child_on_small_disk(test: &str, path: &std::path::Path, blocks: u32) -> Child {
+    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    Command::new("sh")
+        .args(["-c", &script])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env("KARBOR_TEST_DB", path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
 /// The database that [`child`] was told to use.
 pub async fn child_db() -> Db {
     let path = std::env::var_os("KARBOR_TEST_DB").expect("run by another test only");

@@ -5,7 +5,7 @@ use std::fs;
 use karbor_db::{Db, DbError, ListQuery};
 use karbor_model::ApiError;
 
-use crate::support::{fixture, plan};
+use crate::support::{child_db, child_on_small_disk, fixture, plan};
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_named_so() {
@@ -101,6 +101,46 @@ async fn a_row_that_nobody_should_have_written_is_named() {
     assert!(text.contains("parameters"), "{text}");
     let told = ApiError::from(error);
     assert!(!told.to_string().contains("parameters"), "{told}");
+}
+
+/// When the disk takes no more, the writer is told, and what was written before is whole.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_disk_that_takes_no_more_is_named_and_loses_nothing() {
+    let fixture = fixture().await;
+    let child = child_on_small_disk("trouble::child_writes_until_it_fails", &fixture.path(), 400);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    let written: usize = said
+        .lines()
+        .find_map(|line| line.strip_prefix("written ")?.parse().ok())
+        .unwrap();
+    assert!(
+        said.contains("failed true The disk of the database"),
+        "{said}"
+    );
+    let plans = fixture.db.plan_list(&ListQuery::default()).await.unwrap();
+    assert_eq!(plans.len(), written);
+    assert!(plans.iter().all(|plan| plan.resources.len() == 2));
+    fixture.db.plan_create(&plan("p", "next")).await.unwrap();
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn child_writes_until_it_fails() {
+    let db = child_db().await;
+    let mut written = 0;
+    let error = loop {
+        match db.plan_create(&plan("p", "n")).await {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    println!(
+        "\nwritten {written}\nfailed {} {error}",
+        error.is_retryable()
+    );
 }
 
 /// A writer in another process is waited for; readers are not held up.
