@@ -479,6 +479,8 @@ impl ProtectionApi for ProtectionManager {
             _ => None,
         };
         let sorted = list_by_name(all, &sort_keys, &sort_dirs, &filters, field)?;
+        // A marker that is no provider is left aside, as the original did.
+        let marker = marker.filter(|marker| sorted.iter().any(|provider| provider.id == *marker));
         let marker = marker.map(|marker| marker.to_string());
         page(sorted, marker.as_deref(), limit, |provider| {
             provider.id.to_string()

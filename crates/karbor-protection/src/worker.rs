@@ -316,20 +316,24 @@ impl Worker {
         board: &ProgressBoard,
         flow: impl Future<Output = FlowOutcome>,
     ) -> FlowOutcome {
-        let mut flow = std::pin::pin!(flow);
-        loop {
-            tokio::select! {
-                outcome = &mut flow => return outcome,
-                () = self.clock.sleep(PROGRESS_INTERVAL) => {}
+        // The flow is polled all the while: it may hold the database's turn that the update waits
+        // for.
+        let report = async {
+            loop {
+                self.clock.sleep(PROGRESS_INTERVAL).await;
+                let update = OperationLogUpdate {
+                    extra_info: Some(json!({ "progress": board.snapshot() })),
+                    ..OperationLogUpdate::default()
+                };
+                // Progress is a courtesy: the run goes on without it.
+                if let Err(error) = self.db.operation_log_update(run.log, &update).await {
+                    tracing::warn!(run = %run.id, %error, "progress could not be recorded");
+                }
             }
-            let update = OperationLogUpdate {
-                extra_info: Some(json!({ "progress": board.snapshot() })),
-                ..OperationLogUpdate::default()
-            };
-            // Progress is a courtesy: the run goes on without it.
-            if let Err(error) = self.db.operation_log_update(run.log, &update).await {
-                tracing::warn!(run = %run.id, %error, "progress could not be recorded");
-            }
+        };
+        tokio::select! {
+            outcome = flow => outcome,
+            never = report => never,
         }
     }
 
