@@ -1,22 +1,44 @@
 //! Documents that are generated from code.
 
-use std::fs;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{Failure, shell};
 
 const DOCUMENT: &str = "docs/configuration.md";
 
+const INTRODUCTION: &str = "\
+# Configuration
+
+Nothing needs to be configured to begin. An option is looked for in the environment first, then in `karbor.conf` in the
+state directory (groups in brackets, `name = value` below), and has its default otherwise. `karbor config show` prints
+what holds and where it came from; `karbor config validate` checks it.
+
+Written by `cargo xtask config-reference` from what the crates declare: do not edit.
+
+";
+
 /// Writes the configuration reference, or checks that it is what would be written.
 pub(crate) fn run(check: bool) -> Result<(), Failure> {
-    let text = shell::output(&mut shell::cargo_command(&[
-        "run",
-        "--quiet",
-        "--package",
-        "karbor",
-        "--",
-        "config",
-        "reference",
-    ]))?;
+    let arguments = ["config", "reference"];
+    let options = if check {
+        // The build that the tests use: another choice of features would be compiled beside it.
+        shell::run(&mut shell::cargo_command(&[
+            "build",
+            "--quiet",
+            "--workspace",
+            "--bins",
+            "--tests",
+        ]))?;
+        shell::output(Command::new(binary()?).args(arguments))?
+    } else {
+        let mut run = shell::cargo_command(&["run", "--quiet", "--package", "karbor", "--"]);
+        shell::output(run.args(arguments))?
+    };
+    let text = format!("{INTRODUCTION}{options}");
     let path = shell::root().join(DOCUMENT);
     if !check {
         fs::write(&path, text)?;
@@ -34,6 +56,15 @@ pub(crate) fn run(check: bool) -> Result<(), Failure> {
         )
         .into())
     }
+}
+
+/// Where cargo puts the binary.
+fn binary() -> Result<PathBuf, Failure> {
+    let metadata = shell::metadata()?;
+    let target = metadata["target_directory"]
+        .as_str()
+        .ok_or("cargo does not say where it builds")?;
+    Ok(Path::new(target).join("debug/karbor"))
 }
 
 fn first_difference(present: &str, wanted: &str) -> String {
