@@ -199,7 +199,22 @@ pub async fn run(stub: &Stub, arguments: &[&str]) -> Run {
     .await
 }
 
+/// As [`run`], with a service that may be away for a while.
+pub async fn run_patiently(stub: &Stub, arguments: &[&str]) -> Run {
+    let place = ["--endpoint", &stub.url, "--state-dir", "/nonexistent"];
+    run_for(&place, arguments, None, Duration::from_secs(60)).await
+}
+
 pub async fn run_at(place: &[&str], arguments: &[&str], token: Option<&str>) -> Run {
+    run_for(place, arguments, token, Duration::ZERO).await
+}
+
+async fn run_for(
+    place: &[&str],
+    arguments: &[&str],
+    token: Option<&str>,
+    patience: Duration,
+) -> Run {
     let line = ["karbor"].iter().chain(arguments).chain(place);
     let line = CommandLine::try_parse_from(line).unwrap_or_else(|error| panic!("{error}"));
     let (out, err) = (Memory::default(), Memory::default());
@@ -212,7 +227,7 @@ pub async fn run_at(place: &[&str], arguments: &[&str], token: Option<&str>) -> 
         pace: Pace {
             first: Duration::from_millis(1),
             slowest: Duration::from_millis(1),
-            patience: Duration::ZERO,
+            patience,
         },
     };
     let exit = run_with(line.command, &line.globals, surroundings).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stub::{CHECKPOINT, LOG, OLDER, PLAN, PROVIDER, RESTORE, Stub, run};
+use crate::stub::{CHECKPOINT, LOG, OLDER, PLAN, PROVIDER, RESTORE, Stub, run, run_patiently};
 
 const GRAPH: &str = "[{\"0x0\": [\"Host::Directory\", \"d1\", \"uploads\", null], \
     \"0x1\": [\"Host::SQLite::Database\", \"s1\", \"sessions\", null], \
@@ -194,6 +194,53 @@ async fn a_service_that_stays_away_ends_the_wait() {
         );
     let lost = run(&stub, &["checkpoint", "create", PLAN, "--wait"]).await;
     insta::assert_snapshot!(lost.shown(&stub));
+}
+
+#[tokio::test]
+async fn a_service_that_comes_back_is_waited_for() {
+    let path = format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}");
+    let away = json!({"serviceUnavailable": {"message": "starting"}});
+    let stub = Stub::start()
+        .await
+        .on(
+            &format!("GET /plans/{PLAN}"),
+            200,
+            json!({"plan": {"id": PLAN, "name": "shop", "provider_id": PROVIDER}}),
+        )
+        .on(
+            &format!("POST /providers/{PROVIDER}/checkpoints"),
+            200,
+            checkpoint(CHECKPOINT, "protecting"),
+        )
+        .on(&path, 200, checkpoint(CHECKPOINT, "protecting"))
+        .on(&path, 503, away.clone())
+        .on(&path, 504, away)
+        .on(&path, 200, checkpoint(CHECKPOINT, "available"))
+        .on(
+            &format!("GET /operation_logs?checkpoint_id={CHECKPOINT}"),
+            200,
+            json!({"operation_logs": []}),
+        );
+    let done = run_patiently(
+        &stub,
+        &[
+            "checkpoint",
+            "create",
+            PLAN,
+            "--wait",
+            "-f",
+            "value",
+            "-c",
+            "status",
+        ],
+    )
+    .await;
+    assert_eq!(
+        (done.exit.code(), done.out.as_str()),
+        (0, "available\n"),
+        "{}",
+        done.err
+    );
 }
 
 /// A plan with a checkpoint in error and two that are available.
