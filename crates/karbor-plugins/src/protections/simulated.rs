@@ -294,6 +294,8 @@ impl Operation for Delete {
     }
 }
 
+/// Nothing to tell when nothing was moved, as with the original's plugins of this kind.
 fn moved(bytes: u64) -> HookReport {
-    HookReport::from_iter([("bytes".to_owned(), json!(bytes))])
+    let told = (bytes > 0).then(|| ("bytes".to_owned(), json!(bytes)));
+    HookReport::from_iter(told)
 }
