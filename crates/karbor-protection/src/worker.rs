@@ -310,15 +310,15 @@ impl Worker {
         }
     }
 
+    /// Runs a flow and tells the operation log of its progress meanwhile. The two are polled side by
+    /// side: a flow that is not polled may hold the very lock that the telling waits for.
     async fn watched(
         &self,
         run: &Run,
         board: &ProgressBoard,
         flow: impl Future<Output = FlowOutcome>,
     ) -> FlowOutcome {
-        // The flow is polled all the while: it may hold the database's turn that the update waits
-        // for.
-        let report = async {
+        let tell = async {
             loop {
                 self.clock.sleep(PROGRESS_INTERVAL).await;
                 let update = OperationLogUpdate {
@@ -333,7 +333,7 @@ impl Worker {
         };
         tokio::select! {
             outcome = flow => outcome,
-            never = report => never,
+            never = tell => never,
         }
     }
 

@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 use karbor_cli::{ClientCommand, EXIT_CODES, Exit, Globals};
 use tracing_subscriber::EnvFilter;
 
-use crate::{configuration::ConfigCommand, manage::ManageCommand, serve::ServeArguments, state::StateDir};
+use crate::{
+    configuration::ConfigCommand, demo::DemoArguments, manage::ManageCommand,
+    serve::ServeArguments, state::StateDir,
+};
 
 /// Application Data Protection as a Service.
 ///
@@ -25,6 +28,8 @@ pub(crate) struct CommandLine {
 enum Command {
     /// Run the service: API and managers in one process, all state in one directory
     Serve(ServeArguments),
+    /// Watch a real application be protected, destroyed, restored and proved equal
+    Demo(DemoArguments),
     /// Check, show or explain the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -43,6 +48,7 @@ impl CommandLine {
                 log_to_stderr("info");
                 exit(crate::serve::run(&state, &arguments))
             }
+            Command::Demo(arguments) => exit(crate::demo::run(&arguments)),
             Command::Config(command) => {
                 log_to_stderr("warn");
                 exit(command.run(&state))
@@ -52,7 +58,8 @@ impl CommandLine {
                 exit(command.run(&state))
             }
             Command::Client(command) => {
-                let done = runtime().map(|runtime| runtime.block_on(karbor_cli::run(command, &self.globals)));
+                let done = runtime()
+                    .map(|runtime| runtime.block_on(karbor_cli::run(command, &self.globals)));
                 match done {
                     Ok(exit) => ExitCode::from(exit.code()),
                     Err(error) => failed(&error),
@@ -64,7 +71,9 @@ impl CommandLine {
 
 /// The runtime of a command.
 pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
 }
 
 fn exit(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
@@ -74,7 +83,10 @@ fn exit(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "a command's last word is for the person at the terminal")]
+#[allow(
+    clippy::print_stderr,
+    reason = "a command's last word is for the person at the terminal"
+)]
 fn failed(error: &impl Display) -> ExitCode {
     eprintln!("karbor: {error}");
     ExitCode::from(Exit::Failed.code())
@@ -84,10 +96,13 @@ fn failed(error: &impl Display) -> ExitCode {
 /// how.
 fn log_to_stderr(default: &str) {
     let filter = EnvFilter::try_from_env("KARBOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     if std::env::var("KARBOR_LOG_FORMAT").is_ok_and(|format| format == "json") {
         log.json().init();
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init();
     }
 }

@@ -36,9 +36,15 @@ impl ConfigCommand {
 fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
     let config = settings::load(state, &[])?;
     for unknown in config.unknown() {
-        print(&format!("warning: unknown option {unknown}: it has no effect"));
+        print(&format!(
+            "warning: unknown option {unknown}: it has no effect"
+        ));
     }
-    let Configured { providers, off_limits, .. } = Configured::load(state, &config)?;
+    let Configured {
+        providers,
+        off_limits,
+        ..
+    } = Configured::load(state, &config)?;
     let folder = settings::folder(&config, state, "application_config_dir")?;
     let loaded = Applications::load(&folder);
     let (count, problems) = match loaded {
@@ -52,8 +58,16 @@ fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
     for problem in &problems {
         print(&problem.to_string());
     }
-    print(&format!("{} providers, {count} applications in {}", providers.all().len(), folder.display()));
-    match problems.iter().filter(|problem| problem.severity == Severity::Error).count() {
+    print(&format!(
+        "{} providers, {count} applications in {}",
+        providers.all().len(),
+        folder.display()
+    ));
+    match problems
+        .iter()
+        .filter(|problem| problem.severity == Severity::Error)
+        .count()
+    {
         0 => Ok(()),
         errors => Err(format!("{errors} to mend").into()),
     }

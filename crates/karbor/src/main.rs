@@ -2,6 +2,7 @@
 
 mod command;
 mod configuration;
+mod demo;
 mod manage;
 mod providers;
 mod serve;

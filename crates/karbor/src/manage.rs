@@ -65,16 +65,23 @@ impl ManageCommand {
     pub(crate) fn run(self, state: &StateDir) -> Result<(), Failure> {
         let key_file = state.join("master.key");
         match self {
-            Self::Key(KeyCommand::Show) => print(MasterKey::load(&key_file)?.recovery_key().expose()),
+            Self::Key(KeyCommand::Show) => {
+                print(MasterKey::load(&key_file)?.recovery_key().expose())
+            }
             Self::Key(KeyCommand::Import) => {
                 let mut text = String::new();
                 std::io::stdin().read_to_string(&mut text)?;
-                let key = MasterKey::from_recovery_key(&text).map_err(|why| format!("not a recovery key: {why}"))?;
+                let key = MasterKey::from_recovery_key(&text)
+                    .map_err(|why| format!("not a recovery key: {why}"))?;
                 state.create()?;
                 key.save(&key_file)?;
             }
             Self::VaultPassword { provider, project } => {
-                print(MasterKey::load(&key_file)?.vault_password(provider, &project).expose());
+                print(
+                    MasterKey::load(&key_file)?
+                        .vault_password(provider, &project)
+                        .expose(),
+                );
             }
             Self::Token(command) => crate::command::runtime()?.block_on(token(command, state))?,
         }
@@ -88,17 +95,29 @@ async fn token(command: TokenCommand, state: &StateDir) -> Result<(), Failure> {
     db.migrate().await?;
     match command {
         TokenCommand::Create { user, of, admin } => {
-            print(&karbor_api::create_token(&db, &user, &of, admin).await?.secret);
+            print(
+                &karbor_api::create_token(&db, &user, &of, admin)
+                    .await?
+                    .secret,
+            );
         }
         TokenCommand::List => {
             for token in karbor_api::list_tokens(&db).await? {
                 let role = if token.is_admin { "admin" } else { "member" };
-                print(&format!("{}  {role}  {}  {}", &token.hash[..12], token.project_id, token.user_id));
+                print(&format!(
+                    "{}  {role}  {}  {}",
+                    &token.hash[..12],
+                    token.project_id,
+                    token.user_id
+                ));
             }
         }
         TokenCommand::Revoke { hash } => {
             let token = karbor_api::revoke_token(&db, &hash).await?;
-            print(&format!("revoked the token of {} in {}", token.user_id, token.project_id));
+            print(&format!(
+                "revoked the token of {} in {}",
+                token.user_id, token.project_id
+            ));
         }
     }
     Ok(())

@@ -37,7 +37,12 @@ pub(crate) fn embedded(state: &StateDir) -> Vec<ProviderConfig> {
         "karbor-simulated-protection-plugin",
     ];
     vec![
-        provider(LOCAL, "local", "Protects this host's applications into the service's own bank", &host),
+        provider(
+            LOCAL,
+            "local",
+            "Protects this host's applications into the service's own bank",
+            &host,
+        ),
         provider(
             NOOP,
             "No-Op Provider",

@@ -6,12 +6,15 @@ use clap::Args;
 use karbor_api::{ApiManager, ensure_admin_token};
 use karbor_db::Db;
 use karbor_manager::{
-    Clock, Config, InProcess, ManagerBase, RunningService, Service, ServiceOptions, ServiceStore, SystemClock,
+    Clock, Config, InProcess, ManagerBase, RunningService, Service, ServiceOptions, ServiceStore,
+    SystemClock,
     service::{Signals, Stopped, run_until_signal},
 };
 use karbor_plugin::{BankKey, ListRequest, Registry};
 use karbor_plugins::HostOptions;
-use karbor_protection::{MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs};
+use karbor_protection::{
+    MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +35,11 @@ pub(crate) fn run(state: &StateDir, arguments: &ServeArguments) -> Result<(), Fa
     let mut overrides = Vec::new();
     if let Some(listen) = arguments.listen {
         overrides.push(("DEFAULT", "osapi_karbor_listen", listen.ip().to_string()));
-        overrides.push(("DEFAULT", "osapi_karbor_listen_port", listen.port().to_string()));
+        overrides.push((
+            "DEFAULT",
+            "osapi_karbor_listen_port",
+            listen.port().to_string(),
+        ));
     }
     let config = settings::load(state, &overrides)?;
     for unknown in config.unknown() {
@@ -59,9 +66,9 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let project = config.str("DEFAULT", "default_project")?.to_owned();
     ensure_admin_token(&db, &state.join("token"), &project).await?;
     let place = SocketAddr::new(api.settings().listen, api.settings().port);
-    let listener = TcpListener::bind(place)
-        .await
-        .map_err(|error| format!("cannot listen on {place}: {error}; choose another place with --listen"))?;
+    let listener = TcpListener::bind(place).await.map_err(|error| {
+        format!("cannot listen on {place}: {error}; choose another place with --listen")
+    })?;
     let address = listener.local_addr()?;
     let deadline = config.seconds("DEFAULT", "graceful_shutdown_timeout")?;
     let stop = CancellationToken::new();
@@ -72,7 +79,9 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     state.remove_endpoint();
     match ended {
         Stopped::Drained(done) => done,
-        Stopped::AtOnce => Err("stopped at once; operations that were running go on at the next start".into()),
+        Stopped::AtOnce => {
+            Err("stopped at once; operations that were running go on at the next start".into())
+        }
     }
 }
 
@@ -86,7 +95,9 @@ async fn drain(
     let started = std::time::Instant::now();
     stop.cancel();
     let served = server.await?;
-    service.shutdown(deadline.saturating_sub(started.elapsed())).await;
+    service
+        .shutdown(deadline.saturating_sub(started.elapsed()))
+        .await;
     Ok(served?)
 }
 
@@ -96,13 +107,28 @@ async fn protection(
     db: &Db,
     clock: Arc<dyn Clock>,
 ) -> Result<RunningService<ProtectionManager>, Failure> {
-    let Configured { registry, providers, .. } = Configured::load(state, config)?;
+    let Configured {
+        registry,
+        providers,
+        ..
+    } = Configured::load(state, config)?;
     let master_key = master_key(state, &providers).await?;
-    let parts = ProtectionParts { registry, providers, master_key };
+    let parts = ProtectionParts {
+        registry,
+        providers,
+        master_key,
+    };
     let manager = ProtectionManager::new(None, db.clone(), config.clone(), clock, parts)?;
     let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
     let options = ServiceOptions::from_config(config)?;
-    Ok(Service::new(Arc::new(manager), options, store, Arc::new(InProcess::new())).start().await?)
+    Ok(Service::new(
+        Arc::new(manager),
+        options,
+        store,
+        Arc::new(InProcess::new()),
+    )
+    .start()
+    .await?)
 }
 
 /// What is configured: the plugins there are, and the providers made of them.
@@ -116,21 +142,30 @@ pub(crate) struct Configured {
 impl Configured {
     /// Reads `providers.d`, or takes the embedded providers when there is none.
     pub(crate) fn load(state: &StateDir, config: &Config) -> Result<Self, Failure> {
-        let mut configs = load_provider_configs(&settings::folder(config, state, "provider_config_dir")?)?;
+        let mut configs =
+            load_provider_configs(&settings::folder(config, state, "provider_config_dir")?)?;
         if configs.is_empty() {
             configs = embedded(state);
         }
         let banks = configs.iter().filter_map(|provider| {
-            provider.option("file_system_bank_plugin", "file_system_bank_path").map(PathBuf::from)
+            provider
+                .option("file_system_bank_plugin", "file_system_bank_path")
+                .map(PathBuf::from)
         });
-        let off_limits: Vec<PathBuf> = std::iter::once(state.path().to_owned()).chain(banks).collect();
+        let off_limits: Vec<PathBuf> = std::iter::once(state.path().to_owned())
+            .chain(banks)
+            .collect();
         let registry = karbor_plugins::registry_with_host(HostOptions {
             applications_dir: settings::folder(config, state, "application_config_dir")?,
             scratch_dir: state.join("scratch"),
             off_limits: off_limits.clone(),
         });
         let providers = Providers::new(&configs, &registry)?;
-        Ok(Self { registry: Arc::new(registry), providers, off_limits })
+        Ok(Self {
+            registry: Arc::new(registry),
+            providers,
+            off_limits,
+        })
     }
 }
 
@@ -141,7 +176,11 @@ async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey
     if !path.exists() {
         for provider in providers.all() {
             let place = BankKey::parse(&format!("vaults/{}", provider.record().id))?;
-            let request = ListRequest { prefix: Some(place), limit: Some(1), ..ListRequest::default() };
+            let request = ListRequest {
+                prefix: Some(place),
+                limit: Some(1),
+                ..ListRequest::default()
+            };
             repositories |= !provider.bank().list(&request).await?.is_empty();
         }
     }

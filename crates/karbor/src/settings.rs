@@ -48,7 +48,10 @@ pub(crate) fn options() -> Vec<OptionDef> {
 }
 
 /// Reads `karbor.conf` in the state directory, the environment and `overrides`.
-pub(crate) fn load(state: &StateDir, overrides: &[(&str, &str, String)]) -> Result<Config, ConfigError> {
+pub(crate) fn load(
+    state: &StateDir,
+    overrides: &[(&str, &str, String)],
+) -> Result<Config, ConfigError> {
     let mut builder = Config::builder().options(&options()).env(std::env::vars());
     let file = state.join("karbor.conf");
     if file.exists() {
@@ -61,7 +64,11 @@ pub(crate) fn load(state: &StateDir, overrides: &[(&str, &str, String)]) -> Resu
 }
 
 /// A folder that an option names, relative to the state directory.
-pub(crate) fn folder(config: &Config, state: &StateDir, option: &str) -> Result<PathBuf, ConfigError> {
+pub(crate) fn folder(
+    config: &Config,
+    state: &StateDir,
+    option: &str,
+) -> Result<PathBuf, ConfigError> {
     Ok(state.path().join(config.path("DEFAULT", option)?))
 }
 

@@ -18,7 +18,9 @@ pub(crate) struct StateDir(PathBuf);
 pub(crate) enum StateError {
     #[error("the state directory {0} cannot be used: {1}")]
     Io(PathBuf, io::Error),
-    #[error("another karbor service runs on the state directory {0}; stop it first, or give --state-dir another")]
+    #[error(
+        "another karbor service runs on the state directory {0}; stop it first, or give --state-dir another"
+    )]
     InUse(PathBuf),
 }
 
@@ -44,7 +46,11 @@ impl StateDir {
     /// Makes it, for its owner only, if it is not there.
     pub(crate) fn create(&self) -> Result<(), StateError> {
         let failed = |error| StateError::Io(self.0.clone(), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(failed)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)
+            .map_err(failed)?;
         let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
             tracing::warn!(path = %self.0.display(), "others may look into the state directory; run chmod 700 on it");
@@ -55,14 +61,24 @@ impl StateDir {
     /// Makes a folder that the operator is going to put files into, if it is not there.
     pub(crate) fn create_folder(&self, folder: &Path) -> Result<(), StateError> {
         let failed = |error| StateError::Io(folder.to_owned(), error);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)
     }
 
     /// Takes it for this process.
     pub(crate) fn lock(&self) -> Result<StateLock, StateError> {
         let path = self.join("lock");
         let failed = |error| StateError::Io(path.clone(), error);
-        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(StateLock(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse(self.0.clone())),

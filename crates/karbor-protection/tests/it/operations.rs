@@ -326,3 +326,28 @@ async fn a_lease_of_somebody_else_is_respected_until_it_ends() {
     running.delete(checkpoint).await.unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
 }
+
+/// Progress is written while the journal is: neither may wait for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_told_while_the_journal_is_written() {
+    let names: Vec<String> = (0..60)
+        .map(|n| format!("sleep={}", 0.97 + f64::from(n) / 1000.0))
+        .collect();
+    let house = House::new().with_resources(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let running = house.open().await;
+    let checkpoint = running.protect(running.plan(60)).await.unwrap();
+    let progress = until(async || {
+        let logs = running
+            .db
+            .operation_log_list(&karbor_db::ListQuery::default())
+            .await
+            .unwrap();
+        logs.first()?.extra_info.as_ref()?.get("progress").cloned()
+    })
+    .await;
+    assert_eq!(progress["tasks_total"], 240);
+    assert_eq!(
+        running.settled(checkpoint).await,
+        CheckpointStatus::Available
+    );
+}
