@@ -91,6 +91,7 @@ static UUID: Schema = Schema {
 };
 static TEXT_OR_NULL: Schema = Schema {
     types: &[Type::String, Type::Null],
+    max_length: 255,
     ..ANY
 };
 static SCALAR: Schema = Schema {
