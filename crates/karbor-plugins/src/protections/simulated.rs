@@ -7,13 +7,23 @@
 //! | `sleep=N` | protect takes N seconds (a fraction is fine) |
 //! | `bytes=N` | protect writes N bytes of data, restore and verify read them back |
 //! | `fail_protect`, `fail_restore`, `fail_verify`, `fail_delete` | that operation fails, after its work |
+//! | `hold_<operation>_<hook>` | that hook does its work and then does not end, the first time that a run comes there |
 //!
 //! Other words are only a name. Parameters: `sleep` and `fail`, and for restore `restore_name`.
 //!
 //! Each resource leaves one object `metadata` in its section, written last, and `data/<n>` of at
 //! most 1 MiB each. `metadata` holds the digest of the data, so a damaged checkpoint is noticed.
+//!
+//! **Holding** (`hold_protect_main`, `hold_delete_undo`, …; the hooks are `prepare_begin`,
+//! `prepare_finish`, `main`, `complete` and `undo`) is for tests that kill the service in the middle
+//! of a hook: its work is done, but nobody knows yet. It waits until the process dies or the
+//! operation is cancelled. A run that was held at a hook leaves the file
+//! `<operation id>-<resource id>-<hook>` in the directory that the environment variable
+//! `KARBOR_SIMULATED_HOLD_DIR` of the service names; where that file is, the hook goes on. Without
+//! the variable nothing is held, so no user of an API can make a service wait.
 
 mod directives;
+mod hold;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use self::directives::Directives;
+use self::{directives::Directives, hold::Holding};
 use super::{OPENSTACK_TYPES, refuse_type};
 
 /// The name in configuration.
@@ -111,12 +121,13 @@ impl ProtectionPlugin for Simulated {
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError> {
         refuse_type(self, resource)?;
-        match operation {
-            OperationType::Protect => Ok(Box::new(Protect)),
-            OperationType::Restore | OperationType::Verify => Ok(Box::new(ReadBack)),
-            OperationType::Delete => Ok(Box::new(Delete)),
-            OperationType::Copy => Err(PluginError::new(format!("{NAME} cannot copy"))),
-        }
+        let simulated: Box<dyn Operation> = match operation {
+            OperationType::Protect => Box::new(Protect),
+            OperationType::Restore | OperationType::Verify => Box::new(ReadBack),
+            OperationType::Delete => Box::new(Delete),
+            OperationType::Copy => return Err(PluginError::new(format!("{NAME} cannot copy"))),
+        };
+        Ok(Box::new(Holding(simulated)))
     }
 }
 
@@ -294,8 +305,6 @@ impl Operation for Delete {
     }
 }
 
-/// Nothing to tell when nothing was moved, as with the original's plugins of this kind.
 fn moved(bytes: u64) -> HookReport {
-    let told = (bytes > 0).then(|| ("bytes".to_owned(), json!(bytes)));
-    HookReport::from_iter(told)
+    HookReport::from_iter([("bytes".to_owned(), json!(bytes))])
 }

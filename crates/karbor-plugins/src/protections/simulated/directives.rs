@@ -63,6 +63,12 @@ impl Directives {
     }
 }
 
+/// Does a name tell this hook of this operation to hold?
+pub(super) fn holds(name: &str, operation: OperationType, hook: &str) -> bool {
+    let wanted = format!("hold_{operation}_{hook}");
+    name.split_whitespace().any(|word| word == wanted)
+}
+
 fn seconds(what: &str, text: &str) -> Result<Duration, PluginError> {
     let duration = text.trim().parse().ok().map(Duration::try_from_secs_f64);
     match duration {
@@ -129,6 +135,48 @@ mod tests {
                 read(name, OperationType::Restore).unwrap().fail,
                 operation == OperationType::Restore
             );
+        }
+    }
+
+    #[test]
+    fn a_name_may_hold_hooks_of_operations() {
+        let name = "volume hold_protect_prepare_begin fail_delete hold_delete_undo";
+        let every = [
+            OperationType::Protect,
+            OperationType::Restore,
+            OperationType::Verify,
+            OperationType::Delete,
+        ];
+        let hooks = [
+            "prepare_begin",
+            "prepare_finish",
+            "main",
+            "complete",
+            "undo",
+        ];
+        let mut held = Vec::new();
+        for operation in every {
+            for hook in hooks {
+                if holds(name, operation, hook) {
+                    held.push((operation, hook));
+                }
+            }
+        }
+        assert_eq!(
+            held,
+            [
+                (OperationType::Protect, "prepare_begin"),
+                (OperationType::Delete, "undo")
+            ]
+        );
+        for other in [
+            "hold_",
+            "hold_protect",
+            "hold_protect_",
+            "hold_protect_mainly",
+            "protect_main",
+        ] {
+            assert!(!holds(other, OperationType::Protect, "main"), "{other}");
         }
     }
 

@@ -1,0 +1,14 @@
+//! The real binary with a real state directory, asked through its own client, and treated badly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod house;
+
+mod kill_hooks;
+
+mod stopping;
