@@ -42,6 +42,7 @@ struct Table {
     rows: BTreeMap<i64, ServiceRecord>,
     reports: BTreeMap<(i64, String), TaskReport>,
     heartbeats: Vec<DateTime<Utc>>,
+    reports_saved: usize,
 }
 
 impl MemoryServices {
@@ -84,6 +85,12 @@ impl MemoryServices {
     /// Removes a row behind the service's back.
     pub fn remove(&self, id: i64) {
         self.table().rows.remove(&id);
+    }
+
+    /// How often a task's report was kept.
+    #[must_use]
+    pub fn reports_saved(&self) -> usize {
+        self.table().reports_saved
     }
 
     /// When heartbeats came, of all services.
@@ -137,7 +144,9 @@ impl ServiceStore for MemoryServices {
 
     async fn save_task_report(&self, service_id: i64, report: &TaskReport) -> Result<(), ApiError> {
         let key = (service_id, report.name.clone());
-        self.reach().await?.reports.insert(key, report.clone());
+        let mut table = self.reach().await?;
+        table.reports_saved += 1;
+        table.reports.insert(key, report.clone());
         Ok(())
     }
 

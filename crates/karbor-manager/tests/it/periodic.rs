@@ -202,6 +202,7 @@ async fn a_running_service_runs_its_tasks_and_keeps_their_reports() {
     harness.clock.advance(seconds(35)).await;
     let count = |name: &str| probe.events().iter().filter(|event| *event == name).count();
     assert_eq!(count("every ten"), 3);
+    assert_eq!(harness.store.reports_saved(), 3, "each report is kept once");
 
     service.periodic_tasks().add(task("added").spacing(4));
     harness.clock.advance(seconds(4)).await;
