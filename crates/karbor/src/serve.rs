@@ -6,8 +6,8 @@ use clap::Args;
 use karbor_api::{ApiManager, ensure_admin_token};
 use karbor_db::Db;
 use karbor_manager::{
-    Clock, Config, InProcess, ManagerBase, RunningService, Service, ServiceOptions, ServiceStore,
-    SystemClock,
+    Clock, Config, InProcess, ManagerBase, RpcTransport, RunningService, Service, ServiceClient,
+    ServiceOptions, ServiceStore, SystemClock,
     service::{Signals, Stopped, run_until_signal},
 };
 use karbor_plugin::{BankKey, ListRequest, Registry};
@@ -60,9 +60,14 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let db = Db::connect(&settings::database(&config, state)?).await?;
     db.migrate().await?;
-    let service = protection(state, &config, &db, clock.clone()).await?;
+    let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
+    let service = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
+    let services = ServiceClient::new(
+        transport,
+        config.seconds("DEFAULT", "rpc_response_timeout")?,
+    );
     let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
-    let api = Arc::new(ApiManager::new(base, service.manager().clone())?);
+    let api = Arc::new(ApiManager::new(base, service.manager().clone(), services)?);
     let project = config.str("DEFAULT", "default_project")?.to_owned();
     ensure_admin_token(&db, &state.join("token"), &project).await?;
     let place = SocketAddr::new(api.settings().listen, api.settings().port);
@@ -106,6 +111,7 @@ async fn protection(
     config: &Config,
     db: &Db,
     clock: Arc<dyn Clock>,
+    transport: Arc<dyn RpcTransport>,
 ) -> Result<RunningService<ProtectionManager>, Failure> {
     let Configured {
         registry,
@@ -121,14 +127,9 @@ async fn protection(
     let manager = ProtectionManager::new(None, db.clone(), config.clone(), clock, parts)?;
     let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
     let options = ServiceOptions::from_config(config)?;
-    Ok(Service::new(
-        Arc::new(manager),
-        options,
-        store,
-        Arc::new(InProcess::new()),
-    )
-    .start()
-    .await?)
+    Ok(Service::new(Arc::new(manager), options, store, transport)
+        .start()
+        .await?)
 }
 
 /// What is configured: the plugins there are, and the providers made of them.

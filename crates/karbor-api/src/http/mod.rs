@@ -90,7 +90,7 @@ pub fn router(manager: Arc<ApiManager>) -> Router {
         v1,
         "os-services",
         get(services::list),
-        axum::routing::put(services::update),
+        get(services::show).put(services::update),
     );
     v1.route("/", get(versions))
         .fallback(|| async { no_route() })

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use karbor_db::Db;
 use karbor_interfaces::ProtectionApi;
-use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, TaskSet};
+use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, ServiceClient, TaskSet};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 
 pub(crate) use self::plans::{NewPlan, PlanChange};
@@ -33,19 +33,21 @@ use crate::{
 pub struct ApiManager {
     base: ManagerBase<Db>,
     protection: Arc<dyn ProtectionApi>,
+    services: ServiceClient,
     settings: Settings,
     authenticator: Authenticator,
 }
 
 impl ApiManager {
     /// `base` brings host, database, configuration (see [`OPTIONS`](crate::OPTIONS)) and clock;
-    /// `protection` is the manager itself or a client of it.
+    /// `protection` is the manager itself or a client of it; `services` asks any service about itself.
     ///
     /// # Errors
     /// [`SettingsError`] names the option that is wrong.
     pub fn new(
         base: ManagerBase<Db>,
         protection: Arc<dyn ProtectionApi>,
+        services: ServiceClient,
     ) -> Result<Self, SettingsError> {
         let settings = Settings::read(base.config())?;
         let authenticator = Authenticator::new(
@@ -56,6 +58,7 @@ impl ApiManager {
         Ok(Self {
             base,
             protection,
+            services,
             settings,
             authenticator,
         })

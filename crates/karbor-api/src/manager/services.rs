@@ -1,13 +1,44 @@
 //! The services table, for administrators.
 
+use karbor_manager::{ServiceApi, ServiceHealth, TaskReport};
 use karbor_model::{ApiError, RequestContext, ServiceRecord};
+use serde_json::Value;
 
 use super::{ApiManager, require_admin};
 
 /// The only service whose work can be stopped this way; the original allowed no other.
 const CAN_BE_UPDATED: &str = "karbor-operationengine";
 
+/// What a service says of itself.
+pub(crate) struct ServiceAccount {
+    pub(crate) health: ServiceHealth,
+    pub(crate) task_reports: Vec<TaskReport>,
+    pub(crate) config: Value,
+}
+
 impl ApiManager {
+    /// A service's record, and what it says of itself over RPC, or why it does not.
+    pub(crate) async fn service_show(
+        &self,
+        context: &RequestContext,
+        id: &str,
+    ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), ApiError> {
+        require_admin(context, "service:get_all")?;
+        let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
+        let service = self.db().service_get(id).await?;
+        let client = self.services.clone();
+        let client = client.on_topic(&service.topic).on_server(&service.host);
+        let asked = async {
+            Ok(ServiceAccount {
+                health: client.health(context).await?,
+                task_reports: client.task_reports(context).await?,
+                config: client.service_config(context).await?,
+            })
+        };
+        let account = asked.await;
+        Ok((service, account))
+    }
+
     pub(crate) async fn service_list(
         &self,
         context: &RequestContext,

@@ -82,6 +82,12 @@ impl Answer {
     }
 }
 
+/// Asks services over a transport that nobody serves on.
+pub fn services() -> karbor_manager::ServiceClient {
+    let transport = Arc::new(karbor_manager::InProcess::new());
+    karbor_manager::ServiceClient::new(transport, std::time::Duration::from_secs(5))
+}
+
 pub async fn app() -> App {
     app_with(&[]).await
 }
@@ -99,7 +105,8 @@ pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
     let config = config.build().unwrap();
     let base = ManagerBase::new(Some("host".into()), db.clone(), config, clock.shared());
     let protection = Arc::new(Fake::default());
-    let manager = Arc::new(ApiManager::new(base, protection.clone()).unwrap());
+    let manager =
+        Arc::new(ApiManager::new(base, protection.clone(), crate::app::services()).unwrap());
     let token = async |user, project, is_admin| {
         let made = create_token(&db, user, project, is_admin).await;
         made.unwrap().secret

@@ -44,7 +44,9 @@ async fn served(options: &[(&str, &str)], listen: &str) -> Served {
         Arc::new(SystemClock::new()),
     );
     let protection = Arc::new(Fake::default());
-    let manager = Arc::new(karbor_api::ApiManager::new(base, protection.clone()).unwrap());
+    let manager = Arc::new(
+        karbor_api::ApiManager::new(base, protection.clone(), crate::app::services()).unwrap(),
+    );
     let listener = TcpListener::bind(listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();

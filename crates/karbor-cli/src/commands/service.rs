@@ -14,6 +14,11 @@ use crate::{
 pub enum ServiceCommand {
     /// The services, and whether they are up
     List,
+    /// One service: its health, periodic tasks and configuration, as it tells them itself
+    Show {
+        /// Id, binary, or binary@host
+        service: String,
+    },
     /// Give a service work again
     Enable {
         /// Id, binary, or binary@host
@@ -39,6 +44,29 @@ const COLUMNS: &[Column] = &[
     column("REASON", |service| text(service, "disabled_reason")),
 ];
 
+const DETAILS: &[Column] = &[
+    column("ID", |service| text(service, "id")),
+    column("BINARY", |service| text(service, "binary")),
+    column("HOST", |service| text(service, "host")),
+    column("STATUS", |service| text(service, "status")),
+    column("STATE", |service| text(service, "state")),
+    column("LAST HEARTBEAT", |service| time(service, "updated_at")),
+    column("REASON", |service| text(service, "disabled_reason")),
+    column("VERSION", |service| text(&service["health"], "version")),
+    column("STARTED", |service| time(&service["health"], "started_at")),
+    column("HEALTH", |service| {
+        text(&service["health"]["health"], "state")
+    }),
+    column("BECAUSE", |service| {
+        text(&service["health"]["health"], "reason")
+    }),
+    column("RUNNING", |service| {
+        plain(&service["health"]["running_tasks"])
+    }),
+    column("PERIODIC TASKS", |service| plain(&service["task_reports"])),
+    column("CONFIGURATION", |service| plain(&service["config"])),
+];
+
 impl ServiceCommand {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
         match self {
@@ -46,6 +74,7 @@ impl ServiceCommand {
                 let services = services(session).await?;
                 session.list(COLUMNS, &services)
             }
+            Self::Show { service } => show(session, &service).await,
             Self::Enable { service } => {
                 update(session, &service, json!({"status": "enabled"})).await
             }
@@ -67,33 +96,40 @@ async fn services(session: &Session) -> Result<Vec<Value>, CliError> {
         .await
 }
 
+async fn show(session: &mut Session, wanted: &str) -> Result<(), CliError> {
+    let id = id_of(session, wanted).await?;
+    let answer = session.client.get(&["os-services", &id]).await?;
+    session.show(DETAILS, &answer["service"])
+}
+
 async fn update(session: &mut Session, wanted: &str, body: Value) -> Result<(), CliError> {
+    let id = id_of(session, wanted).await?;
+    let answer = session.client.put(&["os-services", &id], &body).await?;
+    session.show(COLUMNS, &answer["service"])
+}
+
+async fn id_of(session: &Session, wanted: &str) -> Result<String, CliError> {
     let services = services(session).await?;
     let is_it = |service: &&Value| {
         let (binary, host) = (string(service, "binary"), string(service, "host"));
         plain(&service["id"]) == wanted || binary == wanted || format!("{binary}@{host}") == wanted
     };
     let found: Vec<_> = services.iter().filter(is_it).collect();
-    let service = match found.as_slice() {
-        [service] => *service,
-        [] => {
-            return Err(
-                CliError::not_found(format!("there is no service '{wanted}'"))
-                    .hint("`karbor service list` shows what there is"),
-            );
-        }
+    match found.as_slice() {
+        [service] => Ok(plain(&service["id"])),
+        [] => Err(
+            CliError::not_found(format!("there is no service '{wanted}'"))
+                .hint("`karbor service list` shows what there is"),
+        ),
         several => {
             let names: Vec<_> = several
                 .iter()
                 .map(|service| format!("{}@{}", string(service, "binary"), string(service, "host")))
                 .collect();
-            return Err(
+            Err(
                 CliError::usage(format!("several services are named '{wanted}'"))
                     .hint(format!("use one of: {}", names.join(", "))),
-            );
+            )
         }
-    };
-    let id = plain(&service["id"]);
-    let answer = session.client.put(&["os-services", &id], &body).await?;
-    session.show(COLUMNS, &answer["service"])
+    }
 }
