@@ -122,7 +122,18 @@ impl Walker {
             let found = self.read_dir(&root, &next, dir, device)?;
             pending.extend(found.into_iter().rev());
         }
+        self.root_is_there(&stat)?;
         Ok(top)
+    }
+
+    /// If the root went away while it was read, "everything in it was deleted" is not the truth.
+    fn root_is_there(&self, before: &Stat) -> Result<(), VaultError> {
+        let now = rustix::fs::stat(&self.root_path);
+        let now = now.map_err(|error| self.error(Path::new(""), error))?;
+        match (now.st_dev, now.st_ino) == (before.st_dev, before.st_ino) {
+            true => Ok(()),
+            false => Err(self.error(Path::new(""), "it was replaced while it was read")),
+        }
     }
 
     /// Reads one directory; answers with its subdirectories.

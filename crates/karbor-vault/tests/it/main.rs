@@ -1,0 +1,18 @@
+//! Tests of the vault: against the real restic, against bad luck, against hostile repositories.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod concurrency;
+mod damage;
+mod locks;
+mod restic;
+mod restores;
+mod sources;
+mod support;
+mod trees;
