@@ -12,8 +12,8 @@ use std::{
 use chrono::{DateTime, SubsecRound, Utc};
 use karbor_manager::{Clock, SystemClock};
 use sea_orm::{
-    AccessMode, DatabaseConnection, DatabaseTransaction, DbBackend, IsolationLevel,
-    SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    SqlxSqliteConnector, StatementBuilder, TransactionOptions, TransactionTrait,
     sea_query::Value,
     sqlx::{
         ConnectOptions,
@@ -167,23 +167,24 @@ impl Db {
         &self.pool
     }
 
-    /// Begins a read of several statements that all see the same moment.
-    pub(crate) async fn snapshot(&self) -> Result<DatabaseTransaction, DbError> {
-        if self.backend() == DbBackend::Sqlite {
-            return Ok(self.pool.begin().await?);
+    /// One writing statement, a transaction by itself; returns how many rows it touched.
+    pub(crate) async fn execute(&self, statement: &impl StatementBuilder) -> Result<u64, DbError> {
+        let _turn = self.turn().await?;
+        Ok(self.pool.execute(statement).await?.rows_affected())
+    }
+
+    async fn turn(&self) -> Result<MutexGuard<'_, ()>, DbError> {
+        let turn = self.turn.lock().await;
+        if let Some(file) = &self.file {
+            file.check_in_place()?;
         }
-        let (isolation, access) = (IsolationLevel::RepeatableRead, AccessMode::ReadOnly);
-        let transaction = self.pool.begin_with_config(Some(isolation), Some(access));
-        Ok(transaction.await?)
+        Ok(turn)
     }
 
     /// Begins a write transaction; dropping it without [`Write::commit`] rolls back. Nothing may
     /// read through [`Db::read`] while it is open (in memory there is only one connection).
     pub(crate) async fn write(&self) -> Result<Write<'_>, DbError> {
-        let turn = self.turn.lock().await;
-        if let Some(file) = &self.file {
-            file.check_in_place()?;
-        }
+        let turn = self.turn().await?;
         let options = TransactionOptions {
             // Deferred transactions that turn into writes collide instead of waiting.
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),

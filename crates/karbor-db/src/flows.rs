@@ -129,9 +129,8 @@ impl Db {
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        let write = self.write().await?;
-        write.execute(&insert).await?;
-        write.commit().await
+        self.execute(&insert).await?;
+        Ok(())
     }
 
     /// One flow.
@@ -240,11 +239,8 @@ impl Db {
             .and_where(Expr::col("status").is_not_in(unfinished()))
             .and_where(Expr::col("updated_at").lt(Expr::val(self.time(before))))
             .take();
-        let write = self.write().await?;
         // The journals go with them: the foreign key cascades.
-        let gone = write.execute(&delete).await?.rows_affected();
-        write.commit().await?;
-        Ok(gone)
+        self.execute(&delete).await
     }
 
     fn flow_from(&self, row: &QueryResult) -> Result<FlowRecord, DbError> {

@@ -295,6 +295,17 @@ fn after_marker<R: Listed>(db: &Db, query: &ListQuery, keys: &[SortKey], id: &st
     any
 }
 
+fn order_by(db: &Db, select: &mut SelectStatement, keys: &[SortKey]) {
+    for key in keys {
+        let order = if key.descending {
+            Order::Desc
+        } else {
+            Order::Asc
+        };
+        select.order_by_expr(key.expression(db), order);
+    }
+}
+
 fn unknown_marker<R: Listed>(marker: &str) -> DbError {
     DbError::BadRequest {
         field: "marker",
@@ -307,11 +318,13 @@ fn unknown_marker<R: Listed>(marker: &str) -> DbError {
 
 impl Db {
     /// The rows of one page: one query, and one more only where the page is empty after a marker.
+    /// `whole`, if given, is what to select over those rows and `columns` instead; it is worked out
+    /// for the page only, not for all that had to be sorted.
     pub(crate) async fn page<R: Listed>(
         &self,
-        on: &impl ConnectionTrait,
         query: &ListQuery,
         columns: &[&'static str],
+        whole: Option<Expr>,
     ) -> Result<Vec<sea_orm::QueryResult>, DbError> {
         let keys = sort_keys::<R>(query)?;
         let mut select: SelectStatement = Query::select()
@@ -330,14 +343,7 @@ impl Db {
             }
             None => None,
         };
-        for key in &keys {
-            let order = if key.descending {
-                Order::Desc
-            } else {
-                Order::Asc
-            };
-            select.order_by_expr(key.expression(self), order);
-        }
+        order_by(self, &mut select, &keys);
         if query.limit.is_some() || query.offset > 0 {
             // SQLite and MariaDB know no offset without a limit.
             let most = i64::MAX.unsigned_abs();
@@ -346,14 +352,19 @@ impl Db {
         if query.offset > 0 {
             select.offset(std::cmp::min(query.offset, i64::MAX.unsigned_abs()));
         }
-        let rows = on.query_all(&select).await?;
+        if let Some(whole) = whole {
+            let page = std::mem::replace(&mut select, Query::select().expr(whole).take());
+            select.from_subquery(page, R::TABLE);
+            order_by(self, &mut select, &keys);
+        }
+        let rows = self.read().query_all(&select).await?;
         if let (true, Some((text, id))) = (rows.is_empty(), marker) {
             let known = Query::select()
                 .column(R::ID)
                 .from(R::TABLE)
                 .cond_where(marker_row::<R>(query, &id))
                 .take();
-            if on.query_one(&known).await?.is_none() {
+            if self.read().query_one(&known).await?.is_none() {
                 return Err(unknown_marker::<R>(text));
             }
         }

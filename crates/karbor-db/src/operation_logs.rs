@@ -86,7 +86,7 @@ impl Db {
         &self,
         query: &ListQuery,
     ) -> Result<Vec<OperationLog>, DbError> {
-        let rows = self.page::<OperationLog>(self.read(), query, LOG).await?;
+        let rows = self.page::<OperationLog>(query, LOG, None).await?;
         rows.iter().map(|row| self.log_from(row)).collect()
     }
 
@@ -113,11 +113,10 @@ impl Db {
         if let Some(ended_at) = update.ended_at {
             statement.value("ended_at", self.time(ended_at));
         }
-        let write = self.write().await?;
-        if write.execute(&statement).await?.rows_affected() == 0 {
+        if self.execute(&statement).await? == 0 {
             return Err(DbError::not_found("OperationLog", id));
         }
-        write.commit().await
+        Ok(())
     }
 
     fn log_from(&self, row: &QueryResult) -> Result<OperationLog, DbError> {

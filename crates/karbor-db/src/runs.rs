@@ -86,7 +86,7 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn restore_list(&self, query: &ListQuery) -> Result<Vec<Restore>, DbError> {
-        let rows = self.page::<Restore>(self.read(), query, RESTORE).await?;
+        let rows = self.page::<Restore>(query, RESTORE, None).await?;
         rows.iter().map(|row| self.restore_from(row)).collect()
     }
 
@@ -153,9 +153,7 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn verification_list(&self, query: &ListQuery) -> Result<Vec<Verification>, DbError> {
-        let rows = self
-            .page::<Verification>(self.read(), query, VERIFICATION)
-            .await?;
+        let rows = self.page::<Verification>(query, VERIFICATION, None).await?;
         rows.iter().map(|row| self.verification_from(row)).collect()
     }
 
@@ -198,11 +196,10 @@ impl Db {
             .value("resources_status", json_unless_empty(status)?)
             .value("resources_reason", json_unless_empty(reason)?)
             .take();
-        let write = self.write().await?;
-        if write.execute(&update).await?.rows_affected() == 0 {
+        if self.execute(&update).await? == 0 {
             return Err(DbError::not_found(R::WHAT, id));
         }
-        write.commit().await
+        Ok(())
     }
 
     /// Inserts one row that is not deleted.
@@ -218,8 +215,7 @@ impl Db {
             .values(values.into_iter().chain([false.into()]))
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        let write = self.write().await?;
-        write.execute(&insert).await?;
-        write.commit().await
+        self.execute(&insert).await?;
+        Ok(())
     }
 }

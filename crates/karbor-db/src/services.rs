@@ -89,11 +89,9 @@ impl Db {
             .value("modified_at", self.time(self.now()))
             .cond_where(is_service(id))
             .take();
-        let write = self.write().await?;
-        if write.execute(&update).await?.rows_affected() == 0 {
+        if self.execute(&update).await? == 0 {
             return Err(DbError::not_found("Service", id));
         }
-        write.commit().await?;
         self.service_get(id).await
     }
 
@@ -166,11 +164,10 @@ impl Db {
             .value("updated_at", self.time(at))
             .cond_where(is_service(id))
             .take();
-        let write = self.write().await?;
-        if write.execute(&update).await?.rows_affected() == 0 {
+        if self.execute(&update).await? == 0 {
             return Err(DbError::not_found("Service", id));
         }
-        write.commit().await
+        Ok(())
     }
 
     /// Keeps the latest report of a periodic task, in place of the one before.
@@ -197,9 +194,8 @@ impl Db {
             .map_err(|error| DbError::Internal(error.to_string()))?
             .on_conflict(replace)
             .take();
-        let write = self.write().await?;
-        write.execute(&insert).await?;
-        write.commit().await
+        self.execute(&insert).await?;
+        Ok(())
     }
 
     /// The latest report of every periodic task of a service, by name.

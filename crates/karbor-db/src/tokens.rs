@@ -64,9 +64,7 @@ impl Db {
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        let write = self.write().await?;
-        write.execute(&insert).await?;
-        write.commit().await?;
+        self.execute(&insert).await?;
         Ok(TokenRecord {
             hash: hash.to_owned(),
             user_id: user.to_owned(),
@@ -115,11 +113,10 @@ impl Db {
             .from_table(Alias::new("api_tokens"))
             .and_where(Expr::col("hash").eq(hash))
             .take();
-        let write = self.write().await?;
-        if write.execute(&delete).await?.rows_affected() == 0 {
+        if self.execute(&delete).await? == 0 {
             return Err(DbError::not_found("Token", hash));
         }
-        write.commit().await
+        Ok(())
     }
 
     fn token_from(&self, row: &QueryResult) -> Result<TokenRecord, DbError> {

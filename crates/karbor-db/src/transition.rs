@@ -12,7 +12,7 @@ use sea_orm::{
     sea_query::{Alias, Condition, Expr, ExprTrait, Query, SelectStatement, UpdateStatement},
 };
 
-use crate::{Db, DbError, FlowRecord, Write};
+use crate::{Db, DbError, FlowRecord};
 
 /// A record whose state changes by compare-and-set only.
 pub trait Stateful: Send + Sync + 'static {
@@ -168,19 +168,6 @@ impl Db {
         from: R::State,
         to: R::State,
     ) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.transition_in::<R>(&write, id, from, to).await?;
-        write.commit().await
-    }
-
-    /// The same, as a part of a larger transaction.
-    pub(crate) async fn transition_in<R: Stateful>(
-        &self,
-        write: &Write<'_>,
-        id: R::Id,
-        from: R::State,
-        to: R::State,
-    ) -> Result<(), DbError> {
         from.becoming(to).map_err(|illegal| DbError::Conflict {
             what: R::WHAT,
             id: id.to_string(),
@@ -191,20 +178,20 @@ impl Db {
             .value("status", to.as_str())
             .cond_where(in_state::<R>(from))
             .take();
-        if write.execute(&update).await?.rows_affected() == 1 {
+        if self.execute(&update).await? == 1 {
             return Ok(());
         }
-        Err(self.not_in_state::<R>(write, id, from).await?)
+        Err(self.not_in_state::<R>(self.read(), id, from).await?)
     }
 
     /// Why an update that asked for `wanted` found no row.
     pub(crate) async fn not_in_state<R: Stateful>(
         &self,
-        write: &Write<'_>,
+        on: &impl ConnectionTrait,
         id: R::Id,
         wanted: R::State,
     ) -> Result<DbError, DbError> {
-        let found = write.query_one(&select_row::<R>(id, &["status"])).await?;
+        let found = on.query_one(&select_row::<R>(id, &["status"])).await?;
         let Some(row) = found else {
             return Ok(DbError::not_found(R::WHAT, id));
         };
