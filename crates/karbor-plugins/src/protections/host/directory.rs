@@ -108,6 +108,8 @@ impl Kind for DirectoryKind {
                 warnings.push(refusal);
             } else if !parameters.dry_run {
                 run.marker.set(&mark).await?;
+                // Nothing is there, so nothing is lost; the directory itself gets its owner and mode.
+                overwrite = Overwrite::IfChanged;
             }
         }
         if !parameters.dry_run {

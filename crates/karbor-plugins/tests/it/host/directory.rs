@@ -80,6 +80,26 @@ async fn a_vanished_directory_is_restored_without_being_asked_to_overwrite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_directory_itself_gets_its_mode_and_time_back() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    fs::set_permissions(&files, fs::Permissions::from_mode(0o710)).unwrap();
+    let of = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (found.mode(), found.modified().unwrap())
+    };
+    let before = of(&files);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&files).unwrap();
+    lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert_eq!(of(&files), before);
+    lab.restore(checkpoint, &resource, json!({"restore_to": "copy"}))
+        .await
+        .unwrap();
+    assert_eq!(of(&lab.path("restore/copy/shop/files")), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_died_half_way_is_run_again() {
     let lab = lab("");
     let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
