@@ -63,8 +63,6 @@ const DETAILS: &[Column] = &[
     column("RUNNING", |service| {
         plain(&service["health"]["running_tasks"])
     }),
-    column("PERIODIC TASKS", |service| plain(&service["task_reports"])),
-    column("CONFIGURATION", |service| plain(&service["config"])),
 ];
 
 impl ServiceCommand {
@@ -99,7 +97,48 @@ async fn services(session: &Session) -> Result<Vec<Value>, CliError> {
 async fn show(session: &mut Session, wanted: &str) -> Result<(), CliError> {
     let id = id_of(session, wanted).await?;
     let answer = session.client.get(&["os-services", &id]).await?;
-    session.show(DETAILS, &answer["service"])
+    let service = &answer["service"];
+    session.show(DETAILS, service)?;
+    let titles = vec!["TASK", "STATUS", "ENDED", "RUNS", "FAILURES", "DETAILS"];
+    session.more("Periodic tasks", titles, tasks(&service["task_reports"]))?;
+    let titles = vec!["GROUP", "OPTION", "VALUE", "FROM"];
+    session.more("Configuration", titles, options(&service["config"]))
+}
+
+/// A row for each periodic task: how its last run went.
+fn tasks(reports: &Value) -> Vec<Vec<String>> {
+    let reports = reports.as_array().into_iter().flatten();
+    reports
+        .map(|report| {
+            let outcome = &report["outcome"];
+            let details = match text(outcome, "details") {
+                empty if empty.is_empty() => text(outcome, "message"),
+                details => details,
+            };
+            let status = text(outcome, "status");
+            let (ended, runs) = (time(report, "ended_at"), text(report, "runs"));
+            vec![
+                text(report, "name"),
+                status,
+                ended,
+                runs,
+                text(report, "failures"),
+                details,
+            ]
+        })
+        .collect()
+}
+
+/// A row for each option: what holds, and where it came from.
+fn options(config: &Value) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for (group, options) in config.as_object().into_iter().flatten() {
+        for (name, option) in options.as_object().into_iter().flatten() {
+            let (value, source) = (text(option, "value"), text(option, "source"));
+            rows.push(vec![group.clone(), name.clone(), value, source]);
+        }
+    }
+    rows
 }
 
 async fn update(session: &mut Session, wanted: &str, body: Value) -> Result<(), CliError> {

@@ -311,6 +311,27 @@ async fn services_by_name() {
 }
 
 #[tokio::test]
+async fn a_service_is_asked_about_itself() {
+    let service = json!({"id": 2, "binary": "karbor-protection", "host": "h", "status": "enabled",
+        "state": "down", "updated_at": "2026-11-22T10:21:23.633902", "disabled_reason": null,
+        "health": {"version": "0.1.0", "started_at": "2026-11-22T10:00:00.000001Z", "running_tasks": ["run"],
+            "health": {"state": "not_working", "reason": "the bank is read-only"}},
+        "task_reports": [
+            {"name": "sweep", "ended_at": "2026-11-22T10:21:00Z", "runs": 3, "failures": 0,
+             "outcome": {"status": "ok", "details": {"removed": 2}}},
+            {"name": "renew", "ended_at": "2026-11-22T10:21:01Z", "runs": 3, "failures": 3,
+             "outcome": {"status": "error", "message": "the bank is read-only"}}],
+        "config": {"DEFAULT": {"host": {"value": null, "source": "default"},
+            "report_interval": {"value": 10.0, "source": "karbor.conf"}}}});
+    let stub = Stub::start()
+        .await
+        .on("GET /os-services", 200, json!({"services": [service]}))
+        .on("GET /os-services/2", 200, json!({"service": service}));
+    let shown = run(&stub, &["service", "show", "karbor-protection"]).await;
+    insta::assert_snapshot!(shown.shown(&stub));
+}
+
+#[tokio::test]
 async fn an_operation_log_is_laid_out() {
     let log = json!({"operation_log": {"id": "128be61f-4d13-42a5-a2c2-11a6dba0f409",
         "operation_type": "protect", "checkpoint_id": CHECKPOINT, "plan_id": PLAN, "restore_id": null,
