@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::process::ExitStatusExt,
+    os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -17,6 +17,9 @@ pub const LOCAL: &str = "cf9d5f5c-5a2c-5d0e-9d63-6b6172626f72";
 
 /// Longer than anything takes on a machine that is busy; a test that waits this long has failed.
 const PATIENCE: Duration = Duration::from_secs(180);
+
+/// The user nobody.
+const NOBODY: u32 = 65534;
 
 /// Waits until `look` finds something.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -36,6 +39,8 @@ pub struct House {
     service: Option<Child>,
     starts: usize,
     environment: Vec<(String, String)>,
+    /// Of the service that runs as nobody.
+    program: Option<PathBuf>,
 }
 
 impl House {
@@ -55,6 +60,7 @@ impl House {
             service: None,
             starts: 0,
             environment: Vec::new(),
+            program: None,
         }
     }
 
@@ -63,6 +69,22 @@ impl House {
         let mut house = Self::new();
         house.start();
         house
+    }
+
+    /// Root reads everything, so the service has to run as somebody else to fail at it.
+    pub fn unprivileged(&mut self) {
+        if !rustix::process::getuid().is_root() {
+            return;
+        }
+        let owned = Command::new("chown")
+            .args(["-R", &format!("{NOBODY}:{NOBODY}")])
+            .arg(self.root.path())
+            .status();
+        assert!(owned.unwrap().success());
+        // The build's directory may be closed to others.
+        let program = self.path("karbor");
+        fs::copy(env!("CARGO_BIN_EXE_karbor"), &program).unwrap();
+        self.program = Some(program);
     }
 
     /// For the service, from the next start on.
@@ -88,18 +110,29 @@ impl House {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_karbor"));
+        self.environment_of(Command::new(env!("CARGO_BIN_EXE_karbor")))
+    }
+
+    /// A process sees nothing of what this one was told about karbor.
+    fn environment_of(&self, mut command: Command) -> Command {
         for (name, _) in std::env::vars_os() {
-            let ours = name
-                .to_str()
-                .is_some_and(|name| name.starts_with("KARBOR_") || name.starts_with("OS_"));
-            if ours {
+            let ours = |name: &str| name.starts_with("KARBOR_") || name.starts_with("OS_");
+            if name.to_str().is_some_and(ours) {
                 command.env_remove(name);
             }
         }
         command
             .env("KARBOR_STATE_DIR", self.state())
             .stdin(Stdio::null());
+        command
+    }
+
+    fn service(&self) -> Command {
+        let Some(program) = &self.program else {
+            return self.command();
+        };
+        let mut command = self.environment_of(Command::new(program));
+        command.uid(NOBODY).gid(NOBODY);
         command
     }
 
@@ -115,7 +148,7 @@ impl House {
     /// Starts a service, which may refuse.
     pub fn spawn(&mut self) -> Child {
         self.starts += 1;
-        self.command()
+        self.service()
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env("KARBOR_SIMULATED_HOLD_DIR", self.path("hold"))
             .env("KARBOR_LOG", "info,karbor_api=warn,sea_orm_migration=warn")

@@ -7,8 +7,10 @@
     unreachable_pub
 )]
 
+mod application;
+mod bad_luck;
 mod house;
-
+mod kill_data;
 mod kill_hooks;
-
+mod lost;
 mod stopping;
