@@ -266,8 +266,8 @@ impl Db {
     }
 }
 
-fn unfinished() -> [&'static str; 2] {
-    [FlowStatus::Running.as_str(), FlowStatus::Undoing.as_str()]
+fn unfinished() -> [&'static str; 1] {
+    [FlowStatus::Running.as_str()]
 }
 
 fn taken(operation_id: &str) -> DbError {

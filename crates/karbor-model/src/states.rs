@@ -182,9 +182,7 @@ states! {
     /// Where a flow (one run of an operation) is.
     FlowStatus ("flow") {
         /// Its hooks are running, or it waits to be resumed after a restart.
-        Running = "running" => [Undoing, Success, Failed, Cancelled],
-        /// It failed or was cancelled, and what it made is being removed.
-        Undoing = "undoing" => [Failed, Cancelled],
+        Running = "running" => [Success, Failed, Cancelled],
         /// Every hook is done.
         Success = "success" => [],
         /// At least one hook failed; undone as far as possible.

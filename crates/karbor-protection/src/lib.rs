@@ -10,6 +10,7 @@ mod conclude;
 pub mod error;
 mod graph;
 mod hooks;
+mod host;
 mod journal;
 pub mod keys;
 mod leases;

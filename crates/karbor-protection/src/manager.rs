@@ -3,23 +3,19 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex},
 };
 
 use async_trait::async_trait;
-use chrono::{NaiveDate, TimeDelta};
+use chrono::NaiveDate;
 use karbor_db::Db;
 use karbor_flow::{Executor, ExecutorOptions, FlowTime};
-use karbor_interfaces::protection::{ProtectionApi, ProtectionEndpoint};
-use karbor_manager::{
-    Clock, Config, Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
-    rpc::{RpcEndpoint, RpcVersion},
-};
+use karbor_interfaces::protection::ProtectionApi;
+use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
     OperationLogId, OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
-    RequestContext, Resource, Restore, ServiceRecord, State, Verification,
+    RequestContext, Resource, Restore, State, Verification,
 };
 use karbor_plugin::{Protectable, Registry, SchemaKind};
 use serde_json::{Map, Value};
@@ -29,6 +25,7 @@ use crate::{
     checkpoints::CheckpointQuery,
     error::bank_error,
     graph,
+    host::ManagerTime,
     keys::MasterKey,
     leases,
     listing::{list_by_name, page},
@@ -40,10 +37,10 @@ use crate::{
 
 /// The protection manager.
 pub struct ProtectionManager {
-    base: ManagerBase<Db>,
+    pub(crate) base: ManagerBase<Db>,
     registry: Arc<Registry>,
     providers: Arc<Providers>,
-    worker: Arc<Worker>,
+    pub(crate) worker: Arc<Worker>,
 }
 
 /// What a protection manager is made of.
@@ -539,74 +536,4 @@ fn date(filters: &BTreeMap<String, String>, field: &str) -> Result<Option<NaiveD
     parsed
         .map(Some)
         .map_err(|_| ApiError::invalid_field(field, text, "It must be a date like 2026-11-22."))
-}
-
-impl Manager for ProtectionManager {
-    type Db = Db;
-
-    const BINARY: &'static str = "karbor-protection";
-    const TOPIC: &'static str = "karbor-protection";
-    const RPC_API_VERSION: RpcVersion = RpcVersion::new(1, 1);
-
-    fn base(&self) -> &ManagerBase<Db> {
-        &self.base
-    }
-
-    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
-        vec![Arc::new(ProtectionEndpoint::new(self.clone()))]
-    }
-
-    fn periodic_tasks(self: &Arc<Self>) -> PeriodicTasks<Self> {
-        let tasks = PeriodicTasks::new(self.base.clock().clone());
-        let sweep = |manager: Arc<Self>, _context| async move {
-            let before = manager.base.clock().now() - KEEP_ENDED_RUNS;
-            let removed = manager.base.db().flow_delete_finished(before).await?;
-            Ok(serde_json::json!({ "removed_runs": removed }))
-        };
-        tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
-        tasks
-    }
-
-    async fn init_host(self: &Arc<Self>, _service: &ServiceRecord) -> Result<(), ApiError> {
-        let resumed = self.worker.resume().await?;
-        if resumed > 0 {
-            tracing::info!(resumed, "going on with operations that a stop interrupted");
-        }
-        Ok(())
-    }
-
-    fn is_working(&self) -> Health {
-        let stuck = self
-            .worker
-            .stuck
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match stuck.iter().next() {
-            None => Health::Working,
-            Some((operation, reason)) => Health::NotWorking {
-                reason: format!("operation {operation} cannot go on: {reason}"),
-            },
-        }
-    }
-}
-
-/// How long the flow record and journal of an ended run are kept; the operation log is kept for good.
-const KEEP_ENDED_RUNS: TimeDelta = TimeDelta::days(7);
-
-/// The manager's clock, as flows want it.
-struct ManagerTime(Arc<dyn Clock>);
-
-#[async_trait]
-impl FlowTime for ManagerTime {
-    fn now(&self) -> chrono::DateTime<chrono::Utc> {
-        self.0.now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        self.0.sleep(duration).await;
-    }
 }

@@ -28,7 +28,7 @@ async fn every_kind_of_record_goes_its_way_once() {
     once::<Verification>(db, verification.id, from, to).await;
     let (from, to) = (OperationLogStatus::InProgress, OperationLogStatus::Failed);
     once::<OperationLog>(db, log.id, from, to).await;
-    let (from, to) = (FlowStatus::Running, FlowStatus::Undoing);
+    let (from, to) = (FlowStatus::Running, FlowStatus::Failed);
     once::<FlowRecord>(db, flow.operation_id, from, to).await;
     assert!(db.plan_get(plan.id).await.unwrap().updated_at.is_some());
 }

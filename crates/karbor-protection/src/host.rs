@@ -1,0 +1,89 @@
+//! The manager's part in a service: what happens at start, periodically, and how it is.
+
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use chrono::TimeDelta;
+use karbor_db::Db;
+use karbor_flow::FlowTime;
+use karbor_interfaces::protection::ProtectionEndpoint;
+use karbor_manager::{
+    Clock, Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
+    rpc::{RpcEndpoint, RpcVersion},
+};
+use karbor_model::{ApiError, ServiceRecord};
+
+use crate::manager::ProtectionManager;
+
+impl Manager for ProtectionManager {
+    type Db = Db;
+
+    const BINARY: &'static str = "karbor-protection";
+    const TOPIC: &'static str = "karbor-protection";
+    const RPC_API_VERSION: RpcVersion = RpcVersion::new(1, 1);
+
+    fn base(&self) -> &ManagerBase<Db> {
+        &self.base
+    }
+
+    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
+        vec![Arc::new(ProtectionEndpoint::new(self.clone()))]
+    }
+
+    fn periodic_tasks(self: &Arc<Self>) -> PeriodicTasks<Self> {
+        let tasks = PeriodicTasks::new(self.base.clock().clone());
+        let sweep = |manager: Arc<Self>, _context| async move {
+            let before = manager.base.clock().now() - KEEP_ENDED_RUNS;
+            let removed = manager.base.db().flow_delete_finished(before).await?;
+            Ok(serde_json::json!({ "removed_runs": removed }))
+        };
+        tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
+        tasks
+    }
+
+    async fn init_host(self: &Arc<Self>, _service: &ServiceRecord) -> Result<(), ApiError> {
+        let resumed = self.worker.resume().await?;
+        if resumed > 0 {
+            tracing::info!(resumed, "going on with operations that a stop interrupted");
+        }
+        Ok(())
+    }
+
+    fn is_working(&self) -> Health {
+        let stuck = self
+            .worker
+            .stuck
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match stuck.iter().next() {
+            None => Health::Working,
+            Some((operation, reason)) => Health::NotWorking {
+                reason: format!("operation {operation} cannot go on: {reason}"),
+            },
+        }
+    }
+}
+
+/// How long the flow record and journal of an ended run are kept; the operation log is kept for good.
+const KEEP_ENDED_RUNS: TimeDelta = TimeDelta::days(7);
+
+/// The manager's clock, as flows want it.
+pub(crate) struct ManagerTime(pub(crate) Arc<dyn Clock>);
+
+#[async_trait]
+impl FlowTime for ManagerTime {
+    fn now(&self) -> chrono::DateTime<chrono::Utc> {
+        self.0.now()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.sleep(duration).await;
+    }
+}
