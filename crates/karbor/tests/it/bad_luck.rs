@@ -103,7 +103,7 @@ fn a_bank_without_any_room_refuses_and_what_runs_waits_for_room_to_tell_its_end(
     let filler = disk.fill();
 
     let refused = house.client(&["checkpoint", "create", "simple"]);
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(!refused.status.success(), "{refused:?}");
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("bank is full"), "{said}");
 
