@@ -13,7 +13,7 @@ use sea_orm::{
 use crate::{
     Db, DbError, Stateful,
     row::parse_time,
-    transition::{in_state, read_state},
+    transition::{in_state, not_deleted, read_state},
 };
 
 /// Direction of a sort.
@@ -138,6 +138,9 @@ impl Listed for OperationLog {
     ];
 }
 
+/// Name of the rows of a page, for what is selected from them.
+pub(crate) const PAGE: &str = "page";
+
 /// One column of the order.
 struct SortKey {
     column: &'static str,
@@ -151,14 +154,14 @@ impl SortKey {
         match self.kind {
             Kind::Text | Kind::Time => column,
             Kind::OptionalText | Kind::Words | Kind::Status => {
-                Func::coalesce([column, Expr::val("")]).into()
+                Func::coalesce([column, Expr::Constant("".into())]).into()
             }
             // The first year that all three databases can hold.
             Kind::OptionalTime => {
                 let first = chrono::NaiveDate::from_ymd_opt(1000, 1, 1)
                     .unwrap_or_default()
                     .and_time(chrono::NaiveTime::default());
-                Func::coalesce([column, Expr::val(db.time(first.and_utc()))]).into()
+                Func::coalesce([column, Expr::Constant(db.time(first.and_utc()))]).into()
             }
         }
     }
@@ -240,7 +243,7 @@ fn filter<R: Listed>(
 fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Condition, DbError> {
     let mut all = Condition::all();
     if R::SOFT_DELETE {
-        all = all.add(Expr::col("deleted").eq(false));
+        all = all.add(not_deleted("deleted"));
     }
     if let Some(project) = &query.project {
         all = all.add(Expr::col("project_id").eq(project.as_str()));
@@ -306,6 +309,22 @@ fn order_by(db: &Db, select: &mut SelectStatement, keys: &[SortKey]) {
     }
 }
 
+/// Limit and offset as numbers in the text: SQLite would plan a statement with a bound limit anew
+/// at each run.
+fn bounds(query: &ListQuery) -> String {
+    let most = i64::MAX.unsigned_abs();
+    let mut text = String::new();
+    if query.limit.is_some() || query.offset > 0 {
+        // SQLite and MariaDB know no offset without a limit.
+        let limit = std::cmp::min(query.limit.unwrap_or(most), most);
+        text += &format!(" LIMIT {limit}");
+    }
+    if query.offset > 0 {
+        text += &format!(" OFFSET {}", std::cmp::min(query.offset, most));
+    }
+    text
+}
+
 fn unknown_marker<R: Listed>(marker: &str) -> DbError {
     DbError::BadRequest {
         field: "marker",
@@ -318,8 +337,8 @@ fn unknown_marker<R: Listed>(marker: &str) -> DbError {
 
 impl Db {
     /// The rows of one page: one query, and one more only where the page is empty after a marker.
-    /// `whole`, if given, is what to select over those rows and `columns` instead; it is worked out
-    /// for the page only, not for all that had to be sorted.
+    /// `whole`, if given, is what to select from [`PAGE`] (those rows) instead: it is worked out for
+    /// the page only, not for all that had to be sorted. It holds no bound values.
     pub(crate) async fn page<R: Listed>(
         &self,
         query: &ListQuery,
@@ -344,20 +363,15 @@ impl Db {
             None => None,
         };
         order_by(self, &mut select, &keys);
-        if query.limit.is_some() || query.offset > 0 {
-            // SQLite and MariaDB know no offset without a limit.
-            let most = i64::MAX.unsigned_abs();
-            select.limit(std::cmp::min(query.limit.unwrap_or(most), most));
-        }
-        if query.offset > 0 {
-            select.offset(std::cmp::min(query.offset, i64::MAX.unsigned_abs()));
-        }
+        let mut page = self.backend().build(&select);
+        page.sql += &bounds(query);
         if let Some(whole) = whole {
-            let page = std::mem::replace(&mut select, Query::select().expr(whole).take());
-            select.from_subquery(page, R::TABLE);
-            order_by(self, &mut select, &keys);
+            let mut outer = Query::select().expr(whole).from(PAGE).take();
+            order_by(self, &mut outer, &keys);
+            let outer = self.backend().build(&outer).sql;
+            page.sql = format!("WITH {PAGE} AS ({}) {outer}", page.sql);
         }
-        let rows = self.read().query_all(&select).await?;
+        let rows = self.read().query_all_raw(page).await?;
         if let (true, Some((text, id))) = (rows.is_empty(), marker) {
             let known = Query::select()
                 .column(R::ID)

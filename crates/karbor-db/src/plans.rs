@@ -1,17 +1,19 @@
 //! Plans and the resources they name.
 
-use chrono::TimeDelta;
-use karbor_model::{Parameters, Plan, PlanId, ProviderId, Resource};
+use chrono::{DateTime, TimeDelta, Utc};
+use karbor_model::{Parameters, Plan, PlanId, PlanStatus, ProviderId, Resource};
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult,
     sea_query::{Alias, Expr, ExprTrait, Func, Query},
 };
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery, Write,
-    row::{json_text, parse_time},
-    transition::{in_state, is_row, read_state},
+    Db, DbError, ListQuery, Stateful, Write,
+    list::PAGE,
+    row::{FromText, Read, json_text},
+    transition::{in_state, is_row, not_deleted, read_state},
 };
 
 const PLAN: &[&str] = &[
@@ -76,7 +78,7 @@ impl Db {
 
     async fn plan_get_in(&self, on: &impl ConnectionTrait, id: PlanId) -> Result<Plan, DbError> {
         let select = Query::select()
-            .expr(whole_plan(self.backend()))
+            .expr(whole_plan(self.backend(), "plans"))
             .from("plans")
             .cond_where(is_row::<Plan>(id))
             .take();
@@ -153,7 +155,7 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key or marker.
     pub async fn plan_list(&self, query: &ListQuery) -> Result<Vec<Plan>, DbError> {
-        let whole = whole_plan(self.backend());
+        let whole = whole_plan(self.backend(), PAGE);
         let rows = self.page::<Plan>(query, PLAN, Some(whole)).await?;
         rows.iter().map(plan_from).collect()
     }
@@ -189,7 +191,7 @@ impl Db {
             .value("deleted", true)
             .value("deleted_at", self.time(self.now()))
             .and_where(Expr::col("plan_id").eq(id.to_string()))
-            .and_where(Expr::col("deleted").eq(false))
+            .and_where(not_deleted("deleted"))
             .take();
         write.execute(&mark).await?;
         Ok(())
@@ -200,7 +202,7 @@ impl Db {
 /// deleted meanwhile can look like one without resources. And a value costs the driver more than
 /// what is in it, so one value for each plan instead of nine, and five for each resource, makes a
 /// list three times as fast.
-fn whole_plan(backend: DbBackend) -> Expr {
+fn whole_plan(backend: DbBackend, plans: &'static str) -> Expr {
     let (array, all) = match backend {
         DbBackend::Sqlite => ("json_array", "json_group_array"),
         DbBackend::Postgres => ("json_build_array", "json_agg"),
@@ -215,10 +217,10 @@ fn whole_plan(backend: DbBackend) -> Expr {
             vec![call(array, [number].into_iter().chain(fields).collect())],
         ))
         .from("resources")
-        .and_where(Expr::col(("resources", "plan_id")).equals(("plans", "id")))
-        .and_where(Expr::col(("resources", "deleted")).eq(false))
+        .and_where(Expr::col(("resources", "plan_id")).equals((plans, "id")))
+        .and_where(not_deleted(("resources", "deleted")))
         .take();
-    let fields = PLAN.iter().map(|column| Expr::col(("plans", *column)));
+    let fields = PLAN.iter().map(|column| Expr::col((plans, *column)));
     call(array, fields.chain([resources.into()]).collect())
 }
 
@@ -230,82 +232,74 @@ struct WholePlan(
     Option<String>,
     ProviderId,
     Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<String>,
-    Option<
-        Vec<(
-            i64,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        )>,
-    >,
+    Option<Read<Status>>,
+    Option<Read<Parameters>>,
+    Option<Read<DateTime<Utc>>>,
+    Option<Read<DateTime<Utc>>>,
+    Option<Vec<WholeResource>>,
 );
+
+/// Its number, id, type, name and extra info.
+#[derive(Deserialize)]
+struct WholeResource(
+    i64,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<Read<Option<Value>>>,
+);
+
+struct Status(PlanStatus);
+
+impl FromText for Status {
+    fn from_text(text: &str) -> Result<Self, String> {
+        Ok(Self(read_state::<Plan>(text)))
+    }
+}
+
+impl FromText for Parameters {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(text).map_err(|error| format!("bad parameters: {error}"))
+    }
+}
+
+impl FromText for Option<Value> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(text).map_err(|error| format!("bad resource_extra_info: {error}"))
+    }
+}
 
 fn plan_from(row: &QueryResult) -> Result<Plan, DbError> {
     let text: String = row.try_get_by_index(0)?;
-    read_plan(&text).map_err(|why| {
-        let start: String = text.chars().take(40).collect();
-        DbError::Internal(format!(
-            "the row of plans that begins {start} has a bad {why}"
-        ))
-    })
-}
-
-fn read_plan(text: &str) -> Result<Plan, String> {
-    let WholePlan(
-        id,
-        name,
-        description,
-        provider_id,
-        project_id,
-        status,
-        parameters,
-        created,
-        updated,
-        resources,
-    ) = serde_json::from_str(text).map_err(|error| format!("value: {error}"))?;
-    let time = |at: Option<String>| match at {
-        Some(text) => parse_time(&text).map(Some).ok_or(format!("time: {text}")),
-        None => Ok(None),
-    };
-    let parameters = match parameters.filter(|text| !text.is_empty()) {
-        Some(text) => {
-            serde_json::from_str(&text).map_err(|error| format!("parameters: {error}"))?
-        }
-        None => Parameters::default(),
-    };
-    let mut resources = resources.unwrap_or_default();
+    let whole: WholePlan = serde_json::from_str(&text).map_err(|error| {
+        let id = text.split('"').nth(1).unwrap_or_default();
+        DbError::Internal(format!("row '{id}' of plans cannot be read: {error}"))
+    })?;
+    let mut resources = whole.9.unwrap_or_default();
     resources.sort_unstable_by_key(|resource| resource.0);
-    let resources = resources
-        .into_iter()
-        .map(|(_, id, resource_type, name, extra_info)| {
-            let extra_info = extra_info
-                .filter(|text| !text.is_empty())
-                .map(|text| serde_json::from_str(&text))
-                .transpose()
-                .map_err(|error| format!("resource_extra_info: {error}"))?;
-            Ok(Resource {
-                id: id.unwrap_or_default(),
-                resource_type: resource_type.unwrap_or_default(),
-                name: name.unwrap_or_default(),
-                extra_info,
-            })
-        });
+    let resources = resources.into_iter().map(|resource| Resource {
+        id: resource.1.unwrap_or_default(),
+        resource_type: resource.2.unwrap_or_default(),
+        name: resource.3.unwrap_or_default(),
+        extra_info: resource.4.and_then(|extra_info| extra_info.0),
+    });
     Ok(Plan {
-        id,
-        name: name.unwrap_or_default(),
-        description,
-        provider_id,
-        project_id: project_id.unwrap_or_default(),
-        status: read_state::<Plan>(&status.unwrap_or_default()),
-        parameters,
-        resources: resources.collect::<Result<_, String>>()?,
-        created_at: time(created)?.unwrap_or_default(),
-        updated_at: time(updated)?,
+        id: whole.0,
+        name: whole.1.unwrap_or_default(),
+        description: whole.2,
+        provider_id: whole.3,
+        project_id: whole.4.unwrap_or_default(),
+        status: whole.5.map_or(Plan::OTHER, |status| status.0.0),
+        parameters: whole.6.map(|parameters| parameters.0).unwrap_or_default(),
+        resources: resources.collect(),
+        created_at: whole.7.map(|at| at.0).unwrap_or_default(),
+        updated_at: whole.8.map(|at| at.0),
     })
 }
 

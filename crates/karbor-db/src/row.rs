@@ -1,10 +1,13 @@
 //! Values between columns and records, in the forms that the original used.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, Timelike, Utc};
 use sea_orm::{DbBackend, QueryResult, TryGetable};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeOwned, Visitor},
+};
 
 use crate::DbError;
 
@@ -32,6 +35,40 @@ pub(crate) fn parse_time(text: &str) -> Option<DateTime<Utc>> {
     let scale = 10_u32.pow(u32::try_from(9 - digits.len()).ok()?);
     let nanos = digits.parse::<u32>().ok()? * scale;
     Some(time.with_nanosecond(nanos)?.and_utc())
+}
+
+/// What a text in the database stands for.
+pub(crate) trait FromText: Sized {
+    fn from_text(text: &str) -> Result<Self, String>;
+}
+
+impl FromText for DateTime<Utc> {
+    fn from_text(text: &str) -> Result<Self, String> {
+        parse_time(text).ok_or_else(|| format!("'{text}' is not a time"))
+    }
+}
+
+/// Read from a JSON string without a copy of it in between.
+pub(crate) struct Read<T>(pub(crate) T);
+
+impl<'de, T: FromText> Deserialize<'de> for Read<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text<T>(PhantomData<T>);
+
+        impl<T: FromText> Visitor<'_> for Text<T> {
+            type Value = Read<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::from_text(text).map(Read).map_err(E::custom)
+            }
+        }
+
+        deserializer.deserialize_str(Text(PhantomData))
+    }
 }
 
 /// One row of a result, read by position; errors name the table and what was read.

@@ -12,6 +12,7 @@ use sea_orm::{
 use crate::{
     Db, DbError,
     row::{Row, json_text},
+    transition::not_deleted,
 };
 
 const SERVICE: &[&str] = &[
@@ -29,14 +30,14 @@ const SERVICE: &[&str] = &[
 fn is_service(id: i64) -> Condition {
     Condition::all()
         .add(Expr::col("id").eq(id))
-        .add(Expr::col("deleted").eq(false))
+        .add(not_deleted("deleted"))
 }
 
 fn is_at(host: &str, binary: &str) -> Condition {
     Condition::all()
         .add(Expr::col("host").eq(host))
         .add(Expr::col("binary").eq(binary))
-        .add(Expr::col("deleted").eq(false))
+        .add(not_deleted("deleted"))
 }
 
 fn select(condition: Condition) -> SelectStatement {
@@ -54,7 +55,7 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`].
     pub async fn service_list(&self) -> Result<Vec<ServiceRecord>, DbError> {
-        let all = select(Condition::all().add(Expr::col("deleted").eq(false)));
+        let all = select(Condition::all().add(not_deleted("deleted")));
         let rows = self.read().query_all(&all).await?;
         rows.iter().map(|row| self.service_from(row)).collect()
     }

@@ -9,7 +9,9 @@ use karbor_model::{
 };
 use sea_orm::{
     ConnectionTrait,
-    sea_query::{Alias, Condition, Expr, ExprTrait, Query, SelectStatement, UpdateStatement},
+    sea_query::{
+        Alias, Condition, Expr, ExprTrait, IntoColumnRef, Query, SelectStatement, UpdateStatement,
+    },
 };
 
 use crate::{Db, DbError, FlowRecord};
@@ -127,11 +129,16 @@ pub(crate) fn in_state<R: Stateful>(state: R::State) -> Condition {
         .add(status.is_not_in(texts::<R>(|other| other != state)))
 }
 
+/// "The row is not marked deleted." Written out, as a bound value is compared more slowly.
+pub(crate) fn not_deleted(column: impl IntoColumnRef) -> Expr {
+    Expr::col(column).eq(Expr::Constant(false.into()))
+}
+
 /// "The row is the one with this id, and not deleted."
 pub(crate) fn is_row<R: Stateful>(id: R::Id) -> Condition {
     let condition = Condition::all().add(Expr::col(R::ID).eq(id.to_string()));
     if R::SOFT_DELETE {
-        condition.add(Expr::col("deleted").eq(false))
+        condition.add(not_deleted("deleted"))
     } else {
         condition
     }
