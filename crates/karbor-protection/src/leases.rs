@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use karbor_manager::Clock;
 use karbor_model::{CheckpointId, OperationId, OperationType};
 use karbor_plugin::{Bank, BankError, BankKey, Lease};
 use tokio_util::sync::CancellationToken;
@@ -13,38 +14,81 @@ use tokio_util::sync::CancellationToken;
 /// How long a claim lives if nobody renews it.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60);
 
-/// A claim on a checkpoint, to be renewed while the operation runs.
+/// What a checkpoint is claimed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A run of an operation. Restores and verifications share a checkpoint; others have it alone.
+    Operation(OperationType),
+    /// Setting its state by hand.
+    Reset,
+}
+
+impl Purpose {
+    const ALL: [Self; 6] = [
+        Self::Operation(OperationType::Protect),
+        Self::Operation(OperationType::Restore),
+        Self::Operation(OperationType::Delete),
+        Self::Operation(OperationType::Verify),
+        Self::Operation(OperationType::Copy),
+        Self::Reset,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Operation(operation) => operation.as_str(),
+            Self::Reset => "reset",
+        }
+    }
+
+    fn is_exclusive(self) -> bool {
+        !matches!(
+            self,
+            Self::Operation(OperationType::Restore | OperationType::Verify)
+        )
+    }
+
+    /// What a lease is for; one that we cannot read we do not share with.
+    fn excludes(self, lease: &Lease) -> bool {
+        let name = lease.name.rsplit('/').next().unwrap_or_default();
+        let other = Self::ALL.into_iter().find(|purpose| {
+            name.strip_prefix(purpose.name())
+                .is_some_and(|rest| rest.starts_with('-'))
+        });
+        self.is_exclusive() || other.is_none_or(Self::is_exclusive)
+    }
+}
+
+/// A claim on a checkpoint, to be renewed while the work goes on.
 #[derive(Debug)]
 pub(crate) struct CheckpointLease {
     bank: Arc<dyn Bank>,
+    place: BankKey,
+    purpose: Purpose,
     lease: Lease,
 }
 
 impl CheckpointLease {
-    /// Claims a checkpoint for one run of an operation. Restores and verifications share a
-    /// checkpoint; protect and delete have it alone.
+    /// Claims a checkpoint for one run.
     ///
     /// # Errors
     /// [`BankError::LeaseHeld`] names who is at work on it; or whatever the bank fails with.
     pub(crate) async fn acquire(
         bank: Arc<dyn Bank>,
         checkpoint: CheckpointId,
-        operation: OperationType,
+        purpose: Purpose,
         run: OperationId,
         owner: &str,
     ) -> Result<Self, BankError> {
         let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
-        let name = place.join(&format!("{operation}-{run}"))?;
+        let name = place.join(&format!("{}-{run}", purpose.name()))?;
         let lease = bank.acquire_lease(&name, owner, LEASE_TTL).await?;
-        let claim = Self { bank, lease };
-        let others = claim.bank.leases(&place).await;
-        let blocking = others.map(|others| {
-            others.into_iter().find(|other| {
-                other.name != claim.lease.name
-                    && (is_exclusive(operation) || exclusive_name(&other.name))
-            })
-        });
-        match blocking {
+        let claim = Self {
+            bank,
+            place,
+            purpose,
+            lease,
+        };
+        match claim.in_the_way().await {
             Ok(None) => Ok(claim),
             Ok(Some(Lease {
                 name,
@@ -65,32 +109,71 @@ impl CheckpointLease {
         }
     }
 
+    /// Who else is at work on the checkpoint and may not be.
+    async fn in_the_way(&self) -> Result<Option<Lease>, BankError> {
+        let others = self.bank.leases(&self.place).await?;
+        let excluded =
+            |other: &Lease| other.name != self.lease.name && self.purpose.excludes(other);
+        Ok(others.into_iter().find(excluded))
+    }
+
     /// Renews the claim until `done`; cancels `run` when it is lost or cannot be renewed in time,
     /// since somebody else may then be at work on the same checkpoint.
-    pub(crate) async fn keep(mut self, done: CancellationToken, run: CancellationToken) {
-        let mut renewed = tokio::time::Instant::now();
+    pub(crate) async fn keep(
+        mut self,
+        clock: &dyn Clock,
+        done: CancellationToken,
+        run: CancellationToken,
+    ) {
         loop {
             tokio::select! {
                 () = done.cancelled() => break,
-                () = tokio::time::sleep(LEASE_TTL / 4) => {}
+                () = clock.sleep(LEASE_TTL / 4) => {}
             }
-            match self.bank.renew_lease(&self.lease, LEASE_TTL).await {
-                Ok(lease) => {
-                    self.lease = lease;
-                    renewed = tokio::time::Instant::now();
-                }
-                Err(error) => {
-                    tracing::error!(lease = self.lease.name, %error, "a lease could not be renewed");
-                    let lost = matches!(error, BankError::LeaseLost(_));
-                    if lost || renewed.elapsed() > LEASE_TTL * 3 / 4 {
-                        run.cancel();
-                        done.cancelled().await;
-                        break;
-                    }
-                }
+            let Err(error) = self.renew(clock).await else {
+                continue;
+            };
+            tracing::error!(lease = self.lease.name, %error, "a lease could not be renewed");
+            let lost = matches!(error, BankError::LeaseLost(_) | BankError::LeaseHeld { .. });
+            if lost || self.has_lapsed(clock) {
+                run.cancel();
+                done.cancelled().await;
+                break;
             }
         }
         self.release().await;
+    }
+
+    fn has_lapsed(&self, clock: &dyn Clock) -> bool {
+        self.lease.expires_at <= clock.now()
+    }
+
+    /// A claim that lapsed (a machine that slept, a bank that hung) may be taken up again only if
+    /// nobody relied on its absence meanwhile.
+    async fn renew(&mut self, clock: &dyn Clock) -> Result<(), BankError> {
+        let lapsed = self.has_lapsed(clock);
+        let renewing = self.bank.renew_lease(&self.lease, LEASE_TTL);
+        self.lease = karbor_manager::timeout(clock, LEASE_TTL / 4, renewing)
+            .await
+            .map_err(|elapsed| BankError::Other {
+                message: elapsed.to_string(),
+                retryable: true,
+            })??;
+        if !lapsed {
+            return Ok(());
+        }
+        match self.in_the_way().await? {
+            None => Ok(()),
+            Some(Lease {
+                name,
+                owner,
+                expires_at,
+            }) => Err(BankError::LeaseHeld {
+                name,
+                owner,
+                expires_at,
+            }),
+        }
     }
 
     /// Gives the claim up. What cannot be given up ends by itself.
@@ -111,18 +194,4 @@ pub(crate) async fn holder(
 ) -> Result<Option<Lease>, BankError> {
     let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
     Ok(bank.leases(&place).await?.into_iter().next())
-}
-
-fn is_exclusive(operation: OperationType) -> bool {
-    matches!(operation, OperationType::Protect | OperationType::Delete)
-}
-
-fn exclusive_name(name: &str) -> bool {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    [OperationType::Protect, OperationType::Delete]
-        .iter()
-        .any(|operation| {
-            name.strip_prefix(operation.as_str())
-                .is_some_and(|rest| rest.starts_with('-'))
-        })
 }

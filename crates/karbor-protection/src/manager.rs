@@ -8,16 +8,16 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
-use karbor_db::Db;
+use karbor_db::{Db, ListQuery};
 use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
-    OperationLogId, OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
-    RequestContext, Resource, Restore, State, Verification,
+    OperationId, OperationLogId, OperationLogStatus, OperationType, Plan, ProtectableType,
+    Provider as ProviderRecord, ProviderId, RequestContext, Resource, Restore, State, Verification,
 };
-use karbor_plugin::{Protectable, Registry, SchemaKind};
+use karbor_plugin::{BankError, Protectable, Registry, SchemaKind};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
@@ -27,7 +27,7 @@ use crate::{
     graph,
     host::ManagerTime,
     keys::MasterKey,
-    leases,
+    leases::{self, CheckpointLease, Purpose},
     listing::{list_by_name, page},
     parameters,
     providers::{Provider, Providers},
@@ -312,18 +312,24 @@ impl ProtectionApi for ProtectionManager {
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
         };
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
-        let wanted = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);
-        let whole = state != CheckpointStatus::Available
-            || checkpoint.status != CheckpointStatus::Protecting;
-        let possible = checkpoint.status == state || checkpoint.status.can_become(state);
-        if !wanted || !whole || !possible || self.is_held(provider, checkpoint_id).await? {
+        if !matches!(state, CheckpointStatus::Available | CheckpointStatus::Error) {
             return Err(refused());
         }
-        provider
-            .checkpoints()
-            .transition(checkpoint_id, state)
-            .await?;
-        Ok(())
+        // Alone with the checkpoint: what is asked next stays true until it is done.
+        let bank = provider.bank().clone();
+        let (run, owner) = (OperationId::new(), &self.worker.owner);
+        let lease = CheckpointLease::acquire(bank, checkpoint_id, Purpose::Reset, run, owner).await;
+        let lease = lease.map_err(|error| match error {
+            BankError::LeaseHeld { .. } => refused().with_cause(error),
+            other => bank_error(&other),
+        })?;
+        let done = self.reset(provider, checkpoint.id, state).await;
+        lease.release().await;
+        match done {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(refused()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn show_checkpoint(
@@ -518,6 +524,43 @@ impl ProtectionApi for ProtectionManager {
 }
 
 impl ProtectionManager {
+    /// Resets a checkpoint that nobody else works on; `false` when its state does not allow it.
+    async fn reset(
+        &self,
+        provider: &Provider,
+        id: CheckpointId,
+        state: CheckpointStatus,
+    ) -> Result<bool, ApiError> {
+        let checkpoint = provider.checkpoints().get(id).await?;
+        if checkpoint.status == state {
+            return Ok(true);
+        }
+        let allowed = checkpoint.status.can_become(state)
+            && (state != CheckpointStatus::Available || self.was_whole(&checkpoint).await?);
+        if allowed {
+            provider.checkpoints().transition(id, state).await?;
+        }
+        Ok(allowed)
+    }
+
+    /// A checkpoint whose protect failed was undone, and one whose delete was begun has lost data:
+    /// neither can be called available by hand.
+    async fn was_whole(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
+        if checkpoint.status != CheckpointStatus::Error {
+            return Ok(false);
+        }
+        let query = ListQuery {
+            filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
+            ..ListQuery::default()
+        };
+        let logs = self.base.db().operation_log_list(&query).await?;
+        Ok(logs.iter().all(|log| match log.operation_type {
+            OperationType::Protect => log.status == OperationLogStatus::Success,
+            OperationType::Delete => log.extra_info.as_ref().is_none_or(Value::is_null),
+            _ => true,
+        }))
+    }
+
     async fn is_held(
         &self,
         provider: &Provider,

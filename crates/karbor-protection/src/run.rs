@@ -53,6 +53,15 @@ impl Run {
         }
     }
 
+    /// Does it leave the bank as it is?
+    #[must_use]
+    pub(crate) fn reads_only(&self) -> bool {
+        matches!(
+            self.operation,
+            OperationType::Restore | OperationType::Verify
+        )
+    }
+
     /// The graph that it runs over. A checkpoint that failed before its graph was known has none.
     ///
     /// # Errors

@@ -18,8 +18,9 @@ use karbor_model::{
     ApiError, FlowStatus, OperationLog, OperationLogId, OperationLogStatus, OperationType, Restore,
     RestoreStatus, Verification, VerificationStatus,
 };
+use karbor_plugin::BankError;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
     hooks::RunHooks,
     journal::DbJournal,
     keys::MasterKey,
-    leases::CheckpointLease,
+    leases::{CheckpointLease, Purpose},
     providers::{Provider, Providers},
     run::Run,
 };
@@ -81,21 +82,35 @@ impl Worker {
                 if let Err(error) = conclude_in_bank(&run, &provider, &failed).await {
                     tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
                 }
-                lease.release().await;
+                release(lease).await;
                 Err(self.refuse(&run, error).await)
             }
         }
     }
 
     /// A run that could not begin: its records say so, and nothing of it stays in progress.
-    async fn refuse(&self, run: &Run, error: ApiError) -> ApiError {
-        if let Err(error) = self
-            .record(run, &Conclusion::failed(error.message.clone()))
-            .await
-        {
-            tracing::error!(run = %run.id, ?error, "a run that could not begin could not be closed");
+    async fn refuse(self: &Arc<Self>, run: &Run, error: ApiError) -> ApiError {
+        let conclusion = Conclusion::failed(error.message.clone());
+        if let Err(error) = self.record(run, &conclusion).await {
+            tracing::error!(run = %run.id, ?error, "a run that could not begin could not be closed yet");
+            // Left open, a restart would carry out what was refused.
+            let (worker, run) = (self.clone(), run.clone());
+            self.tasks.spawn(format!("close {}", run.id), async move {
+                worker.record_at_last(&run, &conclusion).await;
+            });
         }
         error
+    }
+
+    async fn record_at_last(&self, run: &Run, conclusion: &Conclusion) {
+        let mut delay = RETRY_DELAYS.0;
+        while let Err(error) = self.record(run, conclusion).await {
+            tracing::error!(run = %run.id, ?error, "the end of a run cannot be recorded yet");
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
     }
 
     /// Goes on with every run of this host that has not ended.
@@ -154,7 +169,7 @@ impl Worker {
         };
         let lease = self.claim(run, &provider).await?;
         if let Err(error) = self.prepare(run, &provider).await {
-            lease.release().await;
+            release(lease).await;
             return Err(error);
         }
         match self.hooks(run, &provider) {
@@ -162,7 +177,7 @@ impl Worker {
             Err(error) => {
                 self.conclude(run, &provider, &Conclusion::failed(error.message))
                     .await;
-                lease.release().await;
+                release(lease).await;
             }
         }
         self.unstuck(run.log);
@@ -190,15 +205,29 @@ impl Worker {
     }
 
     /// Enters the run in the operation log and claims its checkpoint. Safe to repeat.
-    async fn claim(&self, run: &Run, provider: &Provider) -> Result<CheckpointLease, ApiError> {
+    ///
+    /// What can be read can be restored: where a claim cannot be written (the bank is full, or was
+    /// mounted read-only because it is failing) a restore or verification goes on without one.
+    async fn claim(
+        &self,
+        run: &Run,
+        provider: &Provider,
+    ) -> Result<Option<CheckpointLease>, ApiError> {
         match self.db.operation_log_create(&run.log_record()).await {
             Ok(()) | Err(DbError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
         let (bank, checkpoint) = (provider.bank().clone(), run.checkpoint.id);
-        CheckpointLease::acquire(bank, checkpoint, run.operation, run.id, &self.owner)
-            .await
-            .map_err(|error| bank_error(&error))
+        let purpose = Purpose::Operation(run.operation);
+        match CheckpointLease::acquire(bank, checkpoint, purpose, run.id, &self.owner).await {
+            Ok(lease) => Ok(Some(lease)),
+            Err(error @ BankError::LeaseHeld { .. }) => Err(bank_error(&error)),
+            Err(error) if run.reads_only() => {
+                tracing::warn!(run = %run.id, %error, "the checkpoint cannot be claimed; reading goes on without");
+                Ok(None)
+            }
+            Err(error) => Err(bank_error(&error)),
+        }
     }
 
     /// What the bank is told before the first hook. Safe to repeat.
@@ -243,7 +272,7 @@ impl Worker {
         run: Run,
         provider: Arc<Provider>,
         hooks: Arc<RunHooks>,
-        lease: CheckpointLease,
+        lease: Option<CheckpointLease>,
     ) {
         let cancel = CancellationToken::new();
         self.running().insert(run.log, cancel.clone());
@@ -252,20 +281,40 @@ impl Worker {
             format!("{} {}", run.operation, run.checkpoint.id),
             async move {
                 let done = CancellationToken::new();
-                let _slot = match &worker.slots {
-                    Some(slots) => slots.acquire().await.ok(),
-                    None => None,
-                };
                 let work = async {
-                    worker
-                        .carry_out(&run, &provider, hooks, cancel.clone())
-                        .await;
+                    if let Some(_slot) = worker.slot().await {
+                        worker
+                            .carry_out(&run, &provider, hooks, cancel.clone())
+                            .await;
+                    }
                     done.cancel();
                 };
-                tokio::join!(work, lease.keep(done.clone(), cancel.clone()));
+                // The claim is kept while the run waits for its turn, too.
+                let keep = async {
+                    match lease {
+                        Some(lease) => {
+                            lease
+                                .keep(&*worker.clock, done.clone(), cancel.clone())
+                                .await
+                        }
+                        None => done.cancelled().await,
+                    }
+                };
+                tokio::join!(work, keep);
                 worker.running().remove(&run.log);
             },
         );
+    }
+
+    /// Waits for the run's turn; `None` when the service stops first: the next start goes on.
+    async fn slot(&self) -> Option<Option<SemaphorePermit<'_>>> {
+        let Some(slots) = &self.slots else {
+            return Some(None);
+        };
+        tokio::select! {
+            slot = slots.acquire() => slot.ok().map(Some),
+            () = self.tasks.cancelled().cancelled() => None,
+        }
     }
 
     /// Runs the flow to its end and writes the end down; as often as it takes.
@@ -446,6 +495,12 @@ impl Worker {
         &self,
     ) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn release(lease: Option<CheckpointLease>) {
+    if let Some(lease) = lease {
+        lease.release().await;
     }
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{CheckpointId, CheckpointStatus, ErrorKind, ResourceGraph};
 
-use crate::house::{House, PROJECT, Running, member};
+use crate::house::{House, PROJECT, Running, member, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bank_has_the_original_s_layout() {
@@ -208,4 +208,46 @@ async fn the_graph_is_kept_with_shared_dependents_once() {
         ResourceGraph::unpack(&running.checkpoint(id).await.resource_graph.unwrap()).unwrap();
     assert_eq!(graph.nodes().len(), 4);
     assert_eq!(graph.nodes().last().unwrap().name, "app");
+}
+
+/// What failed and was undone, or was partly deleted, cannot be called available by hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_a_whole_checkpoint_can_be_reset_to_available() {
+    let house = House::new().with_resources(&["one", "fail_protect", "fail_delete"]);
+    let running = house.open().await;
+    let reset = async |id, state: &str| {
+        running
+            .api()
+            .reset_state(&member(), running.provider, id, state.to_owned())
+            .await
+    };
+    let good = running.available(1).await;
+    until(async || reset(good, "error").await.ok()).await;
+    reset(good, "available").await.unwrap();
+    assert_eq!(
+        running.checkpoint(good).await.status,
+        CheckpointStatus::Available
+    );
+
+    let failed = running.protect(running.plan(2)).await.unwrap();
+    running.settled(failed).await;
+    running.log_of(failed).await;
+    assert_eq!(
+        reset(failed, "available").await.unwrap_err().class,
+        "CheckpointNotBeReset"
+    );
+
+    let resources = vec![running.plan(3).resources[2].clone()];
+    let half = running
+        .protect(crate::house::plan(running.provider, resources))
+        .await
+        .unwrap();
+    assert_eq!(running.settled(half).await, CheckpointStatus::Available);
+    until(async || running.delete(half).await.ok()).await;
+    assert_eq!(running.settled(half).await, CheckpointStatus::ErrorDeleting);
+    until(async || reset(half, "error").await.ok()).await;
+    assert_eq!(
+        reset(half, "available").await.unwrap_err().class,
+        "CheckpointNotBeReset"
+    );
 }

@@ -351,3 +351,28 @@ async fn progress_is_told_while_the_journal_is_written() {
         CheckpointStatus::Available
     );
 }
+
+/// What can be read can be restored, even when nothing can be written to the bank any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bank_that_takes_no_writes_can_still_be_restored_from() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    house
+        .bank
+        .inject(Fault::FailForGood, usize::MAX, |call| call.verb.writes());
+    let restore = running
+        .restore(checkpoint, Parameters::new())
+        .await
+        .unwrap();
+    assert_eq!(
+        running.restored(restore).await.status,
+        RestoreStatus::Success
+    );
+    let verification = running.verify(&member(), checkpoint).await.unwrap();
+    assert_eq!(
+        running.verified(verification).await.status,
+        VerificationStatus::Success
+    );
+    assert!(running.delete(checkpoint).await.is_err());
+}
