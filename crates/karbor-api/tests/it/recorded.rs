@@ -59,7 +59,7 @@ async fn project_mismatch_and_no_route() {
         "message": "The resource could not be found.<br /><br />\n\n\n",
         "code": "404 Not Found", "title": "Not Found",
     });
-    // What the next issues of the original's API would answer is not here.
+    // Resources of the original's API that are not built yet.
     for path in [
         "/nothing",
         "/triggers",
