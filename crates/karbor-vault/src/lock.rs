@@ -105,6 +105,23 @@ impl Locks {
         *held = Arc::downgrade(&lock);
         Ok(lock)
     }
+
+    /// The shared lock, for somebody who only reads. What can be read can be restored: where no lock
+    /// can be written (the bank is full, or was mounted read-only because it is failing) reading
+    /// goes on without one. A prune would have to write, too.
+    pub(crate) async fn for_reading(
+        &self,
+        repository: &Arc<Repository>,
+    ) -> Result<Option<Arc<HeldLock>>, VaultError> {
+        match self.shared(repository).await {
+            Ok(lock) => Ok(Some(lock)),
+            Err(error @ (VaultError::Locked { .. } | VaultError::Cancelled)) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the repository cannot be locked; reading goes on without");
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// Fails if somebody alive has an exclusive lock; removes locks of the dead.

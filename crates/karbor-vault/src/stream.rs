@@ -27,8 +27,8 @@ pub struct BlobStream {
     given: u64,
     name: String,
     control: Control,
-    /// `None`: it is at its end.
     held: Option<Arc<HeldLock>>,
+    ended: bool,
 }
 
 impl std::fmt::Debug for BlobStream {
@@ -61,7 +61,7 @@ impl Stream for BlobStream {
         mut self: Pin<&mut Self>,
         context: &mut task::Context<'_>,
     ) -> Poll<Option<Self::Item>> {
-        if self.held.is_none() {
+        if self.ended {
             return Poll::Ready(None);
         }
         let next = match self.control.cancel.is_cancelled() {
@@ -86,6 +86,7 @@ impl Stream for BlobStream {
             }
         };
         self.held = None;
+        self.ended = true;
         Poll::Ready(item)
     }
 }
@@ -103,7 +104,7 @@ impl Vault {
         control: Control,
     ) -> Result<BlobStream, VaultError> {
         let repository = &self.inner.repository;
-        let held = self.inner.locks.shared(repository).await?;
+        let held = self.inner.locks.for_reading(repository).await?;
         let snapshot = self.snapshot(id).await?;
         repository.refresh_index().await?;
         let reader = Arc::new(BlobReader::new(repository.clone()));
@@ -122,7 +123,8 @@ impl Vault {
             given: 0,
             name: name.to_owned(),
             control,
-            held: Some(held),
+            held,
+            ended: false,
         })
     }
 }

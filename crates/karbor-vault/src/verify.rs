@@ -125,7 +125,7 @@ impl Vault {
         control: Control,
     ) -> Result<VerifySummary, VaultError> {
         let repository = &self.inner.repository;
-        let held = self.inner.locks.shared(repository).await?;
+        let held = self.inner.locks.for_reading(repository).await?;
         let snapshot = self.snapshot(id).await?;
         repository.refresh_index().await?;
         // One listing rather than a question for each pack.
@@ -168,7 +168,9 @@ impl Vault {
             run.outcome(summary)
         })
         .await;
-        held.release().await;
+        if let Some(held) = held {
+            held.release().await;
+        }
         done
     }
 }

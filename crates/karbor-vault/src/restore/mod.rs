@@ -111,7 +111,7 @@ impl Vault {
         control: Control,
     ) -> Result<RestoreSummary, VaultError> {
         let repository = &self.inner.repository;
-        let held = self.inner.locks.shared(repository).await?;
+        let held = self.inner.locks.for_reading(repository).await?;
         // In this order: once a snapshot is seen, its index files are there.
         let snapshot = self.snapshot(id).await?;
         repository.refresh_index().await?;
@@ -131,7 +131,9 @@ impl Vault {
         let target = target.to_owned();
         let workers = worker_count(repository.options.workers);
         let done = blocking(move || restore(&Arc::new(run), &snapshot, &target, workers)).await;
-        held.release().await;
+        if let Some(held) = held {
+            held.release().await;
+        }
         done
     }
 }
