@@ -1,5 +1,5 @@
 //! What the database layer costs: wall and CPU time of the hot paths, on a file in a temporary folder.
-//! `cargo bench -p karbor-db`
+//! `cargo bench -p karbor-db --bench db [part of a name]`
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -49,6 +49,10 @@ fn cpu() -> f64 {
 }
 
 async fn measure<F: Future<Output = ()>>(what: &str, times: u32, mut one: impl FnMut() -> F) {
+    let only = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    if only.is_some_and(|only| !what.contains(&only)) {
+        return;
+    }
     one().await;
     let (start, before) = (Instant::now(), cpu());
     for _ in 0..times {
