@@ -135,14 +135,14 @@ pub(crate) fn kind_of(stat: &Stat) -> Option<Kind> {
 
 pub(crate) fn mtime(stat: &Stat) -> Time {
     Time::new(
-        stat.st_mtime.into(),
+        stat.st_mtime,
         i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
     )
 }
 
 pub(crate) fn ctime(stat: &Stat) -> Time {
     Time::new(
-        stat.st_ctime.into(),
+        stat.st_ctime,
         i64::try_from(stat.st_ctime_nsec).unwrap_or(0),
     )
 }
@@ -158,7 +158,7 @@ pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> N
     node.mtime = mtime(stat);
     node.ctime = ctime(stat);
     node.atime = Time::new(
-        stat.st_atime.into(),
+        stat.st_atime,
         i64::try_from(stat.st_atime_nsec).unwrap_or(0),
     );
     node.uid = stat.st_uid;
@@ -170,12 +170,12 @@ pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> N
     match kind {
         Kind::File => {
             node.size = size_of(stat);
-            node.links = u64::from(stat.st_nlink);
+            node.links = stat.st_nlink;
         }
-        Kind::Symlink => node.links = u64::from(stat.st_nlink),
+        Kind::Symlink => node.links = stat.st_nlink,
         Kind::Dev | Kind::Chardev => {
             node.device = stat.st_rdev;
-            node.links = u64::from(stat.st_nlink);
+            node.links = stat.st_nlink;
         }
         Kind::Dir | Kind::Fifo | Kind::Socket => {}
     }
