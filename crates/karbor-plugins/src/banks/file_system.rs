@@ -20,6 +20,9 @@
 //! A name cannot be both an object and the beginning of another's key (`a` and `a/b`): that is
 //! refused with an error that names both. Empty directories are removed with their last object.
 //!
+//! **A bank on a mount point** should have `file_system_bank_must_exist = True`: then a container that
+//! is not there, because its file system is not mounted, is refused instead of made anew and empty.
+//!
 //! Why not a storage library: `docs/adr`, "file system bank".
 
 mod dirs;
@@ -76,15 +79,20 @@ impl FileSystemBank {
     /// # Errors
     /// A [`BankError`] that says what to do.
     pub fn open_container(path: &Path, container: &str) -> Result<Self, BankError> {
-        let store = Store::open(path, container)?;
+        Self::open_or_make(path, container, true)
+    }
+
+    fn open_or_make(path: &Path, container: &str, make: bool) -> Result<Self, BankError> {
+        let store = Store::open(path, container, make)?;
         Ok(Self {
             store: Arc::new(store),
             turns: Arc::new(Semaphore::new(AT_WORK)),
         })
     }
 
-    /// Opens the bank that a provider's file describes: `file_system_bank_path` and
-    /// `bank_object_container` in the section `file_system_bank_plugin`.
+    /// Opens the bank that a provider's file describes: `file_system_bank_path`,
+    /// `bank_object_container` and `file_system_bank_must_exist` in the section
+    /// `file_system_bank_plugin`.
     ///
     /// # Errors
     /// [`RegistryError::Config`] that says what to do.
@@ -108,7 +116,15 @@ impl FileSystemBank {
                  like '{DEFAULT_CONTAINER}'; it is '{container}'"
             )));
         }
-        Self::open_container(Path::new(path), container)
+        let must_exist = match option("file_system_bank_must_exist") {
+            None => false,
+            Some(text) => boolean(text).ok_or_else(|| {
+                refuse(format!(
+                    "'file_system_bank_must_exist' in the section [{SECTION}] must be True or False; it is '{text}'"
+                ))
+            })?,
+        };
+        Self::open_or_make(Path::new(path), container, !must_exist)
             .map_err(|error| refuse(format!("the bank cannot be opened: {error}")))
     }
 
@@ -135,6 +151,15 @@ impl FileSystemBank {
 impl fmt::Debug for FileSystemBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileSystemBank({})", self.store.path().display())
+    }
+}
+
+/// As oslo.config reads them.
+fn boolean(text: &str) -> Option<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "1" | "yes" | "on" => Some(true),
+        "false" | "0" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

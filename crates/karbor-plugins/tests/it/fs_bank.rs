@@ -289,3 +289,25 @@ async fn a_lease_that_cannot_be_read_is_not_taken_for_free() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_bank_that_must_exist_is_not_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = ("file_system_bank_path", directory.path().to_str().unwrap());
+    let open = |must: &str| {
+        let options = [path, ("file_system_bank_must_exist", must)];
+        FileSystemBank::from_config(&provider(&options)).map_err(|error| error.to_string())
+    };
+    let container = directory.path().join("karbor");
+    let error = open("True").unwrap_err();
+    assert!(
+        error.contains("is not there") && error.contains(container.to_str().unwrap()),
+        "{error}"
+    );
+    assert!(!container.exists());
+    let error = open("perhaps").unwrap_err();
+    assert!(error.contains("must be True or False"), "{error}");
+    open("False").unwrap();
+    let bank = open("True").unwrap();
+    bank.put(&key("a/b"), "x".into()).await.unwrap();
+}

@@ -54,8 +54,8 @@ pub(super) fn make_directory(parent: impl AsFd, name: &str) -> Result<bool, Errn
 }
 
 impl Dirs {
-    /// Opens, and makes if need be, the directory `container` in `path`.
-    pub(super) fn open(path: &Path, container: &str) -> Result<Self, BankError> {
+    /// Opens the directory `container` in `path`; makes it if need be and allowed.
+    pub(super) fn open(path: &Path, container: &str, make: bool) -> Result<Self, BankError> {
         let full = path.join(container);
         let open = |at: &Path| {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -63,6 +63,7 @@ impl Dirs {
         };
         let directory = match open(&full) {
             Ok(directory) => directory,
+            Err(Errno::NOENT) if !make => return Err(absent(&full)),
             Err(Errno::NOENT) => {
                 make_all(&full)
                     .map_err(|e| failure(format_args!("making '{}'", full.display()), e))?;
@@ -155,6 +156,16 @@ impl Dirs {
 
     fn durable(&self) -> MutexGuard<'_, HashMap<String, Arc<OwnedFd>>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn absent(container: &Path) -> BankError {
+    BankError::Other {
+        message: format!(
+            "'{0}' is not there, and file_system_bank_must_exist forbids to make it: mount its file system; for a new bank, make the directory ('mkdir -m 700 {0}')",
+            container.display()
+        ),
+        retryable: false,
     }
 }
 

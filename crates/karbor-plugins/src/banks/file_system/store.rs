@@ -48,8 +48,8 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 impl Store {
-    pub(super) fn open(path: &Path, container: &str) -> Result<Self, BankError> {
-        let dirs = Dirs::open(path, container)?;
+    pub(super) fn open(path: &Path, container: &str, make: bool) -> Result<Self, BankError> {
+        let dirs = Dirs::open(path, container, make)?;
         match temp::sweep(dirs.container()) {
             Ok(0) => {}
             Ok(files) => tracing::info!(

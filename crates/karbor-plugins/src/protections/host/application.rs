@@ -8,9 +8,10 @@
 //! A failing command fails the operation, `resume` and `after_restore` too: an application that
 //! stays stopped must not look like success. Hooks may be repeated after a crash, so commands must
 //! bear being run twice; the ones that start things again are run on every path and are not
-//! interrupted by a cancel. The application's own data are a description of its declaration.
+//! interrupted by a cancel, only by their own timeout. They are run as they were declared when things
+//! were stopped: that is noted, for the service's eyes only, before the first command runs. The application's own data are a description of its declaration.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,11 +19,13 @@ use karbor_model::{OperationType, Resource};
 use karbor_plugin::{
     BankError, HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    APPLICATION_PLUGIN, Host, command::run_hook, kept, parameters, parameters::RestoreParameters,
-    schemas, undeclared,
+    APPLICATION_PLUGIN, Host, command::run_hook, kept, marker::Note, parameters,
+    parameters::RestoreParameters, schemas, undeclared,
 };
 use crate::{
     applications::{APPLICATION, Application, HookCommand, Hooks},
@@ -86,60 +89,143 @@ impl Host {
     }
 }
 
+type Pick = fn(&Hooks) -> &Option<HookCommand>;
+
+/// The two commands around an operation.
+struct Around {
+    before: (&'static str, Pick),
+    after: (&'static str, Pick),
+}
+
+const PROTECT: Around = Around {
+    before: ("quiesce", |hooks| &hooks.quiesce),
+    after: ("resume", |hooks| &hooks.resume),
+};
+
+const RESTORE: Around = Around {
+    before: ("before_restore", |hooks| &hooks.before_restore),
+    after: ("after_restore", |hooks| &hooks.after_restore),
+};
+
+/// How to start again what is about to be stopped, as declared then.
+#[derive(Debug, Serialize, Deserialize)]
+struct Promise {
+    application: String,
+    /// Program, arguments and timeout.
+    command: Option<(Vec<String>, Duration)>,
+}
+
+impl Promise {
+    fn of(application: &Application, pick: Pick) -> Self {
+        let hook = pick(&application.hooks).as_ref();
+        Self {
+            application: application.name.clone(),
+            command: hook.map(|hook| (hook.argv.clone(), hook.timeout)),
+        }
+    }
+}
+
+impl Around {
+    fn note(&self, host: &Host, context: &OperationContext) -> Note<Promise> {
+        Note::named(self.after.0, host, context)
+    }
+
+    /// Runs the first command, once it is noted how to make good for it.
+    async fn before(
+        &self,
+        host: &Host,
+        context: &OperationContext,
+        application: &Application,
+    ) -> Result<(), PluginError> {
+        let (what, pick) = self.before;
+        let promise = Promise::of(application, self.after.1);
+        let hook = pick(&application.hooks).as_ref();
+        if hook.is_some() || promise.command.is_some() {
+            self.note(host, context).set(&promise).await?;
+        }
+        match hook {
+            Some(hook) => {
+                run(
+                    &application.name,
+                    hook,
+                    what,
+                    context,
+                    Some(&context.cancel),
+                )
+                .await
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Runs the second command: the one that was noted; without a note (nothing was begun, or this
+    /// is done already) the one that `declared` finds now.
+    async fn after<F>(
+        &self,
+        host: &Host,
+        context: &OperationContext,
+        declared: impl FnOnce() -> F,
+    ) -> Result<(), PluginError>
+    where
+        F: Future<Output = Result<Option<Application>, PluginError>>,
+    {
+        let (what, pick) = self.after;
+        let note = self.note(host, context);
+        let promise = match note.read().await? {
+            Some(promise) => Some(promise),
+            None => declared().await?.map(|found| Promise::of(&found, pick)),
+        };
+        if let Some(Promise {
+            application,
+            command: Some((argv, timeout)),
+        }) = promise
+        {
+            let hook = HookCommand { argv, timeout };
+            run(&application, &hook, what, context, None).await?;
+        }
+        note.clear().await
+    }
+}
+
 async fn run(
-    application: &Application,
-    pick: fn(&Hooks) -> &Option<HookCommand>,
+    application: &str,
+    hook: &HookCommand,
     what: &str,
     context: &OperationContext,
-    interruptible: bool,
-) -> Result<HookReport, PluginError> {
-    if let Some(hook) = pick(&application.hooks) {
-        let environment = [
-            ("KARBOR_APPLICATION", application.name.clone()),
-            ("KARBOR_OPERATION", context.operation.to_string()),
-            ("KARBOR_CHECKPOINT", context.checkpoint_id.to_string()),
-        ];
-        let cancel = interruptible.then_some(&context.cancel);
-        run_hook(hook, what, &environment, cancel).await?;
-    }
-    Ok(HookReport::new())
+    cancel: Option<&CancellationToken>,
+) -> Result<(), PluginError> {
+    let environment = [
+        ("KARBOR_APPLICATION", application.to_owned()),
+        ("KARBOR_OPERATION", context.operation.to_string()),
+        ("KARBOR_CHECKPOINT", context.checkpoint_id.to_string()),
+    ];
+    run_hook(hook, what, &environment, cancel).await
 }
 
 struct Protect(Arc<Host>);
 
 impl Protect {
-    async fn resume(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+    async fn declared(&self, context: &OperationContext) -> Result<Application, PluginError> {
         let application = self.0.application(context).await?;
-        let application = application.ok_or_else(|| undeclared(context))?;
-        run(
-            &application,
-            |hooks| &hooks.resume,
-            "resume",
-            context,
-            false,
-        )
-        .await
+        application.ok_or_else(|| undeclared(context))
+    }
+
+    async fn resume(&self, context: &OperationContext) -> Result<(), PluginError> {
+        let declared = || async { self.declared(context).await.map(Some) };
+        PROTECT.after(&self.0, context, declared).await
     }
 }
 
 #[async_trait]
 impl Operation for Protect {
     async fn prepare_begin(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        let application = self.0.application(context).await?;
-        let application = application.ok_or_else(|| undeclared(context))?;
-        run(
-            &application,
-            |hooks| &hooks.quiesce,
-            "quiesce",
-            context,
-            true,
-        )
-        .await
+        let application = self.declared(context).await?;
+        PROTECT.before(&self.0, context, &application).await?;
+        Ok(HookReport::new())
     }
 
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        let application = self.0.application(context).await?;
-        let application = application.ok_or_else(|| undeclared(context))?;
+        let application = self.declared(context).await?;
         let object = json!({"kind": APPLICATION, "application": application.describe()});
         let section = context.writable()?;
         section
@@ -149,7 +235,8 @@ impl Operation for Protect {
     }
 
     async fn complete(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        self.resume(context).await
+        self.resume(context).await?;
+        Ok(HookReport::new())
     }
 
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
@@ -162,55 +249,42 @@ impl Operation for Protect {
 struct Restore(Arc<Host>);
 
 impl Restore {
-    async fn run(
+    /// The application; none for a dry run, which stops nothing, and if it is no longer declared:
+    /// it can still be restored to a restore root.
+    async fn declared(
         &self,
         context: &OperationContext,
-        pick: fn(&Hooks) -> &Option<HookCommand>,
-        what: &str,
-        interruptible: bool,
-    ) -> Result<HookReport, PluginError> {
+    ) -> Result<Option<Application>, PluginError> {
         let parameters: RestoreParameters = parameters::read(&context.parameters)?;
-        // An application that is no longer declared can still be restored to a restore root.
-        match self.0.application(context).await? {
-            Some(application) if !parameters.dry_run => {
-                run(&application, pick, what, context, interruptible).await
-            }
-            _ => Ok(HookReport::new()),
+        match parameters.dry_run {
+            true => Ok(None),
+            false => self.0.application(context).await,
         }
+    }
+
+    async fn start_again(&self, context: &OperationContext) -> Result<(), PluginError> {
+        RESTORE
+            .after(&self.0, context, || self.declared(context))
+            .await
     }
 }
 
 #[async_trait]
 impl Operation for Restore {
     async fn prepare_begin(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        self.run(
-            context,
-            |hooks| &hooks.before_restore,
-            "before_restore",
-            true,
-        )
-        .await
+        if let Some(application) = self.declared(context).await? {
+            RESTORE.before(&self.0, context, &application).await?;
+        }
+        Ok(HookReport::new())
     }
 
     async fn complete(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        self.run(
-            context,
-            |hooks| &hooks.after_restore,
-            "after_restore",
-            false,
-        )
-        .await
+        self.start_again(context).await?;
+        Ok(HookReport::new())
     }
 
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
-        self.run(
-            context,
-            |hooks| &hooks.after_restore,
-            "after_restore",
-            false,
-        )
-        .await?;
-        Ok(())
+        self.start_again(context).await
     }
 }
 

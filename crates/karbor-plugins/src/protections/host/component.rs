@@ -50,6 +50,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What is left to do when a restore is complete.
+    async fn keep_restore(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
+        Ok(())
+    }
+
     /// Removes what a restore that failed or died left on this host and nobody has use for.
     async fn discard_restore(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
         Ok(())
@@ -187,7 +192,10 @@ impl<K: Kind> Operation for Protect<K> {
         let ours = [operation_tag(context), resource_tag(context)];
         let (snapshot, summary) = match vault.find(&ours).await?.into_iter().next() {
             Some(made_before) => {
-                let summary = report_again(&made_before);
+                let kept = Kept::find(&context.data).await?;
+                let summary = kept
+                    .filter(|kept| kept.snapshot == made_before.id)
+                    .map_or_else(|| report_again(&made_before), |kept| kept.summary);
                 (made_before, summary)
             }
             None => self.make(context, &declared, &vault).await?,
@@ -221,6 +229,12 @@ fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
             summary.changed
         ));
     }
+    if summary.left_out > 0 {
+        warnings.push(format!(
+            "{} files vanished while they were read and are not in the checkpoint: quiesce the application to have all of them",
+            summary.left_out
+        ));
+    }
     let mut report = HookReport::new();
     report.insert("snapshot".to_owned(), json!(summary.id));
     report.insert("bytes".to_owned(), json!(summary.bytes));
@@ -233,7 +247,7 @@ fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
     report
 }
 
-/// The report of a snapshot that was made before a crash.
+/// The report of a snapshot that was made just before a crash: what was warned of died with the run.
 fn report_again(snapshot: &Snapshot) -> HookReport {
     let numbers = snapshot.numbers.clone().unwrap_or_default();
     let mut report = HookReport::new();
@@ -241,6 +255,8 @@ fn report_again(snapshot: &Snapshot) -> HookReport {
     report.insert("bytes".to_owned(), json!(numbers.total_bytes_processed));
     report.insert("new_bytes".to_owned(), json!(numbers.data_added_packed));
     report.insert("files".to_owned(), json!(numbers.total_files_processed));
+    let warning = "the service ended just after the data were saved: whether files vanished or were written to meanwhile is not known";
+    report.insert("warnings".to_owned(), json!([warning]));
     report
 }
 
@@ -282,12 +298,16 @@ impl<K: Kind> Operation for Restore<K> {
     }
 
     async fn complete(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        K::keep_restore(&self.0, context).await?;
         Marker::of(&self.0, context).clear().await?;
+        self.0.occupied.leave(context);
         Ok(HookReport::new())
     }
 
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
-        K::discard_restore(&self.0, context).await?;
+        let discarded = K::discard_restore(&self.0, context).await;
+        self.0.occupied.leave(context);
+        discarded?;
         Marker::of(&self.0, context).clear().await
     }
 }
@@ -325,5 +345,33 @@ impl Operation for Delete {
         }
         context.writable()?.delete(&kept::key()?).await?;
         Ok(HookReport::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn files_that_vanished_are_warned_of() {
+        let mut summary = SnapshotSummary {
+            id: serde_json::from_value(json!("0".repeat(64))).unwrap(),
+            files: 1,
+            dirs: 1,
+            bytes: 1,
+            new_data: 1,
+            new_bytes: 1,
+            unmodified: 0,
+            left_out: 3,
+            changed: 0,
+        };
+        let told = report(&summary, Vec::new());
+        assert_eq!(told["left_out"], 3);
+        let warning = told["warnings"][0].as_str().unwrap();
+        assert!(warning.starts_with("3 files vanished"), "{warning}");
+        summary.left_out = 0;
+        assert!(!report(&summary, Vec::new()).contains_key("warnings"));
     }
 }

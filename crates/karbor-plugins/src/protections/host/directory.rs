@@ -13,6 +13,7 @@ use super::{
     DIRECTORY_PLUGIN, Declared, Host, blocking,
     component::{Kind, Restoring},
     marker::Mark,
+    occupied::Place,
     places::{self, FilePlace, resolve},
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter};
@@ -87,6 +88,10 @@ impl Kind for DirectoryKind {
         let target = places::target(run.host, run.context, run.kept, restore_to, None)
             .await?
             .path;
+        if !parameters.dry_run {
+            let place = Place::Path(target.clone());
+            run.host.occupied.take(run.context, place)?;
+        }
         let mut warnings = Vec::new();
         let mut overwrite = parameters.overwrite;
         if overwrite == Overwrite::Never {

@@ -1,15 +1,17 @@
-//! A note that a restore found its place free, made before it writes there. Run again after a
-//! crash, it then knows that what lies there is its own half. The note goes with `complete` or
-//! `undo`.
+//! Notes in the scratch directory, made before something happens that they are about, so that a run
+//! after a crash knows of it. They go with `complete` or `undo`.
+//!
+//! A [`Mark`] says that a restore found its place free: run again, it then knows that what lies there
+//! is its own half.
 
-use std::{fs, io, io::Write as _, path::PathBuf};
+use std::{fs, io, io::Write as _, marker::PhantomData, path::PathBuf};
 
 use karbor_plugin::{OperationContext, PluginError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Host, blocking};
 
-/// What is noted.
+/// What a restore notes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mark {
     /// A path or the name of a database.
@@ -18,27 +20,37 @@ pub(crate) struct Mark {
     pub(crate) made: bool,
 }
 
-/// The file that holds the note.
-#[derive(Debug, Clone)]
-pub(crate) struct Marker {
+/// The file that holds a note of one operation on one resource.
+#[derive(Debug)]
+pub(crate) struct Note<T> {
     file: PathBuf,
+    kind: PhantomData<T>,
 }
+
+/// A restore's note.
+pub(crate) type Marker = Note<Mark>;
 
 impl Marker {
     pub(crate) fn of(host: &Host, context: &OperationContext) -> Self {
+        Self::named("restore", host, context)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + Send + 'static> Note<T> {
+    pub(crate) fn named(what: &str, host: &Host, context: &OperationContext) -> Self {
         let name = format!(
-            "restore-{}-{}.json",
+            "{what}-{}-{}.json",
             context.operation_id, context.resource.id
         );
         Self {
             file: host.scratch.join(name),
+            kind: PhantomData,
         }
     }
 
-    pub(crate) async fn read(&self) -> Result<Option<Mark>, PluginError> {
+    pub(crate) async fn read(&self) -> Result<Option<T>, PluginError> {
         let file = self.file.clone();
         blocking(move || match fs::read(&file) {
-            // A note that was cut short by a crash was not yet acted on.
             Ok(text) => Ok(serde_json::from_slice(&text).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
@@ -46,30 +58,45 @@ impl Marker {
         .await
     }
 
-    pub(crate) async fn set(&self, mark: &Mark) -> Result<(), PluginError> {
-        let (file, mark) = (self.file.clone(), mark.clone());
-        blocking(move || {
-            let write = || -> io::Result<()> {
-                if let Some(dir) = file.parent() {
-                    scratch(dir)?;
-                }
-                let mut to = fs::File::create(&file)?;
-                to.write_all(&serde_json::to_vec(&mark)?)?;
-                to.sync_all()
-            };
-            write().map_err(failed)
-        })
-        .await
+    /// Durable on return; until then what was noted before stands.
+    pub(crate) async fn set(&self, note: &T) -> Result<(), PluginError> {
+        let file = self.file.clone();
+        let text = serde_json::to_vec(note).map_err(|error| failed(error.into()))?;
+        blocking(move || write(&file, &text).map_err(failed)).await
     }
 
     pub(crate) async fn clear(&self) -> Result<(), PluginError> {
         let file = self.file.clone();
-        blocking(move || match fs::remove_file(&file) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
+        blocking(move || {
+            for file in [file.with_extension("new"), file] {
+                match fs::remove_file(&file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(failed(error));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
         })
         .await
     }
+}
+
+fn write(file: &std::path::Path, text: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let dir = file.parent().unwrap_or(std::path::Path::new("/"));
+    scratch(dir)?;
+    let new = file.with_extension("new");
+    let mut to = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    to.write_all(text)?;
+    to.sync_all()?;
+    fs::rename(&new, file)?;
+    fs::File::open(dir)?.sync_all()
 }
 
 /// Makes the scratch directory, for nobody else to look into.

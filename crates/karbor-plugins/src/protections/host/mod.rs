@@ -8,7 +8,8 @@
 //!
 //! **Repeats.** A hook that is run again finds its snapshot by the operation's tag and uses it. A
 //! restore notes in the scratch directory, before it writes, that it found its place free
-//! ([`marker`]); so its repeat does not take its own half for somebody's data.
+//! ([`marker`]); so its repeat does not take its own half for somebody's data. Two restores into the
+//! same place at once exclude each other ([`occupied`]).
 //!
 //! **Where a restore may write** is decided by what the operator declares *now*, in [`places`]:
 //! the component's own place if it is declared as it was when it was protected, or a place under a
@@ -17,7 +18,9 @@
 //! and hook commands come from the declaration alone.
 //!
 //! **Quiescing** is the application's ([`application`]): its `prepare_begin` runs before those of
-//! its components, its `complete` after theirs, and its `undo` after a failure or a cancel.
+//! its components, its `complete` after theirs, and its `undo` after a failure or a cancel. How to
+//! resume is noted before quiescing: a declaration that is changed or broken meanwhile must not keep
+//! the application stopped.
 
 pub(crate) mod application;
 mod command;
@@ -25,6 +28,7 @@ mod component;
 mod directory;
 mod kept;
 mod marker;
+mod occupied;
 mod parameters;
 mod places;
 mod postgresql;
@@ -39,7 +43,7 @@ use karbor_plugin::{OperationContext, PluginError, ProtectionPlugin, Registry};
 
 use self::{
     application::ApplicationPlugin, component::ComponentPlugin, directory::DirectoryKind,
-    postgresql::PostgresqlKind, sqlite::SqliteKind, vaults::Vaults,
+    occupied::Occupied, postgresql::PostgresqlKind, sqlite::SqliteKind, vaults::Vaults,
 };
 use crate::{
     applications::{Application, ApplicationStore, Applications, Component},
@@ -77,6 +81,7 @@ pub(crate) struct Host {
     vaults: Vaults,
     scratch: PathBuf,
     off_limits: Vec<PathBuf>,
+    occupied: Occupied,
 }
 
 /// Adds the protectables and protection plugins of this host. Nothing is read until they are used.
@@ -86,6 +91,7 @@ pub fn register(registry: &mut Registry, options: HostOptions) {
         vaults: Vaults::default(),
         scratch: options.scratch_dir,
         off_limits: options.off_limits,
+        occupied: Occupied::default(),
     });
     for protectable in HostProtectable::all(&host.store) {
         registry.protectable(protectable);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use karbor_model::{CheckpointId, OperationType};
-use karbor_plugin::BankKey;
+use karbor_plugin::{Bank as _, BankKey};
 use karbor_plugins::applications::DIRECTORY;
 use serde_json::json;
 
@@ -473,4 +473,68 @@ async fn many_components_into_a_new_vault_at_once() {
         .filter(|key| key.ends_with("/config"))
         .count();
     assert_eq!(configs, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_restores_into_one_place_exclude_each_other() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let operation = lab.operation(OperationType::Restore, &resource);
+    let context = |to: &str| {
+        let parameters = json!({"restore_to": to, "overwrite": "always"});
+        lab.context(OperationType::Restore, checkpoint, &resource, parameters)
+    };
+    let first = context("monday");
+    operation.main(&first).await.unwrap();
+    operation.main(&first).await.unwrap();
+    let place = lab.path("restore/monday/shop/files");
+    for same in ["monday", "monday/shop/files"] {
+        let second = context(same);
+        let error = operation.main(&second).await.unwrap_err();
+        assert!(
+            error.message.contains("another restore")
+                && error.message.contains(&place.display().to_string()),
+            "{error}"
+        );
+        operation.undo(&second).await.unwrap();
+    }
+    lab.run(&context("tuesday")).await.unwrap();
+    operation.complete(&first).await.unwrap();
+    lab.run(&context("monday")).await.unwrap();
+    lab.run(&context("monday/shop/files")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protect_that_is_run_again_warns_again() {
+    let lab = lab("");
+    let resource = lab.resource(DIRECTORY).await;
+    lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(lab.path("files")).unwrap();
+    fs::create_dir(lab.path("files")).unwrap();
+    let context = lab.context(
+        OperationType::Protect,
+        CheckpointId::new(),
+        &resource,
+        json!({}),
+    );
+    let report = lab.run(&context).await.unwrap();
+    assert!(report["warnings"][0].as_str().unwrap().contains("is empty"));
+    let lab = lab.restarted();
+    assert_eq!(lab.run(&context).await.unwrap(), report);
+    // Dead between the snapshot and the metadata: what is not known is said.
+    let key = context.data.prefix().to_string() + "/metadata";
+    lab.bank
+        .delete(&BankKey::parse(&key).unwrap())
+        .await
+        .unwrap();
+    let report = lab.run(&context).await.unwrap();
+    assert!(
+        report["warnings"][0]
+            .as_str()
+            .unwrap()
+            .contains("is not known"),
+        "{report:?}"
+    );
+    assert_eq!(lab.snapshots(), 2);
 }

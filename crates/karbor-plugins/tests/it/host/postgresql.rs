@@ -197,8 +197,17 @@ async fn a_restore_that_died_half_way_is_run_again() {
             .unwrap();
         if !whole {
             // As if only the database had been made when the machine died.
+            let sign = server.sql(
+                "postgres",
+                &format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{name}'"),
+            );
+            assert!(sign.contains(&context.operation_id.to_string()), "{sign}");
             server.sql("postgres", &format!("DROP DATABASE \"{name}\""));
             server.sql("postgres", &format!("CREATE DATABASE \"{name}\""));
+            server.sql(
+                "postgres",
+                &format!("COMMENT ON DATABASE \"{name}\" IS '{sign}'"),
+            );
         }
         lab.run(&context).await.unwrap();
         assert_eq!(
@@ -456,4 +465,57 @@ async fn a_server_that_hangs_up_in_the_middle() {
     assert!(error.message.contains("terminating connection"), "{error}");
     assert!(error.retryable);
     assert_eq!((lab.snapshots(), lab.sections().len()), (0, 0));
+}
+
+fn databases(server: &PostgresServer) -> String {
+    server.sql(
+        "postgres",
+        "SELECT string_agg(datname, ' ' ORDER BY datname), count(shobj_description(oid, 'pg_database'))
+         FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1')",
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_somebody_else_made_meanwhile_is_not_dropped() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let parameters = json!({"database": "copy"});
+    let context = || {
+        lab.context(
+            OperationType::Restore,
+            checkpoint,
+            &resource,
+            parameters.clone(),
+        )
+    };
+    let (ours, theirs) = (context(), context());
+    let operation = lab.operation(OperationType::Restore, &resource);
+    operation.main(&ours).await.unwrap();
+    // A second one at the same time is told who is there, and its undo touches nothing.
+    let error = operation.main(&theirs).await.unwrap_err();
+    assert!(
+        error.message.contains("writing to the database 'copy'"),
+        "{error}"
+    );
+    operation.undo(&theirs).await.unwrap();
+    assert_eq!(databases(&server), "copy shop|1");
+    // It was noted as missing, and is somebody's now.
+    server.sql("postgres", "DROP DATABASE copy");
+    server.sql("postgres", "CREATE DATABASE copy");
+    let error = operation.main(&ours).await.unwrap_err();
+    assert!(error.message.contains("already a database"), "{error}");
+    operation.undo(&ours).await.unwrap();
+    assert_eq!(databases(&server), "copy shop|0");
+    // Given back; and what is complete bears no comment.
+    server.sql("postgres", "DROP DATABASE copy");
+    lab.run(&theirs).await.unwrap();
+    assert_eq!(databases(&server), "copy shop|0");
+    operation.undo(&theirs).await.unwrap();
+    assert_eq!(databases(&server), "copy shop|0");
+    assert!(lab.scratch().is_empty());
 }

@@ -1,6 +1,6 @@
 //! The operator's commands around an application, in real flows.
 
-use std::{fs, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use async_trait::async_trait;
 use karbor_flow::{
@@ -82,7 +82,10 @@ struct Shop {
 impl Shop {
     /// An application whose commands write their name and arguments into `log`.
     async fn new(commands: &str) -> Self {
-        let lab = Lab::new();
+        Self::over(Lab::new(), commands).await
+    }
+
+    async fn over(lab: Lab, commands: &str) -> Self {
         let script = lab.path("note");
         // Writes a line, then does what it is told.
         fs::write(
@@ -344,4 +347,47 @@ async fn restore_has_commands_of_its_own() {
         assert_eq!(outcome.status, FlowStatus::Success, "{}", reasons(&outcome));
     }
     assert_eq!((shop.lab.snapshots(), shop.lab.sections().len()), (0, 0));
+}
+
+#[tokio::test]
+async fn what_was_stopped_is_resumed_whatever_is_declared_by_then() {
+    // Quiescing, the operator breaks the declarations.
+    let broken = "quiesce.command = [NOTE, \"quiesce\", \"echo [ > DECLARED\"]\nresume = {command = [NOTE, \"resume\"], timeout = 7}";
+    let lab = Lab::new();
+    let declared = lab.path("applications.d/shop.toml").display().to_string();
+    let shop = Shop::over(lab, &broken.replace("DECLARED", &declared)).await;
+    let outcome = shop.protect().await;
+    assert_eq!(outcome.status, FlowStatus::Failed);
+    assert!(
+        reasons(&outcome).contains("declarations are wrong"),
+        "{}",
+        reasons(&outcome)
+    );
+    assert_eq!(shop.log(), ["quiesce shop protect", "resume shop protect"]);
+    assert!(shop.lab.scratch().is_empty(), "{:?}", shop.lab.scratch());
+}
+
+#[tokio::test]
+async fn the_note_of_how_to_resume_is_private_and_survives_a_restart() {
+    let shop = Shop::new(BOTH).await;
+    let resource = shop.lab.resource(APPLICATION).await;
+    let context = shop.lab.context(
+        OperationType::Protect,
+        shop.checkpoint,
+        &resource,
+        json!({}),
+    );
+    let operation = shop.lab.operation(OperationType::Protect, &resource);
+    operation.prepare_begin(&context).await.unwrap();
+    let notes = shop.lab.scratch();
+    assert_eq!(notes.len(), 1);
+    let mode = fs::metadata(&notes[0]).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    fs::remove_file(shop.lab.path("applications.d/shop.toml")).unwrap();
+    let lab = Arc::into_inner(shop.lab).unwrap().restarted();
+    let operation = lab.operation(OperationType::Protect, &resource);
+    operation.undo(&context).await.unwrap();
+    let log = fs::read_to_string(lab.path("log")).unwrap();
+    assert_eq!(log, "quiesce shop protect\nresume shop protect\n");
+    assert!(lab.scratch().is_empty());
 }

@@ -11,6 +11,11 @@
 //! all, since it could belong to anybody. `if-changed` does not compare: a database always counts as
 //! changed. Overwriting replaces what the dump holds; tables made since stay.
 //!
+//! **A database that a restore makes** is made under a name of the operation's own, gets a comment
+//! that names the operation, and is renamed then. So whoever else makes the database meanwhile wins,
+//! and an undo drops a database only if its comment says that this very operation made it. The
+//! comment goes when the restore is complete.
+//!
 //! Passwords stay in the operator's `passfile`: nothing secret is in an argument or a variable.
 
 pub(crate) mod client;
@@ -115,6 +120,10 @@ impl Kind for PostgresqlKind {
 
     async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
         restore::restore(run).await
+    }
+
+    async fn keep_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+        restore::keep(host, context).await
     }
 
     async fn discard_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {

@@ -15,12 +15,13 @@ use super::{
         component::Restoring,
         directory::LISTED,
         marker::{Mark, Marker},
+        occupied::Place,
     },
     DatabasePlace,
     client::{self, Client},
     source,
 };
-use crate::applications::database_name;
+use crate::applications::{PostgresqlSource, database_name};
 
 /// So much of a dump's list of contents is kept.
 const LISTING: usize = 4 * 1024 * 1024;
@@ -46,17 +47,26 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
         .as_deref()
         .unwrap_or(&source.database);
     database_name(name).map_err(PluginError::new)?;
+    if !run.parameters.dry_run {
+        run.host
+            .occupied
+            .take(run.context, occupied(source, name))?;
+    }
     let state = state(&client, name).await?;
-    let ours = run.marker.read().await?.filter(|mark| mark.target == name);
-    let refused = refusal(run, name == source.database, state, name).filter(|_| ours.is_none());
+    let noted = run.marker.read().await?.filter(|mark| mark.target == name);
+    let ours = match &noted {
+        // Somebody else may have made it after we noted that it was missing.
+        Some(mark) if mark.made => made_by(&client, name, &sign(run.context)).await?,
+        noted => noted.is_some(),
+    };
+    let refused = refusal(run, name == source.database, state, name).filter(|_| !ours);
     if run.parameters.dry_run {
         return list(run, &client, state, refused).await;
     }
     if let Some(reason) = refused {
         return Err(PluginError::new(reason));
     }
-    // What was noted first stands: after a crash the database is there because we made it.
-    if ours.is_none() && state != State::Full {
+    if !ours && state != State::Full {
         let mark = Mark {
             target: name.to_owned(),
             made: state == State::Missing,
@@ -64,9 +74,43 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
         run.marker.set(&mark).await?;
     }
     if state == State::Missing {
-        create(&client, name, &place, run.parameters.no_owner).await?;
+        create(run, &client, name, &place).await?;
     }
     load(run, &client, name, state != State::Missing).await
+}
+
+fn occupied(source: &PostgresqlSource, name: &str) -> Place {
+    let host = source.host.as_deref().unwrap_or_default();
+    Place::Database {
+        server: format!("{host}:{}", source.port),
+        name: name.to_owned(),
+    }
+}
+
+/// The comment of a database that this run made, as long as it is not complete.
+fn sign(context: &OperationContext) -> String {
+    format!(
+        "karbor: restore not complete, operation {}, resource {}",
+        context.operation_id, context.resource.id
+    )
+}
+
+/// The name under which this run makes a database: shorter than PostgreSQL's 63 bytes.
+fn provisional(context: &OperationContext) -> String {
+    let operation = context.operation_id.to_string();
+    let resource = context.resource.id.to_string();
+    let resource = resource
+        .chars()
+        .filter(char::is_ascii_alphanumeric)
+        .take(16);
+    format!("karbor-{operation}-{}", resource.collect::<String>())
+}
+
+async fn made_by(client: &Client<'_>, name: &str, sign: &str) -> Result<bool, PluginError> {
+    let sql = "SELECT count(*) FROM pg_database
+        WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign';";
+    let variables = [("name", name), ("sign", sign)];
+    Ok(client.ask("postgres", &variables, sql).await? != "0")
 }
 
 /// Why the database may not be written to, if so.
@@ -98,27 +142,32 @@ async fn state(client: &Client<'_>, name: &str) -> Result<State, PluginError> {
     }
 }
 
+/// Makes the database. It appears under its name with its comment, or not at all.
 async fn create(
+    run: &Restoring<'_>,
     client: &Client<'_>,
     name: &str,
     place: &DatabasePlace,
-    no_owner: bool,
 ) -> Result<(), PluginError> {
-    let sql = "CREATE DATABASE :\"name\" TEMPLATE template0 ENCODING :'encoding'
-            LC_COLLATE :'collate' LC_CTYPE :'ctype';";
-    let owner = "SELECT format('ALTER DATABASE %I OWNER TO %I', :'name', :'owner')
-        WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = :'owner') \\gexec\n";
-    let sql = match no_owner {
-        true => sql.to_owned(),
-        false => format!("{sql}\n{owner}"),
-    };
+    let make = "DROP DATABASE IF EXISTS :\"provisional\";
+        CREATE DATABASE :\"provisional\" TEMPLATE template0 ENCODING :'encoding'
+            LC_COLLATE :'collate' LC_CTYPE :'ctype';
+        COMMENT ON DATABASE :\"provisional\" IS :'sign';";
+    let owner = "SELECT format('ALTER DATABASE %I OWNER TO %I', :'provisional', :'owner')
+        WHERE EXISTS (SELECT FROM pg_roles WHERE rolname = :'owner') \\gexec";
+    let rename = "ALTER DATABASE :\"provisional\" RENAME TO :\"name\";";
+    let owner = if run.parameters.no_owner { "" } else { owner };
+    let (provisional, sign) = (provisional(run.context), sign(run.context));
     let variables = [
         ("name", name),
+        ("provisional", provisional.as_str()),
+        ("sign", sign.as_str()),
         ("encoding", place.encoding.as_str()),
         ("collate", place.collate.as_str()),
         ("ctype", place.ctype.as_str()),
         ("owner", place.owner.as_str()),
     ];
+    let sql = format!("{make}\n{owner}\n{rename}\n");
     client.ask("postgres", &variables, &sql).await.map(|_| ())
 }
 
@@ -246,19 +295,46 @@ async fn feed(
     }
 }
 
-/// Drops a database that this run made.
-pub(super) async fn discard(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
-    let Some(mark) = Marker::of(host, context).read().await? else {
+/// Takes the comment off a database that this run made: now it is like any other.
+pub(super) async fn keep(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+    let Some(mark) = made(host, context).await? else {
         return Ok(());
     };
-    if !mark.made {
-        return Ok(());
+    let sql = "SELECT format('COMMENT ON DATABASE %I IS NULL', datname) FROM pg_database
+        WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign' \\gexec\n";
+    let cleared = async {
+        let declared = host.declared_component(context).await?;
+        let client = Client::new(source(&declared)?);
+        let variables = [("name", mark.target.as_str()), ("sign", &sign(context))];
+        client.ask("postgres", &variables, sql).await
+    };
+    // The data are back: a comment that stays is no reason to fail.
+    if let Err(error) = cleared.await {
+        tracing::warn!(%error, database = mark.target, "the comment of a restored database could not be removed");
     }
+    Ok(())
+}
+
+/// Drops a database that this run made.
+pub(super) async fn discard(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+    let Some(mark) = made(host, context).await? else {
+        return Ok(());
+    };
     let declared = host.declared_component(context).await?;
     let client = Client::new(source(&declared)?);
-    let sql = "DROP DATABASE IF EXISTS :\"name\" WITH (FORCE);";
-    client
-        .ask("postgres", &[("name", &mark.target)], sql)
-        .await?;
-    Ok(())
+    let sql = "DROP DATABASE IF EXISTS :\"provisional\" WITH (FORCE);
+        SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database
+        WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign' \\gexec\n";
+    let variables = [
+        ("name", mark.target.as_str()),
+        ("provisional", &provisional(context)),
+        ("sign", &sign(context)),
+    ];
+    client.ask("postgres", &variables, sql).await.map(|_| ())
+}
+
+/// The note of a run that found no database.
+async fn made(host: &Host, context: &OperationContext) -> Result<Option<Mark>, PluginError> {
+    let mark = Marker::of(host, context).read().await?;
+    Ok(mark.filter(|mark| mark.made))
 }

@@ -32,6 +32,7 @@ use super::{
     component::{Kind, Restoring},
     directory::{look, make_dirs, unusable},
     marker::{Mark, scratch},
+    occupied::Place,
     places,
 };
 use crate::applications::{SQLITE, Source};
@@ -155,6 +156,10 @@ impl Kind for SqliteKind {
         let restore_to = parameters.restore_to.as_deref();
         let target =
             places::target(run.host, run.context, run.kept, restore_to, Some(leaf)).await?;
+        if !parameters.dry_run {
+            let place = Place::Path(target.path.clone());
+            run.host.occupied.take(run.context, place)?;
+        }
         let path = target.path.clone();
         let there = blocking(move || replace::there(&path)).await?;
         let kind = match (there, parameters.overwrite) {
