@@ -37,7 +37,7 @@ enum Command {
     #[command(subcommand)]
     Manage(ManageCommand),
     #[command(flatten)]
-    Client(ClientCommand),
+    Client(Box<ClientCommand>),
 }
 
 impl CommandLine {
@@ -59,7 +59,7 @@ impl CommandLine {
             }
             Command::Client(command) => {
                 let done = runtime()
-                    .map(|runtime| runtime.block_on(karbor_cli::run(command, &self.globals)));
+                    .map(|runtime| runtime.block_on(karbor_cli::run(*command, &self.globals)));
                 match done {
                     Ok(exit) => ExitCode::from(exit.code()),
                     Err(error) => failed(&error),
