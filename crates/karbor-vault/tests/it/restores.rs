@@ -365,7 +365,6 @@ fn child_restores() {
         )
         .await
     });
-    println!("restored: {summary:?}");
 }
 
 fn child(bank: &Path, id: &SnapshotId, source: &Path, target: &Path) -> Command {
@@ -393,7 +392,7 @@ async fn a_killed_restore_leaves_old_or_new_files_and_the_next_cleans_up() {
     }
     let id = store(&disk.vault().await, source.path()).await.unwrap().id;
     let mut half_way = false;
-    for attempt in 0..20_u64 {
+    for attempt in 0..20_usize {
         for n in 0..30_u64 {
             fs::write(
                 target.path().join(format!("f{n}")),
@@ -404,17 +403,16 @@ async fn a_killed_restore_leaves_old_or_new_files_and_the_next_cleans_up() {
         let mut process = child(disk.dir.path(), &id, source.path(), target.path())
             .spawn()
             .unwrap();
-        // Until it has begun to write; then a little longer each time.
-        loop {
-            let begun = names(target.path())
-                .iter()
-                .any(|name| name.to_bytes().starts_with(b".karbor-restore-"));
-            if begun || process.try_wait().unwrap().is_some() {
+        // Until so many of the files are new.
+        let is_new = |n: u64| {
+            let found = fs::metadata(target.path().join(format!("f{n}")));
+            found.is_ok_and(|found| found.len() == 1_500_000)
+        };
+        while (0..30).filter(|n| is_new(*n)).count() <= attempt {
+            if process.try_wait().unwrap().is_some() {
                 break;
             }
-            std::thread::yield_now();
         }
-        std::thread::sleep(std::time::Duration::from_millis(attempt * 3));
         process.kill().unwrap();
         process.wait().unwrap();
         let mut new = 0;
