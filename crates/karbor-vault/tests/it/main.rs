@@ -11,6 +11,7 @@
 mod concurrency;
 mod damage;
 mod locks;
+mod mishaps;
 mod restic;
 mod restores;
 mod sources;

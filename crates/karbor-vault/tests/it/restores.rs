@@ -351,7 +351,7 @@ fn child_restores() {
         panic!("{arguments}");
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let summary = runtime.block_on(async {
+    runtime.block_on(async {
         let bank =
             karbor_plugins::banks::file_system::FileSystemBank::open(Path::new(bank)).unwrap();
         let vault = vault(section(Arc::new(bank))).await;
@@ -363,7 +363,7 @@ fn child_restores() {
             target,
             Overwrite::Always,
         )
-        .await
+        .await;
     });
 }
 
