@@ -14,6 +14,10 @@ use tokio_util::sync::CancellationToken;
 /// How long a claim lives if nobody renews it.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60);
 
+/// How often to look whether whoever is in the way of a new claim has gone, and at what pace.
+const LOOKS: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// What a checkpoint is claimed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
@@ -68,12 +72,14 @@ pub(crate) struct CheckpointLease {
 }
 
 impl CheckpointLease {
-    /// Claims a checkpoint for one run.
+    /// Claims a checkpoint for one run. Whoever is in the way has a moment to go: what a run did can
+    /// be seen just before it lets go of its claim, and a user may act on it at once.
     ///
     /// # Errors
     /// [`BankError::LeaseHeld`] names who is at work on it; or whatever the bank fails with.
     pub(crate) async fn acquire(
         bank: Arc<dyn Bank>,
+        clock: &dyn Clock,
         checkpoint: CheckpointId,
         purpose: Purpose,
         run: OperationId,
@@ -88,23 +94,30 @@ impl CheckpointLease {
             purpose,
             lease,
         };
-        match claim.in_the_way().await {
-            Ok(None) => Ok(claim),
-            Ok(Some(Lease {
-                name,
-                owner,
-                expires_at,
-            })) => {
-                claim.release().await;
-                Err(BankError::LeaseHeld {
+        let mut looks = 1;
+        loop {
+            match claim.in_the_way().await {
+                Ok(None) => return Ok(claim),
+                Ok(Some(_)) if looks < LOOKS => {
+                    looks += 1;
+                    clock.sleep(PAUSE).await;
+                }
+                Ok(Some(Lease {
                     name,
                     owner,
                     expires_at,
-                })
-            }
-            Err(error) => {
-                claim.release().await;
-                Err(error)
+                })) => {
+                    claim.release().await;
+                    return Err(BankError::LeaseHeld {
+                        name,
+                        owner,
+                        expires_at,
+                    });
+                }
+                Err(error) => {
+                    claim.release().await;
+                    return Err(error);
+                }
             }
         }
     }

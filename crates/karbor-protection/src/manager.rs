@@ -318,7 +318,16 @@ impl ProtectionApi for ProtectionManager {
         // Alone with the checkpoint: what is asked next stays true until it is done.
         let bank = provider.bank().clone();
         let (run, owner) = (OperationId::new(), &self.worker.owner);
-        let lease = CheckpointLease::acquire(bank, checkpoint_id, Purpose::Reset, run, owner).await;
+        let clock = self.base.clock();
+        let lease = CheckpointLease::acquire(
+            bank,
+            clock.as_ref(),
+            checkpoint_id,
+            Purpose::Reset,
+            run,
+            owner,
+        )
+        .await;
         let lease = lease.map_err(|error| match error {
             BankError::LeaseHeld { .. } => refused().with_cause(error),
             other => bank_error(&other),

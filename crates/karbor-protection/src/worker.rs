@@ -219,7 +219,9 @@ impl Worker {
         }
         let (bank, checkpoint) = (provider.bank().clone(), run.checkpoint.id);
         let purpose = Purpose::Operation(run.operation);
-        match CheckpointLease::acquire(bank, checkpoint, purpose, run.id, &self.owner).await {
+        let clock = self.clock.as_ref();
+        match CheckpointLease::acquire(bank, clock, checkpoint, purpose, run.id, &self.owner).await
+        {
             Ok(lease) => Ok(Some(lease)),
             Err(error @ BankError::LeaseHeld { .. }) => Err(bank_error(&error)),
             Err(error) if run.reads_only() => {
