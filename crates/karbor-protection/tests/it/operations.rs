@@ -250,14 +250,11 @@ async fn a_cancelled_protect_ends_in_error_and_says_so() {
             .unwrap()
             .contains("cancelled")
     );
+    // A cancel is taken until the run is gone for good.
     until(async || {
-        (running
-            .api()
-            .cancel_operation(&member(), log.id)
-            .await
-            .unwrap_err()
-            .kind
-            == ErrorKind::Conflict)
+        let again = running.api().cancel_operation(&member(), log.id).await;
+        again
+            .is_err_and(|error| error.kind == ErrorKind::Conflict)
             .then_some(())
     })
     .await;
