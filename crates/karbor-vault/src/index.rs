@@ -83,6 +83,10 @@ pub(crate) struct Index {
     packs: Vec<Pack>,
     pack_numbers: IdMap<u32>,
     blobs: [IdMap<Entry>; 2],
+    /// Of blobs that are in several packs, the other places.
+    others: [IdMap<Vec<Entry>>; 2],
+    /// Packs that are not in the bank as they should be.
+    lost: IdSet,
 }
 
 impl Index {
@@ -90,12 +94,59 @@ impl Index {
         &self.files
     }
 
-    pub(crate) fn has(&self, kind: BlobKind, id: &Id) -> bool {
-        self.blobs[kind as usize].contains_key(id)
+    /// One without files that knows the same packs as lost.
+    pub(crate) fn emptied(&self) -> Self {
+        Self {
+            lost: self.lost.clone(),
+            ..Self::default()
+        }
     }
 
+    /// Is a blob in a pack that is not lost?
+    pub(crate) fn has(&self, kind: BlobKind, id: &Id) -> bool {
+        self.find(kind, id)
+            .is_some_and(|at| !self.lost.contains(&at.pack))
+    }
+
+    /// Where a blob is; in a lost pack only if it is nowhere else.
     pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> Option<Location> {
-        let entry = self.blobs[kind as usize].get(id)?;
+        let mut first = None;
+        for at in self.places(kind, id) {
+            if !self.lost.contains(&at.pack) {
+                return Some(at);
+            }
+            first = first.or(Some(at));
+        }
+        first
+    }
+
+    /// All places where a blob is.
+    pub(crate) fn places(&self, kind: BlobKind, id: &Id) -> impl Iterator<Item = Location> {
+        let others = self.others[kind as usize].get(id).into_iter().flatten();
+        let first = self.blobs[kind as usize].get(id).into_iter();
+        first
+            .chain(others)
+            .filter_map(|entry| self.location(*entry))
+    }
+
+    pub(crate) fn packs(&self) -> Vec<Id> {
+        self.packs.iter().map(|pack| pack.id).collect()
+    }
+
+    /// Looks which of the `known` packs are in the bank as they should be; answers with how many are not.
+    pub(crate) fn note_lost(&mut self, known: &[Id], sizes: &IdMap<u64>) -> usize {
+        for pack in known {
+            let size = sizes.get(pack).copied();
+            if size.is_some_and(|size| size >= self.smallest_size(pack)) {
+                self.lost.remove(pack);
+            } else {
+                self.lost.insert(*pack);
+            }
+        }
+        self.lost.len()
+    }
+
+    fn location(&self, entry: Entry) -> Option<Location> {
         let pack = self.packs.get(entry.pack as usize)?;
         Some(Location {
             pack: pack.id,
@@ -146,15 +197,24 @@ impl Index {
         for entry in entries {
             seen += 1;
             pack.end = pack.end.max(entry.offset.saturating_add(entry.length));
-            self.blobs[entry.kind as usize].insert(
-                entry.id,
-                Entry {
-                    pack: number,
-                    offset: entry.offset,
-                    length: entry.length,
-                    plain: entry.plain.unwrap_or(NOT_COMPRESSED),
-                },
-            );
+            let place = Entry {
+                pack: number,
+                offset: entry.offset,
+                length: entry.length,
+                plain: entry.plain.unwrap_or(NOT_COMPRESSED),
+            };
+            let first = self.blobs[entry.kind as usize]
+                .entry(entry.id)
+                .or_insert(place);
+            if first.pack == number {
+                *first = place;
+                continue;
+            }
+            let others = self.others[entry.kind as usize]
+                .entry(entry.id)
+                .or_default();
+            others.retain(|other| other.pack != number);
+            others.push(place);
         }
         pack.blobs = pack.blobs.max(seen);
     }

@@ -91,8 +91,28 @@ impl BlobReader {
         decoder: &mut Decoder,
     ) -> Result<Vec<u8>, VaultError> {
         let at = self.locate(kind, id)?;
-        let sealed = self.fetch(&at)?;
-        decoder.decode(id, &sealed, &at, &self.repository.crypto)
+        let damage = match self.load_from(&at, id, decoder) {
+            Err(error @ VaultError::Damaged { .. }) => error,
+            done => return done,
+        };
+        // It may be in another pack too.
+        let places: Vec<_> = read(&self.repository.index).places(kind, id).collect();
+        for other in places.iter().filter(|other| other.pack != at.pack) {
+            if let Ok(data) = self.load_from(other, id, decoder) {
+                return Ok(data);
+            }
+        }
+        Err(damage)
+    }
+
+    fn load_from(
+        &self,
+        at: &Location,
+        id: &Id,
+        decoder: &mut Decoder,
+    ) -> Result<Vec<u8>, VaultError> {
+        let sealed = self.fetch(at)?;
+        decoder.decode(id, &sealed, at, &self.repository.crypto)
     }
 
     /// Reads a tree. Call it from a thread that may block.

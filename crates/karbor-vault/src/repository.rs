@@ -11,7 +11,7 @@ use crate::{
     VaultError, VaultOptions,
     crypto::{self, Crypto, RawKey},
     id::Id,
-    index::{self, Index},
+    index::{self, IdMap, Index},
     keyfile::KeyFile,
     polynomial,
     time::Time,
@@ -123,10 +123,8 @@ pub(crate) async fn init(
     match section.put_new(&config, sealed.into()).await {
         Ok(()) => Ok(()),
         Err(BankError::AlreadyExists(_)) => Ok(section.delete(&key).await?),
-        Err(error) => {
-            section.delete(&key).await.ok();
-            Err(error.into())
-        }
+        // It may have been written all the same: then the key is needed.
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -143,14 +141,7 @@ impl Repository {
             Err(BankError::NotFound(_)) => return Err(VaultError::NotARepository(place)),
             Err(error) => return Err(error.into()),
         };
-        let master = find_key(&section, password, place).await?;
-        let crypto = Crypto::new(&master);
-        let plain = crypto.open(&sealed).ok_or_else(|| {
-            VaultError::damaged(
-                "the repository's config",
-                "it was changed after it was written",
-            )
-        })?;
+        let (crypto, plain) = find_key(&section, password, place, &sealed).await?;
         let nonsense = |reason: String| VaultError::damaged("the repository's config", reason);
         let config: Config =
             serde_json::from_slice(&plain).map_err(|error| nonsense(error.to_string()))?;
@@ -291,7 +282,7 @@ impl Repository {
         if known == listed.len() && !gone {
             return Ok(true);
         }
-        let mut rebuilt = gone.then(Index::default);
+        let mut rebuilt = gone.then(|| read(&self.index).emptied());
         for (id, _) in &listed {
             if rebuilt.is_none() && read(&self.index).files().contains(id) {
                 continue;
@@ -312,6 +303,25 @@ impl Repository {
             *write(&self.index) = index;
         }
         Ok(true)
+    }
+}
+
+impl Repository {
+    /// The packs in the bank and their sizes. What the index places in others, or in packs that are too
+    /// short, is looked for elsewhere from now on, and stored again when it comes along.
+    pub(crate) async fn packs_in_bank(&self) -> Result<IdMap<u64>, VaultError> {
+        // In this order: packs that come meanwhile are not taken for missing.
+        let known = read(&self.index).packs();
+        let sizes: IdMap<u64> = self.list(FileKind::Pack).await?.into_iter().collect();
+        let lost = write(&self.index).note_lost(&known, &sizes);
+        if lost > 0 {
+            tracing::warn!(
+                repository = %self.place(),
+                lost,
+                "packs are missing from the bank or too short; their data are stored again when they come along"
+            );
+        }
+        Ok(sizes)
     }
 }
 
@@ -337,15 +347,25 @@ async fn list(section: &BankSection, kind: FileKind) -> Result<Vec<(Id, u64)>, V
     }
 }
 
+/// The key that opens the config, and the config. A key of ours need not be its key: who dies while he
+/// makes a repository leaves one behind.
 async fn find_key(
     section: &BankSection,
     password: &Secret,
     place: String,
-) -> Result<RawKey, VaultError> {
+    config: &[u8],
+) -> Result<(Crypto, Vec<u8>), VaultError> {
     let mut damage = None;
     for (id, _) in list(section, FileKind::Key).await? {
-        let Ok(data) = section.get(&bank_key(FileKind::Key, &id)?).await else {
-            continue;
+        let key = bank_key(FileKind::Key, &id)?;
+        let data = match retried(|| section.get(&key)).await {
+            Ok(data) => data,
+            Err(BankError::NotFound(_)) => continue,
+            Err(error @ BankError::Corrupt { .. }) => {
+                damage = Some(error.into());
+                continue;
+            }
+            Err(error) => return Err(error.into()),
         };
         let password = password.clone();
         let opened = blocking(move || {
@@ -354,7 +374,16 @@ async fn find_key(
             Ok(file.and_then(|file| file.open(password.expose())))
         });
         match opened.await? {
-            Ok(Some(key)) => return Ok(key),
+            Ok(Some(key)) => {
+                let crypto = Crypto::new(&key);
+                if let Some(plain) = crypto.open(config) {
+                    return Ok((crypto, plain));
+                }
+                damage.get_or_insert(VaultError::damaged(
+                    "the repository's config",
+                    "it was changed after it was written",
+                ));
+            }
             Ok(None) => {}
             Err(reason) => damage = Some(VaultError::damaged(FileKind::Key.object(&id), reason)),
         }

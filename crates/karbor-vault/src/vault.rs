@@ -83,6 +83,9 @@ impl Vault {
             None => None,
             Some(id) => self.parent(id).await?,
         };
+        if lock(&self.inner.engine).strong_count() == 0 {
+            repository.packs_in_bank().await?;
+        }
         let engine = self.engine()?;
         let state = Arc::new(WriterState::new(control));
         let repository = repository.clone();
@@ -123,10 +126,19 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`] names a snapshot that cannot be read; failures of the bank.
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
+        self.read_snapshots(Err).await
+    }
+
+    /// `on_damage` decides whether a snapshot that is damaged ends it.
+    async fn read_snapshots(
+        &self,
+        on_damage: impl Fn(VaultError) -> Result<(), VaultError>,
+    ) -> Result<Vec<Snapshot>, VaultError> {
         let mut snapshots = Vec::new();
         for (id, _) in self.inner.repository.list(FileKind::Snapshot).await? {
             match self.snapshot(&SnapshotId(id)).await {
                 Ok(snapshot) => snapshots.push(snapshot),
+                Err(error @ VaultError::Damaged { .. }) => on_damage(error)?,
                 // Forgotten since it was listed.
                 Err(VaultError::NoSuchSnapshot(_)) => {}
                 Err(error) => return Err(error),
@@ -136,12 +148,17 @@ impl Vault {
         Ok(snapshots)
     }
 
-    /// Snapshots that have all of the tags, newest first.
+    /// Snapshots that have all of the tags, newest first. Damaged ones, whose tags nobody knows, are passed
+    /// over, lest one stops whatever is done with the others.
     ///
     /// # Errors
-    /// As [`Vault::snapshots`].
+    /// Failures of the bank.
     pub async fn find(&self, tags: &[String]) -> Result<Vec<Snapshot>, VaultError> {
-        let mut snapshots = self.snapshots().await?;
+        let pass_over = |error: VaultError| {
+            tracing::warn!(%error, "a snapshot is passed over");
+            Ok(())
+        };
+        let mut snapshots = self.read_snapshots(pass_over).await?;
         snapshots.retain(|snapshot| snapshot.has_tags(tags));
         Ok(snapshots)
     }

@@ -129,7 +129,7 @@ impl Vault {
         let snapshot = self.snapshot(id).await?;
         repository.refresh_index().await?;
         // One listing rather than a question for each pack.
-        let sizes: IdMap<u64> = repository.list(FileKind::Pack).await?.into_iter().collect();
+        let sizes = repository.packs_in_bank().await?;
         let run = Run {
             reader: BlobReader::new(repository.clone()),
             control,
@@ -149,6 +149,8 @@ impl Vault {
                 sizes,
                 packs: HashMap::default(),
                 seen: [IdSet::default(), IdSet::default()],
+                spare: None,
+                is_sampled: false,
                 summary: VerifySummary::default(),
             };
             std::thread::scope(|scope| {
@@ -160,6 +162,7 @@ impl Vault {
                 if let Err(error) = walk.snapshot(&snapshot) {
                     run.found(error);
                 }
+                walk.read_spare();
                 run.queue.close();
             });
             let mut summary = walk.summary;
@@ -201,13 +204,18 @@ impl Choice {
     }
 
     fn takes(&self, blob: &Id) -> bool {
+        self.rank(blob) % 100 < u64::from(self.percent)
+    }
+
+    /// A number that is another one every time.
+    fn rank(&self, blob: &Id) -> u64 {
         let number = blob
             .0
             .first_chunk()
             .map_or(0, |bytes| u64::from_le_bytes(*bytes));
         // A multiplication, for salting by exclusive or would keep neighbours together.
         let mixed = (number ^ self.salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) % 100 < u64::from(self.percent)
+        mixed >> 32
     }
 }
 
@@ -221,6 +229,9 @@ struct Walk<'a> {
     /// Packs that were looked at, and whether they are as they should be.
     packs: IdMap<bool>,
     seen: [IdSet; 2],
+    /// Read if none other is: the one that comes first by [`Choice::rank`].
+    spare: Option<(u64, Job)>,
+    is_sampled: bool,
     summary: VerifySummary,
 }
 
@@ -279,19 +290,32 @@ impl Walk<'_> {
         }
         self.summary.blobs += 1;
         let length = self.locate(BlobKind::Data, blob, path)?;
-        if self
-            .choice
-            .as_ref()
-            .is_some_and(|choice| choice.takes(blob))
-        {
+        if let Some(choice) = &self.choice {
             let job = Job {
                 blob: *blob,
                 file: path.clone(),
             };
-            // Refused means that the run is over, which the walk sees for itself.
-            self.run.queue.push(1, job, || self.run.is_over()).ok();
+            let rank = choice.rank(blob);
+            if choice.takes(blob) {
+                self.is_sampled = true;
+                self.read(job);
+            } else if self.spare.as_ref().is_none_or(|(least, _)| rank < *least) {
+                self.spare = Some((rank, job));
+            }
         }
         Some(length)
+    }
+
+    fn read(&self, job: Job) {
+        // Refused means that the run is over, which the walk sees for itself.
+        self.run.queue.push(1, job, || self.run.is_over()).ok();
+    }
+
+    /// A few percent of a few blobs may be none: one is read at least.
+    fn read_spare(&mut self) {
+        if let Some((_, job)) = self.spare.take().filter(|_| !self.is_sampled) {
+            self.read(job);
+        }
     }
 
     /// Is a blob in the index, in a pack that is in the bank?

@@ -45,6 +45,7 @@ use crate::{
     VaultError,
     id::Id,
     index::{self, IdMap},
+    lock::HeldLock,
     pack::{BlobKind, PackBuilder, PackEntry, SealedPack},
     repository::{FileKind, Repository, blocking, lock, read, write},
 };
@@ -155,8 +156,24 @@ impl Engine {
 
     /// Waits until all blobs that were taken on before this call are in the bank and in an index file.
     /// Failures reach the writers, not the caller.
-    pub(crate) async fn flush(&self) -> Result<(), VaultError> {
-        let shared = &self.shared;
+    ///
+    /// Whoever stops waiting does not stop it: packs that it has taken in hand are everybody's. `held` is
+    /// kept until the end.
+    pub(crate) async fn flush(&self, held: Arc<HeldLock>) -> Result<(), VaultError> {
+        let shared = self.shared.clone();
+        let flush = async move {
+            let flushed = shared.flush().await;
+            drop(held);
+            flushed
+        };
+        let flushed = self.shared.runtime.spawn(flush).await;
+        flushed.map_err(|error| VaultError::Internal(error.to_string()))?
+    }
+}
+
+impl Shared {
+    async fn flush(self: &Arc<Self>) -> Result<(), VaultError> {
+        let shared = self;
         let begun = lock(&shared.state).reserved.next;
         shared
             .wait(|state| state.reserved.are_done_below(begun))

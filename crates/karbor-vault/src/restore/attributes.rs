@@ -21,6 +21,9 @@ fn is_ours(name: &str) -> bool {
     name.starts_with("user.") || name.starts_with("system.posix_acl_")
 }
 
+/// The setuid and setgid bits.
+const SET_ID: u32 = 0o6000;
+
 fn times(node: &Node) -> Timestamps {
     let time = |time: Time| Timespec {
         tv_sec: time.secs,
@@ -41,6 +44,23 @@ impl Run {
             || (owner && self.is_root)
     }
 
+    /// The mode after the owner was set. Without its owner, a file must not run as whoever has it now.
+    fn mode_if(
+        &self,
+        owned: Result<(), Errno>,
+        node: &Node,
+        path: &Path,
+    ) -> Result<Mode, VaultError> {
+        match owned {
+            Ok(()) => Ok(Mode::from_raw_mode(node.mode)),
+            Err(Errno::PERM) => {
+                self.warn(path, "its owner", Errno::PERM);
+                Ok(Mode::from_raw_mode(node.mode & !SET_ID))
+            }
+            Err(error) => Err(VaultError::target(path.to_string_lossy(), error)),
+        }
+    }
+
     /// For files and directories.
     pub(super) fn set_attributes(
         &self,
@@ -50,13 +70,10 @@ impl Run {
     ) -> Result<(), VaultError> {
         let failed = |error: Errno| VaultError::target(path.to_string_lossy(), error);
         let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-        match rustix::fs::fchown(fd, owner.0, owner.1) {
-            Ok(()) => {}
-            Err(Errno::PERM) => self.warn(path, "its owner", Errno::PERM),
-            Err(error) => return Err(failed(error)),
-        }
+        let owned = rustix::fs::fchown(fd, owner.0, owner.1);
+        let mode = self.mode_if(owned, node, path)?;
         self.set_xattrs(fd, node, path)?;
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(node.mode)).map_err(failed)?;
+        rustix::fs::fchmod(fd, mode).map_err(failed)?;
         rustix::fs::futimens(fd, &times(node)).map_err(failed)
     }
 
@@ -110,11 +127,8 @@ impl Run {
     ) -> Result<(), VaultError> {
         let failed = |error: Errno| VaultError::target(path.to_string_lossy(), error);
         let owner = (Some(Uid::from_raw(node.uid)), Some(Gid::from_raw(node.gid)));
-        match rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) => {}
-            Err(Errno::PERM) => self.warn(path, "its owner", Errno::PERM),
-            Err(error) => return Err(failed(error)),
-        }
+        let owned = rustix::fs::chownat(dir, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW);
+        let mode = self.mode_if(owned, node, path)?;
         let by_path = fsio::proc_path(dir, name);
         for (name, value) in &node.xattrs {
             let set = rustix::fs::lsetxattr(&by_path, name.as_str(), value, XattrFlags::empty());
@@ -125,7 +139,7 @@ impl Run {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::openat(dir, name, flags, Mode::empty()).map_err(failed)?;
             let by_fd = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
-            rustix::fs::chmod(by_fd, Mode::from_raw_mode(node.mode)).map_err(failed)?;
+            rustix::fs::chmod(by_fd, mode).map_err(failed)?;
         }
         rustix::fs::utimensat(dir, name, &times(node), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)
     }

@@ -1,12 +1,12 @@
 //! Writes files.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     ops::Range,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::FileExt},
+        unix::fs::FileExt,
     },
     path::PathBuf,
     sync::{
@@ -16,12 +16,12 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags},
     io::Errno,
 };
 
 use super::Run;
-use crate::{VaultError, engine::Decoder, id::Id, node::Node, pack::BlobKind};
+use crate::{VaultError, engine::Decoder, node::Node, pack::BlobKind};
 
 /// A segment of a file is about so large: several threads write one file.
 const SEGMENT: u64 = 16 << 20;
@@ -29,26 +29,65 @@ const SEGMENT: u64 = 16 << 20;
 const BLOCK: usize = 4096;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-/// The name under which a file is written. The same each time, so that what a killed restore left behind
-/// is found by the next.
-pub(super) fn temp_name(name: &OsStr) -> OsString {
-    let hash = Id::of(name.as_bytes()).to_hex();
-    OsString::from(format!(".karbor-restore-{}", &hash[..24]))
+const TEMP: &str = ".karbor-restore-";
+
+/// The name under which something is made: no other restore uses it.
+pub(super) fn temp_name(run: &Run) -> OsString {
+    let number = run.temps.fetch_add(1, Ordering::Relaxed);
+    OsString::from(format!("{TEMP}{:016x}-{number:x}", run.id))
 }
 
-/// Makes something under its temporary name; what is there already is left from a restore that died.
-pub(super) fn make_temp<T>(
-    dir: BorrowedFd<'_>,
-    temp: &OsStr,
-    make: impl Fn() -> Result<T, Errno>,
-) -> Result<T, Errno> {
-    match make() {
-        Err(Errno::EXIST) => {
-            rustix::fs::unlinkat(dir, temp, AtFlags::empty())?;
-            make()
+fn is_temp_name(name: &[u8]) -> bool {
+    let rest = name.strip_prefix(TEMP.as_bytes()).unwrap_or_default();
+    let mut parts = rest.split(|byte| *byte == b'-');
+    let (id, number) = (parts.next(), parts.next());
+    let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
+    parts.next().is_none()
+        && id.is_some_and(|id| id.len() == 16 && is_hex(id))
+        && number.is_some_and(is_hex)
+}
+
+/// Makes an empty file, and locks it as long as it is open, so that it is not taken for a dead restore's.
+fn make_temp(run: &Run, dir: &OwnedFd) -> Result<(OsString, OwnedFd), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        let temp = temp_name(run);
+        let fd = rustix::fs::openat(dir, &temp, flags, Mode::RUSR | Mode::WUSR)?;
+        // Not every file system has locks; there, nobody removes anything either.
+        let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
+        // Somebody who cleans up was faster: he removes it.
+        if locked != Err(Errno::AGAIN) && rustix::fs::fstat(&fd)?.st_nlink > 0 {
+            return Ok((temp, fd));
         }
-        done => done,
     }
+}
+
+/// Removes half-written files that restores which died left in a directory.
+pub(super) fn remove_stale(dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !is_temp_name(name.to_bytes()) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(fd) = rustix::fs::openat(dir, name, flags, Mode::empty()) else {
+            continue;
+        };
+        let stat = rustix::fs::fstat(&fd)?;
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        // With more names than one, it is a hard link that is being made.
+        if is_file
+            && stat.st_nlink == 1
+            && rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+        {
+            match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A file being written.
@@ -58,7 +97,6 @@ pub(super) struct Writing {
     file: File,
     node: Node,
     path: PathBuf,
-    replaces: bool,
     segments_left: AtomicUsize,
     is_placed: AtomicBool,
 }
@@ -87,24 +125,16 @@ impl Writing {
         dir: Arc<OwnedFd>,
         node: Node,
         path: PathBuf,
-        replaces: bool,
     ) -> Result<Vec<Segment>, VaultError> {
         let segments = segments(run, &node, &path)?;
-        let temp = temp_name(&node.os_name());
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fd = make_temp(dir.as_fd(), &temp, || {
-            rustix::fs::openat(&dir, &temp, flags, mode)
-        })
-        .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
+        let (temp, fd) = make_temp(run, &dir)
+            .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
         let file = Arc::new(Self {
             dir,
             temp,
             file: File::from(fd),
             node,
             path,
-            replaces,
             segments_left: AtomicUsize::new(segments.len()),
             is_placed: AtomicBool::new(false),
         });
@@ -127,9 +157,9 @@ impl Writing {
             .set_len(self.node.size)
             .map_err(|error| self.failed(error))?;
         run.set_attributes(self.file.as_fd(), &self.node, &self.path)?;
-        if self.replaces {
-            self.file.sync_all().map_err(|error| self.failed(error))?;
-        }
+        // Before it has its name: else, after a power cut, a file of the right size and time could be
+        // there without its content, and a restore that goes on would keep it.
+        self.file.sync_all().map_err(|error| self.failed(error))?;
         let name = self.node.os_name();
         rustix::fs::renameat(&self.dir, &self.temp, &self.dir, &name).map_err(
             |error| match error {

@@ -3,10 +3,11 @@
 //! One thread walks the snapshot, decides what happens to every entry, and makes directories, links and
 //! special files; as many as there are cores read blobs, check them and write files. A file is written
 //! beside its place under a name of ours and renamed when it is whole and has all its attributes, so at any
-//! moment there is the old one or the new one; one that replaces another is on stable storage before. At
+//! moment there is the old one or the new one, and it is on stable storage before it has its name. At
 //! the end hard links are made, then directories get their attributes, innermost first, and the file
-//! system is synced. Who dies half-way leaves files named `.karbor-restore-…`; restoring the same again
-//! uses and removes them.
+//! system is synced. Who dies half-way leaves files named `.karbor-restore-…`; the next restore into the
+//! same directories removes them. Those of a restore that is alive are locked, so several restores may run
+//! into one place.
 //!
 //! Nothing is followed below the target: not a link that is there already, not one from the snapshot, and
 //! names such as `..` or `a/b` are refused when a tree is read. Where the snapshot has a directory and
@@ -28,7 +29,7 @@ use std::{
 };
 
 use crate::{
-    Control, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError,
+    Control, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError, crypto,
     engine::{Decoder, Queue, worker_count},
     fsio::Root,
     node::{Kind, Node},
@@ -50,6 +51,9 @@ pub(crate) struct Run {
     failure: Mutex<Option<VaultError>>,
     failed: AtomicBool,
     is_root: bool,
+    /// Random, for names that no other restore uses.
+    id: u64,
+    temps: AtomicU64,
     files: AtomicU64,
     bytes: AtomicU64,
     warnings: AtomicU64,
@@ -116,6 +120,8 @@ impl Vault {
         let snapshot = self.snapshot(id).await?;
         repository.refresh_index().await?;
         expect(&snapshot, &options, &control);
+        let mut run_id = [0; 8];
+        crypto::random(&mut run_id)?;
         let run = Run {
             reader: BlobReader::new(repository.clone()),
             options,
@@ -124,6 +130,8 @@ impl Vault {
             failure: Mutex::default(),
             failed: AtomicBool::new(false),
             is_root: rustix::process::geteuid().is_root(),
+            id: u64::from_le_bytes(run_id),
+            temps: AtomicU64::new(0),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             warnings: AtomicU64::new(0),

@@ -18,7 +18,7 @@ use rustix::{
 
 use super::{
     Run, Start,
-    file::{Segment, Writing, make_temp, temp_name},
+    file::{Segment, Writing, remove_stale, temp_name},
     open_target,
 };
 use crate::{
@@ -36,8 +36,9 @@ pub(super) struct Planner {
     root: Option<Root>,
     target: PathBuf,
     target_is_new: bool,
-    /// Of files with several links: where the first is.
-    linked: HashMap<(u64, u64), PathBuf>,
+    /// Of files with several links: where the first is. By content too, for a file may change between the
+    /// reading of one name and the other.
+    linked: HashMap<(u64, u64, Id), PathBuf>,
     links: Vec<Link>,
     /// Directories whose attributes are to be set.
     dirs: Vec<(PathBuf, Node)>,
@@ -145,7 +146,14 @@ impl Planner {
         let fd = match &self.root {
             Some(root) if exists => {
                 let fd = root.dir(&relative);
-                Some(Arc::new(fd.map_err(|error| self.error(&relative, error))?))
+                let fd = fd.map_err(|error| self.error(&relative, error))?;
+                if !self.is_dry()
+                    && let Err(error) = remove_stale(fd.as_fd())
+                {
+                    let path = self.target.join(&relative);
+                    tracing::warn!(path = %path.display(), %error, "what a dead restore left stays");
+                }
+                Some(Arc::new(fd))
             }
             _ => None,
         };
@@ -281,7 +289,7 @@ impl Planner {
         fate: Fate,
     ) -> Result<(), VaultError> {
         if node.kind == Kind::File && node.links > 1 {
-            let key = (node.inode, node.device_id);
+            let key = (node.inode, node.device_id, content_id(&node));
             match self.linked.get(&key) {
                 Some(_) if fate == Fate::Keep => return Ok(()),
                 Some(first) => {
@@ -304,8 +312,7 @@ impl Planner {
         if node.kind != Kind::File {
             return self.special(dir.as_fd(), &node, &path);
         }
-        let replaces = fate == Fate::Replace;
-        for segment in Writing::begin(&self.run, dir.clone(), node, path, replaces)? {
+        for segment in Writing::begin(&self.run, dir.clone(), node, path)? {
             let pushed = self
                 .run
                 .queue
@@ -323,17 +330,17 @@ impl Planner {
     /// Links, pipes and devices.
     fn special(&mut self, dir: BorrowedFd<'_>, node: &Node, path: &Path) -> Result<(), VaultError> {
         let name = node.os_name();
-        let temp = temp_name(&name);
+        let temp = temp_name(&self.run);
         let mode = Mode::RUSR | Mode::WUSR;
         let node_of = |kind, device| rustix::fs::mknodat(dir, &temp, kind, mode, device);
-        let made = make_temp(dir, &temp, || match node.kind {
+        let made = match node.kind {
             Kind::Symlink => rustix::fs::symlinkat(OsStr::from_bytes(&node.target), dir, &temp),
             Kind::Fifo => node_of(FileType::Fifo, 0),
             Kind::Dev => node_of(FileType::BlockDevice, node.device),
             Kind::Chardev => node_of(FileType::CharacterDevice, node.device),
             // A socket is made by whoever listens on it.
             Kind::Socket | Kind::File | Kind::Dir => Err(Errno::NOTSUP),
-        });
+        };
         match made {
             Ok(()) => {}
             Err(error @ (Errno::PERM | Errno::NOTSUP)) if node.kind != Kind::Symlink => {
@@ -455,16 +462,21 @@ impl Planner {
         let first_name = link.first.file_name().ok_or_else(no_parent)?;
         let from = root.dir(first_dir).map_err(failed)?;
         let dir = root.dir(&link.dir).map_err(failed)?;
-        let temp = temp_name(&link.name);
-        make_temp(dir.as_fd(), &temp, || {
-            rustix::fs::linkat(&from, first_name, &dir, &temp, AtFlags::empty())
-        })
-        .map_err(failed)?;
-        rustix::fs::renameat(&dir, &temp, &dir, &link.name).map_err(failed)?;
+        let temp = temp_name(&self.run);
+        rustix::fs::linkat(&from, first_name, &dir, &temp, AtFlags::empty()).map_err(failed)?;
+        let renamed = rustix::fs::renameat(&dir, &temp, &dir, &link.name);
         // If both names were one file already, renaming does nothing and leaves the other name.
-        match rustix::fs::unlinkat(&dir, &temp, AtFlags::empty()) {
+        let removed = rustix::fs::unlinkat(&dir, &temp, AtFlags::empty());
+        renamed.map_err(failed)?;
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// Equal for files of equal content.
+fn content_id(node: &Node) -> Id {
+    let blobs: Vec<u8> = node.content.iter().flat_map(|blob| blob.0).collect();
+    Id::of(&blobs)
 }

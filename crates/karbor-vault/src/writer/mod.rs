@@ -278,7 +278,7 @@ impl SnapshotWriter {
         let (tree, folders) = blocking(move || layout.store(&mut worker, &writer)).await?;
         self.totals.dirs += folders;
         tokio::select! {
-            flushed = self.engine.flush() => flushed?,
+            flushed = self.engine.flush(self.held.clone()) => flushed?,
             () = state.control.cancel.cancelled() => return Err(VaultError::Cancelled),
         }
         // A pack may have failed while we waited, with a blob in it that we rely on.

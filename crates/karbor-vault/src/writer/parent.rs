@@ -75,27 +75,55 @@ impl ParentTrees {
 
     /// Is a file as it was, going by what the file system says, and is its content still there?
     ///
-    /// A file whose `ctime` is not before the parent snapshot's time may have been changed after it was
-    /// read without its time stamps showing it (they are coarse): it is read again.
+    /// A file whose `ctime` is not well before the parent snapshot's time may have been changed after it was
+    /// read without its time stamps showing it: they are coarse, up to 2 seconds on some file systems. It is
+    /// read again.
     pub(super) fn is_unmodified(&self, before: &Node, stat: &Stat) -> bool {
         let same = before.kind == Kind::File
             && before.size == fsio::size_of(stat)
             && before.mtime == fsio::mtime(stat)
             && before.ctime == fsio::ctime(stat)
             && before.inode == stat.st_ino
-            && before.ctime < self.time;
+            && is_settled(before.ctime, self.time);
         same && self.has_content(before)
     }
 
+    /// All blobs are in packs that are in the bank, and they are as long as the file.
     fn has_content(&self, node: &Node) -> bool {
         let index = read(&self.reader.repository().index);
         let mut size = 0;
         for blob in &node.content {
             match index.find(BlobKind::Data, blob) {
-                Some(at) => size += u64::from(at.plain_length()),
-                None => return false,
+                Some(at) if index.has(BlobKind::Data, blob) => size += u64::from(at.plain_length()),
+                _ => return false,
             }
         }
         size == node.size
+    }
+}
+
+/// What file systems' time stamps are off by, at worst (FAT's).
+const COARSEST: i64 = 2;
+
+fn is_settled(ctime: Time, read: Time) -> bool {
+    let (secs, nanos) = (ctime.secs.saturating_add(COARSEST), ctime.nanos);
+    (secs, nanos) < (read.secs, read.nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_just_before_is_not_settled() {
+        let read = Time::new(100, 5);
+        for (secs, nanos, settled) in [(97, 0, true), (98, 4, true), (98, 5, false), (99, 0, false)]
+        {
+            assert_eq!(
+                is_settled(Time::new(secs, nanos), read),
+                settled,
+                "{secs}.{nanos}"
+            );
+        }
     }
 }
