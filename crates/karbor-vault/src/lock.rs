@@ -261,4 +261,103 @@ mod tests {
         };
         assert!(!elsewhere.is_stale(now));
     }
+
+    async fn repository() -> Arc<Repository> {
+        let bank = Arc::new(karbor_testkit::MemoryBank::new());
+        let prefix = karbor_plugin::BankKey::parse("v").unwrap();
+        let section = karbor_plugin::BankSection::new(bank, prefix);
+        let password = karbor_plugin::Secret::new("x".to_owned());
+        repository::init(&section, &password, String::new())
+            .await
+            .unwrap();
+        let opened = Repository::open(section, &password, crate::VaultOptions::default());
+        Arc::new(opened.await.unwrap())
+    }
+
+    async fn put(repository: &Repository, file: &LockFile) -> Id {
+        let json = repository::json(file).unwrap();
+        repository.save(FileKind::Lock, &json).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_exclusive_lock_of_the_living_keeps_us_out() {
+        let repository = repository().await;
+        let locks = Locks::default();
+        let theirs = LockFile {
+            exclusive: true,
+            ..LockFile::ours()
+        };
+        let id = put(&repository, &theirs).await;
+        let error = locks.shared(&repository).await.err().unwrap();
+        assert!(matches!(error, VaultError::Locked { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains(&std::process::id().to_string()),
+            "{error}"
+        );
+        assert!(error.is_retryable());
+        assert!(matches!(
+            locks.for_reading(&repository).await,
+            Err(VaultError::Locked { .. })
+        ));
+        repository.delete(FileKind::Lock, &id).await.unwrap();
+        let held = locks.shared(&repository).await.unwrap();
+        held.check_held().await.unwrap();
+        assert!(Arc::ptr_eq(
+            &held,
+            &locks.shared(&repository).await.unwrap()
+        ));
+        assert_eq!(repository.list(FileKind::Lock).await.unwrap().len(), 1);
+        held.release().await;
+        assert!(repository.list(FileKind::Lock).await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn stale_locks_are_removed_and_others_shared_ones_left() {
+        let repository = repository().await;
+        let long_ago = Time::from(Utc::now() - TimeDelta::minutes(31));
+        put(
+            &repository,
+            &LockFile {
+                exclusive: true,
+                time: long_ago,
+                ..LockFile::ours()
+            },
+        )
+        .await;
+        put(
+            &repository,
+            &LockFile {
+                exclusive: true,
+                pid: 0x3fff_ffff,
+                ..LockFile::ours()
+            },
+        )
+        .await;
+        let other = put(
+            &repository,
+            &LockFile {
+                hostname: "other".to_owned(),
+                ..LockFile::ours()
+            },
+        )
+        .await;
+        let held = Locks::default().shared(&repository).await.unwrap();
+        held.release().await;
+        let left = repository.list(FileKind::Lock).await.unwrap();
+        assert_eq!(left.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [other]);
+    }
+
+    #[tokio::test]
+    async fn a_renewed_lock_is_still_held_and_one_that_was_not_is_lost() {
+        let repository = repository().await;
+        let held = Locks::default().shared(&repository).await.unwrap();
+        held.refresh().await.unwrap();
+        held.check_held().await.unwrap();
+        assert_eq!(repository.list(FileKind::Lock).await.unwrap().len(), 1);
+        if let Some((_, time)) = lock(&held.file).as_mut() {
+            *time -= TimeDelta::minutes(31);
+        }
+        let error = held.check_held().await.unwrap_err();
+        assert!(matches!(error, VaultError::LockLost(_)), "{error:?}");
+    }
 }

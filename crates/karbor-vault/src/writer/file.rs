@@ -157,8 +157,8 @@ impl Walker {
     ) -> Result<RootNode, VaultError> {
         let path = self.root_path.clone();
         let nowhere = Path::new("");
-        let above = super::nodes_above(&path, &self.names)?;
         let stat = rustix::fs::stat(&path).map_err(|error| self.error(nowhere, error))?;
+        let above = super::nodes_above(&path, &self.names)?;
         match fsio::kind_of(&stat) {
             Some(Kind::Dir) => {
                 let before = self.tree_before(&path)?;

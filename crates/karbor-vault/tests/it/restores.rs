@@ -351,7 +351,7 @@ fn child_restores() {
         panic!("{arguments}");
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         let bank =
             karbor_plugins::banks::file_system::FileSystemBank::open(Path::new(bank)).unwrap();
         let vault = vault(section(Arc::new(bank))).await;
@@ -363,8 +363,10 @@ fn child_restores() {
             target,
             Overwrite::Always,
         )
-        .await;
+        .await
     });
+    // Read by the test that started this process.
+    println!("restored: {done:?}");
 }
 
 fn child(bank: &Path, id: &SnapshotId, source: &Path, target: &Path) -> Command {
