@@ -1,6 +1,5 @@
 //! The real binary with a real state directory, asked through its own client, and treated badly.
 #![allow(
-    clippy::print_stderr,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
