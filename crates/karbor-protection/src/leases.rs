@@ -197,6 +197,25 @@ impl CheckpointLease {
     }
 }
 
+/// Every live claim of `owner` in the bank, with the run it is for.
+///
+/// # Errors
+/// Whatever the bank fails with.
+pub(crate) async fn claims_of(
+    bank: &dyn Bank,
+    owner: &str,
+) -> Result<Vec<(OperationId, Lease)>, BankError> {
+    let all = bank.leases(&BankKey::parse("checkpoints")?).await?;
+    let ours = all.into_iter().filter(|lease| lease.owner == owner);
+    Ok(ours
+        .filter_map(|lease| {
+            let name = lease.name.rsplit('/').next()?;
+            let run = name.split_once('-')?.1.parse().ok()?;
+            Some((run, lease))
+        })
+        .collect())
+}
+
 /// Is anybody at work on the checkpoint?
 ///
 /// # Errors

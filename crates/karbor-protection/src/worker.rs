@@ -29,7 +29,7 @@ use crate::{
     hooks::RunHooks,
     journal::DbJournal,
     keys::MasterKey,
-    leases::{CheckpointLease, Purpose},
+    leases::{self, CheckpointLease, Purpose},
     providers::{Provider, Providers},
     run::Run,
 };
@@ -118,6 +118,7 @@ impl Worker {
     /// # Errors
     /// When the database cannot tell which.
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<usize, ApiError> {
+        self.release_leftovers().await;
         let flows = self.db.flows_unfinished(&self.host).await?;
         let count = flows.len();
         for flow in flows {
@@ -128,6 +129,29 @@ impl Worker {
                 });
         }
         Ok(count)
+    }
+
+    /// A service that died between the end of a run and the release of its claim left the claim
+    /// behind. What our own database knows as ended is nobody's any more.
+    async fn release_leftovers(&self) {
+        for provider in self.providers.all() {
+            let bank = provider.bank();
+            let claims = match leases::claims_of(bank.as_ref(), &self.owner).await {
+                Ok(claims) => claims,
+                Err(error) => {
+                    tracing::warn!(provider = provider.record().name, %error, "left claims cannot be looked for");
+                    continue;
+                }
+            };
+            for (run, lease) in claims {
+                let flow = self.db.flow_get(run).await;
+                if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
+                    && let Err(error) = bank.release_lease(&lease).await
+                {
+                    tracing::warn!(lease = lease.name, %error, "a left claim ends by itself");
+                }
+            }
+        }
     }
 
     async fn resume_one(self: Arc<Self>, flow: FlowRecord) {

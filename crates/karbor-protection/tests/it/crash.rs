@@ -120,3 +120,20 @@ async fn an_end_that_cannot_be_written_is_written_later() {
     })
     .await;
 }
+
+/// A service that died after a run had ended and before its claim was given up: the next start gives
+/// it up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_a_crash_left_behind_is_given_up_at_the_next_start() {
+    let house = House::new().with_resources(&["one"]);
+    let first = house.open().await;
+    house.bank.inject(Fault::Fail, usize::MAX, |call| {
+        call.verb == Verb::ReleaseLease
+    });
+    let checkpoint = first.available(1).await;
+    drop(first);
+    house.bank.heal();
+    let second = house.open().await;
+    second.delete(checkpoint).await.unwrap();
+    assert_eq!(second.settled(checkpoint).await, CheckpointStatus::Deleted);
+}
