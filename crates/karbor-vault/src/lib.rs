@@ -23,7 +23,7 @@
 //!   file that needs it.
 //! * Restores replace files atomically and never write outside the target.
 //! * Memory is bounded for each vault, whatever the sizes of files and the number of writers: see
-//!   `engine/mod.rs` for writing (120 MiB with two workers), `restore/mod.rs` for reading (about 50 MiB).
+//!   `engine/mod.rs` for writing (about 130 MiB with two workers), `restore/mod.rs` for reading (about 50).
 //!   Besides, the index takes 48 bytes a blob and the slack of a hash table, and the entries of
 //!   directories that are being read are in memory.
 //! * All CPU work and file access is on threads that may block.

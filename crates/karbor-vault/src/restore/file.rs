@@ -151,15 +151,16 @@ impl Writing {
     }
 
     /// All content is written.
-    fn place(&self, run: &Run) -> Result<(), VaultError> {
+    fn complete(&self, run: &Run) -> Result<(), VaultError> {
         // Also makes the hole at the end, if there is one.
         self.file
             .set_len(self.node.size)
             .map_err(|error| self.failed(error))?;
-        run.set_attributes(self.file.as_fd(), &self.node, &self.path)?;
-        // Before it has its name: else, after a power cut, a file of the right size and time could be
-        // there without its content, and a restore that goes on would keep it.
-        self.file.sync_all().map_err(|error| self.failed(error))?;
+        run.set_attributes(self.file.as_fd(), &self.node, &self.path)
+    }
+
+    /// It is on stable storage: it gets its name.
+    fn place(&self, run: &Run) -> Result<(), VaultError> {
         let name = self.node.os_name();
         rustix::fs::renameat(&self.dir, &self.temp, &self.dir, &name).map_err(
             |error| match error {
@@ -216,7 +217,12 @@ impl Segment {
         1
     }
 
-    pub(super) fn write(self, run: &Run, decoder: &mut Decoder) -> Result<(), VaultError> {
+    /// Answers with the file, if this was the last of its segments.
+    pub(super) fn write(
+        self,
+        run: &Run,
+        decoder: &mut Decoder,
+    ) -> Result<Option<Arc<Writing>>, VaultError> {
         let file = &self.file;
         let mut offset = self.offset;
         for blob in &file.node.content[self.blobs.clone()] {
@@ -231,10 +237,75 @@ impl Segment {
             run.control.progress.add_bytes(data.len() as u64);
         }
         match file.segments_left.fetch_sub(1, Ordering::AcqRel) {
-            1 => file.place(run),
-            _ => Ok(()),
+            1 => {
+                file.complete(run)?;
+                Ok(Some(self.file))
+            }
+            _ => Ok(None),
         }
     }
+}
+
+/// Files of one thread that are whole, but not on stable storage yet. They get their names only after that:
+/// else, after a power cut, a file of the right size and time could be there without its content, and a
+/// restore that goes on would keep it. To sync a file system once is much cheaper than many files.
+pub(super) struct Batch {
+    files: Vec<Arc<Writing>>,
+    bytes: u64,
+    most: usize,
+}
+
+/// So many files of all threads together may wait for their names; each is kept open.
+const WAITING_FILES: usize = 128;
+/// So much of one thread.
+const WAITING_BYTES: u64 = 16 << 20;
+/// Fewer files than this are synced one by one: the file system may be busy with others' data.
+const WORTH_A_SYNCFS: usize = 4;
+
+impl Batch {
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            files: Vec::new(),
+            bytes: 0,
+            most: (WAITING_FILES / workers.max(1)).max(1),
+        }
+    }
+
+    pub(super) fn add(&mut self, run: &Run, file: Arc<Writing>) -> Result<(), VaultError> {
+        self.bytes += file.node.size;
+        self.files.push(file);
+        match self.files.len() >= self.most || self.bytes >= WAITING_BYTES {
+            true => self.place(run),
+            false => Ok(()),
+        }
+    }
+
+    /// All of them get their names.
+    pub(super) fn place(&mut self, run: &Run) -> Result<(), VaultError> {
+        self.bytes = 0;
+        let files = std::mem::take(&mut self.files);
+        sync(&files)?;
+        files.iter().try_for_each(|file| file.place(run))
+    }
+}
+
+fn sync(files: &[Arc<Writing>]) -> Result<(), VaultError> {
+    let mut devices = Vec::new();
+    for file in files {
+        let stat = rustix::fs::fstat(&file.file).map_err(|error| file.failed(error))?;
+        devices.push(stat.st_dev);
+    }
+    // The target may span several file systems.
+    let on_one = devices.windows(2).all(|pair| pair[0] == pair[1]);
+    if on_one
+        && files.len() >= WORTH_A_SYNCFS
+        && let Some(file) = files.last()
+    {
+        return rustix::fs::syncfs(&file.file).map_err(|error| file.failed(error));
+    }
+    files
+        .iter()
+        .try_for_each(|file| file.file.sync_all().map_err(|error| file.failed(error)))
 }
 
 /// Writes what is not zero; the file was empty, so the rest are holes.

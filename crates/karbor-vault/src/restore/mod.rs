@@ -36,7 +36,7 @@ use crate::{
     reader::BlobReader,
     repository::{blocking, lock},
 };
-use file::Segment;
+use file::{Batch, Segment};
 use plan::Planner;
 
 /// So much of files waits for a worker; it is their number that matters, for each keeps two files open.
@@ -86,13 +86,17 @@ impl Run {
         self.warnings.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn work(&self) {
+    fn work(&self, workers: usize) {
+        let mut batch = Batch::new(workers);
         let done = Decoder::new().and_then(|mut decoder| {
             while let Some(segment) = self.queue.pop() {
                 self.check()?;
-                segment.write(self, &mut decoder)?;
+                if let Some(file) = segment.write(self, &mut decoder)? {
+                    batch.add(self, file)?;
+                }
             }
-            Ok(())
+            self.check()?;
+            batch.place(self)
         });
         if let Err(error) = done {
             self.fail(error);
@@ -174,7 +178,7 @@ fn restore(
     let mut planner = Planner::new(run.clone(), target, decoder)?;
     let planned = std::thread::scope(|scope| {
         for _ in 0..workers {
-            scope.spawn(|| run.work());
+            scope.spawn(|| run.work(workers));
         }
         let planned = planner.plan(start);
         match &planned {
