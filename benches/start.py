@@ -31,5 +31,4 @@ def run(options, place):
             row("CPU of a later start", cpu, "ms", "", ""),
             row("RSS at rest", rest, "MB", "314 MB", "40 MB"),
         ],
-        "The original's RSS is that of its three services together.",
     )
