@@ -4,10 +4,6 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     thread,
     time::Duration,
 };
@@ -130,40 +126,53 @@ async fn protected_wrecked_restored_and_equal() {
 }
 
 /// A writer moves one from `a` to `b` all the time: in a consistent copy they add up.
+const CHILD: &str = "KARBOR_TEST_SQLITE_WRITER";
+
+/// A process of its own, as an application is: SQLite's locks are the process's (POSIX), and one that
+/// opens and closes the file for another reason lets go of them.
+#[test]
+#[ignore = "a child of other tests"]
+fn child_writes() {
+    let path = std::env::var_os(CHILD).unwrap();
+    let database = Connection::open(path).unwrap();
+    database.busy_timeout(Duration::from_secs(60)).unwrap();
+    database.execute_batch("PRAGMA synchronous=OFF").unwrap();
+    loop {
+        database
+            .execute_batch(
+                "BEGIN IMMEDIATE; UPDATE a SET n = n - 1;
+                 UPDATE b SET n = n + 1 WHERE rowid = 1; COMMIT",
+            )
+            .unwrap();
+    }
+}
+
+/// One number, once the writer lets us read it.
+fn rows(path: &Path, sql: &str) -> i64 {
+    let database = Connection::open(path).unwrap();
+    database.busy_timeout(Duration::from_secs(60)).unwrap();
+    database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_copy_is_consistent_while_somebody_writes() {
     for mode in ["wal", "delete"] {
         let lab = lab();
         let path = lab.path("s.db");
         drop(make(&path, mode));
-        let (stop, writes) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(AtomicU64::new(0)),
-        );
-        let writer = {
-            let (stop, writes, path) = (stop.clone(), writes.clone(), path.clone());
-            thread::spawn(move || {
-                let database = Connection::open(path).unwrap();
-                database.busy_timeout(Duration::from_secs(60)).unwrap();
-                database.execute_batch("PRAGMA synchronous=OFF").unwrap();
-                while !stop.load(Ordering::SeqCst) {
-                    database
-                        .execute_batch(
-                            "BEGIN IMMEDIATE; UPDATE a SET n = n - 1;
-                             UPDATE b SET n = n + 1 WHERE rowid = 1; COMMIT",
-                        )
-                        .unwrap();
-                    writes.fetch_add(1, Ordering::SeqCst);
-                }
-            })
-        };
-        while writes.load(Ordering::SeqCst) < 10 {
+        let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "host::sqlite::child_writes"])
+            .env(CHILD, &path)
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        while rows(&path, "SELECT min(n) FROM a") > -10 {
             thread::yield_now();
         }
         let resource = lab.resource(SQLITE).await;
         let (checkpoint, _) = lab.protect(&resource).await.unwrap();
-        stop.store(true, Ordering::SeqCst);
-        writer.join().unwrap();
+        writer.kill().unwrap();
+        writer.wait().unwrap();
         lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
             .await
             .unwrap();
