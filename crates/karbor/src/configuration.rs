@@ -34,7 +34,11 @@ impl ConfigCommand {
 }
 
 fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
+    if !state.path().is_dir() {
+        return Err(format!("there is no state directory {}", state.path().display()).into());
+    }
     let config = settings::load(state, &[])?;
+    karbor_api::Settings::read(&config)?;
     for unknown in config.unknown() {
         print(&format!(
             "warning: unknown option {unknown}: it has no effect"

@@ -16,12 +16,32 @@ pub(crate) struct StateDir(PathBuf);
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
+    #[error(
+        "others may write to {0}, and the service would obey what they put there; run: chmod go-w {0}"
+    )]
+    Writable(PathBuf),
     #[error("the state directory {0} cannot be used: {1}")]
     Io(PathBuf, io::Error),
     #[error(
         "another karbor service runs on the state directory {0}; stop it first, or give --state-dir another"
     )]
     InUse(PathBuf),
+}
+
+/// Makes a folder for its owner only, if it is not there; answers its mode. What lies in it is obeyed
+/// (commands among it), so one that others may write to is refused.
+fn make_private(folder: &Path) -> Result<u32, StateError> {
+    let failed = |error| StateError::Io(folder.to_owned(), error);
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(failed)?;
+    let mode = fs::metadata(folder).map_err(failed)?.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(StateError::Writable(folder.to_owned()));
+    }
+    Ok(mode)
 }
 
 /// Held while a service runs; the kernel lets go of it when the process dies.
@@ -45,13 +65,7 @@ impl StateDir {
 
     /// Makes it, for its owner only, if it is not there.
     pub(crate) fn create(&self) -> Result<(), StateError> {
-        let failed = |error| StateError::Io(self.0.clone(), error);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&self.0)
-            .map_err(failed)?;
-        let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
+        let mode = make_private(&self.0)?;
         if mode & 0o077 != 0 {
             tracing::warn!(path = %self.0.display(), "others may look into the state directory; run chmod 700 on it");
         }
@@ -60,12 +74,7 @@ impl StateDir {
 
     /// Makes a folder that the operator is going to put files into, if it is not there.
     pub(crate) fn create_folder(&self, folder: &Path) -> Result<(), StateError> {
-        let failed = |error| StateError::Io(folder.to_owned(), error);
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)
+        make_private(folder).map(|_| ())
     }
 
     /// Takes it for this process.
