@@ -222,6 +222,11 @@ fn damage_in_the_bank_is_found_and_named_and_nothing_half_made_is_restored() {
     let uploads = place.join("shop/uploads");
     for file in files(&uploads) {
         let wanted = application.uploads.join(&file);
+        // A link is whole by itself, whether or not what it points at came back.
+        if let Ok(target) = fs::read_link(&wanted) {
+            assert_eq!(fs::read_link(uploads.join(&file)).unwrap(), target);
+            continue;
+        }
         assert!(
             same_bytes(&wanted, &uploads.join(&file)),
             "{} is half made",
