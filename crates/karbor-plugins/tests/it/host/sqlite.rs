@@ -1,12 +1,6 @@
 //! SQLite databases.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    thread,
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
 
 use karbor_model::OperationType;
 use karbor_plugins::applications::SQLITE;
