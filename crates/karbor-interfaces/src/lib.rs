@@ -4,8 +4,10 @@
 //! runs in the same process, the client when it runs elsewhere. Names of methods and arguments are
 //! the original's, so that speaking to an original service needs no translation.
 
+pub mod operationengine;
 pub mod protection;
 pub mod service;
 
+pub use operationengine::{OperationEngineApi, OperationEngineClient, OperationEngineEndpoint};
 pub use protection::{ProtectionApi, ProtectionClient, ProtectionEndpoint};
 pub use service::{ServiceApi, ServiceClient, ServiceEndpoint};

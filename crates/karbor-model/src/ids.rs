@@ -60,6 +60,10 @@ typed_id! {
     RestoreId,
     /// A verification.
     VerificationId,
+    /// A trigger.
+    TriggerId,
+    /// A scheduled operation.
+    ScheduledOperationId,
     /// A record in the operation log.
     OperationLogId,
     /// One run of an operation (protect, restore, …): the id of its flow and of its journal.

@@ -11,6 +11,7 @@ mod graph;
 mod ids;
 mod records;
 mod resource;
+mod scheduling;
 mod states;
 
 pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION};
@@ -19,13 +20,14 @@ pub use error::{ApiError, ErrorKind};
 pub use graph::{GraphError, ResourceGraph};
 pub use ids::{
     CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, RestoreId,
-    VerificationId,
+    ScheduledOperationId, TriggerId, VerificationId,
 };
 pub use records::{
     OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,
     Restore, ServiceRecord, Verification, parameters_for,
 };
 pub use resource::Resource;
+pub use scheduling::{CheckpointCopy, ScheduledOperation, ScheduledOperationType, Trigger};
 pub use states::{
     CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus,
     State, UnknownState, VerificationStatus,

@@ -1,6 +1,8 @@
-//! A small command line for measuring the vault against other tools:
+//! A small command line for measuring the vault against other tools; without arguments it shows
+//! a round trip of its own sources in a temporary directory:
 //!
 //! ```text
+//! vault
 //! vault init    BANK
 //! vault backup  BANK PATH [--parent latest]
 //! vault restore BANK TARGET
@@ -17,8 +19,8 @@ use chrono::Utc;
 use karbor_plugin::{BankKey, BankSection, Secret};
 use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_vault::{
-    Control, Overwrite, RestoreOptions, Snapshot, SnapshotMeta, TreeOptions, Vault, VaultOptions,
-    VerifyLevel,
+    Control, Overwrite, RestoreOptions, Snapshot, SnapshotId, SnapshotMeta, TreeOptions, Vault,
+    VaultOptions, VerifyLevel,
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -41,16 +43,36 @@ async fn main() -> Result<(), Failure> {
             let percent = percent.parse()?;
             verify(bank, VerifyLevel::Data { percent }).await?;
         }
+        [] => round_trip().await?,
         _ => return Err(USAGE.into()),
     }
     println!("{:.2} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
+/// Backs up this crate's sources, verifies them, restores them and compares one.
+async fn round_trip() -> Result<(), Failure> {
+    let place = tempfile::tempdir()?;
+    let (bank, target) = (place.path().join("bank"), place.path().join("restored"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let vault = open_with(&bank, "a password".to_owned()).await?;
+    backup_into(&vault, &source, None).await?;
+    verify_in(&vault, VerifyLevel::Data { percent: 100 }).await?;
+    restore_from(&vault, &target).await?;
+    let find = |folder: &Path| std::fs::read(folder.join("lib.rs"));
+    let restored = target.join(source.strip_prefix("/")?);
+    assert_eq!(find(&source)?, find(&restored).or_else(|_| find(&target))?);
+    Ok(())
+}
+
 async fn open(bank: &str) -> Result<Vault, Failure> {
-    let bank = Arc::new(FileSystemBank::open(Path::new(bank))?);
-    let section = BankSection::new(bank, BankKey::parse("vault")?);
     let password = std::env::var("VAULT_PASSWORD").map_err(|_| "VAULT_PASSWORD is not set")?;
+    open_with(Path::new(bank), password).await
+}
+
+async fn open_with(bank: &Path, password: String) -> Result<Vault, Failure> {
+    let bank = Arc::new(FileSystemBank::open(bank)?);
+    let section = BankSection::new(bank, BankKey::parse("vault")?);
     Ok(Vault::open_or_init(section, &Secret::new(password), VaultOptions::default()).await?)
 }
 
@@ -65,6 +87,14 @@ async fn backup(bank: &str, path: &str, with_parent: bool) -> Result<(), Failure
         true => Some(latest(&vault).await?.id),
         false => None,
     };
+    backup_into(&vault, Path::new(path), parent).await
+}
+
+async fn backup_into(
+    vault: &Vault,
+    path: &Path,
+    parent: Option<SnapshotId>,
+) -> Result<(), Failure> {
     let meta = SnapshotMeta {
         hostname: "bench".to_owned(),
         username: "bench".to_owned(),
@@ -73,21 +103,21 @@ async fn backup(bank: &str, path: &str, with_parent: bool) -> Result<(), Failure
         parent,
     };
     let mut writer = vault.writer(meta, Control::default()).await?;
-    writer
-        .add_tree(Path::new(path), TreeOptions::default())
-        .await?;
+    writer.add_tree(path, TreeOptions::default()).await?;
     println!("{:?}", writer.commit().await?);
     Ok(())
 }
 
 async fn restore(bank: &str, target: &str) -> Result<(), Failure> {
-    let vault = open(bank).await?;
-    let snapshot = latest(&vault).await?;
+    restore_from(&open(bank).await?, Path::new(target)).await
+}
+
+async fn restore_from(vault: &Vault, target: &Path) -> Result<(), Failure> {
+    let snapshot = latest(vault).await?;
     let options = RestoreOptions {
         overwrite: Overwrite::Always,
         ..RestoreOptions::default()
     };
-    let target = Path::new(target);
     let done = vault
         .restore_tree(&snapshot.id, target, options, Control::default())
         .await?;
@@ -96,13 +126,14 @@ async fn restore(bank: &str, target: &str) -> Result<(), Failure> {
 }
 
 async fn verify(bank: &str, level: VerifyLevel) -> Result<(), Failure> {
-    let vault = open(bank).await?;
-    let snapshot = latest(&vault).await?;
-    println!(
-        "{:?}",
-        vault
-            .verify(&snapshot.id, level, Control::default())
-            .await?
-    );
+    verify_in(&open(bank).await?, level).await
+}
+
+async fn verify_in(vault: &Vault, level: VerifyLevel) -> Result<(), Failure> {
+    let snapshot = latest(vault).await?;
+    let found = vault
+        .verify(&snapshot.id, level, Control::default())
+        .await?;
+    println!("{found:?}");
     Ok(())
 }

@@ -10,6 +10,7 @@ use karbor_manager::{
     ServiceOptions, ServiceStore, SystemClock,
     service::{Signals, Stopped, run_until_signal},
 };
+use karbor_operationengine::OperationEngineManager;
 use karbor_plugin::{BankKey, ListRequest, Registry};
 use karbor_plugins::HostOptions;
 use karbor_protection::{
@@ -61,13 +62,22 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let db = Db::connect(&settings::database(&config, state)?).await?;
     db.migrate().await?;
     let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
-    let service = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
+    let protection = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
+    let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
+    let engine = OperationEngineManager::new(base, protection.manager().clone());
+    let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
+    let options = ServiceOptions::from_config(&config)?;
+    let engine = Service::new(Arc::new(engine), options, store, transport.clone())
+        .start()
+        .await?;
     let services = ServiceClient::new(
         transport,
         config.seconds("DEFAULT", "rpc_response_timeout")?,
     );
     let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
-    let api = Arc::new(ApiManager::new(base, service.manager().clone(), services)?);
+    let (protection_api, engine_api) = (protection.manager().clone(), engine.manager().clone());
+    let api = ApiManager::new(base, protection_api, engine_api, services)?;
+    let api = Arc::new(api);
     let project = config.str("DEFAULT", "default_project")?.to_owned();
     ensure_admin_token(&db, &state.join("token"), &project).await?;
     let place = SocketAddr::new(api.settings().listen, api.settings().port);
@@ -80,7 +90,10 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let server = tokio::spawn(karbor_api::serve(listener, api, stop.clone(), deadline));
     state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
     tracing::info!(state = %state.path().display(), "karbor is ready");
-    let ended = run_until_signal(&mut signals, || drain(stop, server, service, deadline)).await;
+    let ended = run_until_signal(&mut signals, || {
+        drain(stop, server, engine, protection, deadline)
+    });
+    let ended = ended.await;
     state.remove_endpoint();
     match ended {
         Stopped::Drained(done) => done,
@@ -90,17 +103,21 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     }
 }
 
-/// First no more requests, then no more operations.
+/// First no more requests, then nothing more that runs by itself, then no more operations.
 async fn drain(
     stop: CancellationToken,
     server: tokio::task::JoinHandle<Result<(), karbor_api::ServeError>>,
-    service: RunningService<ProtectionManager>,
+    engine: RunningService<OperationEngineManager>,
+    protection: RunningService<ProtectionManager>,
     deadline: Duration,
 ) -> Result<(), Failure> {
     let started = std::time::Instant::now();
     stop.cancel();
     let served = server.await?;
-    service
+    engine
+        .shutdown(deadline.saturating_sub(started.elapsed()))
+        .await;
+    protection
         .shutdown(deadline.saturating_sub(started.elapsed()))
         .await;
     Ok(served?)

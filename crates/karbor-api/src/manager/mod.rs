@@ -18,7 +18,7 @@ mod services;
 use std::sync::Arc;
 
 use karbor_db::Db;
-use karbor_interfaces::ProtectionApi;
+use karbor_interfaces::{OperationEngineApi, ProtectionApi};
 use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, ServiceClient, TaskSet};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 
@@ -26,6 +26,7 @@ pub(crate) use self::plans::{NewPlan, PlanChange};
 pub(crate) use self::runs::{NewRestore, NewVerification};
 use crate::{
     auth::Authenticator,
+    policy::Policy,
     settings::{Settings, SettingsError},
 };
 
@@ -33,20 +34,23 @@ use crate::{
 pub struct ApiManager {
     base: ManagerBase<Db>,
     protection: Arc<dyn ProtectionApi>,
+    engine: Arc<dyn OperationEngineApi>,
     services: ServiceClient,
+    policy: Policy,
     settings: Settings,
     authenticator: Authenticator,
 }
 
 impl ApiManager {
     /// `base` brings host, database, configuration (see [`OPTIONS`](crate::OPTIONS)) and clock;
-    /// `protection` is the manager itself or a client of it; `services` asks any service about itself.
+    /// `protection` and `engine` are the managers themselves or clients of them; `services` asks any service about itself.
     ///
     /// # Errors
     /// [`SettingsError`] names the option that is wrong.
     pub fn new(
         base: ManagerBase<Db>,
         protection: Arc<dyn ProtectionApi>,
+        engine: Arc<dyn OperationEngineApi>,
         services: ServiceClient,
     ) -> Result<Self, SettingsError> {
         let settings = Settings::read(base.config())?;
@@ -58,7 +62,9 @@ impl ApiManager {
         Ok(Self {
             base,
             protection,
+            engine,
             services,
+            policy: Policy,
             settings,
             authenticator,
         })
@@ -101,17 +107,6 @@ impl Manager for ApiManager {
     fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
         Vec::new()
     }
-}
-
-/// What only an administrator may do. The rule's name is the original's policy.
-fn require_admin(context: &RequestContext, rule: &str) -> Result<(), ApiError> {
-    if context.is_admin {
-        return Ok(());
-    }
-    Err(ApiError::forbidden(
-        "PolicyNotAuthorized",
-        format!("Policy doesn't allow {rule} to be performed."),
-    ))
 }
 
 /// Another project's record does not exist for you.

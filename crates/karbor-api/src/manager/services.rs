@@ -4,7 +4,7 @@ use karbor_manager::{ServiceApi, ServiceHealth, TaskReport};
 use karbor_model::{ApiError, RequestContext, ServiceRecord};
 use serde_json::Value;
 
-use super::{ApiManager, require_admin};
+use super::ApiManager;
 
 /// The only service whose work can be stopped this way; the original allowed no other.
 const CAN_BE_UPDATED: &str = "karbor-operationengine";
@@ -23,7 +23,8 @@ impl ApiManager {
         context: &RequestContext,
         id: &str,
     ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), ApiError> {
-        require_admin(context, "service:get_all")?;
+        self.policy
+            .enforce(context, "service:get_all", &context.project_id)?;
         let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
         let service = self.db().service_get(id).await?;
         let client = self.services.clone();
@@ -45,7 +46,8 @@ impl ApiManager {
         host: Option<&str>,
         binary: Option<&str>,
     ) -> Result<Vec<ServiceRecord>, ApiError> {
-        require_admin(context, "service:get_all")?;
+        self.policy
+            .enforce(context, "service:get_all", &context.project_id)?;
         let mut services = self.db().service_list().await?;
         services.retain(|service| {
             host.is_none_or(|host| service.host == host)
@@ -56,7 +58,8 @@ impl ApiManager {
 
     /// Asked before anything is said about the body.
     pub(crate) fn may_update_services(&self, context: &RequestContext) -> Result<(), ApiError> {
-        require_admin(context, "service:update")
+        self.policy
+            .enforce(context, "service:update", &context.project_id)
     }
 
     pub(crate) async fn service_update(

@@ -13,7 +13,7 @@ use karbor_testkit::FakeClock;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
-use crate::fake::Fake;
+use crate::{fake::Fake, fake_engine::FakeEngine};
 
 pub const PROJECT: &str = "a0000000000000000000000000000001";
 pub const OTHER: &str = "b0000000000000000000000000000002";
@@ -27,6 +27,7 @@ pub const NOBODY: &str = "00000000-0000-4000-8000-00000000dead";
 pub struct App {
     pub router: Router,
     pub protection: Arc<Fake>,
+    pub engine: Arc<FakeEngine>,
     pub db: Db,
     pub clock: FakeClock,
     pub admin: String,
@@ -105,8 +106,9 @@ pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
     let config = config.build().unwrap();
     let base = ManagerBase::new(Some("host".into()), db.clone(), config, clock.shared());
     let protection = Arc::new(Fake::default());
-    let manager =
-        Arc::new(ApiManager::new(base, protection.clone(), crate::app::services()).unwrap());
+    let engine = Arc::new(FakeEngine::default());
+    let manager = ApiManager::new(base, protection.clone(), engine.clone(), services()).unwrap();
+    let manager = Arc::new(manager);
     let token = async |user, project, is_admin| {
         let made = create_token(&db, user, project, is_admin).await;
         made.unwrap().secret
@@ -117,6 +119,7 @@ pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
         member: token("demo", PROJECT, false).await,
         other: token("alt", OTHER, false).await,
         protection,
+        engine,
         db,
         clock,
     }

@@ -11,6 +11,7 @@ mod app;
 mod auth;
 mod bad_input;
 mod fake;
+mod fake_engine;
 mod lists;
 mod random_bodies;
 mod recorded;

@@ -44,9 +44,10 @@ async fn served(options: &[(&str, &str)], listen: &str) -> Served {
         Arc::new(SystemClock::new()),
     );
     let protection = Arc::new(Fake::default());
-    let manager = Arc::new(
-        karbor_api::ApiManager::new(base, protection.clone(), crate::app::services()).unwrap(),
-    );
+    let engine = Arc::new(crate::fake_engine::FakeEngine::default());
+    let services = crate::app::services();
+    let manager = karbor_api::ApiManager::new(base, protection.clone(), engine, services);
+    let manager = Arc::new(manager.unwrap());
     let listener = TcpListener::bind(listen).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
