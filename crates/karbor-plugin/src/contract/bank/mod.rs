@@ -1,13 +1,23 @@
 //! What every [`Bank`] must do.
 
+mod leases;
+mod listing;
+
+pub use leases::{
+    leases_are_listed, leases_are_released, leases_end, leases_exclude, leases_have_one_winner,
+};
+pub use listing::{
+    listing_all_pages_through, listing_is_sorted_by_byte, listing_pages_do_not_skip_or_repeat,
+    listing_prefixes_are_whole_parts,
+};
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
-use crate::{
-    Bank, BankError, BankKey, BankSection, Lease, ListRequest, ReadSection, SortDirection, list_all,
-};
+use self::leases::assert_held;
+use crate::{Bank, BankError, BankKey, BankSection, ListRequest, ReadSection};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -233,125 +243,6 @@ pub async fn a_failed_name_clash_hurts_nobody(bank: &dyn Bank) {
     }
 }
 
-/// Keys around `/`: `-` and `.` sort before it, digits and letters after it.
-const ORDERED: [&str; 12] = [
-    "a", "b-c/x", "b.c", "b/1", "b/2/x", "b/2/y", "b/20", "b0/z", "b@/a", "bb", "c/c/c", "d",
-];
-
-async fn fill(bank: &dyn Bank) {
-    for name in ORDERED.iter().rev() {
-        bank.put(&key(name), bytes(name)).await.unwrap();
-    }
-}
-
-async fn names(bank: &dyn Bank, request: &ListRequest) -> Vec<String> {
-    let page = bank.list(request).await.unwrap();
-    for info in &page {
-        assert_eq!(info.size, info.key.as_str().len() as u64, "{}", info.key);
-    }
-    page.into_iter().map(|info| info.key.to_string()).collect()
-}
-
-/// Both ways, in byte order of the whole key.
-pub async fn listing_is_sorted_by_byte(bank: &dyn Bank) {
-    assert_eq!(
-        names(bank, &ListRequest::default()).await,
-        Vec::<String>::new()
-    );
-    fill(bank).await;
-    assert_eq!(names(bank, &ListRequest::default()).await, ORDERED);
-    let descending = ListRequest {
-        sort: SortDirection::Descending,
-        ..ListRequest::default()
-    };
-    let mut wanted = ORDERED;
-    wanted.reverse();
-    assert_eq!(names(bank, &descending).await, wanted);
-}
-
-/// Whatever the marker (there or not), the limit and the direction, the page is that part of the
-/// whole. The original's file system bank ignored marker and direction.
-pub async fn listing_pages_do_not_skip_or_repeat(bank: &dyn Bank) {
-    fill(bank).await;
-    let strangers = [
-        "0", "b", "b-", "b/15", "b/2", "b/2/x/y", "b/3", "b0", "c", "c/c/c/c", "z",
-    ];
-    for sort in [SortDirection::Ascending, SortDirection::Descending] {
-        let mut whole: Vec<&str> = ORDERED.to_vec();
-        if sort == SortDirection::Descending {
-            whole.reverse();
-        }
-        for marker in ORDERED.into_iter().chain(strangers) {
-            let after = |name: &&str| match sort {
-                SortDirection::Ascending => **name > *marker,
-                SortDirection::Descending => **name < *marker,
-            };
-            let wanted: Vec<&str> = whole.iter().copied().filter(after).collect();
-            for limit in [None, Some(0), Some(1), Some(3), Some(100)] {
-                let request = ListRequest {
-                    prefix: None,
-                    marker: Some(key(marker)),
-                    limit,
-                    sort,
-                };
-                let cut = limit.unwrap_or(wanted.len()).min(wanted.len());
-                assert_eq!(names(bank, &request).await, wanted[..cut], "{request:?}");
-            }
-        }
-    }
-}
-
-/// `a` finds `a/b`, not `ab`, `a-b` or `a` itself.
-pub async fn listing_prefixes_are_whole_parts(bank: &dyn Bank) {
-    fill(bank).await;
-    for (prefix, wanted) in [
-        ("b", &["b/1", "b/2/x", "b/2/y", "b/20"][..]),
-        ("b/2", &["b/2/x", "b/2/y"]),
-        ("c/c", &["c/c/c"]),
-        ("a", &[]),
-        ("d", &[]),
-        ("nothing/here", &[]),
-    ] {
-        let mut request = ListRequest {
-            prefix: Some(key(prefix)),
-            ..ListRequest::default()
-        };
-        assert_eq!(names(bank, &request).await, wanted, "{prefix}");
-        request.sort = SortDirection::Descending;
-        let reverse: Vec<_> = wanted.iter().rev().copied().collect();
-        assert_eq!(names(bank, &request).await, reverse, "{prefix}");
-    }
-    let request = ListRequest {
-        prefix: Some(key("b")),
-        marker: Some(key("b/2/x")),
-        limit: Some(1),
-        sort: SortDirection::Ascending,
-    };
-    assert_eq!(names(bank, &request).await, ["b/2/y"]);
-    // A marker outside of the prefix only says where the page begins.
-    for (marker, wanted) in [("a", 4), ("c", 0)] {
-        let request = ListRequest {
-            marker: Some(key(marker)),
-            limit: None,
-            ..request.clone()
-        };
-        assert_eq!(names(bank, &request).await.len(), wanted, "{marker}");
-    }
-}
-
-/// [`list_all`] finds what is more than a page.
-pub async fn listing_all_pages_through(bank: &dyn Bank) {
-    const OBJECTS: usize = 1205;
-    for n in 0..OBJECTS {
-        let key = key(&format!("many/{}/{n:05}", n % 7));
-        bank.put(&key, Bytes::new()).await.unwrap();
-    }
-    bank.put(&key("other"), Bytes::new()).await.unwrap();
-    let all = list_all(bank, &key("many")).await.unwrap();
-    assert_eq!(all.len(), OBJECTS);
-    assert!(all.is_sorted_by(|a, b| a.key < b.key));
-}
-
 /// While an object is replaced over and over, each reader sees one of the objects, whole.
 pub async fn readers_see_whole_objects(bank: Arc<dyn Bank>) {
     const SIZE: usize = 100_000;
@@ -403,118 +294,6 @@ pub async fn writers_and_deleters_do_not_trip_each_other(bank: Arc<dyn Bank>) {
     tasks.join_all().await;
     let left = bank.list(&ListRequest::default()).await.unwrap();
     assert!(left.is_empty(), "{left:?}");
-}
-
-fn assert_held(answer: Result<Lease, BankError>, by: &str) {
-    match answer {
-        Err(BankError::LeaseHeld { owner, .. }) => assert_eq!(owner, by),
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-/// One owner at a time, who may claim again; the other is told who it is.
-pub async fn leases_exclude(bank: &dyn Bank) {
-    let name = key("leases/thing");
-    let lease = bank.acquire_lease(&name, "one", LONG).await.unwrap();
-    assert_eq!(
-        (lease.name.as_str(), lease.owner.as_str()),
-        ("leases/thing", "one")
-    );
-    assert_held(bank.acquire_lease(&name, "two", LONG).await, "one");
-    let again = bank.acquire_lease(&name, "one", LONG * 2).await.unwrap();
-    assert!(again.expires_at > lease.expires_at);
-    let renewed = bank.renew_lease(&lease, LONG * 3).await.unwrap();
-    assert!(renewed.expires_at > again.expires_at);
-    assert_held(bank.acquire_lease(&name, "two", LONG).await, "one");
-    // A lease is no object, and an object is no lease.
-    missing(bank, "leases/thing").await;
-    assert!(bank.list(&ListRequest::default()).await.unwrap().is_empty());
-    bank.put(&name, bytes("object")).await.unwrap();
-    assert_held(bank.acquire_lease(&name, "two", LONG).await, "one");
-    // Names below and beside it are others.
-    for other in ["leases/thing/below", "leases", "leases/thing2"] {
-        bank.acquire_lease(&key(other), "two", LONG).await.unwrap();
-    }
-}
-
-/// A lease that has ended may be taken over, and its owner learns of it.
-pub async fn leases_end(bank: &dyn Bank) {
-    let name = key("ends");
-    let dead = bank
-        .acquire_lease(&name, "one", Duration::ZERO)
-        .await
-        .unwrap();
-    // Nobody took it yet: its owner may go on.
-    bank.renew_lease(&dead, Duration::ZERO).await.unwrap();
-    let taken = bank.acquire_lease(&name, "two", LONG).await.unwrap();
-    let error = bank.renew_lease(&dead, LONG).await.unwrap_err();
-    assert!(
-        matches!(&error, BankError::LeaseLost(named) if named == "ends"),
-        "{error}"
-    );
-    // What was lost gives up nothing of the new owner's.
-    bank.release_lease(&dead).await.unwrap();
-    assert_held(bank.acquire_lease(&name, "one", LONG).await, "two");
-    bank.renew_lease(&taken, LONG).await.unwrap();
-    // For ever is a time, too.
-    bank.acquire_lease(&key("ever"), "one", Duration::MAX)
-        .await
-        .unwrap();
-    assert_held(bank.acquire_lease(&key("ever"), "two", LONG).await, "one");
-}
-
-/// A lease that was given up is free, and gone for its owner.
-pub async fn leases_are_released(bank: &dyn Bank) {
-    let name = key("freed");
-    let lease = bank.acquire_lease(&name, "one", LONG).await.unwrap();
-    bank.release_lease(&lease).await.unwrap();
-    bank.release_lease(&lease).await.unwrap();
-    let error = bank.renew_lease(&lease, LONG).await.unwrap_err();
-    assert!(matches!(error, BankError::LeaseLost(_)), "{error}");
-    bank.acquire_lease(&name, "two", LONG).await.unwrap();
-}
-
-/// The live ones at and below a name.
-pub async fn leases_are_listed(bank: &dyn Bank) {
-    assert!(bank.leases(&key("l")).await.unwrap().is_empty());
-    for name in ["l", "l/a", "l/b/c", "l-d", "la"] {
-        bank.acquire_lease(&key(name), "one", LONG).await.unwrap();
-    }
-    bank.acquire_lease(&key("l/dead"), "one", Duration::ZERO)
-        .await
-        .unwrap();
-    let listed = bank.leases(&key("l")).await.unwrap();
-    let mut names: Vec<_> = listed.iter().map(|lease| lease.name.as_str()).collect();
-    names.sort_unstable();
-    assert_eq!(names, ["l", "l/a", "l/b/c"]);
-    assert_eq!(bank.leases(&key("l/b")).await.unwrap().len(), 1);
-}
-
-/// Of many that claim at once exactly one gets it.
-pub async fn leases_have_one_winner(bank: Arc<dyn Bank>) {
-    for round in 0..10 {
-        let name = key(&format!("race/{round}"));
-        // Half of the rounds take over one that has ended.
-        if round % 2 == 0 {
-            bank.acquire_lease(&name, "dead", Duration::ZERO)
-                .await
-                .unwrap();
-        }
-        let mut racers = JoinSet::new();
-        for racer in 0..8 {
-            let (bank, name) = (bank.clone(), name.clone());
-            racers.spawn(async move {
-                match bank.acquire_lease(&name, &format!("{racer}"), LONG).await {
-                    Ok(lease) => Some(lease.owner),
-                    Err(BankError::LeaseHeld { .. }) => None,
-                    Err(other) => panic!("{other}"),
-                }
-            });
-        }
-        let winners: Vec<_> = racers.join_all().await.into_iter().flatten().collect();
-        assert_eq!(winners.len(), 1, "{winners:?}");
-        assert_held(bank.acquire_lease(&name, "late", LONG).await, &winners[0]);
-    }
 }
 
 /// A section shows its own part under relative names, and no other.

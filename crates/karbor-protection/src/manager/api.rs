@@ -1,201 +1,28 @@
-//! The protection manager: it is responsible for checkpoints and for every operation that runs over
-//! one.
+//! What other services may ask of the protection manager.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex},
-};
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
-use karbor_db::{Db, ListQuery};
-use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_interfaces::protection::ProtectionApi;
-use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
-    OperationId, OperationLogId, OperationLogStatus, OperationType, Plan, ProtectableType,
-    Provider as ProviderRecord, ProviderId, RequestContext, Resource, Restore, State, Verification,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationId, OperationLogId,
+    OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId, RequestContext,
+    Resource, Restore, Verification,
 };
-use karbor_plugin::{BankError, Protectable, Registry, SchemaKind};
+use karbor_plugin::{BankError, SchemaKind};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
+use super::ProtectionManager;
 use crate::{
     checkpoints::CheckpointQuery,
     error::bank_error,
     graph,
-    host::ManagerTime,
-    keys::MasterKey,
-    leases::{self, CheckpointLease, Purpose},
+    leases::{CheckpointLease, Purpose},
     listing::{list_by_name, page},
     parameters,
-    providers::{Provider, Providers},
     run::Run,
-    worker::Worker,
 };
-
-/// The protection manager.
-pub struct ProtectionManager {
-    pub(crate) base: ManagerBase<Db>,
-    registry: Arc<Registry>,
-    providers: Arc<Providers>,
-    pub(crate) worker: Arc<Worker>,
-}
-
-/// What a protection manager is made of.
-pub struct ProtectionParts {
-    /// Every plugin there is.
-    pub registry: Arc<Registry>,
-    /// The providers in use.
-    pub providers: Providers,
-    /// The key from which repository passwords are derived.
-    pub master_key: MasterKey,
-}
-
-impl ProtectionManager {
-    /// A manager on `host` (default: this host's name).
-    ///
-    /// # Errors
-    /// A 500 when the configuration lacks an option of [`OPTIONS`](crate::OPTIONS).
-    pub fn new(
-        host: Option<String>,
-        db: Db,
-        config: Config,
-        clock: Arc<dyn Clock>,
-        parts: ProtectionParts,
-    ) -> Result<Self, ApiError> {
-        let base = ManagerBase::new(host, db.clone(), config, clock.clone());
-        let number = |group, name| base.config().int(group, name).map_err(ApiError::internal);
-        let operations =
-            usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
-        let limit = usize::try_from(number("protection", "max_parallel_tasks")?)
-            .unwrap_or(1)
-            .max(1);
-        let task_timeout = base
-            .config()
-            .seconds("protection", "task_timeout")
-            .map_err(ApiError::internal)?;
-        let time: Arc<dyn FlowTime> = Arc::new(ManagerTime(clock.clone()));
-        let options = ExecutorOptions {
-            limit,
-            task_timeout,
-            ..ExecutorOptions::default()
-        };
-        let providers = Arc::new(parts.providers);
-        let worker = Arc::new(Worker {
-            db,
-            clock,
-            executor: Executor::new(options, time.clone()),
-            time,
-            tasks: base.tasks().clone(),
-            providers: providers.clone(),
-            key: parts.master_key,
-            host: base.host().to_owned(),
-            owner: format!("{}@{}", Self::BINARY, base.host()),
-            slots: (operations > 0).then(|| Semaphore::new(operations)),
-            running: Mutex::new(HashMap::new()),
-            stuck: Mutex::new(HashMap::new()),
-        });
-        Ok(Self {
-            base,
-            registry: parts.registry,
-            providers,
-            worker,
-        })
-    }
-
-    /// A checkpoint that `context` may see.
-    async fn checkpoint(
-        &self,
-        context: &RequestContext,
-        provider: &Provider,
-        id: CheckpointId,
-    ) -> Result<Checkpoint, ApiError> {
-        let checkpoint = provider.checkpoints().get(id).await?;
-        if context.may_access(&checkpoint.project_id) {
-            return Ok(checkpoint);
-        }
-        let message = format!("Access checkpoint {id} is not allowed");
-        Err(ApiError::forbidden("AccessCheckpointNotAllowed", message))
-    }
-
-    /// A checkpoint that may be read from.
-    async fn available(
-        &self,
-        context: &RequestContext,
-        provider: &Provider,
-        id: CheckpointId,
-    ) -> Result<Checkpoint, ApiError> {
-        let checkpoint = self.checkpoint(context, provider, id).await?;
-        if checkpoint.status == CheckpointStatus::Available {
-            return Ok(checkpoint);
-        }
-        let message = format!(
-            "The checkpoint {id} is not available: its status is '{}'",
-            checkpoint.status
-        );
-        Err(ApiError::new(
-            ErrorKind::BadRequest,
-            "CheckpointNotAvailable",
-            message,
-        ))
-    }
-
-    fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {
-        self.registry
-            .protectables()
-            .get(resource_type)
-            .ok_or_else(|| {
-                let message = format!("Protectable type {resource_type} could not be found.");
-                ApiError::new(ErrorKind::NotFound, "ProtectableTypeNotFound", message)
-            })
-    }
-
-    fn new_checkpoint(
-        &self,
-        plan: &Plan,
-        graph: String,
-        properties: &Map<String, Value>,
-    ) -> Checkpoint {
-        let now = self.base.clock().now();
-        Checkpoint {
-            version: INDEX_VERSION.to_owned(),
-            id: CheckpointId::new(),
-            status: CheckpointStatus::Protecting,
-            owner_id: self.worker.owner.clone(),
-            provider_id: plan.provider_id,
-            project_id: plan.project_id.clone(),
-            protection_plan: CheckpointPlan {
-                id: plan.id,
-                name: plan.name.clone(),
-                provider_id: plan.provider_id,
-                resources: plan.resources.iter().map(as_stored).collect(),
-            },
-            extra_info: properties.get("extra_info").cloned(),
-            created_at: Some(now.date_naive()),
-            timestamp: now.timestamp(),
-            resource_graph: Some(graph),
-        }
-    }
-}
-
-/// The original kept a resource's extra info as JSON text in the plan of a checkpoint.
-fn as_stored(resource: &Resource) -> Resource {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let extra_info = resource
-        .extra_info
-        .as_ref()
-        .filter(|value| !value.is_null())
-        .map(text);
-    Resource {
-        extra_info: extra_info.map(Value::String),
-        ..resource.clone()
-    }
-}
 
 #[async_trait]
 impl ProtectionApi for ProtectionManager {
@@ -529,54 +356,6 @@ impl ProtectionApi for ProtectionManager {
                 Err(ApiError::conflict("OperationNotRunning", message))
             }
         }
-    }
-}
-
-impl ProtectionManager {
-    /// Resets a checkpoint that nobody else works on; `false` when its state does not allow it.
-    async fn reset(
-        &self,
-        provider: &Provider,
-        id: CheckpointId,
-        state: CheckpointStatus,
-    ) -> Result<bool, ApiError> {
-        let checkpoint = provider.checkpoints().get(id).await?;
-        if checkpoint.status == state {
-            return Ok(true);
-        }
-        let allowed = checkpoint.status.can_become(state)
-            && (state != CheckpointStatus::Available || self.was_whole(&checkpoint).await?);
-        if allowed {
-            provider.checkpoints().transition(id, state).await?;
-        }
-        Ok(allowed)
-    }
-
-    /// A checkpoint whose protect failed was undone, and one whose delete was begun has lost data:
-    /// neither can be called available by hand.
-    async fn was_whole(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
-        if checkpoint.status != CheckpointStatus::Error {
-            return Ok(false);
-        }
-        let query = ListQuery {
-            filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
-            ..ListQuery::default()
-        };
-        let logs = self.base.db().operation_log_list(&query).await?;
-        Ok(logs.iter().all(|log| match log.operation_type {
-            OperationType::Protect => log.status == OperationLogStatus::Success,
-            OperationType::Delete => log.extra_info.as_ref().is_none_or(Value::is_null),
-            _ => true,
-        }))
-    }
-
-    async fn is_held(
-        &self,
-        provider: &Provider,
-        checkpoint: CheckpointId,
-    ) -> Result<bool, ApiError> {
-        let holder = leases::holder(provider.bank().as_ref(), checkpoint).await;
-        Ok(holder.map_err(|error| bank_error(&error))?.is_some())
     }
 }
 

@@ -1,0 +1,190 @@
+//! The protection manager: it is responsible for checkpoints and for every operation that runs over
+//! one.
+
+mod api;
+mod reset;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use karbor_db::Db;
+use karbor_flow::{Executor, ExecutorOptions, FlowTime};
+use karbor_manager::{Clock, Config, Manager, ManagerBase};
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
+    Plan, RequestContext, Resource,
+};
+use karbor_plugin::{Protectable, Registry};
+use serde_json::{Map, Value};
+use tokio::sync::Semaphore;
+
+use crate::{
+    host::ManagerTime,
+    keys::MasterKey,
+    providers::{Provider, Providers},
+    worker::Worker,
+};
+
+/// The protection manager.
+pub struct ProtectionManager {
+    pub(crate) base: ManagerBase<Db>,
+    registry: Arc<Registry>,
+    providers: Arc<Providers>,
+    pub(crate) worker: Arc<Worker>,
+}
+
+/// What a protection manager is made of.
+pub struct ProtectionParts {
+    /// Every plugin there is.
+    pub registry: Arc<Registry>,
+    /// The providers in use.
+    pub providers: Providers,
+    /// The key from which repository passwords are derived.
+    pub master_key: MasterKey,
+}
+
+impl ProtectionManager {
+    /// A manager on `host` (default: this host's name).
+    ///
+    /// # Errors
+    /// A 500 when the configuration lacks an option of [`OPTIONS`](crate::OPTIONS).
+    pub fn new(
+        host: Option<String>,
+        db: Db,
+        config: Config,
+        clock: Arc<dyn Clock>,
+        parts: ProtectionParts,
+    ) -> Result<Self, ApiError> {
+        let base = ManagerBase::new(host, db.clone(), config, clock.clone());
+        let number = |group, name| base.config().int(group, name).map_err(ApiError::internal);
+        let operations =
+            usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
+        let limit = usize::try_from(number("protection", "max_parallel_tasks")?)
+            .unwrap_or(1)
+            .max(1);
+        let task_timeout = base
+            .config()
+            .seconds("protection", "task_timeout")
+            .map_err(ApiError::internal)?;
+        let time: Arc<dyn FlowTime> = Arc::new(ManagerTime(clock.clone()));
+        let options = ExecutorOptions {
+            limit,
+            task_timeout,
+            ..ExecutorOptions::default()
+        };
+        let providers = Arc::new(parts.providers);
+        let worker = Arc::new(Worker {
+            db,
+            clock,
+            executor: Executor::new(options, time.clone()),
+            time,
+            tasks: base.tasks().clone(),
+            providers: providers.clone(),
+            key: parts.master_key,
+            host: base.host().to_owned(),
+            owner: format!("{}@{}", Self::BINARY, base.host()),
+            slots: (operations > 0).then(|| Semaphore::new(operations)),
+            running: Mutex::new(HashMap::new()),
+            stuck: Mutex::new(HashMap::new()),
+        });
+        Ok(Self {
+            base,
+            registry: parts.registry,
+            providers,
+            worker,
+        })
+    }
+
+    /// A checkpoint that `context` may see.
+    async fn checkpoint(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<Checkpoint, ApiError> {
+        let checkpoint = provider.checkpoints().get(id).await?;
+        if context.may_access(&checkpoint.project_id) {
+            return Ok(checkpoint);
+        }
+        let message = format!("Access checkpoint {id} is not allowed");
+        Err(ApiError::forbidden("AccessCheckpointNotAllowed", message))
+    }
+
+    /// A checkpoint that may be read from.
+    async fn available(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<Checkpoint, ApiError> {
+        let checkpoint = self.checkpoint(context, provider, id).await?;
+        if checkpoint.status == CheckpointStatus::Available {
+            return Ok(checkpoint);
+        }
+        let message = format!(
+            "The checkpoint {id} is not available: its status is '{}'",
+            checkpoint.status
+        );
+        Err(ApiError::new(
+            ErrorKind::BadRequest,
+            "CheckpointNotAvailable",
+            message,
+        ))
+    }
+
+    fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {
+        self.registry
+            .protectables()
+            .get(resource_type)
+            .ok_or_else(|| {
+                let message = format!("Protectable type {resource_type} could not be found.");
+                ApiError::new(ErrorKind::NotFound, "ProtectableTypeNotFound", message)
+            })
+    }
+
+    fn new_checkpoint(
+        &self,
+        plan: &Plan,
+        graph: String,
+        properties: &Map<String, Value>,
+    ) -> Checkpoint {
+        let now = self.base.clock().now();
+        Checkpoint {
+            version: INDEX_VERSION.to_owned(),
+            id: CheckpointId::new(),
+            status: CheckpointStatus::Protecting,
+            owner_id: self.worker.owner.clone(),
+            provider_id: plan.provider_id,
+            project_id: plan.project_id.clone(),
+            protection_plan: CheckpointPlan {
+                id: plan.id,
+                name: plan.name.clone(),
+                provider_id: plan.provider_id,
+                resources: plan.resources.iter().map(as_stored).collect(),
+            },
+            extra_info: properties.get("extra_info").cloned(),
+            created_at: Some(now.date_naive()),
+            timestamp: now.timestamp(),
+            resource_graph: Some(graph),
+        }
+    }
+}
+
+/// The original kept a resource's extra info as JSON text in the plan of a checkpoint.
+fn as_stored(resource: &Resource) -> Resource {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let extra_info = resource
+        .extra_info
+        .as_ref()
+        .filter(|value| !value.is_null())
+        .map(text);
+    Resource {
+        extra_info: extra_info.map(Value::String),
+        ..resource.clone()
+    }
+}

@@ -1,0 +1,58 @@
+//! Setting the state of a checkpoint by hand.
+
+use karbor_db::ListQuery;
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLogStatus, OperationType, State,
+};
+use serde_json::Value;
+
+use super::ProtectionManager;
+use crate::{error::bank_error, leases, providers::Provider};
+
+impl ProtectionManager {
+    /// Resets a checkpoint that nobody else works on; `false` when its state does not allow it.
+    pub(super) async fn reset(
+        &self,
+        provider: &Provider,
+        id: CheckpointId,
+        state: CheckpointStatus,
+    ) -> Result<bool, ApiError> {
+        let checkpoint = provider.checkpoints().get(id).await?;
+        if checkpoint.status == state {
+            return Ok(true);
+        }
+        let allowed = checkpoint.status.can_become(state)
+            && (state != CheckpointStatus::Available || self.was_whole(&checkpoint).await?);
+        if allowed {
+            provider.checkpoints().transition(id, state).await?;
+        }
+        Ok(allowed)
+    }
+
+    /// A checkpoint whose protect failed was undone, and one whose delete was begun has lost data:
+    /// neither can be called available by hand.
+    async fn was_whole(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
+        if checkpoint.status != CheckpointStatus::Error {
+            return Ok(false);
+        }
+        let query = ListQuery {
+            filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
+            ..ListQuery::default()
+        };
+        let logs = self.base.db().operation_log_list(&query).await?;
+        Ok(logs.iter().all(|log| match log.operation_type {
+            OperationType::Protect => log.status == OperationLogStatus::Success,
+            OperationType::Delete => log.extra_info.as_ref().is_none_or(Value::is_null),
+            _ => true,
+        }))
+    }
+
+    pub(super) async fn is_held(
+        &self,
+        provider: &Provider,
+        checkpoint: CheckpointId,
+    ) -> Result<bool, ApiError> {
+        let holder = leases::holder(provider.bank().as_ref(), checkpoint).await;
+        Ok(holder.map_err(|error| bank_error(&error))?.is_some())
+    }
+}

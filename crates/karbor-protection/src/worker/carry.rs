@@ -1,0 +1,153 @@
+//! Carries a run out: its turn, its flow, its progress.
+
+use std::{sync::Arc, time::Duration};
+
+use karbor_db::OperationLogUpdate;
+use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
+use serde_json::{Value, json};
+use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::{RETRY_DELAYS, Worker};
+use crate::{
+    conclude::Conclusion, hooks::RunHooks, journal::DbJournal, leases::CheckpointLease,
+    providers::Provider, run::Run,
+};
+
+/// How often the operation log hears of a run's progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Worker {
+    pub(super) fn spawn(
+        self: &Arc<Self>,
+        run: Run,
+        provider: Arc<Provider>,
+        hooks: Arc<RunHooks>,
+        lease: Option<CheckpointLease>,
+    ) {
+        let cancel = CancellationToken::new();
+        self.running().insert(run.log, cancel.clone());
+        let worker = self.clone();
+        self.tasks.spawn(
+            format!("{} {}", run.operation, run.checkpoint.id),
+            async move {
+                let done = CancellationToken::new();
+                let work = async {
+                    if let Some(_slot) = worker.slot().await {
+                        worker
+                            .carry_out(&run, &provider, hooks, cancel.clone())
+                            .await;
+                    }
+                    done.cancel();
+                };
+                // The claim is kept while the run waits for its turn, too.
+                let keep = async {
+                    match lease {
+                        Some(lease) => {
+                            lease
+                                .keep(&*worker.clock, done.clone(), cancel.clone())
+                                .await
+                        }
+                        None => done.cancelled().await,
+                    }
+                };
+                tokio::join!(work, keep);
+                worker.running().remove(&run.log);
+            },
+        );
+    }
+
+    /// Waits for the run's turn; `None` when the service stops first: the next start goes on.
+    async fn slot(&self) -> Option<Option<SemaphorePermit<'_>>> {
+        let Some(slots) = &self.slots else {
+            return Some(None);
+        };
+        tokio::select! {
+            slot = slots.acquire() => slot.ok().map(Some),
+            () = self.tasks.cancelled().cancelled() => None,
+        }
+    }
+
+    /// Runs the flow to its end and writes the end down; as often as it takes.
+    async fn carry_out(
+        &self,
+        run: &Run,
+        provider: &Provider,
+        hooks: Arc<RunHooks>,
+        cancel: CancellationToken,
+    ) {
+        let journal = Arc::new(DbJournal::new(self.db.clone(), run.id));
+        let board = Arc::new(ProgressBoard::new(self.time.clone()));
+        let mut delay = RETRY_DELAYS.0;
+        loop {
+            let outcome = match journal.events().await {
+                Ok(events) => {
+                    let flow = self.executor.run(
+                        hooks.plan().clone(),
+                        hooks.clone(),
+                        journal.clone(),
+                        board.clone(),
+                        cancel.clone(),
+                        events,
+                    );
+                    self.watched(run, &board, flow).await
+                }
+                Err(error) => interrupted(&error.to_string()),
+            };
+            if outcome.status != Ending::Interrupted {
+                self.unstuck(run.log);
+                return self
+                    .conclude(run, provider, &Conclusion::of(run, &outcome))
+                    .await;
+            }
+            let reason = outcome.interrupted.unwrap_or_default();
+            tracing::error!(run = %run.id, reason, "a run was interrupted and waits");
+            self.stuck(run.log, reason);
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
+    }
+
+    /// Runs a flow and tells the operation log of its progress meanwhile. The two are polled side by
+    /// side: a flow that is not polled may hold the very lock that the telling waits for.
+    async fn watched(
+        &self,
+        run: &Run,
+        board: &ProgressBoard,
+        flow: impl Future<Output = FlowOutcome>,
+    ) -> FlowOutcome {
+        let tell = async {
+            loop {
+                self.clock.sleep(PROGRESS_INTERVAL).await;
+                let update = OperationLogUpdate {
+                    extra_info: Some(json!({ "progress": board.snapshot() })),
+                    ..OperationLogUpdate::default()
+                };
+                // Progress is a courtesy: the run goes on without it.
+                if let Err(error) = self.db.operation_log_update(run.log, &update).await {
+                    tracing::warn!(run = %run.id, %error, "progress could not be recorded");
+                }
+            }
+        };
+        tokio::select! {
+            outcome = flow => outcome,
+            never = tell => never,
+        }
+    }
+}
+
+fn interrupted(reason: &str) -> FlowOutcome {
+    FlowOutcome {
+        status: Ending::Interrupted,
+        failures: Vec::new(),
+        reports: std::collections::BTreeMap::new(),
+        interrupted: Some(reason.to_owned()),
+    }
+}
+
+/// What the operation log keeps of the reports.
+pub(crate) fn reports(outcome: &FlowOutcome) -> Value {
+    json!({ "resources": outcome.reports })
+}

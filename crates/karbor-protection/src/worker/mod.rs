@@ -1,0 +1,155 @@
+//! The worker: begins runs, carries them out, ends them, and goes on with those that a crash left.
+//!
+//! The order of writes is what makes a run survive anything. The flow record comes first; whatever
+//! follows (`claim`, `prepare`, the hooks, `conclude`) may be repeated. The flow record is closed last. So a
+//! run is either not there, or there and unfinished and will be taken up again, or closed with
+//! every other record telling how it ended.
+
+mod begin;
+mod carry;
+mod record;
+mod resume;
+
+pub(crate) use carry::reports;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use karbor_db::{Db, FlowRecord};
+use karbor_flow::{Executor, FlowTime, plan};
+use karbor_manager::{Clock, TaskSet};
+use karbor_model::{ApiError, FlowStatus, OperationLogId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    conclude::{Conclusion, conclude_in_bank},
+    hooks::RunHooks,
+    keys::MasterKey,
+    leases::CheckpointLease,
+    providers::{Provider, Providers},
+    run::Run,
+};
+
+/// How long to wait before trying again to write down how a run goes: at first, and at most.
+const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What the worker works with.
+pub(crate) struct Worker {
+    pub(crate) db: Db,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) time: Arc<dyn FlowTime>,
+    pub(crate) tasks: TaskSet,
+    pub(crate) providers: Arc<Providers>,
+    pub(crate) key: MasterKey,
+    pub(crate) host: String,
+    pub(crate) owner: String,
+    pub(crate) executor: Executor,
+    /// How many runs may be under way; `None` is no limit.
+    pub(crate) slots: Option<Semaphore>,
+    pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
+    /// Runs that wait because what they must write cannot be written, with the reason.
+    pub(crate) stuck: Mutex<HashMap<OperationLogId, String>>,
+}
+
+impl Worker {
+    /// Begins a run: enters it, claims its checkpoint, and lets it go on in the background.
+    ///
+    /// # Errors
+    /// Why it cannot begin. The operation log has it as failed then.
+    pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), ApiError> {
+        let provider = self.providers.get(run.checkpoint.provider_id)?.clone();
+        let hooks = self.hooks(&run, &provider)?;
+        self.db.flow_create(&self.flow_record(&run)?).await?;
+        let lease = match self.claim(&run, &provider).await {
+            Ok(lease) => lease,
+            // Somebody else may be at work on the checkpoint: the bank is left alone.
+            Err(error) => return Err(self.refuse(&run, error).await),
+        };
+        match self.prepare(&run, &provider).await {
+            Ok(()) => {
+                self.spawn(run, provider, hooks, lease);
+                Ok(())
+            }
+            Err(error) => {
+                let failed = Conclusion::failed(error.message.clone());
+                if let Err(error) = conclude_in_bank(&run, &provider, &failed).await {
+                    tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
+                }
+                release(lease).await;
+                Err(self.refuse(&run, error).await)
+            }
+        }
+    }
+
+    /// A run that could not begin: its records say so, and nothing of it stays in progress.
+    async fn refuse(self: &Arc<Self>, run: &Run, error: ApiError) -> ApiError {
+        let conclusion = Conclusion::failed(error.message.clone());
+        if let Err(error) = self.record(run, &conclusion).await {
+            tracing::error!(run = %run.id, ?error, "a run that could not begin could not be closed yet");
+            // Left open, a restart would carry out what was refused.
+            let (worker, run) = (self.clone(), run.clone());
+            self.tasks.spawn(format!("close {}", run.id), async move {
+                worker.record_at_last(&run, &conclusion).await;
+            });
+        }
+        error
+    }
+
+    fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {
+        let plan = plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
+        Ok(Arc::new(RunHooks::new(
+            run.clone(),
+            Arc::new(plan),
+            provider.clone(),
+            &self.key,
+        )?))
+    }
+
+    fn flow_record(&self, run: &Run) -> Result<FlowRecord, ApiError> {
+        Ok(FlowRecord {
+            operation_id: run.id,
+            operation_type: run.operation,
+            host: self.host.clone(),
+            payload: serde_json::to_value(run).map_err(ApiError::internal)?,
+            status: FlowStatus::Running,
+        })
+    }
+
+    /// Waits, unless the service stops: then the run stays as it is, for the next start.
+    async fn wait_or_stop(&self, delay: Duration) -> bool {
+        tokio::select! {
+            () = self.clock.sleep(delay) => false,
+            () = self.tasks.cancelled().cancelled() => true,
+        }
+    }
+
+    fn stuck(&self, log: OperationLogId, reason: String) {
+        self.stuck
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(log, reason);
+    }
+
+    fn unstuck(&self, log: OperationLogId) {
+        self.stuck
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&log);
+    }
+
+    pub(crate) fn running(
+        &self,
+    ) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, CancellationToken>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn release(lease: Option<CheckpointLease>) {
+    if let Some(lease) = lease {
+        lease.release().await;
+    }
+}

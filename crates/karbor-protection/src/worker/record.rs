@@ -1,0 +1,118 @@
+//! Writes down how a run ended.
+
+use karbor_db::{DbError, FlowRecord, OperationLogUpdate};
+use karbor_model::{
+    ApiError, FlowStatus, OperationLog, OperationLogStatus, Restore, RestoreStatus, Verification,
+    VerificationStatus,
+};
+
+use super::{RETRY_DELAYS, Worker};
+use crate::{
+    conclude::{Conclusion, conclude_in_bank},
+    providers::Provider,
+    run::Run,
+};
+
+impl Worker {
+    /// Writes down how a run ended, first where the user looks, last in the flow record.
+    pub(super) async fn conclude(&self, run: &Run, provider: &Provider, conclusion: &Conclusion) {
+        let mut delay = RETRY_DELAYS.0;
+        loop {
+            let told = match conclude_in_bank(run, provider, conclusion).await {
+                Ok(conclusion) => self.record(run, &conclusion).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = told else {
+                self.unstuck(run.log);
+                return;
+            };
+            tracing::error!(run = %run.id, ?error, "the end of a run cannot be written down yet");
+            self.stuck(run.log, error.message);
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
+    }
+
+    /// Writes down in the database how a run ended. Safe to repeat.
+    pub(super) async fn record(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
+        let ok = conclusion.is_success();
+        let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
+        if let Some(id) = run.restore_id {
+            self.db.restore_update_resources(id, status, reason).await?;
+            let end = if ok {
+                RestoreStatus::Success
+            } else {
+                RestoreStatus::Fail
+            };
+            once(
+                self.db
+                    .transition::<Restore>(id, RestoreStatus::InProgress, end)
+                    .await,
+            )?;
+        }
+        if let Some(id) = run.verification_id {
+            self.db
+                .verification_update_resources(id, status, reason)
+                .await?;
+            let end = if ok {
+                VerificationStatus::Success
+            } else {
+                VerificationStatus::Fail
+            };
+            once(
+                self.db
+                    .transition::<Verification>(id, VerificationStatus::InProgress, end)
+                    .await,
+            )?;
+        }
+        let update = OperationLogUpdate {
+            extra_info: Some(conclusion.extra_info.clone()),
+            error_info: conclusion.error_info.clone(),
+            ended_at: Some(self.clock.now()),
+            ..OperationLogUpdate::default()
+        };
+        self.db.operation_log_update(run.log, &update).await?;
+        let end = if ok {
+            OperationLogStatus::Success
+        } else {
+            OperationLogStatus::Failed
+        };
+        once(
+            self.db
+                .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
+                .await,
+        )?;
+        once(
+            self.db
+                .transition::<FlowRecord>(run.id, FlowStatus::Running, conclusion.status)
+                .await,
+        )?;
+        tracing::info!(
+            run = %run.id, operation = %run.operation, checkpoint = %run.checkpoint.id,
+            request = %run.context.request_id, status = %conclusion.status, error = conclusion.error_info,
+            "a run ended"
+        );
+        Ok(())
+    }
+
+    pub(super) async fn record_at_last(&self, run: &Run, conclusion: &Conclusion) {
+        let mut delay = RETRY_DELAYS.0;
+        while let Err(error) = self.record(run, conclusion).await {
+            tracing::error!(run = %run.id, ?error, "the end of a run cannot be recorded yet");
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
+    }
+}
+
+/// A change of state that an earlier attempt made already is no error.
+fn once(changed: Result<(), DbError>) -> Result<(), ApiError> {
+    match changed {
+        Ok(()) | Err(DbError::Conflict { .. } | DbError::NotFound { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Goes on with the runs that a stop or a crash interrupted.
+
+use std::sync::Arc;
+
+use karbor_db::FlowRecord;
+use karbor_model::{ApiError, FlowStatus};
+
+use super::{RETRY_DELAYS, Worker, release};
+use crate::{conclude::Conclusion, leases, run::Run};
+
+impl Worker {
+    /// Goes on with every run of this host that has not ended.
+    ///
+    /// # Errors
+    /// When the database cannot tell which.
+    pub(crate) async fn resume(self: &Arc<Self>) -> Result<usize, ApiError> {
+        self.release_leftovers().await;
+        let flows = self.db.flows_unfinished(&self.host).await?;
+        let count = flows.len();
+        for flow in flows {
+            let worker = self.clone();
+            self.tasks
+                .spawn(format!("resume {}", flow.operation_id), async move {
+                    worker.resume_one(flow).await;
+                });
+        }
+        Ok(count)
+    }
+
+    /// A service that died between the end of a run and the release of its claim left the claim
+    /// behind. What our own database knows as ended is nobody's any more.
+    async fn release_leftovers(&self) {
+        for provider in self.providers.all() {
+            let bank = provider.bank();
+            let claims = match leases::claims_of(bank.as_ref(), &self.owner).await {
+                Ok(claims) => claims,
+                Err(error) => {
+                    tracing::warn!(provider = provider.record().name, %error, "left claims cannot be looked for");
+                    continue;
+                }
+            };
+            for (run, lease) in claims {
+                let flow = self.db.flow_get(run).await;
+                if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
+                    && let Err(error) = bank.release_lease(&lease).await
+                {
+                    tracing::warn!(lease = lease.name, %error, "a left claim ends by itself");
+                }
+            }
+        }
+    }
+
+    async fn resume_one(self: Arc<Self>, flow: FlowRecord) {
+        let id = flow.operation_id;
+        let run: Run = match serde_json::from_value(flow.payload) {
+            Ok(run) => run,
+            Err(error) => {
+                tracing::error!(run = %id, %error, "a run cannot be resumed: its record cannot be read");
+                return;
+            }
+        };
+        tracing::info!(run = %id, operation = %run.operation, checkpoint = %run.checkpoint.id, "resuming a run");
+        let mut delay = RETRY_DELAYS.0;
+        loop {
+            match self.try_resume(&run).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(run = %id, ?error, "a run cannot be resumed yet");
+                    self.stuck(run.log, error.message);
+                }
+            }
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
+    }
+
+    /// An `Err` is worth another try.
+    async fn try_resume(self: &Arc<Self>, run: &Run) -> Result<(), ApiError> {
+        let provider = match self.providers.get(run.checkpoint.provider_id) {
+            Ok(provider) => provider.clone(),
+            Err(error) => {
+                // Nothing can be told to a bank that is not configured any more.
+                let conclusion =
+                    Conclusion::failed(format!("{error} It was removed while the operation ran."));
+                return self.record(run, &conclusion).await;
+            }
+        };
+        let lease = self.claim(run, &provider).await?;
+        if let Err(error) = self.prepare(run, &provider).await {
+            release(lease).await;
+            return Err(error);
+        }
+        match self.hooks(run, &provider) {
+            Ok(hooks) => self.spawn(run.clone(), provider, hooks, lease),
+            Err(error) => {
+                self.conclude(run, &provider, &Conclusion::failed(error.message))
+                    .await;
+                release(lease).await;
+            }
+        }
+        self.unstuck(run.log);
+        Ok(())
+    }
+}
