@@ -1,0 +1,155 @@
+//! What each request body must be.
+
+use super::{ANY, Format, Schema, Type, object};
+
+static NAME: Schema = Schema {
+    types: &[Type::String, Type::Null],
+    max_length: 255,
+    format: Some(Format::Name),
+    ..ANY
+};
+static DESCRIPTION: Schema = Schema {
+    types: &[Type::String, Type::Null],
+    max_length: 255,
+    printable: true,
+    ..ANY
+};
+static UUID: Schema = Schema {
+    types: &[Type::String],
+    format: Some(Format::Uuid),
+    ..ANY
+};
+static TEXT_OR_NULL: Schema = Schema {
+    types: &[Type::String, Type::Null],
+    max_length: 255,
+    ..ANY
+};
+static SCALAR: Schema = Schema {
+    types: &[Type::Boolean, Type::String, Type::Integer],
+    ..ANY
+};
+static METADATA: Schema = Schema {
+    types: &[Type::Object, Type::Null],
+    others: Some(&SCALAR),
+    closed: true,
+    ..ANY
+};
+static PARAMETERS: Schema = Schema {
+    types: &[Type::Object],
+    others: Some(&METADATA),
+    closed: true,
+    ..ANY
+};
+static RESOURCES: Schema = Schema {
+    types: &[Type::Array],
+    items: Some(&Schema {
+        types: &[Type::Object],
+        ..ANY
+    }),
+    ..ANY
+};
+static STATE: Schema = Schema {
+    types: &[Type::String],
+    choices: &["available", "error"],
+    ..ANY
+};
+static SERVICE_STATUS: Schema = Schema {
+    types: &[Type::String],
+    choices: &["enabled", "disabled"],
+    ..ANY
+};
+
+/// `POST /plans`.
+pub(crate) static PLAN_CREATE: Schema = object(
+    &[(
+        "plan",
+        &object(
+            &[
+                ("name", &NAME),
+                ("description", &DESCRIPTION),
+                ("provider_id", &UUID),
+                ("parameters", &PARAMETERS),
+                ("resources", &RESOURCES),
+            ],
+            &["provider_id", "parameters"],
+        ),
+    )],
+    &["plan"],
+);
+/// `PUT /plans/{id}`.
+pub(crate) static PLAN_UPDATE: Schema = object(
+    &[(
+        "plan",
+        &object(
+            &[
+                ("name", &NAME),
+                ("status", &TEXT_OR_NULL),
+                ("resources", &RESOURCES),
+                ("description", &DESCRIPTION),
+            ],
+            &[],
+        ),
+    )],
+    &["plan"],
+);
+/// `POST /providers/{id}/checkpoints`. The original's schema had `extra-info` and its code read
+/// `extra_info` (Q18): both are taken.
+pub(crate) static CHECKPOINT_CREATE: Schema = object(
+    &[(
+        "checkpoint",
+        &object(
+            &[
+                ("plan_id", &UUID),
+                ("extra-info", &METADATA),
+                ("extra_info", &METADATA),
+            ],
+            &["plan_id"],
+        ),
+    )],
+    &["checkpoint"],
+);
+/// `PUT /providers/{id}/checkpoints/{id}`.
+pub(crate) static CHECKPOINT_UPDATE: Schema = object(
+    &[("os-resetState", &object(&[("state", &STATE)], &["state"]))],
+    &["os-resetState"],
+);
+/// `POST /restores`.
+pub(crate) static RESTORE_CREATE: Schema = object(
+    &[(
+        "restore",
+        &object(
+            &[
+                ("provider_id", &UUID),
+                ("checkpoint_id", &UUID),
+                ("restore_target", &TEXT_OR_NULL),
+                ("restore_auth", &METADATA),
+                ("parameters", &PARAMETERS),
+            ],
+            &["provider_id", "checkpoint_id", "parameters"],
+        ),
+    )],
+    &["restore"],
+);
+/// `POST /verifications`.
+pub(crate) static VERIFICATION_CREATE: Schema = object(
+    &[(
+        "verification",
+        &object(
+            &[
+                ("provider_id", &UUID),
+                ("checkpoint_id", &UUID),
+                ("parameters", &PARAMETERS),
+            ],
+            &["provider_id", "checkpoint_id"],
+        ),
+    )],
+    &["verification"],
+);
+/// `PUT /os-services/{id}`. The original did not check this body at all (Q56).
+pub(crate) static SERVICE_UPDATE: Schema = object(
+    &[
+        ("status", &SERVICE_STATUS),
+        ("disabled_reason", &DESCRIPTION),
+    ],
+    &["status"],
+);
