@@ -53,6 +53,7 @@
 //! ```
 
 pub(crate) mod globs;
+pub(crate) mod inside;
 mod load;
 mod raw;
 mod store;

@@ -31,7 +31,7 @@ impl Applications {
             for application in &this.list {
                 look_at(application, &off_limits, &mut problems);
             }
-            overlaps(&this.list, &mut problems);
+            overlaps(&this, &mut problems);
             Ok(problems)
         });
         let mut problems = match looked.await {
@@ -226,49 +226,60 @@ async fn ask(application: &Application, key: &str, source: &PostgresqlSource) ->
     }
 }
 
-/// Components that hold others: no fault, but seldom meant.
-fn overlaps(list: &[Application], problems: &mut Vec<Problem>) {
-    let all: Vec<(&Application, &Component, PathBuf)> = list
-        .iter()
-        .flat_map(|application| application.components.iter().map(move |c| (application, c)))
-        .filter_map(|(application, component)| match &component.source {
-            Source::Directory(directory) => {
-                Some((application, component, resolve(&directory.path)))
-            }
-            Source::Sqlite(path) => Some((application, component, resolve(path))),
-            Source::Postgresql(_) => None,
-        })
-        .collect();
-    for (application, outer, outer_path) in &all {
-        let Source::Directory(directory) = &outer.source else {
-            continue;
-        };
-        let Ok(filter) = Filter::new(&directory.include, &directory.exclude) else {
-            continue;
-        };
-        for (_, inner, path) in &all {
-            let Ok(inside) = path.strip_prefix(outer_path) else {
+/// Directories that hold other components.
+fn overlaps(all: &Applications, problems: &mut Vec<Problem>) {
+    for application in all.all() {
+        for component in &application.components {
+            let Source::Directory(directory) = &component.source else {
                 continue;
             };
-            let sqlite = matches!(inner.source, Source::Sqlite(_));
-            let taken = inside.as_os_str().is_empty() || filter.takes(inside, !sqlite);
-            // Two components with the same place are reported once.
-            if inner.id == outer.id || !taken || (path == outer_path && inner.id < outer.id) {
+            let Ok(filter) = Filter::new(&directory.include, &directory.exclude) else {
                 continue;
-            }
-            let message = match sqlite {
-                true => format!(
-                    "it holds the database '{}', whose files would be copied while in use: add exclude = [\"/{}*\"]",
-                    inner.name,
-                    inside.display()
-                ),
-                false => format!(
-                    "it holds the directory '{}' too: both will be protected",
-                    inner.name
-                ),
             };
-            problems.push(Problem::warning(&application.file, outer.key(), message));
+            let key = component.key();
+            let inside = all.databases_inside(application, directory, &filter);
+            for (owner, database, path) in inside.foreign {
+                let message = format!(
+                    "it holds the database '{}' of the application '{}', which would not be protected with it: add exclude = [\"/{}*\"] or declare the database in this application",
+                    database.name,
+                    owner.name,
+                    path.display()
+                );
+                problems.push(Problem::error(&application.file, &key, message));
+            }
+            directories_inside(all, (application, component), directory, &filter, problems);
         }
+    }
+}
+
+/// A directory in a directory: no fault, but seldom meant.
+fn directories_inside(
+    all: &Applications,
+    (application, outer): (&Application, &Component),
+    directory: &DirectorySource,
+    filter: &Filter,
+    problems: &mut Vec<Problem>,
+) {
+    let outer_path = resolve(&directory.path);
+    let components = all.all().iter().flat_map(|other| &other.components);
+    for inner in components.filter(|inner| inner.id != outer.id) {
+        let Source::Directory(other) = &inner.source else {
+            continue;
+        };
+        let path = resolve(&other.path);
+        let Ok(inside) = path.strip_prefix(&outer_path) else {
+            continue;
+        };
+        let same = inside.as_os_str().is_empty();
+        // Two components with the same place are reported once.
+        if (same && inner.id < outer.id) || !(same || filter.takes(inside, true)) {
+            continue;
+        }
+        let message = format!(
+            "it holds the directory '{}' too: both will be protected",
+            inner.name
+        );
+        problems.push(Problem::warning(&application.file, outer.key(), message));
     }
 }
 

@@ -1,6 +1,10 @@
 //! `karbor-host-directory-plugin`: a tree of files.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
@@ -16,7 +20,7 @@ use super::{
     occupied::Place,
     places::{self, FilePlace, resolve},
 };
-use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter};
+use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
 
 /// So many changes of a dry run are listed; all are counted.
 pub(crate) const LISTED: usize = 1000;
@@ -61,20 +65,23 @@ impl Kind for DirectoryKind {
         let source = source(declared)?;
         let filter = Filter::new(&source.include, &source.exclude).map_err(PluginError::new)?;
         own_places(host, source, &filter)?;
-        let excludes = source.exclude.clone();
-        let all = source.include.is_empty() && source.exclude.is_empty();
+        let (databases, warnings) = databases(host, declared, source, &filter).await?;
+        let mut excludes = source.exclude.clone();
+        excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
+        let all = source.include.is_empty() && excludes.is_empty();
         let options = TreeOptions {
             filter: match all {
                 true => None,
                 false => Some(Arc::new(move |path: &Path, is_dir| {
                     filter.takes(path, is_dir)
+                        && !databases.iter().any(|database| is_file_of(database, path))
                 })),
             },
             one_file_system: source.one_file_system,
             excludes,
         };
         writer.add_tree(&resolve(&source.path)?, options).await?;
-        Ok(Vec::new())
+        Ok(warnings)
     }
 
     fn item(snapshot: &Snapshot, _: &str) -> Result<String, PluginError> {
@@ -159,6 +166,34 @@ pub(crate) fn look(path: &Path) -> Result<FilePlace, PluginError> {
         mode: Some(found.mode() & 0o7777),
         owner: Some((found.uid(), found.gid())),
     })
+}
+
+/// The databases to leave to their own components, with a word on each.
+async fn databases(
+    host: &Host,
+    declared: &Declared,
+    source: &DirectorySource,
+    filter: &Filter,
+) -> Result<(Vec<PathBuf>, Vec<String>), PluginError> {
+    let applications = host.applications().await?;
+    let inside = applications.databases_inside(&declared.application, source, filter);
+    if let Some((owner, component, path)) = inside.foreign.first() {
+        // Whose it is, is nothing that this project need know.
+        let error = PluginError::new(format!(
+            "'{}' holds a database of another application, '{1}', which is not protected with it: the operator has to exclude '/{1}*' or to declare the database in this application",
+            source.path.display(),
+            path.display()
+        ));
+        return Err(error.with_cause(format!("{} of {}", component.key(), owner.name)));
+    }
+    let told = |(name, path): &(&str, PathBuf)| {
+        format!("'{}' is left to the component '{name}'", path.display())
+    };
+    let warnings = inside.own.iter().map(told).collect();
+    Ok((
+        inside.own.into_iter().map(|(_, path)| path).collect(),
+        warnings,
+    ))
 }
 
 /// The bank inside what goes into the bank would grow for ever.

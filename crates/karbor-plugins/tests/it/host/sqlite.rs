@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
 
 use karbor_model::OperationType;
-use karbor_plugins::applications::SQLITE;
+use karbor_plugins::applications::{DIRECTORY, SQLITE};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -268,4 +268,63 @@ async fn a_dry_run_tells_and_changes_nothing() {
     }
     assert_eq!(fs::read(&path).unwrap(), before);
     assert!(!lab.path("restore/x").exists());
+}
+
+/// A torn copy of the database among the directory's files would be restored over the good one, and
+/// reading it there lets go of the locks of the online backup.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_a_protected_directory_is_read_by_its_own_component_only() {
+    for mode in ["delete", "wal"] {
+        let lab = Lab::new();
+        let dir = lab.path("files");
+        fs::create_dir(&dir).unwrap();
+        lab.declare(&format!(
+            "[[directory]]\nname = \"files\"\npath = \"{0}\"\n\
+             [[sqlite]]\nname = \"sessions\"\npath = \"{0}/s.db\"\n",
+            dir.display()
+        ));
+        let path = dir.join("s.db");
+        let open = make(&path, mode);
+        let before = dump(&path);
+        fs::write(dir.join("s.db-not"), "an ordinary file").unwrap();
+        let directory = lab.resource(DIRECTORY).await;
+        let (checkpoint, report) = lab.protect(&directory).await.unwrap();
+        let told = report["warnings"][0].as_str().unwrap();
+        assert_eq!(told, "'s.db' is left to the component 'sessions'");
+        let database = lab.resource(SQLITE).await;
+        let (of_database, _) = lab.protect(&database).await.unwrap();
+        drop(open);
+        fs::remove_dir_all(&dir).unwrap();
+        let overwrite = || json!({"overwrite": "if-changed"});
+        lab.restore(of_database, &database, overwrite())
+            .await
+            .unwrap();
+        lab.restore(checkpoint, &directory, overwrite())
+            .await
+            .unwrap();
+        assert_eq!(dump(&path), before, "{mode}");
+        let names = super::tree(&dir).into_keys().collect::<Vec<_>>();
+        assert_eq!(names, ["s.db", "s.db-not"]);
+    }
+}
+
+/// Whoever protects the directory alone would lose it without a word.
+#[tokio::test]
+async fn a_database_of_another_application_in_a_protected_directory_is_refused() {
+    let lab = Lab::new();
+    let dir = lab.path("files");
+    fs::create_dir(&dir).unwrap();
+    drop(make(&dir.join("s.db"), "delete"));
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{}\"\n",
+        dir.display()
+    ));
+    let other = format!(
+        "name = \"other\"\nprojects = [\"p\"]\n[[sqlite]]\nname = \"s\"\npath = \"{}/s.db\"\n",
+        dir.display()
+    );
+    fs::write(lab.path("applications.d/other.toml"), other).unwrap();
+    let directory = lab.resource(DIRECTORY).await;
+    let error = lab.protect(&directory).await.unwrap_err();
+    assert!(error.message.contains("exclude '/s.db*'"), "{error}");
 }

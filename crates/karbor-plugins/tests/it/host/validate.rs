@@ -93,11 +93,6 @@ bin_dir = "{dir}/gone"
             Severity::Warning,
         ),
         (
-            "directory.outer",
-            "add exclude = [\"/s.db*\"]",
-            Severity::Warning,
-        ),
-        (
             "sqlite.no.path",
             "cannot be read as an SQLite database",
             Severity::Error,
@@ -143,6 +138,35 @@ async fn the_server_is_asked() {
     assert_eq!(found[0].key, "postgresql.pg");
     assert!(
         found[0].message.contains("Is the server running"),
+        "{found:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_directory_that_holds_another_application_s_database_is_an_error() {
+    let lab = Lab::new();
+    let dir = lab.dir.path().display().to_string();
+    fs::create_dir(lab.path("files")).unwrap();
+    for name in ["files/own.db", "files/other.db"] {
+        let database = Connection::open(lab.path(name)).unwrap();
+        database.execute_batch("CREATE TABLE t (x)").unwrap();
+    }
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{dir}/files\"\n\
+         [[sqlite]]\nname = \"own\"\npath = \"{dir}/files/own.db\"\n"
+    ));
+    let other = format!(
+        "name = \"other\"\nprojects = [\"p\"]\n[[sqlite]]\nname = \"s\"\npath = \"{dir}/files/other.db\"\n"
+    );
+    fs::write(lab.path("applications.d/other.toml"), other).unwrap();
+    let found = validate(&lab).await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert_eq!(
+        (found[0].key.as_str(), found[0].severity),
+        ("directory.files", Severity::Error)
+    );
+    assert!(
+        found[0].message.contains("exclude = [\"/other.db*\"]"),
         "{found:?}"
     );
 }
