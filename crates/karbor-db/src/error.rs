@@ -9,7 +9,8 @@ pub enum DbError {
     /// No such row, or it was deleted.
     #[error("{what} {id} could not be found.")]
     NotFound {
-        /// `Plan`, `Restore`, `Verification`, `OperationLog`, `Service`, `Flow`, `Token`.
+        /// `Plan`, `Restore`, `Verification`, `OperationLog`, `Service`, `Flow`, `Token`, `Trigger`,
+        /// `ScheduledOperation`.
         what: &'static str,
         /// Its id.
         id: String,

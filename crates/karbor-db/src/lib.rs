@@ -3,7 +3,7 @@
 //! **Whose tables.** The original's tables, names and forms of values are kept (naive UTC with six
 //! digits of a second, JSON as Python writes it, soft deletes), so that a database of the original
 //! is taken over in place and stays readable for it. What we need beside is ours and new:
-//! `flows`, `flow_events`, `api_tokens`, `task_reports`, and columns that may be NULL.
+//! `flows`, `flow_events`, `api_tokens`, `task_reports`, `scheduled_runs`, and columns that may be NULL.
 //!
 //! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
 //! expects. Whoever comes second gets [`DbError::Conflict`] with the present state in it.
@@ -25,9 +25,11 @@ mod operation_logs;
 mod plans;
 mod row;
 mod runs;
+mod scheduled_operations;
 mod services;
 mod tokens;
 mod transition;
+mod triggers;
 
 pub use db::Db;
 pub(crate) use db::Write;
@@ -36,4 +38,4 @@ pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
 pub use list::{Direction, ListQuery};
 pub use operation_logs::OperationLogUpdate;
 pub use tokens::TokenRecord;
-pub use transition::Stateful;
+pub use transition::{Record, Stateful};

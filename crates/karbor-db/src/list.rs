@@ -4,14 +4,14 @@
 //! records that come or go between two pages neither repeat nor hide others. `created_at` and `id`
 //! close every order, so it is total. NULL sorts as the smallest value on every database.
 
-use karbor_model::{OperationLog, Plan, Restore, Verification};
+use karbor_model::{OperationLog, Plan, Restore, ScheduledOperation, Trigger, Verification};
 use sea_orm::{
     ConnectionTrait, DbBackend, Order,
     sea_query::{Alias, Condition, Expr, ExprTrait, Func, Query, SelectStatement},
 };
 
 use crate::{
-    Db, DbError, Stateful,
+    Db, DbError, Record, Stateful,
     row::parse_time,
     transition::{in_state, not_deleted, read_state},
 };
@@ -31,8 +31,9 @@ pub struct ListQuery {
     /// Only this project's; `None` = all tenants.
     pub project: Option<String>,
     /// Column and value. A column given twice means any of the values. Unknown columns are
-    /// ignored (Q14, Q15). A plan's name and description match as plain, case-sensitive
-    /// substrings (Q70, Q71), everything else exactly.
+    /// ignored (Q14, Q15). Names, descriptions, a trigger's properties and an operation's
+    /// definition (as JSON text) match as plain, case-sensitive substrings (Q70, Q71), everything
+    /// else exactly.
     pub filters: Vec<(String, String)>,
     /// Id of the last record of the page before.
     pub marker: Option<String>,
@@ -70,11 +71,24 @@ pub(crate) enum Kind {
 }
 
 /// A table that can be listed.
-pub(crate) trait Listed: Stateful {
+pub(crate) trait Listed: Record {
     /// Plural, for errors.
     const MANY: &'static str;
     /// What may be filtered and sorted by.
     const COLUMNS: &'static [(&'static str, Kind)];
+
+    /// "The status is the one with this name."
+    fn status(text: &str) -> Condition {
+        Condition::all().add(Expr::col("status").eq(text))
+    }
+}
+
+/// The same where a state has several texts.
+fn status_of<R: Stateful>(text: &str) -> Condition {
+    if text.parse::<R::State>().is_ok() {
+        return in_state::<R>(read_state::<R>(text));
+    }
+    Condition::all().add(Expr::col("status").eq(text))
 }
 
 impl Listed for Plan {
@@ -89,6 +103,10 @@ impl Listed for Plan {
         ("created_at", Kind::Time),
         ("updated_at", Kind::OptionalTime),
     ];
+
+    fn status(text: &str) -> Condition {
+        status_of::<Self>(text)
+    }
 }
 
 impl Listed for Restore {
@@ -103,6 +121,10 @@ impl Listed for Restore {
         ("created_at", Kind::Time),
         ("updated_at", Kind::OptionalTime),
     ];
+
+    fn status(text: &str) -> Condition {
+        status_of::<Self>(text)
+    }
 }
 
 impl Listed for Verification {
@@ -116,6 +138,10 @@ impl Listed for Verification {
         ("created_at", Kind::Time),
         ("updated_at", Kind::OptionalTime),
     ];
+
+    fn status(text: &str) -> Condition {
+        status_of::<Self>(text)
+    }
 }
 
 impl Listed for OperationLog {
@@ -133,6 +159,39 @@ impl Listed for OperationLog {
         ("status", Kind::Status),
         ("started_at", Kind::OptionalTime),
         ("ended_at", Kind::OptionalTime),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+
+    fn status(text: &str) -> Condition {
+        status_of::<Self>(text)
+    }
+}
+
+impl Listed for Trigger {
+    const MANY: &'static str = "triggers";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("name", Kind::Words),
+        ("project_id", Kind::Text),
+        ("type", Kind::Text),
+        ("properties", Kind::Words),
+        ("created_at", Kind::Time),
+        ("updated_at", Kind::OptionalTime),
+    ];
+}
+
+impl Listed for ScheduledOperation {
+    const MANY: &'static str = "scheduled operations";
+    const COLUMNS: &'static [(&'static str, Kind)] = &[
+        ("id", Kind::Text),
+        ("name", Kind::Words),
+        ("description", Kind::Words),
+        ("operation_type", Kind::Text),
+        ("user_id", Kind::Text),
+        ("project_id", Kind::Text),
+        ("trigger_id", Kind::Text),
+        ("operation_definition", Kind::Words),
         ("created_at", Kind::Time),
         ("updated_at", Kind::OptionalTime),
     ];
@@ -226,8 +285,7 @@ fn filter<R: Listed>(
     Ok(match kind {
         Kind::Text | Kind::OptionalText => Condition::all().add(exact.eq(value)),
         Kind::Words => Condition::all().add(contains(db.backend(), column, value)),
-        Kind::Status if value.parse::<R::State>().is_ok() => in_state::<R>(read_state::<R>(value)),
-        Kind::Status => Condition::all().add(exact.eq(value)),
+        Kind::Status => R::status(value),
         Kind::Time | Kind::OptionalTime => {
             let time = parse_time(value).ok_or_else(|| DbError::BadRequest {
                 field: "filters",

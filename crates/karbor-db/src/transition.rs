@@ -1,11 +1,11 @@
-//! The one way a state changes.
+//! Records, and the one way a state changes.
 
 use std::{fmt::Display, str::FromStr};
 
 use karbor_model::{
     FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, Plan, PlanId,
-    PlanStatus, Restore, RestoreId, RestoreStatus, State, Verification, VerificationId,
-    VerificationStatus,
+    PlanStatus, Restore, RestoreId, RestoreStatus, ScheduledOperation, ScheduledOperationId, State,
+    Trigger, TriggerId, Verification, VerificationId, VerificationStatus,
 };
 use sea_orm::{
     ConnectionTrait,
@@ -16,12 +16,10 @@ use sea_orm::{
 
 use crate::{Db, DbError, FlowRecord};
 
-/// A record whose state changes by compare-and-set only.
-pub trait Stateful: Send + Sync + 'static {
+/// A record with a row of its own.
+pub trait Record: Send + Sync + 'static {
     /// Its id.
     type Id: Display + FromStr + Copy + Send + Sync;
-    /// Its states.
-    type State: State;
     /// What errors call it.
     const WHAT: &'static str;
     /// Where it is kept.
@@ -30,6 +28,12 @@ pub trait Stateful: Send + Sync + 'static {
     const ID: &'static str = "id";
     /// Deleted rows stay in the table, marked.
     const SOFT_DELETE: bool = true;
+}
+
+/// A record whose state changes by compare-and-set only.
+pub trait Stateful: Record {
+    /// Its states.
+    type State: State;
     /// Every state.
     const STATES: &'static [Self::State];
     /// Texts that the original wrote for what is one of our states.
@@ -38,43 +42,55 @@ pub trait Stateful: Send + Sync + 'static {
     const OTHER: Self::State;
 }
 
-impl Stateful for Plan {
+impl Record for Plan {
     type Id = PlanId;
-    type State = PlanStatus;
     const WHAT: &'static str = "Plan";
     const TABLE: &'static str = "plans";
+}
+
+impl Stateful for Plan {
+    type State = PlanStatus;
     const STATES: &'static [PlanStatus] = PlanStatus::ALL;
     const OTHER: PlanStatus = PlanStatus::Suspended;
 }
 
-impl Stateful for Restore {
+impl Record for Restore {
     type Id = RestoreId;
-    type State = RestoreStatus;
     const WHAT: &'static str = "Restore";
     const TABLE: &'static str = "restores";
+}
+
+impl Stateful for Restore {
+    type State = RestoreStatus;
     const STATES: &'static [RestoreStatus] = RestoreStatus::ALL;
     const ALIASES: &'static [(&'static str, RestoreStatus)] =
         &[("started", RestoreStatus::InProgress)];
     const OTHER: RestoreStatus = RestoreStatus::Fail;
 }
 
-impl Stateful for Verification {
+impl Record for Verification {
     type Id = VerificationId;
-    type State = VerificationStatus;
     const WHAT: &'static str = "Verification";
     const TABLE: &'static str = "verifications";
+}
+
+impl Stateful for Verification {
+    type State = VerificationStatus;
     const STATES: &'static [VerificationStatus] = VerificationStatus::ALL;
     const ALIASES: &'static [(&'static str, VerificationStatus)] =
         &[("started", VerificationStatus::InProgress)];
     const OTHER: VerificationStatus = VerificationStatus::Fail;
 }
 
-/// The original logged the status of the checkpoint or restore instead of the operation's.
-impl Stateful for OperationLog {
+impl Record for OperationLog {
     type Id = OperationLogId;
-    type State = OperationLogStatus;
     const WHAT: &'static str = "OperationLog";
     const TABLE: &'static str = "operation_logs";
+}
+
+/// The original logged the status of the checkpoint or restore instead of the operation's.
+impl Stateful for OperationLog {
+    type State = OperationLogStatus;
     const STATES: &'static [OperationLogStatus] = OperationLogStatus::ALL;
     const ALIASES: &'static [(&'static str, OperationLogStatus)] = &[
         ("started", OperationLogStatus::InProgress),
@@ -89,15 +105,31 @@ impl Stateful for OperationLog {
     const OTHER: OperationLogStatus = OperationLogStatus::Failed;
 }
 
-impl Stateful for FlowRecord {
+impl Record for FlowRecord {
     type Id = OperationId;
-    type State = FlowStatus;
     const WHAT: &'static str = "Flow";
     const TABLE: &'static str = "flows";
     const ID: &'static str = "operation_id";
     const SOFT_DELETE: bool = false;
+}
+
+impl Stateful for FlowRecord {
+    type State = FlowStatus;
     const STATES: &'static [FlowStatus] = FlowStatus::ALL;
     const OTHER: FlowStatus = FlowStatus::Failed;
+}
+
+impl Record for Trigger {
+    type Id = TriggerId;
+    const WHAT: &'static str = "Trigger";
+    const TABLE: &'static str = "triggers";
+}
+
+/// The original removes its row.
+impl Record for ScheduledOperation {
+    type Id = ScheduledOperationId;
+    const WHAT: &'static str = "ScheduledOperation";
+    const TABLE: &'static str = "scheduled_operations";
 }
 
 /// The state that a text in the database means.
@@ -135,7 +167,7 @@ pub(crate) fn not_deleted(column: impl IntoColumnRef) -> Expr {
 }
 
 /// "The row is the one with this id, and not deleted."
-pub(crate) fn is_row<R: Stateful>(id: R::Id) -> Condition {
+pub(crate) fn is_row<R: Record>(id: R::Id) -> Condition {
     let condition = Condition::all().add(Expr::col(R::ID).eq(id.to_string()));
     if R::SOFT_DELETE {
         condition.add(not_deleted("deleted"))
@@ -145,7 +177,7 @@ pub(crate) fn is_row<R: Stateful>(id: R::Id) -> Condition {
 }
 
 /// A select of one row of `R`.
-pub(crate) fn select_row<R: Stateful>(id: R::Id, columns: &[&'static str]) -> SelectStatement {
+pub(crate) fn select_row<R: Record>(id: R::Id, columns: &[&'static str]) -> SelectStatement {
     Query::select()
         .columns(columns.iter().copied())
         .from(R::TABLE)
@@ -154,7 +186,7 @@ pub(crate) fn select_row<R: Stateful>(id: R::Id, columns: &[&'static str]) -> Se
 }
 
 /// An update of one row of `R`, at least of its `updated_at`.
-pub(crate) fn update_row<R: Stateful>(db: &Db, id: R::Id) -> UpdateStatement {
+pub(crate) fn update_row<R: Record>(db: &Db, id: R::Id) -> UpdateStatement {
     Query::update()
         .table(Alias::new(R::TABLE))
         .value("updated_at", db.time(db.now()))

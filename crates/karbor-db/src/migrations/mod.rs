@@ -9,6 +9,7 @@
 
 mod original;
 mod ours;
+mod scheduling;
 mod table;
 
 use sea_orm::{
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(original::OriginalTables),
             Box::new(ours::OurTables),
+            Box::new(scheduling::Scheduling),
         ]
     }
 

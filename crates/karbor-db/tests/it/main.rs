@@ -12,6 +12,7 @@ mod adoption;
 mod journal;
 mod lists;
 mod records;
+mod scheduling;
 mod schema;
 mod support;
 mod transitions;

@@ -45,9 +45,21 @@ async fn a_fresh_database_has_the_originals_tables_column_for_column() {
         if table == "operation_logs" {
             expected.push(("verification_id".into(), "VARCHAR(36)".into(), false));
         }
+        if table == "triggers" {
+            expected.push(("exhausted_at".into(), "DATETIME".into(), false));
+        }
+        if table == "plans" {
+            expected.push(("held_at".into(), "DATETIME".into(), false));
+        }
         assert_eq!(ours[&table], expected, "{table}");
     }
-    for table in ["flows", "flow_events", "api_tokens", "task_reports"] {
+    for table in [
+        "flows",
+        "flow_events",
+        "api_tokens",
+        "task_reports",
+        "scheduled_runs",
+    ] {
         assert!(ours.contains_key(table), "{table}");
     }
     let version: i64 = fixture
@@ -88,7 +100,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 2);
+    assert_eq!(applied, 3);
 }
 
 #[tokio::test]

@@ -1,0 +1,200 @@
+//! Scheduled operations, and what an engine knows of each: whether it was taken on, and by which
+//! trust it runs as its owner.
+
+use karbor_model::{ScheduledOperation, ScheduledOperationId};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Alias, Expr, ExprTrait, Query},
+};
+
+use crate::{
+    Db, DbError, ListQuery, Record,
+    row::{Row, json_text},
+    transition::{is_row, select_row, update_row},
+};
+
+pub(crate) const OPERATION: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "operation_type",
+    "user_id",
+    "project_id",
+    "trigger_id",
+    "operation_definition",
+    "enabled",
+    "created_at",
+    "updated_at",
+];
+
+/// The state of an operation that an engine took on (the original's text).
+pub(crate) const REGISTERED: &str = "registered";
+
+impl Db {
+    /// Stores a new scheduled operation. It does not run before an engine has taken it on
+    /// ([`Db::scheduled_operation_register`]).
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when there is no such trigger; [`DbError::Conflict`] when the id is
+    /// taken.
+    pub async fn scheduled_operation_create(
+        &self,
+        operation: &ScheduledOperation,
+    ) -> Result<(), DbError> {
+        let insert = Query::insert()
+            .into_table(Alias::new(ScheduledOperation::TABLE))
+            .columns(OPERATION.iter().copied().chain(["deleted"]))
+            .values([
+                operation.id.to_string().into(),
+                operation.name.as_str().into(),
+                operation.description.clone().into(),
+                operation.operation_type.as_str().into(),
+                operation.user_id.as_str().into(),
+                operation.project_id.as_str().into(),
+                operation.trigger_id.to_string().into(),
+                json_text(&operation.operation_definition)?.into(),
+                operation.enabled.into(),
+                self.time(operation.created_at).into(),
+                self.time_opt(operation.updated_at).into(),
+                false.into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .take();
+        let write = self.write().await?;
+        self.trigger_for_update(&write, operation.trigger_id)
+            .await?;
+        write.execute(&insert).await?;
+        write.commit().await
+    }
+
+    /// One scheduled operation.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn scheduled_operation_get(
+        &self,
+        id: ScheduledOperationId,
+    ) -> Result<ScheduledOperation, DbError> {
+        let select = select_row::<ScheduledOperation>(id, OPERATION);
+        let row = self.read().query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found(ScheduledOperation::WHAT, id))?;
+        self.operation_from(&row)
+    }
+
+    /// A page of scheduled operations. Filters: `name` and `operation_definition` (substrings),
+    /// `operation_type`, `trigger_id`, `project_id`.
+    ///
+    /// # Errors
+    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    pub async fn scheduled_operation_list(
+        &self,
+        query: &ListQuery,
+    ) -> Result<Vec<ScheduledOperation>, DbError> {
+        let rows = self
+            .page::<ScheduledOperation>(query, OPERATION, None)
+            .await?;
+        rows.iter().map(|row| self.operation_from(row)).collect()
+    }
+
+    /// Removes a scheduled operation with what engines noted of it, as the original does.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn scheduled_operation_delete(
+        &self,
+        id: ScheduledOperationId,
+    ) -> Result<(), DbError> {
+        let delete = Query::delete()
+            .from_table(Alias::new(ScheduledOperation::TABLE))
+            .cond_where(is_row::<ScheduledOperation>(id))
+            .take();
+        if self.execute(&delete).await? == 0 {
+            return Err(DbError::not_found(ScheduledOperation::WHAT, id));
+        }
+        Ok(())
+    }
+
+    /// Lets an operation run when its trigger fires, or leaves it out.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn scheduled_operation_set_enabled(
+        &self,
+        id: ScheduledOperationId,
+        enabled: bool,
+    ) -> Result<(), DbError> {
+        let update = update_row::<ScheduledOperation>(self, id)
+            .value("enabled", enabled)
+            .take();
+        if self.execute(&update).await? == 0 {
+            return Err(DbError::not_found(ScheduledOperation::WHAT, id));
+        }
+        Ok(())
+    }
+
+    /// An engine, the service `service_id`, has checked the operation and takes it on. `trust_id`:
+    /// the trust by which it runs as its owner, where there are trusts.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when it was taken on before.
+    pub async fn scheduled_operation_register(
+        &self,
+        id: ScheduledOperationId,
+        service_id: i64,
+        trust_id: Option<&str>,
+    ) -> Result<(), DbError> {
+        const STATE: &[&str] = &[
+            "operation_id",
+            "service_id",
+            "trust_id",
+            "state",
+            "created_at",
+        ];
+        let values = [
+            id.to_string().into(),
+            service_id.into(),
+            // The original's column may not be NULL.
+            trust_id.unwrap_or_default().into(),
+            REGISTERED.into(),
+            self.time(self.now()).into(),
+        ];
+        self.insert("scheduled_operation_states", STATE, values)
+            .await
+    }
+
+    /// The trust that an operation runs by, if any.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when no engine has taken the operation on.
+    pub async fn scheduled_operation_trust(
+        &self,
+        id: ScheduledOperationId,
+    ) -> Result<Option<String>, DbError> {
+        let select = Query::select()
+            .column("trust_id")
+            .from("scheduled_operation_states")
+            .and_where(Expr::col("operation_id").eq(id.to_string()))
+            .take();
+        let row = self.read().query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found("ScheduledOperationState", id))?;
+        let trust: String = row.try_get_by_index(0)?;
+        Ok((!trust.is_empty()).then_some(trust))
+    }
+
+    pub(crate) fn operation_from(&self, row: &QueryResult) -> Result<ScheduledOperation, DbError> {
+        let row = Row::new(row, self.backend(), ScheduledOperation::TABLE, OPERATION);
+        Ok(ScheduledOperation {
+            id: row.parse(0)?,
+            name: row.text(1)?,
+            description: row.get(2)?,
+            operation_type: row.parse(3)?,
+            user_id: row.text(4)?,
+            project_id: row.text(5)?,
+            trigger_id: row.parse(6)?,
+            operation_definition: row.json(7)?,
+            enabled: row.flag(8)?,
+            created_at: row.time(9)?,
+            updated_at: row.time_opt(10)?,
+        })
+    }
+}

@@ -1,0 +1,234 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use karbor_db::{Db, DbError, Direction, ListQuery};
+use karbor_model::{
+    ScheduledOperation, ScheduledOperationId, ScheduledOperationType, Trigger, TriggerId,
+};
+use karbor_testkit::FakeClock;
+use serde_json::json;
+
+use crate::support::{at, fixture};
+
+pub fn trigger(project: &str, name: &str) -> Trigger {
+    let properties = json!({
+        "format": "calendar",
+        "pattern": "BEGIN:VEVENT\nRRULE:FREQ=DAILY\nEND:VEVENT",
+        "window": "25",
+    });
+    Trigger {
+        id: TriggerId::new(),
+        name: name.to_owned(),
+        project_id: project.to_owned(),
+        trigger_type: "time".to_owned(),
+        properties: serde_json::from_value(properties).unwrap(),
+        created_at: Some(at(1)),
+        updated_at: None,
+    }
+}
+
+pub fn operation(trigger: &Trigger, name: &str) -> ScheduledOperation {
+    let definition = [("plan_id", "p-1"), ("max_backups", "3")];
+    ScheduledOperation {
+        id: ScheduledOperationId::new(),
+        name: name.to_owned(),
+        description: Some("ünïcode".to_owned()),
+        operation_type: ScheduledOperationType::RetentionProtect,
+        user_id: "user".to_owned(),
+        project_id: trigger.project_id.clone(),
+        trigger_id: trigger.id,
+        operation_definition: definition
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+        enabled: true,
+        created_at: at(2),
+        updated_at: None,
+    }
+}
+
+async fn stored(db: &Db, project: &str, name: &str) -> (Trigger, ScheduledOperation) {
+    let trigger = trigger(project, name);
+    db.trigger_create(&trigger).await.unwrap();
+    let operation = operation(&trigger, name);
+    db.scheduled_operation_create(&operation).await.unwrap();
+    (trigger, operation)
+}
+
+#[tokio::test]
+async fn both_come_back_as_they_went_in_the_originals_form() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let (trigger, operation) = stored(db, "p", "n").await;
+    assert_eq!(db.trigger_get(trigger.id).await.unwrap(), trigger);
+    let read = db.scheduled_operation_get(operation.id).await.unwrap();
+    assert_eq!(read, operation);
+    let stored: (String, String, bool) = fixture
+        .raw()
+        .query_row(
+            "SELECT operation_definition, created_at, enabled FROM scheduled_operations",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    assert_eq!(stored.0, r#"{"max_backups": "3", "plan_id": "p-1"}"#);
+    assert_eq!(stored.1, "2026-09-21 14:13:20.000002");
+    assert!(stored.2);
+    let again = db.trigger_create(&trigger).await.unwrap_err();
+    assert!(matches!(again, DbError::Conflict { .. }), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_trigger_is_updated_by_who_read_it_last() {
+    let fixture = fixture().await;
+    let clock = FakeClock::new();
+    let db = fixture.db.clone().with_clock(Arc::new(clock));
+    let (first, _) = stored(&db, "p", "one").await;
+    let mut change = first.clone();
+    change.name = "two".to_owned();
+    change.properties.remove("window");
+    let second = db.trigger_update(&change).await.unwrap();
+    assert_eq!(db.trigger_get(first.id).await.unwrap(), second);
+    assert_eq!(second.name, "two");
+    assert!(!second.properties.contains_key("window"));
+    let stale = db.trigger_update(&change).await.unwrap_err();
+    assert!(
+        stale.to_string().contains("changed by somebody else"),
+        "{stale}"
+    );
+    // The clock stood still, and yet the versions differ.
+    let third = db.trigger_update(&second).await.unwrap();
+    assert!(third.updated_at > second.updated_at);
+}
+
+#[tokio::test]
+async fn a_trigger_in_use_stays() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let (trigger, operation) = stored(db, "p", "n").await;
+    assert!(db.trigger_in_use(trigger.id).await.unwrap());
+    let refused = db.trigger_delete(trigger.id).await.unwrap_err();
+    assert!(refused.to_string().contains("being used"), "{refused}");
+    db.scheduled_operation_delete(operation.id).await.unwrap();
+    assert!(!db.trigger_in_use(trigger.id).await.unwrap());
+    db.trigger_delete(trigger.id).await.unwrap();
+    for error in [
+        db.trigger_get(trigger.id).await.unwrap_err(),
+        db.trigger_delete(trigger.id).await.unwrap_err(),
+        db.trigger_update(&trigger).await.unwrap_err(),
+        db.scheduled_operation_create(&operation).await.unwrap_err(),
+    ] {
+        let expected = format!("Trigger {} could not be found.", trigger.id);
+        assert_eq!(error.to_string(), expected);
+    }
+    assert!(
+        db.trigger_list(&ListQuery::default())
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_operation_goes_with_what_an_engine_noted_of_it() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let (_, operation) = stored(db, "p", "n").await;
+    let id = operation.id;
+    let nobody = db.scheduled_operation_trust(id).await.unwrap_err();
+    assert!(matches!(nobody, DbError::NotFound { .. }), "{nobody:?}");
+    let service = db.service_register("host", "b", "t").await.unwrap();
+    db.scheduled_operation_register(id, service.id, Some("trust"))
+        .await
+        .unwrap();
+    let trust = db.scheduled_operation_trust(id).await.unwrap();
+    assert_eq!(trust.as_deref(), Some("trust"));
+    let twice = db.scheduled_operation_register(id, service.id, None).await;
+    assert!(matches!(twice, Err(DbError::Conflict { .. })), "{twice:?}");
+    db.scheduled_operation_delete(id).await.unwrap();
+    let left: i64 = fixture
+        .raw()
+        .query_row(
+            "SELECT count(*) FROM scheduled_operation_states",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(left, 0);
+    let gone = db.scheduled_operation_delete(id).await.unwrap_err();
+    assert!(matches!(gone, DbError::NotFound { .. }), "{gone:?}");
+}
+
+#[tokio::test]
+async fn an_operation_is_left_out_and_taken_in_again() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let (_, operation) = stored(db, "p", "n").await;
+    for enabled in [false, true] {
+        db.scheduled_operation_set_enabled(operation.id, enabled)
+            .await
+            .unwrap();
+        let read = db.scheduled_operation_get(operation.id).await.unwrap();
+        assert_eq!(read.enabled, enabled);
+    }
+    let unknown = ScheduledOperationId::new();
+    let gone = db.scheduled_operation_set_enabled(unknown, true).await;
+    assert!(matches!(gone, Err(DbError::NotFound { .. })), "{gone:?}");
+}
+
+#[tokio::test]
+async fn both_are_listed_by_project_filter_and_page() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    for name in ["a", "b", "ab"] {
+        stored(db, "p", name).await;
+    }
+    let (foreign, _) = stored(db, "q", "a").await;
+    let query = |filter: &str, value: &str| ListQuery {
+        filters: vec![(filter.to_owned(), value.to_owned())],
+        sort: vec![("name".to_owned(), Direction::Ascending)],
+        ..ListQuery::project("p")
+    };
+    for (filter, value, expected) in [
+        ("name", "a", vec!["a", "ab"]),
+        ("name", "5", vec![]),
+        ("properties", "FREQ=DAILY", vec!["a", "ab", "b"]),
+        ("properties", "FREQ=WEEKLY", vec![]),
+        ("type", "time", vec!["a", "ab", "b"]),
+        ("unknown", "x", vec!["a", "ab", "b"]),
+    ] {
+        let found = db.trigger_list(&query(filter, value)).await.unwrap();
+        let names: Vec<_> = found.iter().map(|trigger| trigger.name.as_str()).collect();
+        assert_eq!(names, expected, "{filter}={value}");
+    }
+    let foreign = foreign.id.to_string();
+    for (filter, value, expected) in [
+        ("name", "b", vec!["ab", "b"]),
+        ("operation_type", "protect", vec![]),
+        ("operation_type", "retention_protect", vec!["a", "ab", "b"]),
+        ("operation_definition", "max_backups", vec!["a", "ab", "b"]),
+        ("trigger_id", foreign.as_str(), vec![]),
+    ] {
+        let found = db.scheduled_operation_list(&query(filter, value)).await;
+        let found = found.unwrap();
+        let names: Vec<_> = found.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, expected, "{filter}={value}");
+    }
+    let mut page = query("type", "time");
+    page.limit = Some(2);
+    let first = db.trigger_list(&page).await.unwrap();
+    page.marker = Some(first[1].id.to_string());
+    let second = db.trigger_list(&page).await.unwrap();
+    assert_eq!(second.len(), 1);
+    page.marker = Some(TriggerId::new().to_string());
+    let unknown = db.trigger_list(&page).await.unwrap_err();
+    assert!(
+        unknown.to_string().contains("not one of the triggers"),
+        "{unknown}"
+    );
+    let definition: BTreeMap<_, _> = db
+        .scheduled_operation_list(&ListQuery::project("q"))
+        .await
+        .unwrap()[0]
+        .operation_definition
+        .clone();
+    assert_eq!(definition["plan_id"], "p-1");
+}
