@@ -2,5 +2,9 @@
 //! and retention.
 
 mod manager;
+mod options;
+mod schedule;
 
 pub use manager::OperationEngineManager;
+pub use options::OPTIONS;
+pub use schedule::{LimitsError, Schedule, ScheduleLimits};

@@ -42,6 +42,7 @@ pub(crate) fn options() -> Vec<OptionDef> {
         OPTIONS,
         karbor_manager::service::OPTIONS,
         karbor_api::OPTIONS,
+        karbor_operationengine::OPTIONS,
         karbor_protection::OPTIONS,
     ]
     .concat()
