@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Conflict,
     /// Too large, or over a quota (413).
     OverLimit,
+    /// Something else still depends on the thing (424).
+    FailedDependency,
     /// The body is not JSON (415).
     UnsupportedMediaType,
     /// Not built (501).
@@ -44,6 +46,7 @@ impl ErrorKind {
             Self::Conflict => 409,
             Self::OverLimit => 413,
             Self::UnsupportedMediaType => 415,
+            Self::FailedDependency => 424,
             Self::NotImplemented => 501,
             Self::Unavailable => 503,
             Self::Timeout => 504,

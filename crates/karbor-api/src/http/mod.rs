@@ -9,9 +9,11 @@ mod protectables;
 pub(crate) mod python;
 pub(crate) mod query;
 mod runs;
+mod scheduled_operations;
 pub(crate) mod schema;
 mod server;
 mod services;
+mod triggers;
 mod views;
 
 use std::sync::Arc;
@@ -91,6 +93,20 @@ pub fn router(manager: Arc<ApiManager>) -> Router {
         "os-services",
         get(services::list),
         get(services::show).put(services::update),
+    );
+    let v1 = resource(
+        v1,
+        "triggers",
+        get(triggers::list).post(triggers::create),
+        get(triggers::show)
+            .put(triggers::update)
+            .delete(triggers::delete),
+    );
+    let v1 = resource(
+        v1,
+        "scheduled_operations",
+        get(scheduled_operations::list).post(scheduled_operations::create),
+        get(scheduled_operations::show).delete(scheduled_operations::delete),
     );
     v1.route("/", get(versions))
         .fallback(|| async { no_route() })

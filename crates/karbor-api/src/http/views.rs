@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan, ProviderId, Resource,
-    Restore, ServiceRecord, Verification,
+    Restore, ScheduledOperation, ServiceRecord, Trigger, Verification,
 };
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -236,6 +236,53 @@ impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
             ended_at: log.ended_at.map(time),
             error_info: log.error_info.as_deref(),
             extra_info: log.extra_info.as_ref(),
+        }
+    }
+}
+
+/// A trigger.
+#[derive(Serialize)]
+pub(crate) struct TriggerView<'a> {
+    id: karbor_model::TriggerId,
+    name: &'a str,
+    #[serde(rename = "type")]
+    trigger_type: &'a str,
+    properties: &'a serde_json::Map<String, Value>,
+}
+
+impl<'a> From<&'a Trigger> for TriggerView<'a> {
+    fn from(trigger: &'a Trigger) -> Self {
+        Self {
+            id: trigger.id,
+            name: &trigger.name,
+            trigger_type: &trigger.trigger_type,
+            properties: &trigger.properties,
+        }
+    }
+}
+
+/// A scheduled operation.
+#[derive(Serialize)]
+pub(crate) struct ScheduledOperationView<'a> {
+    id: karbor_model::ScheduledOperationId,
+    name: &'a str,
+    description: Option<&'a str>,
+    operation_type: karbor_model::ScheduledOperationType,
+    trigger_id: karbor_model::TriggerId,
+    operation_definition: &'a BTreeMap<String, String>,
+    enabled: bool,
+}
+
+impl<'a> From<&'a ScheduledOperation> for ScheduledOperationView<'a> {
+    fn from(operation: &'a ScheduledOperation) -> Self {
+        Self {
+            id: operation.id,
+            name: &operation.name,
+            description: operation.description.as_deref(),
+            operation_type: operation.operation_type,
+            trigger_id: operation.trigger_id,
+            operation_definition: &operation.operation_definition,
+            enabled: operation.enabled,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! `ApiManager`: responsible for what users record — plans, restores, verifications — and for
-//! asking the protection manager for the rest.
+//! `ApiManager`: responsible for what users record — plans, restores, verifications, triggers,
+//! scheduled operations — and for asking the protection manager and the operation engine for the rest.
 //!
 //! Handlers call it and nothing else. It checks what a request may mean (is the plan yours, does
 //! the provider know the parameter), keeps the records in the database, and passes on to
-//! [`ProtectionApi`], under the same verb, whatever touches banks and resources. It does not know
-//! whether that runs here or on another host.
+//! [`ProtectionApi`], under the same verb, whatever touches banks and resources, and to
+//! [`OperationEngineApi`] what runs by itself. It does not know whether that runs here or on
+//! another host.
 //!
 //! It is a [`Manager`] like the others, so a `Service` can wrap it, but it answers nothing over
 //! RPC: its clients come by HTTP.
@@ -13,7 +14,9 @@ mod checkpoints;
 mod plans;
 mod protectables;
 mod runs;
+mod scheduled_operations;
 mod services;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -24,11 +27,16 @@ use karbor_model::{ApiError, ErrorKind, RequestContext};
 
 pub(crate) use self::plans::{NewPlan, PlanChange};
 pub(crate) use self::runs::{NewRestore, NewVerification};
+pub(crate) use self::scheduled_operations::NewScheduledOperation;
+pub(crate) use self::triggers::{NewTrigger, TriggerChange};
 use crate::{
     auth::Authenticator,
     policy::Policy,
     settings::{Settings, SettingsError},
 };
+
+/// How often an update is tried anew when somebody else changed the record in between.
+const UPDATE_ATTEMPTS: usize = 5;
 
 /// The manager behind the REST API.
 pub struct ApiManager {

@@ -7,7 +7,7 @@ use karbor_model::{
 };
 use serde_json::{Map, Value};
 
-use super::{ApiManager, require_own};
+use super::{ApiManager, UPDATE_ATTEMPTS, require_own};
 use crate::http::{python, schema};
 
 /// Types that parameters may be given for although the provider has no plugin for them: the
@@ -22,9 +22,6 @@ const OPENSTACK_TYPES: [&str; 8] = [
     "OS::Trove::Instance",
     "OS::Kubernetes::Pod",
 ];
-
-/// How often an update is tried anew when somebody else changed the plan in between.
-const UPDATE_ATTEMPTS: usize = 5;
 
 /// A plan as a client wants it.
 pub(crate) struct NewPlan {

@@ -10,6 +10,8 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
     let checkpoint = format!("{checkpoints}/{NOBODY}");
     let plan = format!("/plans/{NOBODY}");
     let instances = "/protectables/OS::Nova::Server/instances";
+    let trigger = format!("/triggers/{NOBODY}");
+    let operation = format!("/scheduled_operations/{NOBODY}");
     vec![
         ("GET", "/plans".into(), Value::Null),
         ("GET", "/plans.json".into(), Value::Null),
@@ -52,7 +54,25 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
         ("GET", format!("/verifications/{NOBODY}"), Value::Null),
         ("GET", "/operation_logs".into(), Value::Null),
         ("GET", format!("/operation_logs/{NOBODY}"), Value::Null),
+        ("GET", "/triggers".into(), Value::Null),
+        ("POST", "/triggers".into(), crate::triggers::body(json!({}))),
+        ("GET", trigger.clone(), Value::Null),
+        (
+            "PUT",
+            trigger.clone(),
+            json!({"trigger_info": {"name": "x"}}),
+        ),
+        ("DELETE", trigger, Value::Null),
+        ("GET", "/scheduled_operations".into(), Value::Null),
+        (
+            "POST",
+            "/scheduled_operations".into(),
+            crate::scheduled_operations::body(NOBODY, NOBODY, json!({})),
+        ),
+        ("GET", operation.clone(), Value::Null),
+        ("DELETE", operation, Value::Null),
         ("GET", "/os-services".into(), Value::Null),
+        ("GET", "/os-services/1".into(), Value::Null),
         ("PUT", "/os-services/1".into(), json!({"status": "enabled"})),
         ("GET", "/nothing".into(), Value::Null),
     ]

@@ -16,11 +16,31 @@ pub struct FakeEngine {
     pub refusal: Mutex<Option<ApiError>>,
     /// What was asked for, with its arguments.
     pub calls: Mutex<Vec<Value>>,
+    /// A method that fails although the others do not.
+    deaf: Mutex<String>,
 }
 
 impl FakeEngine {
+    /// Calls of `method` fail from now on.
+    pub fn deaf_to(&self, method: &str) {
+        method.clone_into(&mut self.deaf.lock().unwrap());
+    }
+
+    /// The methods that were called, in order.
+    pub fn names(&self) -> Vec<String> {
+        let calls = self.calls.lock().unwrap();
+        let names = calls
+            .iter()
+            .flat_map(|call| call.as_object().unwrap().keys());
+        names.cloned().collect()
+    }
+
     fn note(&self, call: Value) -> Answer {
+        let deaf = call.get(&*self.deaf.lock().unwrap()).is_some();
         self.calls.lock().unwrap().push(call);
+        if deaf {
+            return Err(ApiError::unavailable("nobody listens", "nobody listens"));
+        }
         match &*self.refusal.lock().unwrap() {
             Some(error) => Err(error.clone()),
             None => Ok(()),

@@ -48,6 +48,48 @@ static RESOURCES: Schema = Schema {
     }),
     ..ANY
 };
+static TEXT: Schema = Schema {
+    types: &[Type::String],
+    max_length: 255,
+    ..ANY
+};
+static TRIGGER_NAME: Schema = Schema {
+    types: &[Type::String],
+    max_length: 255,
+    format: Some(Format::Name),
+    ..ANY
+};
+static INTEGER: Schema = Schema {
+    types: &[Type::Integer],
+    ..ANY
+};
+/// A pattern fits the smallest text column of any database.
+static PATTERN: Schema = Schema {
+    types: &[Type::String],
+    max_length: 10_000,
+    ..ANY
+};
+const TRIGGER_PROPERTIES: &[(&str, &Schema)] = &[
+    ("format", &TEXT),
+    ("pattern", &PATTERN),
+    ("start_time", &TEXT),
+    ("end_time", &TEXT),
+    ("window", &INTEGER),
+];
+static DEFINITION_VALUE: Schema = Schema {
+    types: &[Type::Boolean, Type::String, Type::Integer],
+    max_length: 255,
+    ..ANY
+};
+/// Each type of operation looks at what it knows.
+static OPERATION_DEFINITION: Schema = Schema {
+    types: &[Type::Object],
+    properties: &[("provider_id", &UUID), ("plan_id", &UUID)],
+    others: Some(&DEFINITION_VALUE),
+    required: &["provider_id", "plan_id"],
+    closed: true,
+    ..ANY
+};
 static STATE: Schema = Schema {
     types: &[Type::String],
     choices: &["available", "error"],
@@ -152,4 +194,54 @@ pub(crate) static SERVICE_UPDATE: Schema = object(
         ("disabled_reason", &DESCRIPTION),
     ],
     &["status"],
+);
+/// `POST /triggers`. The original let any name through (Q34).
+pub(crate) static TRIGGER_CREATE: Schema = object(
+    &[(
+        "trigger_info",
+        &object(
+            &[
+                ("name", &TRIGGER_NAME),
+                ("type", &TEXT),
+                (
+                    "properties",
+                    &object(TRIGGER_PROPERTIES, &["format", "pattern"]),
+                ),
+            ],
+            &["name", "type", "properties"],
+        ),
+    )],
+    &["trigger_info"],
+);
+/// `PUT /triggers/{id}`.
+pub(crate) static TRIGGER_UPDATE: Schema = object(
+    &[(
+        "trigger_info",
+        &object(
+            &[
+                ("name", &TRIGGER_NAME),
+                ("type", &TEXT),
+                ("properties", &object(TRIGGER_PROPERTIES, &[])),
+            ],
+            &[],
+        ),
+    )],
+    &["trigger_info"],
+);
+/// `POST /scheduled_operations`.
+pub(crate) static SCHEDULED_OPERATION_CREATE: Schema = object(
+    &[(
+        "scheduled_operation",
+        &object(
+            &[
+                ("name", &NAME),
+                ("description", &DESCRIPTION),
+                ("operation_type", &TEXT),
+                ("trigger_id", &UUID),
+                ("operation_definition", &OPERATION_DEFINITION),
+            ],
+            &["operation_type", "trigger_id", "operation_definition"],
+        ),
+    )],
+    &["scheduled_operation"],
 );

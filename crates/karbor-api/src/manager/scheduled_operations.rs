@@ -1,0 +1,164 @@
+//! Scheduled operations: what triggers fire.
+//!
+//! An operation is recorded, then an engine is asked to take it on; until it has, nothing runs it.
+//! What the engine refuses is removed again.
+
+use std::collections::BTreeMap;
+
+use karbor_db::{DbError, ListQuery};
+use karbor_model::{
+    ApiError, ErrorKind, PlanId, RequestContext, ScheduledOperation, ScheduledOperationId,
+    ScheduledOperationType, TriggerId,
+};
+
+use super::ApiManager;
+
+/// A scheduled operation as a client wants it.
+pub(crate) struct NewScheduledOperation {
+    pub(crate) name: String,
+    pub(crate) description: Option<String>,
+    pub(crate) operation_type: String,
+    pub(crate) trigger_id: TriggerId,
+    pub(crate) operation_definition: BTreeMap<String, String>,
+}
+
+impl ApiManager {
+    pub(crate) async fn scheduled_operation_create(
+        &self,
+        context: &RequestContext,
+        new: NewScheduledOperation,
+    ) -> Result<ScheduledOperation, ApiError> {
+        let rule = "scheduled_operation:create";
+        self.policy.enforce(context, rule, &context.project_id)?;
+        let trigger = self.db().trigger_get(new.trigger_id).await?;
+        if trigger.project_id != context.project_id {
+            return Err(ApiError::bad_request("Invalid trigger id provided."));
+        }
+        let operation_type: ScheduledOperationType = new.operation_type.parse().map_err(|_| {
+            ApiError::new(
+                ErrorKind::BadRequest,
+                "InvalidInput",
+                format!("Invalid operation type: {}", new.operation_type),
+            )
+        })?;
+        self.check_plan(context, &new.operation_definition).await?;
+        let operation = ScheduledOperation {
+            id: ScheduledOperationId::new(),
+            name: new.name,
+            description: new.description,
+            operation_type,
+            user_id: context.user_id.clone().unwrap_or_default(),
+            project_id: context.project_id.clone(),
+            trigger_id: new.trigger_id,
+            operation_definition: new.operation_definition,
+            enabled: true,
+            created_at: self.base.clock().now(),
+            updated_at: None,
+        };
+        self.db().scheduled_operation_create(&operation).await?;
+        let taken = self
+            .engine
+            .create_scheduled_operation(context, operation.clone(), None)
+            .await;
+        let Err(refusal) = taken else {
+            return Ok(operation);
+        };
+        // Also after a timeout: what is not in the database does not run, whoever took it on.
+        match self.db().scheduled_operation_delete(operation.id).await {
+            Ok(()) | Err(DbError::NotFound { .. }) => Err(refusal),
+            Err(error) => {
+                tracing::error!(operation = %operation.id, "a refused operation stays: {error:?}");
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The plan is the project's own (Q65), there (Q43), and protected by the provider named.
+    async fn check_plan(
+        &self,
+        context: &RequestContext,
+        definition: &BTreeMap<String, String>,
+    ) -> Result<(), ApiError> {
+        let text = |key: &str| definition.get(key).map_or("", String::as_str);
+        let plan_id: PlanId = text("plan_id")
+            .parse()
+            .map_err(|_| invalid_definition("Plan_id is invalid"))?;
+        let plan = self.plan_get(context, plan_id).await?;
+        if plan.project_id != context.project_id {
+            return Err(invalid_definition("The plan belongs to another project"));
+        }
+        if text("provider_id").parse() != Ok(plan.provider_id) {
+            return Err(invalid_definition("Provider_id is conflict"));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn scheduled_operation_get(
+        &self,
+        context: &RequestContext,
+        id: ScheduledOperationId,
+    ) -> Result<ScheduledOperation, ApiError> {
+        self.operation_for(context, id, "scheduled_operation:get")
+            .await
+    }
+
+    pub(crate) async fn scheduled_operation_list(
+        &self,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
+    ) -> Result<Vec<ScheduledOperation>, ApiError> {
+        let rule = "scheduled_operation:list";
+        self.policy.enforce(context, rule, &context.project_id)?;
+        match query {
+            Some(query) => Ok(self.db().scheduled_operation_list(query).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The engine lets go of the operation before its record goes: whoever is interrupted in
+    /// between asks again.
+    pub(crate) async fn scheduled_operation_delete(
+        &self,
+        context: &RequestContext,
+        id: ScheduledOperationId,
+    ) -> Result<(), ApiError> {
+        let operation = self
+            .operation_for(context, id, "scheduled_operation:delete")
+            .await?;
+        self.engine
+            .delete_scheduled_operation(context, id, operation.trigger_id)
+            .await?;
+        match self.db().scheduled_operation_delete(id).await {
+            // Somebody else asked for the same.
+            Ok(()) | Err(DbError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn operation_for(
+        &self,
+        context: &RequestContext,
+        id: ScheduledOperationId,
+        rule: &str,
+    ) -> Result<ScheduledOperation, ApiError> {
+        let found = self.db().scheduled_operation_get(id).await;
+        let operation = found.map_err(|error| match error {
+            DbError::NotFound { .. } => ApiError::new(
+                ErrorKind::NotFound,
+                "ScheduledOperationNotFound",
+                format!("Scheduled Operation {id} could not be found."),
+            ),
+            other => other.into(),
+        })?;
+        self.policy.enforce(context, rule, &operation.project_id)?;
+        Ok(operation)
+    }
+}
+
+fn invalid_definition(reason: &str) -> ApiError {
+    ApiError::new(
+        ErrorKind::BadRequest,
+        "InvalidOperationDefinition",
+        format!("Invalid operation definition, reason:{reason}"),
+    )
+}

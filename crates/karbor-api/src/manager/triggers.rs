@@ -1,0 +1,171 @@
+//! Triggers: when scheduled operations run.
+//!
+//! What fires is in the database. The engines check a trigger before it is recorded, and are told
+//! of it after: that only makes them look sooner, so a crash in between loses nothing.
+
+use karbor_db::{DbError, ListQuery};
+use karbor_model::{ApiError, ErrorKind, RequestContext, Trigger, TriggerId};
+use serde_json::{Map, Value};
+
+use super::{ApiManager, UPDATE_ATTEMPTS};
+
+/// A trigger as a client wants it. Properties are texts.
+pub(crate) struct NewTrigger {
+    pub(crate) name: String,
+    pub(crate) trigger_type: String,
+    pub(crate) properties: Map<String, Value>,
+}
+
+/// What a client wants changed; `None` stays as it is.
+pub(crate) struct TriggerChange {
+    pub(crate) name: Option<String>,
+    pub(crate) trigger_type: Option<String>,
+    pub(crate) properties: Option<Map<String, Value>>,
+}
+
+impl ApiManager {
+    pub(crate) async fn trigger_create(
+        &self,
+        context: &RequestContext,
+        new: NewTrigger,
+    ) -> Result<Trigger, ApiError> {
+        let project_id = context.project_id.clone();
+        self.policy
+            .enforce(context, "trigger:create", &project_id)?;
+        let now = self.base.clock().now();
+        let mut properties = new.properties;
+        properties
+            .entry("start_time")
+            .or_insert_with(|| now.format("%Y-%m-%d %H:%M:%S").to_string().into());
+        let trigger = Trigger {
+            id: TriggerId::new(),
+            name: new.name,
+            project_id,
+            trigger_type: new.trigger_type,
+            properties,
+            created_at: Some(now),
+            updated_at: None,
+        };
+        self.engine.verify_trigger(context, trigger.clone()).await?;
+        self.db().trigger_create(&trigger).await?;
+        heard(self.engine.create_trigger(context, trigger.clone()).await);
+        Ok(trigger)
+    }
+
+    pub(crate) async fn trigger_get(
+        &self,
+        context: &RequestContext,
+        id: TriggerId,
+    ) -> Result<Trigger, ApiError> {
+        self.trigger_for(context, id, "trigger:get").await
+    }
+
+    pub(crate) async fn trigger_list(
+        &self,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
+    ) -> Result<Vec<Trigger>, ApiError> {
+        self.policy
+            .enforce(context, "trigger:list", &context.project_id)?;
+        match query {
+            Some(query) => Ok(self.db().trigger_list(query).await?),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    pub(crate) async fn trigger_update(
+        &self,
+        context: &RequestContext,
+        id: TriggerId,
+        change: TriggerChange,
+    ) -> Result<Trigger, ApiError> {
+        let mut attempt = 1;
+        loop {
+            let mut trigger = self.trigger_for(context, id, "trigger:update").await?;
+            check_change(&trigger, &change)?;
+            if change.name.is_none() && change.properties.is_none() {
+                return Ok(trigger);
+            }
+            if let Some(name) = &change.name {
+                trigger.name.clone_from(name);
+            }
+            if let Some(properties) = &change.properties {
+                trigger.properties.clone_from(properties);
+                self.engine.verify_trigger(context, trigger.clone()).await?;
+            }
+            match self.db().trigger_update(&trigger).await {
+                Err(DbError::Conflict { .. }) if attempt < UPDATE_ATTEMPTS => attempt += 1,
+                stored => {
+                    let stored = stored?;
+                    heard(self.engine.update_trigger(context, stored.clone()).await);
+                    return Ok(stored);
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn trigger_delete(
+        &self,
+        context: &RequestContext,
+        id: TriggerId,
+    ) -> Result<(), ApiError> {
+        self.trigger_for(context, id, "trigger:delete").await?;
+        self.db()
+            .trigger_delete(id)
+            .await
+            .map_err(|error| match error {
+                // Its status and its words are what clients know (Q39).
+                DbError::Conflict { .. } => ApiError::new(
+                    ErrorKind::FailedDependency,
+                    "DeleteTriggerNotAllowed",
+                    "Trigger is being used by one or more operations",
+                ),
+                other => other.into(),
+            })?;
+        heard(self.engine.delete_trigger(context, id).await);
+        Ok(())
+    }
+
+    /// A trigger, if the policy allows what `rule` names. Unlike a plan, another project's is
+    /// admitted to exist, as it was by the original.
+    async fn trigger_for(
+        &self,
+        context: &RequestContext,
+        id: TriggerId,
+        rule: &str,
+    ) -> Result<Trigger, ApiError> {
+        let trigger = self.db().trigger_get(id).await?;
+        self.policy.enforce(context, rule, &trigger.project_id)?;
+        Ok(trigger)
+    }
+}
+
+fn check_change(trigger: &Trigger, change: &TriggerChange) -> Result<(), ApiError> {
+    // The original took any type and left the trigger as it was (Q36).
+    if let Some(other) = &change.trigger_type
+        && *other != trigger.trigger_type
+    {
+        return Err(ApiError::invalid_field(
+            "type",
+            other,
+            "The type of a trigger cannot be changed.",
+        ));
+    }
+    let start = |given: &Map<String, Value>| given.get("start_time").cloned();
+    match change.properties.as_ref().map(start) {
+        Some(None | Some(Value::Null)) => Err(no_start()),
+        Some(Some(Value::String(text))) if text.is_empty() => Err(no_start()),
+        _ => Ok(()),
+    }
+}
+
+fn no_start() -> ApiError {
+    ApiError::bad_request("start_time should be supplied")
+}
+
+/// Engines that do not hear of a change find it in the database a little later.
+fn heard(told: Result<(), ApiError>) {
+    if let Err(error) = told {
+        tracing::warn!("the operation engines were not told of a trigger: {error:?}");
+    }
+}
