@@ -3,8 +3,10 @@
 
 mod manager;
 mod options;
+mod retention;
 mod schedule;
 
 pub use manager::OperationEngineManager;
 pub use options::OPTIONS;
+pub use retention::{Candidate, RetentionPolicy};
 pub use schedule::{LimitsError, Schedule, ScheduleLimits};
