@@ -267,7 +267,7 @@ fn sort_keys<R: Listed>(query: &ListQuery) -> Result<Vec<SortKey>, DbError> {
 }
 
 /// Substring search without patterns.
-fn contains(backend: DbBackend, column: &'static str, part: &str) -> Expr {
+pub(crate) fn contains(backend: DbBackend, column: &'static str, part: &str) -> Expr {
     let function = match backend {
         DbBackend::Postgres => "strpos",
         _ => "instr",

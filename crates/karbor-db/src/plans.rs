@@ -1,17 +1,19 @@
 //! Plans and the resources they name.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use karbor_model::{Parameters, Plan, PlanId, PlanStatus, ProviderId, Resource};
+use karbor_model::{
+    Parameters, Plan, PlanId, PlanStatus, ProviderId, Resource, ScheduledOperation,
+};
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult,
-    sea_query::{Alias, Expr, ExprTrait, Func, Query},
+    sea_query::{Alias, Expr, ExprTrait, Func, Query, UpdateStatement},
 };
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery, Stateful, Write,
-    list::PAGE,
+    Db, DbError, ListQuery, Record, Stateful, Write,
+    list::{PAGE, contains},
     row::{FromText, Read, json_text},
     transition::{in_state, is_row, not_deleted, read_state},
 };
@@ -131,7 +133,8 @@ impl Db {
         })
     }
 
-    /// Marks a plan and its resources deleted.
+    /// Marks a plan and its resources deleted. Its scheduled operations stay, disabled: they could
+    /// only fail.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
@@ -147,7 +150,31 @@ impl Db {
             return Err(DbError::not_found("Plan", id));
         }
         self.mark_resources_deleted(&write, id).await?;
+        write.execute(&self.disable_operations(id)).await?;
         write.commit().await
+    }
+
+    /// Statement that disables the scheduled operations of a plan.
+    fn disable_operations(&self, id: PlanId) -> UpdateStatement {
+        let project = Query::select()
+            .column("project_id")
+            .from(Plan::TABLE)
+            .and_where(Expr::col("id").eq(id.to_string()))
+            .take();
+        // A definition is JSON text as Python writes it.
+        let names_plan = format!("\"plan_id\": \"{id}\"");
+        Query::update()
+            .table(Alias::new(ScheduledOperation::TABLE))
+            .value("enabled", false)
+            .value("updated_at", self.time(self.now()))
+            .and_where(Expr::col("project_id").eq(Expr::from(project)))
+            .and_where(contains(
+                self.backend(),
+                "operation_definition",
+                &names_plan,
+            ))
+            .and_where(not_deleted("deleted"))
+            .take()
     }
 
     /// A page of plans, each with its resources, in one query.

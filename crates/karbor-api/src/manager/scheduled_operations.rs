@@ -41,7 +41,7 @@ impl ApiManager {
                 format!("Invalid operation type: {}", new.operation_type),
             )
         })?;
-        self.check_plan(context, &new.operation_definition).await?;
+        let operation_definition = self.check_plan(context, new.operation_definition).await?;
         let operation = ScheduledOperation {
             id: ScheduledOperationId::new(),
             name: new.name,
@@ -50,7 +50,7 @@ impl ApiManager {
             user_id: context.user_id.clone().unwrap_or_default(),
             project_id: context.project_id.clone(),
             trigger_id: new.trigger_id,
-            operation_definition: new.operation_definition,
+            operation_definition,
             enabled: true,
             created_at: self.base.clock().now(),
             updated_at: None,
@@ -74,11 +74,12 @@ impl ApiManager {
     }
 
     /// The plan is the project's own (Q65), there (Q43), and protected by the provider named.
+    /// Returns the definition with ids in their one notation: the plan's deletion looks for it.
     async fn check_plan(
         &self,
         context: &RequestContext,
-        definition: &BTreeMap<String, String>,
-    ) -> Result<(), ApiError> {
+        mut definition: BTreeMap<String, String>,
+    ) -> Result<BTreeMap<String, String>, ApiError> {
         let text = |key: &str| definition.get(key).map_or("", String::as_str);
         let plan_id: PlanId = text("plan_id")
             .parse()
@@ -90,7 +91,9 @@ impl ApiManager {
         if text("provider_id").parse() != Ok(plan.provider_id) {
             return Err(invalid_definition("Provider_id is conflict"));
         }
-        Ok(())
+        definition.insert("plan_id".to_owned(), plan.id.to_string());
+        definition.insert("provider_id".to_owned(), plan.provider_id.to_string());
+        Ok(definition)
     }
 
     pub(crate) async fn scheduled_operation_get(

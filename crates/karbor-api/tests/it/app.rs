@@ -62,6 +62,7 @@ impl Answer {
         );
         assert_eq!(self.header("content-type"), "application/json");
         assert!(self.header("x-compute-request-id").starts_with("req-"));
+        // Q67.
         assert_eq!(
             self.header("x-compute-request-id"),
             self.header("x-openstack-request-id")

@@ -17,8 +17,9 @@ async fn post(app: &App, body: Vec<u8>, kind: Option<&str>) -> crate::app::Answe
     app.send(request.body(Body::from(body)).unwrap()).await
 }
 
+/// Q02: no body at all was a 500.
 #[tokio::test]
-async fn bodies_that_are_no_json() {
+async fn q02_bodies_that_are_no_json() {
     let app = app().await;
     let deep = |n| format!("{}{}", "[".repeat(n), "]".repeat(n)).into_bytes();
     for body in [
@@ -93,7 +94,7 @@ async fn a_huge_body_is_cut_off() {
 }
 
 #[tokio::test]
-async fn wrong_types_name_their_field() {
+async fn q10_q11_wrong_types_name_their_field() {
     let app = app().await;
     for (changes, field) in [
         (json!({"name": 5}), "name"),
@@ -149,7 +150,7 @@ async fn wrong_types_name_their_field() {
 
 /// Q03, Q04, Q06, Q07, Q08: each was a 500.
 #[tokio::test]
-async fn what_was_a_500() {
+async fn q03_q04_q06_q07_q08_what_was_a_500() {
     let app = app().await;
     let without = |key: &str| {
         let mut body = plan_body(Value::Null);

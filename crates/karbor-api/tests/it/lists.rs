@@ -81,7 +81,7 @@ async fn the_base_url_of_links_can_be_set() {
 
 /// Q12, Q13, Q20, Q24: each was a 500.
 #[tokio::test]
-async fn bad_questions_are_answered_with_the_field() {
+async fn q12_q13_q20_q24_bad_questions_are_answered_with_the_field() {
     let app = app().await;
     five(&app).await;
     for (query, named) in [
@@ -117,7 +117,7 @@ async fn bad_questions_are_answered_with_the_field() {
 
 /// Q14, Q70, Q71: a filter filters, and is a plain text.
 #[tokio::test]
-async fn filters_filter() {
+async fn q14_q70_q71_filters_filter() {
     let app = app().await;
     five(&app).await;
     app.plan(json!({"name": "5 (", "provider_id": HOST})).await;

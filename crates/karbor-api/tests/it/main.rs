@@ -10,13 +10,17 @@
 mod app;
 mod auth;
 mod bad_input;
+mod checkpoints;
 mod fake;
 mod fake_engine;
 mod lists;
+mod plans;
+mod providers;
 mod random_requests;
 mod recorded;
 mod runs;
 mod scheduled_operations;
 mod server;
+mod services;
 mod tokens;
 mod triggers;

@@ -115,7 +115,7 @@ async fn q63_q64_a_foreign_checkpoint_is_refused_and_nothing_stays_in_progress()
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_is_told_as_such() {
+async fn q72_a_service_that_is_away_is_told_as_such() {
     let app = app().await;
     let checkpoint = checkpoint(&app).await;
     let away = ApiError::unavailable("The protection service is away. Try again.", "secret cause");
@@ -180,7 +180,7 @@ async fn a_fault_of_ours_tells_nothing_of_itself() {
 }
 
 #[tokio::test]
-async fn operation_logs_as_recorded() {
+async fn q54_operation_logs_as_recorded() {
     let app = app().await;
     let log = OperationLog {
         id: OperationLogId::new(),

@@ -350,3 +350,25 @@ async fn q12_q13_q40_operations_are_listed_as_asked() {
         assert!(message.contains(named), "{query}: {message}");
     }
 }
+
+/// An operation without its plan could only fail: it stays, disabled, to be deleted as ever.
+#[tokio::test]
+async fn operations_outlive_their_plan_disabled() {
+    let app = app().await;
+    let (trigger, plan) = (trigger(&app, "t").await, app.plan(Value::Null).await);
+    let shouted = plan.to_uppercase();
+    let mut ids = Vec::new();
+    for plan in [&shouted, &app.plan(Value::Null).await] {
+        let answer = post(&app, body(&trigger, plan, json!({}))).await.json();
+        let id = answer["scheduled_operation"]["id"].as_str().unwrap();
+        ids.push(format!("/scheduled_operations/{id}"));
+    }
+    let path = format!("/plans/{plan}");
+    assert_eq!(app.call("DELETE", &path, Value::Null).await.status, 200);
+    for (path, enabled) in ids.iter().zip([false, true]) {
+        let shown = app.get(path).await.json();
+        assert_eq!(shown["scheduled_operation"]["enabled"], enabled, "{shown}");
+        let gone = app.call("DELETE", path, Value::Null).await;
+        assert_eq!(gone.status, 200);
+    }
+}

@@ -7,7 +7,7 @@ use karbor_model::{
 use karbor_testkit::FakeClock;
 use serde_json::json;
 
-use crate::support::{at, fixture};
+use crate::support::{at, fixture, plan};
 
 pub fn trigger(project: &str, name: &str) -> Trigger {
     let properties = json!({
@@ -231,4 +231,27 @@ async fn both_are_listed_by_project_filter_and_page() {
         .operation_definition
         .clone();
     assert_eq!(definition["plan_id"], "p-1");
+}
+
+#[tokio::test]
+async fn a_deleted_plans_operations_are_disabled() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let (trigger, unrelated) = stored(db, "p", "unrelated").await;
+    let plans = ["kept", "gone"].map(|name| plan("p", name));
+    let mut ids = Vec::new();
+    for plan in &plans {
+        db.plan_create(plan).await.unwrap();
+        let mut operation = operation(&trigger, &plan.name);
+        let id = plan.id.to_string();
+        operation.operation_definition.insert("plan_id".into(), id);
+        db.scheduled_operation_create(&operation).await.unwrap();
+        ids.push(operation.id);
+    }
+    db.plan_delete(plans[1].id).await.unwrap();
+    let mut enabled = Vec::new();
+    for id in [unrelated.id, ids[0], ids[1]] {
+        enabled.push(db.scheduled_operation_get(id).await.unwrap().enabled);
+    }
+    assert_eq!(enabled, [true, true, false]);
 }

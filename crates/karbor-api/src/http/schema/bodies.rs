@@ -63,10 +63,10 @@ static INTEGER: Schema = Schema {
     types: &[Type::Integer],
     ..ANY
 };
-/// A pattern fits the smallest text column of any database.
+/// A pattern fits the smallest text column of any database, whatever its characters.
 static PATTERN: Schema = Schema {
     types: &[Type::String],
-    max_length: 10_000,
+    max_length: 4000,
     ..ANY
 };
 const TRIGGER_PROPERTIES: &[(&str, &Schema)] = &[

@@ -1,0 +1,117 @@
+//! Services as they were recorded from the original.
+
+use serde_json::{Value, json};
+
+use crate::app::{PROJECT, app};
+
+#[tokio::test]
+async fn q55_q56_services() {
+    let app = app().await;
+    let engine = app
+        .db
+        .service_register("karborref", "karbor-operationengine", "t1")
+        .await
+        .unwrap();
+    let protection = app
+        .db
+        .service_register("karborref", "karbor-protection", "t2")
+        .await
+        .unwrap();
+    app.db
+        .service_report(engine.id, karbor_manager::Clock::now(&app.clock))
+        .await
+        .unwrap();
+    let listed = app.get("/os-services").await.json();
+    let rows = listed["services"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert_eq!(
+        (&rows[0]["state"], &rows[0]["status"]),
+        (&json!("up"), &json!("enabled"))
+    );
+    assert_eq!(
+        rows[0].as_object().unwrap().keys().collect::<Vec<_>>(),
+        [
+            "id",
+            "binary",
+            "host",
+            "status",
+            "state",
+            "updated_at",
+            "disabled_reason"
+        ]
+    );
+    app.clock.turn(std::time::Duration::from_secs(61));
+    let listed = app
+        .get("/os-services?binary=karbor-operationengine")
+        .await
+        .json();
+    assert_eq!(listed["services"].as_array().unwrap().len(), 1);
+    assert_eq!(listed["services"][0]["state"], "down");
+
+    let path = format!("/os-services/{}", engine.id);
+    let off = app
+        .call(
+            "PUT",
+            &path,
+            json!({"status": "disabled", "disabled_reason": "maintenance"}),
+        )
+        .await
+        .json();
+    assert_eq!(
+        (
+            &off["service"]["status"],
+            &off["service"]["disabled_reason"]
+        ),
+        (&json!("disabled"), &json!("maintenance"))
+    );
+    let on = app
+        .call("PUT", &path, json!({"status": "enabled"}))
+        .await
+        .json();
+    assert_eq!(
+        (&on["service"]["status"], &on["service"]["disabled_reason"]),
+        (&json!("enabled"), &Value::Null)
+    );
+    assert_eq!(
+        app.call(
+            "PUT",
+            &path,
+            json!({"status": "enabled", "disabled_reason": "x"})
+        )
+        .await
+        .fault(400),
+        "Specifying 'disabled_reason' with status 'enabled' is invalid."
+    );
+    assert_eq!(
+        app.call(
+            "PUT",
+            &format!("/os-services/{}", protection.id),
+            json!({"status": "disabled"})
+        )
+        .await
+        .fault(400),
+        "Updating a karbor-protection service is not supported. Only karbor-operationengine services can be updated."
+    );
+    // Q55, Q56: the number in the text, the body looked at.
+    assert_eq!(
+        app.call("PUT", "/os-services/99", json!({"status": "enabled"}))
+            .await
+            .fault(404),
+        "Service 99 could not be found."
+    );
+    for body in [json!({}), json!([1]), json!({"status": "bogus"})] {
+        app.call("PUT", &path, body).await.fault(400);
+    }
+    assert_eq!(
+        app.call_as(&app.member, PROJECT, "GET", "/os-services", Value::Null)
+            .await
+            .fault(403),
+        "Policy doesn't allow service:get_all to be performed."
+    );
+    assert_eq!(
+        app.call_as(&app.member, PROJECT, "PUT", &path, json!([]))
+            .await
+            .fault(403),
+        "Policy doesn't allow service:update to be performed."
+    );
+}
