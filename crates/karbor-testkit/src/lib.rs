@@ -4,10 +4,12 @@ mod bank;
 mod clock;
 mod faulty;
 mod postgres;
+mod python;
 mod services;
 
 pub use bank::MemoryBank;
 pub use clock::FakeClock;
 pub use faulty::{Call, Fault, FaultyBank, Verb};
 pub use postgres::PostgresServer;
+pub use python::python;
 pub use services::{MemoryServices, ServiceHarness, StoreMode};

@@ -90,7 +90,7 @@ fn normal(field: &str, max: u8, names: &[&str], letters: &[char]) -> Option<Stri
     let parts = field.split(',').map(|part| {
         let words = part.split(['-', '/', '#']);
         let known = |word: &str| {
-            let digits = word.trim_end_matches(letters);
+            let digits = word.trim_matches(letters);
             names.contains(&digits)
                 || word == "*"
                 || (!word.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()))
@@ -102,7 +102,11 @@ fn normal(field: &str, max: u8, names: &[&str], letters: &[char]) -> Option<Stri
             Some((start, step)) if start != "*" && !start.contains('-') => {
                 format!("{start}-{max}/{step}")
             }
-            _ => part.to_owned(),
+            // The last Friday is L5 to croniter and 5L to the library.
+            _ => match part.strip_prefix('L') {
+                Some(day) if !day.is_empty() && names == DAYS => format!("{day}L"),
+                _ => part.to_owned(),
+            },
         })
     });
     Some(parts.collect::<Option<Vec<_>>>()?.join(","))

@@ -6,12 +6,13 @@
 //! was written into it first. `COUNT` is turned into `UNTIL` once, when the rule is read.
 //!
 //! What the library answers wrongly is either written in another way that means the same, or
-//! refused: `INTERVAL=0`; and a rule within the day whose steps do not fit the hour or the minute
+//! refused: `INTERVAL=0`; a numbered `BYDAY` in a period that has no numbered weekdays (RFC 5545
+//! forbids it, the library drops the whole `BYDAY`); and a rule within the day whose steps do not fit the hour or the minute
 //! and that also names hours, minutes or seconds (it loses the phase when it leaps over what is not
 //! named).
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveTime, TimeDelta, Timelike, Utc};
-use rrule::{Frequency, RRule, RRuleSet, Tz, Unvalidated};
+use rrule::{Frequency, NWeekday, RRule, RRuleSet, Tz, Unvalidated};
 
 use super::calendar::moment;
 
@@ -51,6 +52,10 @@ impl Recurrence {
         let rule: RRule<Unvalidated> = parts.join(";").parse().map_err(in_words)?;
         if rule.get_interval() == 0 {
             return Err("INTERVAL must be at least 1".to_owned());
+        }
+        let numbered = |day: &NWeekday| matches!(day, NWeekday::Nth(..));
+        if rule.get_freq() > Frequency::Monthly && rule.get_by_weekday().iter().any(numbered) {
+            return Err("BYDAY with a number is only for FREQ=MONTHLY and FREQ=YEARLY".to_owned());
         }
         let Some(rule) = within_the_day(rule, anchor)? else {
             return Ok(None);

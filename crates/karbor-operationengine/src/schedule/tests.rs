@@ -232,6 +232,7 @@ fn what_the_library_would_answer_wrongly_is_refused() {
         "FREQ=MINUTELY;INTERVAL=45;BYHOUR=3",
         "FREQ=MINUTELY;INTERVAL=30;BYHOUR=3;BYSETPOS=1",
         "FREQ=DAILY;COUNT=4000000000",
+        "FREQ=WEEKLY;BYDAY=2TU",
         "FREQ=FORTNIGHTLY",
         "FREQ=DAILY;BYHOUR=25",
     ] {
