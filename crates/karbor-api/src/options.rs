@@ -1,5 +1,6 @@
 //! Options of the REST API. Names and defaults are the original's where it had them.
 
+use karbor_db::{QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, USE_DEFAULT_QUOTA_CLASS};
 use karbor_manager::{OptionDef, OptionKind};
 
 macro_rules! option {
@@ -17,6 +18,10 @@ macro_rules! option {
 
 /// The options of this crate. It also reads `service_down_time` of `karbor-manager`.
 pub const OPTIONS: &[OptionDef] = &[
+    QUOTA_PLANS,
+    QUOTA_CHECKPOINTS,
+    QUOTA_BYTES,
+    USE_DEFAULT_QUOTA_CLASS,
     option!(
         "DEFAULT",
         "osapi_karbor_listen",

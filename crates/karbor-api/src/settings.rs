@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use karbor_db::QuotaDefaults;
 use karbor_manager::{Config, ConfigError};
 
 use crate::auth::AuthStrategy;
@@ -42,6 +43,7 @@ pub struct Settings {
     pub(crate) client_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) service_down_time: Duration,
+    pub(crate) quotas: QuotaDefaults,
 }
 
 impl Settings {
@@ -76,6 +78,7 @@ impl Settings {
             client_timeout: config.seconds("DEFAULT", "client_socket_timeout")?,
             max_connections: number(config, "DEFAULT", "osapi_max_connections", 1..=1_000_000)?,
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,
+            quotas: QuotaDefaults::read(config)?,
         })
     }
 }

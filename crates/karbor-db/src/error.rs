@@ -1,6 +1,6 @@
 //! What can go wrong, and how each is told to whoever asked.
 
-use karbor_model::{ApiError, ErrorKind};
+use karbor_model::{ApiError, ErrorKind, QuotaResource};
 use sea_orm::{DbErr, RuntimeErr, SqlErr};
 
 /// Why the database did not do what was asked.
@@ -34,6 +34,14 @@ pub enum DbError {
         field: &'static str,
         /// What is wrong with it.
         message: String,
+    },
+    /// The project has all that it may have.
+    #[error("Maximum number of {resource} allowed ({limit}) exceeded")]
+    OverQuota {
+        /// Of what.
+        resource: QuotaResource,
+        /// How much it may have.
+        limit: i64,
     },
     /// The database cannot be used now. The same request may succeed later.
     #[error("{message} ({cause})")]
@@ -80,6 +88,14 @@ impl From<DbError> for ApiError {
             DbError::Conflict { message, .. } => Self::conflict("Conflict", message),
             DbError::BadRequest { message, .. } => {
                 Self::new(ErrorKind::BadRequest, "InvalidInput", message)
+            }
+            DbError::OverQuota { resource, .. } => {
+                let class = match resource {
+                    QuotaResource::Plans => "PlanLimitExceeded",
+                    QuotaResource::Checkpoints => "CheckpointLimitExceeded",
+                    QuotaResource::Bytes => "ByteLimitExceeded",
+                };
+                Self::new(ErrorKind::OverLimit, class, error.to_string())
             }
             DbError::Unavailable { message, cause } => Self::unavailable(message, cause),
             DbError::Schema(cause) => {

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use karbor_model::{FlowStatus, OperationId, OperationType, State, UnknownState};
 use sea_orm::{
     ConnectionTrait, QueryResult, SqlErr,
-    sea_query::{Alias, Expr, ExprTrait, Order, Query},
+    sea_query::{Alias, Expr, ExprTrait, InsertStatement, Order, Query},
 };
 use serde_json::Value;
 
@@ -116,7 +116,12 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] when there is one with this id.
     pub async fn flow_create(&self, flow: &FlowRecord) -> Result<(), DbError> {
-        let insert = Query::insert()
+        self.execute(&self.flow_insert(flow)?).await?;
+        Ok(())
+    }
+
+    pub(crate) fn flow_insert(&self, flow: &FlowRecord) -> Result<InsertStatement, DbError> {
+        Ok(Query::insert()
             .into_table(Alias::new("flows"))
             .columns(FLOW.iter().copied().chain(["created_at"]))
             .values([
@@ -128,9 +133,7 @@ impl Db {
                 self.time(self.now()).into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
-            .take();
-        self.execute(&insert).await?;
-        Ok(())
+            .take())
     }
 
     /// One flow.

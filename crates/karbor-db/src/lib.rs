@@ -3,7 +3,8 @@
 //! **Whose tables.** The original's tables, names and forms of values are kept (naive UTC with six
 //! digits of a second, JSON as Python writes it, soft deletes), so that a database of the original
 //! is taken over in place and stays readable for it. What we need beside is ours and new:
-//! `flows`, `flow_events`, `api_tokens`, `task_reports`, `scheduled_runs`, and columns that may be NULL.
+//! `flows`, `flow_events`, `api_tokens`, `task_reports`, `scheduled_runs`, `quota_projects`,
+//! `quota_holdings`, and columns that may be NULL.
 //!
 //! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
 //! expects. Whoever comes second gets [`DbError::Conflict`] with the present state in it.
@@ -19,10 +20,12 @@
 mod db;
 mod error;
 mod flows;
+mod holdings;
 mod list;
 mod migrations;
 mod operation_logs;
 mod plans;
+mod quotas;
 mod row;
 mod runs;
 mod scheduled_operations;
@@ -35,7 +38,11 @@ pub use db::Db;
 pub(crate) use db::Write;
 pub use error::DbError;
 pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
+pub use holdings::{QuotaSettlement, Recounted};
 pub use list::{Direction, ListQuery};
 pub use operation_logs::OperationLogUpdate;
+pub use quotas::{
+    QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, QuotaDefaults, USE_DEFAULT_QUOTA_CLASS,
+};
 pub use tokens::TokenRecord;
 pub use transition::{Record, Stateful};

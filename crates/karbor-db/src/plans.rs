@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery, Record, Stateful, Write,
+    Db, DbError, ListQuery, QuotaDefaults, Record, Stateful, Write,
     list::{PAGE, contains},
     row::{FromText, Read, json_text},
     transition::{in_state, is_row, not_deleted, read_state},
@@ -47,6 +47,28 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] when the id is taken.
     pub async fn plan_create(&self, plan: &Plan) -> Result<(), DbError> {
+        let write = self.write().await?;
+        self.insert_plan(&write, plan).await?;
+        write.commit().await
+    }
+
+    /// The same, if the quota of its project allows one more.
+    ///
+    /// # Errors
+    /// [`DbError::OverQuota`]; as [`Db::plan_create`].
+    pub async fn plan_create_within(
+        &self,
+        plan: &Plan,
+        defaults: &QuotaDefaults,
+    ) -> Result<(), DbError> {
+        let write = self.write().await?;
+        self.take_quota(&write, &plan.project_id).await?;
+        self.admit_plan(&write, &plan.project_id, defaults).await?;
+        self.insert_plan(&write, plan).await?;
+        write.commit().await
+    }
+
+    async fn insert_plan(&self, write: &Write<'_>, plan: &Plan) -> Result<(), DbError> {
         let insert = Query::insert()
             .into_table(Alias::new("plans"))
             .columns(PLAN.iter().copied().chain(["deleted"]))
@@ -64,10 +86,8 @@ impl Db {
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        let write = self.write().await?;
         write.execute(&insert).await?;
-        self.insert_resources(&write, plan).await?;
-        write.commit().await
+        self.insert_resources(write, plan).await
     }
 
     /// One plan.

@@ -9,6 +9,7 @@ mod context;
 mod error;
 mod graph;
 mod ids;
+mod quota;
 mod records;
 mod resource;
 mod scheduling;
@@ -22,6 +23,7 @@ pub use ids::{
     CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, RestoreId,
     ScheduledOperationId, TriggerId, VerificationId,
 };
+pub use quota::{QuotaChange, QuotaHolding, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};
 pub use records::{
     OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,
     Restore, ServiceRecord, Verification, parameters_for,

@@ -196,6 +196,18 @@ impl CheckpointCollection {
             .await
     }
 
+    /// Every checkpoint that is not deleted, with its project, by the index alone.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub async fn owners(&self) -> Result<Vec<(CheckpointId, String)>, CheckpointError> {
+        let entries = self.entries(&CheckpointQuery::default()).await?;
+        let owners = entries
+            .into_iter()
+            .map(|entry| (entry.id, entry.project_id));
+        Ok(owners.collect())
+    }
+
     async fn entries(&self, query: &CheckpointQuery) -> Result<Vec<Entry>, CheckpointError> {
         let mut prefix = match query.plan_id {
             Some(plan) => format!("indices/by-plan/{plan}"),

@@ -17,6 +17,8 @@ pub(crate) struct Conclusion {
     pub(crate) error_info: Option<String>,
     /// Reports by resource.
     pub(crate) extra_info: Value,
+    /// Does the bank have a checkpoint of it now?
+    pub(crate) in_bank: bool,
     /// Outcome by `type#id`, of resources that failed or had something to tell.
     pub(crate) resources_status: BTreeMap<String, String>,
     /// Why not, by `type#id`.
@@ -35,6 +37,7 @@ impl Conclusion {
             status,
             error_info: outcome.error_info(),
             extra_info: crate::worker::reports(outcome),
+            in_bank: true,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
         };
@@ -69,6 +72,7 @@ impl Conclusion {
             status: FlowStatus::Failed,
             error_info: Some(reason),
             extra_info: Value::Null,
+            in_bank: false,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
         }
@@ -106,12 +110,15 @@ pub(crate) async fn conclude_in_bank(
             .map(|_| ()),
         (OperationType::Restore | OperationType::Verify | OperationType::Copy, _) => Ok(()),
     };
+    let concluded = |in_bank| Conclusion {
+        in_bank,
+        ..conclusion.clone()
+    };
     match told {
-        Ok(()) => Ok(conclusion.clone()),
+        Ok(()) => Ok(concluded(true)),
         // Nothing was written yet, or nothing had to be changed: that is the state to leave.
-        Err(CheckpointError::NotFound(_) | CheckpointError::Transition(_)) if !ok => {
-            Ok(conclusion.clone())
-        }
+        Err(CheckpointError::NotFound(_)) if !ok => Ok(concluded(false)),
+        Err(CheckpointError::Transition(_)) if !ok => Ok(concluded(true)),
         // The checkpoint vanished from the bank, or was changed, under a run that thought it was done.
         Err(
             error @ (CheckpointError::NotFound(_)
@@ -119,6 +126,7 @@ pub(crate) async fn conclude_in_bank(
             | CheckpointError::Corrupt { .. }),
         ) => Ok(Conclusion {
             extra_info: conclusion.extra_info.clone(),
+            in_bank: !matches!(error, CheckpointError::NotFound(_)),
             ..Conclusion::failed(error.to_string())
         }),
         Err(error) => Err(error.into()),

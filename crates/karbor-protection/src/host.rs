@@ -16,7 +16,7 @@ use karbor_manager::{
 };
 use karbor_model::{ApiError, ServiceRecord};
 
-use crate::manager::ProtectionManager;
+use crate::{manager::ProtectionManager, quota::recount_quotas};
 
 impl Manager for ProtectionManager {
     type Db = Db;
@@ -41,6 +41,14 @@ impl Manager for ProtectionManager {
             Ok(serde_json::json!({ "removed_runs": removed }))
         };
         tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
+        let recount = |manager: Arc<Self>, _context| async move {
+            recount_quotas(manager.base.db(), &manager.providers).await
+        };
+        tasks.add(
+            PeriodicTask::new("recount_quotas", recount)
+                .spacing(RECOUNT_INTERVAL)
+                .run_immediately(true),
+        );
         tasks
     }
 
@@ -66,6 +74,9 @@ impl Manager for ProtectionManager {
         }
     }
 }
+
+/// How often checkpoints are counted anew, in seconds.
+const RECOUNT_INTERVAL: i64 = 3600;
 
 /// How long the flow record and journal of an ended run are kept; the operation log is kept for good.
 const KEEP_ENDED_RUNS: TimeDelta = TimeDelta::days(7);

@@ -19,6 +19,7 @@ pub mod manager;
 mod options;
 mod parameters;
 pub mod providers;
+mod quota;
 mod run;
 mod worker;
 
@@ -26,3 +27,4 @@ pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
 pub use options::OPTIONS;
 pub use providers::{Provider, ProviderError, Providers, load_provider_configs};
+pub use quota::{QuotaRecount, recount_quotas};

@@ -1,9 +1,14 @@
 //! What can be configured.
 
+use karbor_db::{QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, USE_DEFAULT_QUOTA_CLASS};
 use karbor_manager::{OptionDef, OptionKind};
 
 /// The options of the protection manager.
 pub const OPTIONS: &[OptionDef] = &[
+    QUOTA_PLANS,
+    QUOTA_CHECKPOINTS,
+    QUOTA_BYTES,
+    USE_DEFAULT_QUOTA_CLASS,
     OptionDef {
         group: "DEFAULT",
         name: "max_concurrent_operations",

@@ -36,7 +36,10 @@ pub(crate) struct Cause(pub(crate) String);
 impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let error = self.0;
-        let mut response = fault(error.kind.status(), &error.message);
+        let mut response = match error.kind {
+            ErrorKind::OverLimit => over_limit(&error.message),
+            kind => fault(kind.status(), &error.message),
+        };
         if error.kind == ErrorKind::Internal || error.cause.is_some() {
             response
                 .extensions_mut()
@@ -44,6 +47,18 @@ impl IntoResponse for Fault {
         }
         response
     }
+}
+
+/// Over a quota: waiting does not help, and the original said so with a zero.
+fn over_limit(message: &str) -> Response {
+    let body = json!({
+        "overLimit": { "code": 413, "message": message, "retryAfter": "0" }
+    });
+    let mut response = json_body(413, body.to_string().into_bytes());
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("0"));
+    response
 }
 
 /// The envelope `{"<name>": {"code": .., "message": ..}}`.

@@ -8,6 +8,7 @@ mod plans;
 mod protectables;
 pub(crate) mod python;
 pub(crate) mod query;
+mod quotas;
 mod runs;
 mod scheduled_operations;
 pub(crate) mod schema;
@@ -107,6 +108,24 @@ pub fn router(manager: Arc<ApiManager>) -> Router {
         "scheduled_operations",
         get(scheduled_operations::list).post(scheduled_operations::create),
         get(scheduled_operations::show).delete(scheduled_operations::delete),
+    );
+    let nothing = || axum::routing::any(|| async { no_action() });
+    let v1 = resource(
+        v1,
+        "quotas",
+        nothing(),
+        get(quotas::show).put(quotas::update).delete(quotas::delete),
+    )
+    .route("/v1/{project_id}/quotas/{id}/detail", get(quotas::detail))
+    .route(
+        "/v1/{project_id}/quotas/{id}/defaults",
+        get(quotas::defaults),
+    );
+    let v1 = resource(
+        v1,
+        "quota_classes",
+        nothing(),
+        get(quotas::show_class_limits).put(quotas::update_class),
     );
     v1.route("/", get(versions))
         .fallback(|| async { no_route() })

@@ -13,6 +13,7 @@
 mod checkpoints;
 mod plans;
 mod protectables;
+mod quotas;
 mod runs;
 mod scheduled_operations;
 mod services;

@@ -72,7 +72,8 @@ impl ApiManager {
             created_at: self.base.clock().now(),
             updated_at: None,
         };
-        self.db().plan_create(&plan).await?;
+        let quotas = &self.settings.quotas;
+        self.db().plan_create_within(&plan, quotas).await?;
         Ok(plan)
     }
 

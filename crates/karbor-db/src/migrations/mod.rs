@@ -9,6 +9,7 @@
 
 mod original;
 mod ours;
+mod quotas;
 mod scheduling;
 mod table;
 
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(original::OriginalTables),
             Box::new(ours::OurTables),
             Box::new(scheduling::Scheduling),
+            Box::new(quotas::Quotas),
         ]
     }
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use karbor_db::Db;
+use karbor_db::{Db, QuotaDefaults};
 use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
@@ -31,7 +31,7 @@ use crate::{
 pub struct ProtectionManager {
     pub(crate) base: ManagerBase<Db>,
     registry: Arc<Registry>,
-    providers: Arc<Providers>,
+    pub(crate) providers: Arc<Providers>,
     pub(crate) worker: Arc<Worker>,
 }
 
@@ -84,6 +84,7 @@ impl ProtectionManager {
             providers: providers.clone(),
             key: parts.master_key,
             host: base.host().to_owned(),
+            quotas: QuotaDefaults::read(base.config())?,
             owner: format!("{}@{}", Self::BINARY, base.host()),
             slots: (operations > 0).then(|| Semaphore::new(operations)),
             running: Mutex::new(HashMap::new()),

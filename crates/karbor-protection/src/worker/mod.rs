@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use karbor_db::{Db, FlowRecord};
+use karbor_db::{Db, FlowRecord, QuotaDefaults};
 use karbor_flow::{Executor, FlowTime, plan};
 use karbor_manager::{Clock, TaskSet};
 use karbor_model::{ApiError, FlowStatus, OperationLogId};
@@ -31,6 +31,7 @@ use crate::{
     keys::MasterKey,
     leases::CheckpointLease,
     providers::{Provider, Providers},
+    quota,
     run::Run,
 };
 
@@ -47,6 +48,7 @@ pub(crate) struct Worker {
     pub(crate) key: MasterKey,
     pub(crate) host: String,
     pub(crate) owner: String,
+    pub(crate) quotas: QuotaDefaults,
     pub(crate) executor: Executor,
     /// How many runs may be under way; `None` is no limit.
     pub(crate) slots: Option<Semaphore>,
@@ -63,7 +65,7 @@ impl Worker {
     pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), ApiError> {
         let provider = self.providers.get(run.checkpoint.provider_id)?.clone();
         let hooks = self.hooks(&run, &provider)?;
-        self.db.flow_create(&self.flow_record(&run)?).await?;
+        self.enter(&run).await?;
         let lease = match self.claim(&run, &provider).await {
             Ok(lease) => lease,
             // Somebody else may be at work on the checkpoint: the bank is left alone.
@@ -83,6 +85,20 @@ impl Worker {
                 Err(self.refuse(&run, error).await)
             }
         }
+    }
+
+    /// Writes the run down, if the quota of its project allows it.
+    async fn enter(&self, run: &Run) -> Result<(), ApiError> {
+        let flow = self.flow_record(run)?;
+        match quota::reserved(run) {
+            Some(holding) => {
+                self.db
+                    .flow_create_holding(&flow, &holding, &self.quotas)
+                    .await?;
+            }
+            None => self.db.flow_create(&flow).await?,
+        }
+        Ok(())
     }
 
     /// A run that could not begin: its records say so, and nothing of it stays in progress.

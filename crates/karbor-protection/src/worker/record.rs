@@ -1,15 +1,16 @@
 //! Writes down how a run ended.
 
-use karbor_db::{DbError, FlowRecord, OperationLogUpdate};
+use karbor_db::{DbError, OperationLogUpdate};
 use karbor_model::{
-    ApiError, FlowStatus, OperationLog, OperationLogStatus, Restore, RestoreStatus, Verification,
-    VerificationStatus,
+    ApiError, OperationLog, OperationLogStatus, OperationType, Restore, RestoreStatus,
+    Verification, VerificationStatus,
 };
 
 use super::{RETRY_DELAYS, Worker};
 use crate::{
     conclude::{Conclusion, conclude_in_bank},
     providers::Provider,
+    quota,
     run::Run,
 };
 
@@ -18,11 +19,7 @@ impl Worker {
     pub(super) async fn conclude(&self, run: &Run, provider: &Provider, conclusion: &Conclusion) {
         let mut delay = RETRY_DELAYS.0;
         loop {
-            let told = match conclude_in_bank(run, provider, conclusion).await {
-                Ok(conclusion) => self.record(run, &conclusion).await,
-                Err(error) => Err(error),
-            };
-            let Err(error) = told else {
+            let Err(error) = self.tell(run, provider, conclusion).await else {
                 self.unstuck(run.log);
                 return;
             };
@@ -33,6 +30,21 @@ impl Worker {
             }
             delay = (delay * 2).min(RETRY_DELAYS.1);
         }
+    }
+
+    async fn tell(
+        &self,
+        run: &Run,
+        provider: &Provider,
+        conclusion: &Conclusion,
+    ) -> Result<(), ApiError> {
+        // Whoever sees that a checkpoint is gone may count on its place.
+        if run.operation == OperationType::Delete {
+            let settlement = quota::settlement(run, conclusion);
+            self.db.quota_settle(&settlement).await?;
+        }
+        let conclusion = conclude_in_bank(run, provider, conclusion).await?;
+        self.record(run, &conclusion).await
     }
 
     /// Writes down in the database how a run ended. Safe to repeat.
@@ -86,7 +98,11 @@ impl Worker {
         )?;
         once(
             self.db
-                .transition::<FlowRecord>(run.id, FlowStatus::Running, conclusion.status)
+                .flow_end(
+                    run.id,
+                    conclusion.status,
+                    &quota::settlement(run, conclusion),
+                )
                 .await,
         )?;
         tracing::info!(

@@ -34,6 +34,13 @@ static METADATA: Schema = Schema {
     closed: true,
     ..ANY
 };
+static ANYTHING: Schema = ANY;
+static VALUES: Schema = Schema {
+    types: &[Type::Object],
+    others: Some(&ANYTHING),
+    closed: true,
+    ..ANY
+};
 static PARAMETERS: Schema = Schema {
     types: &[Type::Object],
     others: Some(&METADATA),
@@ -187,6 +194,12 @@ pub(crate) static VERIFICATION_CREATE: Schema = object(
     )],
     &["verification"],
 );
+/// `PUT /quotas/{id}`. The original took a null and failed (Q59). Values are checked where they are
+/// read.
+pub(crate) static QUOTA_UPDATE: Schema = object(&[("quota", &VALUES)], &["quota"]);
+/// `PUT /quota_classes/{id}`.
+pub(crate) static QUOTA_CLASS_UPDATE: Schema =
+    object(&[("quota_class", &VALUES)], &["quota_class"]);
 /// `PUT /os-services/{id}`. The original did not check this body at all (Q56).
 pub(crate) static SERVICE_UPDATE: Schema = object(
     &[

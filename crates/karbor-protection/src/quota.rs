@@ -1,0 +1,166 @@
+//! What checkpoints mean for quotas.
+//!
+//! A protect reserves its checkpoint in the transaction that enters its flow, and the end of the run is
+//! written together with what it means for the quota: so there is no moment at which a crash could
+//! leave the one without the other. Counted is every checkpoint that the bank has, also one in
+//! error, until it is deleted. What the bank has decides: a recount, now and then, takes in
+//! checkpoints that the database does not know (it was lost, or taken over from the original) and
+//! drops those that are gone without a run.
+
+use std::collections::BTreeSet;
+
+use karbor_db::{Db, ListQuery, QuotaSettlement, Recounted};
+use karbor_model::{ApiError, CheckpointId, OperationType, QuotaHolding};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    conclude::Conclusion,
+    providers::{Provider, Providers},
+    run::Run,
+};
+
+/// The checkpoint that a run makes, while it is being made.
+pub(crate) fn reserved(run: &Run) -> Option<QuotaHolding> {
+    (run.operation == OperationType::Protect).then(|| QuotaHolding {
+        checkpoint_id: run.checkpoint.id,
+        project_id: run.checkpoint.project_id.clone(),
+        provider_id: run.checkpoint.provider_id,
+        bytes: 0,
+        settled: false,
+    })
+}
+
+/// What the end of a run means.
+pub(crate) fn settlement(run: &Run, conclusion: &Conclusion) -> QuotaSettlement {
+    let id = run.checkpoint.id;
+    match run.operation {
+        OperationType::Protect if conclusion.in_bank => {
+            QuotaSettlement::Holds(id, bytes(&conclusion.extra_info))
+        }
+        OperationType::Protect => QuotaSettlement::Released(id),
+        OperationType::Delete if conclusion.is_success() => QuotaSettlement::Released(id),
+        _ => QuotaSettlement::Unchanged,
+    }
+}
+
+/// What the resources of a run added to the bank, by their reports: what is new where the plugin
+/// tells it apart, else all of it.
+fn bytes(extra_info: &Value) -> i64 {
+    let resources = extra_info.get("resources").and_then(Value::as_object);
+    let of = |report: &Value| {
+        let number = |key: &str| report.get(key).and_then(Value::as_i64);
+        number("new_bytes").or_else(|| number("bytes"))
+    };
+    let all = resources.into_iter().flat_map(serde_json::Map::values);
+    all.filter_map(of).fold(0, i64::saturating_add)
+}
+
+/// What a recount came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct QuotaRecount {
+    /// Checkpoints that were in a bank and did not count.
+    pub added: usize,
+    /// Checkpoints that counted and were in no bank.
+    pub removed: usize,
+    /// Providers whose bank could not be read, by name, with the reason; they keep their count.
+    pub unread: Vec<(String, String)>,
+}
+
+/// Makes what counts against quotas agree with what the banks of `providers` have. Safe while
+/// operations run, and to repeat.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecount, ApiError> {
+    let mut recount = QuotaRecount::default();
+    for provider in providers.all() {
+        // Before the bank is read: who comes or goes meanwhile is left alone.
+        let before = db.quota_holdings(provider.record().id).await?;
+        let there = match provider.checkpoints().owners().await {
+            Ok(there) => there,
+            Err(error) => {
+                let name = provider.record().name.clone();
+                tracing::warn!(provider = name, %error, "checkpoints cannot be counted");
+                recount.unread.push((name, error.to_string()));
+                continue;
+            }
+        };
+        let found = found(db, provider, &before, there).await?;
+        let changed = db
+            .quota_recount(provider.record().id, &before, &found)
+            .await?;
+        let Recounted { added, removed } = changed;
+        if added + removed > 0 {
+            let provider = &provider.record().name;
+            tracing::info!(provider, added, removed, "checkpoints were counted anew");
+        }
+        recount.added += added;
+        recount.removed += removed;
+    }
+    Ok(recount)
+}
+
+async fn found(
+    db: &Db,
+    provider: &Provider,
+    before: &[QuotaHolding],
+    there: Vec<(CheckpointId, String)>,
+) -> Result<Vec<QuotaHolding>, ApiError> {
+    let known: BTreeSet<_> = before.iter().map(|holding| holding.checkpoint_id).collect();
+    let mut found = Vec::with_capacity(there.len());
+    for (checkpoint_id, project_id) in there {
+        let bytes = match known.contains(&checkpoint_id) {
+            true => 0,
+            false => logged_bytes(db, checkpoint_id).await?,
+        };
+        found.push(QuotaHolding {
+            checkpoint_id,
+            project_id,
+            provider_id: provider.record().id,
+            bytes,
+            settled: true,
+        });
+    }
+    Ok(found)
+}
+
+/// What the operation log knows of the bytes of a checkpoint; nothing if it was lost.
+async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
+    let query = ListQuery {
+        filters: vec![
+            ("checkpoint_id".to_owned(), id.to_string()),
+            (
+                "operation_type".to_owned(),
+                OperationType::Protect.as_str().to_owned(),
+            ),
+        ],
+        limit: Some(1),
+        ..ListQuery::default()
+    };
+    let logs = db.operation_log_list(&query).await?;
+    let info = logs.first().and_then(|log| log.extra_info.as_ref());
+    Ok(info.map_or(0, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::bytes;
+
+    #[test]
+    fn bytes_are_what_is_new_else_what_there_is() {
+        let reports = json!({"resources": {
+            "Host::Directory#/a": {"bytes": 100, "new_bytes": 7},
+            "Simulated::Resource#b": {"bytes": 5},
+            "OS::Nova::Server#c": {"bytes": "many"},
+        }});
+        assert_eq!(bytes(&reports), 12);
+        for none in [json!(null), json!({}), json!({"resources": []})] {
+            assert_eq!(bytes(&none), 0, "{none}");
+        }
+        let much = json!({"resources": {"a": {"bytes": i64::MAX}, "b": {"bytes": 1}}});
+        assert_eq!(bytes(&much), i64::MAX);
+    }
+}
