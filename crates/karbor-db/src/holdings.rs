@@ -92,6 +92,19 @@ impl Db {
         write.commit().await
     }
 
+    /// Settles what counts against a quota. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn quota_settle(&self, settlement: &QuotaSettlement) -> Result<(), DbError> {
+        if *settlement == QuotaSettlement::Unchanged {
+            return Ok(());
+        }
+        let write = self.write().await?;
+        self.settle(&write, settlement).await?;
+        write.commit().await
+    }
+
     async fn settle(&self, write: &Write<'_>, settlement: &QuotaSettlement) -> Result<(), DbError> {
         let row = |id: &CheckpointId| Expr::col("checkpoint_id").eq(id.to_string());
         match settlement {

@@ -42,8 +42,9 @@ pub(crate) async fn detail(State(manager): State<Arc<ApiManager>>, call: Call) -
     for (name, limit) in &mut view {
         let resource: Result<QuotaResource, _> = name.parse();
         let used = resource.ok().and_then(|resource| usage.get(&resource));
-        let used = used.copied().unwrap_or_default();
-        *limit = json!({"limit": limit, "in_use": used.in_use, "reserved": used.reserved});
+        let in_use = used.copied().unwrap_or_default();
+        // What is being made is in use from the moment that it is admitted: nothing else is reserved.
+        *limit = json!({"limit": limit, "in_use": in_use, "reserved": 0});
     }
     show_class(&mut view, class);
     view.insert("id".to_owned(), json!(project));

@@ -1,8 +1,6 @@
 //! Quotas and quota classes.
 
-use std::collections::BTreeMap;
-
-use karbor_model::{ApiError, QuotaChange, QuotaLimits, QuotaResource, QuotaUsage, RequestContext};
+use karbor_model::{ApiError, QuotaChange, QuotaLimits, QuotaUsage, RequestContext};
 
 use super::ApiManager;
 
@@ -31,7 +29,7 @@ impl ApiManager {
         &self,
         context: &RequestContext,
         project: &str,
-    ) -> Result<BTreeMap<QuotaResource, QuotaUsage>, ApiError> {
+    ) -> Result<QuotaUsage, ApiError> {
         self.policy.enforce(context, "quota:get", project)?;
         Ok(self.db().quota_usage(project).await?)
     }

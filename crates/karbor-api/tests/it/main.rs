@@ -16,6 +16,7 @@ mod fake_engine;
 mod lists;
 mod plans;
 mod providers;
+mod quotas;
 mod random_requests;
 mod recorded;
 mod runs;

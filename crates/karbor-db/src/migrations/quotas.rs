@@ -13,7 +13,7 @@ pub(super) struct Quotas;
 
 impl MigrationName for Quotas {
     fn name(&self) -> &'static str {
-        "m0003_quotas"
+        "m0004_quotas"
     }
 }
 

@@ -11,6 +11,7 @@
 mod adoption;
 mod journal;
 mod lists;
+mod quotas;
 mod records;
 mod scheduling;
 mod schema;

@@ -59,6 +59,8 @@ async fn a_fresh_database_has_the_originals_tables_column_for_column() {
         "api_tokens",
         "task_reports",
         "scheduled_runs",
+        "quota_projects",
+        "quota_holdings",
     ] {
         assert!(ours.contains_key(table), "{table}");
     }
@@ -100,7 +102,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 3);
+    assert_eq!(applied, 4);
 }
 
 #[tokio::test]

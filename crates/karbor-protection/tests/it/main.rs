@@ -11,4 +11,5 @@ mod checkpoints;
 mod crash;
 mod house;
 mod operations;
+mod quotas;
 mod tenancy;
