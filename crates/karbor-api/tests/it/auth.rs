@@ -38,6 +38,21 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
         ("GET", "/protectables/OS::Nova::Server".into(), Value::Null),
         ("GET", instances.into(), Value::Null),
         ("GET", format!("{instances}/id-1"), Value::Null),
+        ("GET", format!("/quotas/{PROJECT}"), Value::Null),
+        ("GET", format!("/quotas/{PROJECT}/detail"), Value::Null),
+        ("GET", format!("/quotas/{PROJECT}/defaults"), Value::Null),
+        (
+            "PUT",
+            format!("/quotas/{PROJECT}"),
+            json!({"quota": {"plans": 50, "bytes": -1, "class": "c"}}),
+        ),
+        ("DELETE", format!("/quotas/{PROJECT}"), Value::Null),
+        ("GET", "/quota_classes/default".into(), Value::Null),
+        (
+            "PUT",
+            "/quota_classes/c".into(),
+            json!({"quota_class": {"checkpoints": 5}}),
+        ),
         ("GET", "/restores".into(), Value::Null),
         (
             "POST",

@@ -63,7 +63,7 @@ async fn project_mismatch_and_no_route() {
         "code": "404 Not Found", "title": "Not Found",
     });
     // Resources of the original's API that are not built yet.
-    for path in ["/nothing", "/quotas/x", "/plans/"] {
+    for path in ["/nothing", "/nothing/x", "/plans/"] {
         let answer = app.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
         same(&answer, &nothing);
