@@ -7,6 +7,7 @@
 
 mod ci;
 mod levels;
+mod python;
 mod reference;
 mod shell;
 mod test;

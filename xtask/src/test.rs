@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use clap::Args;
 
-use crate::{Failure, shell};
+use crate::{Failure, python, shell};
 
 /// The variable that turns "passed over" into "failed".
 const REQUIRE_SERVERS: &str = "KARBOR_REQUIRE_SERVERS";
@@ -56,6 +56,12 @@ const TOOLS: &[Tool] = &[
         used_by: "Host::PostgreSQL::Database, the demo's database",
     },
     Tool {
+        name: "Python",
+        package: "python3-venv",
+        programs: &["python3"],
+        used_by: "what is compared with Python's own libraries",
+    },
+    Tool {
         name: "strace",
         package: "strace",
         programs: &["strace"],
@@ -69,7 +75,14 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
     if !missing.is_empty() && !arguments.allow_missing {
         return Err(advice(&missing).into());
     }
-    let complete = missing.is_empty();
+    let environments = python::prepare(arguments.no_install)?;
+    if let Some((name, reason)) = environments.first().filter(|_| !arguments.allow_missing) {
+        return Err(format!(
+            "the Python environment '{name}' (lab/python/{name}.txt) could not be made: {reason}"
+        )
+        .into());
+    }
+    let complete = missing.is_empty() && environments.is_empty();
     tests(complete)?;
     shell::run(&mut cargo_test(&["--doc"], complete))?;
     examples()?;
@@ -82,6 +95,9 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
                 "*** PASSED OVER, because {} is not here: {} ***",
                 tool.name, tool.used_by
             );
+        }
+        for (name, _) in &environments {
+            println!("*** PASSED OVER, because the Python environment '{name}' is not here ***");
         }
     }
     Ok(())
@@ -196,11 +212,11 @@ mod tests {
     fn advice_says_what_to_install() {
         let text = advice(&TOOLS.iter().collect::<Vec<_>>());
         assert!(
-            text.contains("restic and PostgreSQL and strace not found"),
+            text.contains("restic and PostgreSQL and Python and strace not found"),
             "{text}"
         );
         assert!(
-            text.contains("apt-get install restic postgresql strace"),
+            text.contains("apt-get install restic postgresql python3-venv strace"),
             "{text}"
         );
     }

@@ -22,7 +22,7 @@ mod auth;
 pub(crate) mod http;
 mod manager;
 mod options;
-mod policy;
+pub mod policy;
 mod settings;
 mod tokens;
 

@@ -90,4 +90,28 @@ pub const OPTIONS: &[OptionDef] = &[
         "1024",
         "The most connections at once; more wait to be accepted."
     ),
+    option!(
+        "oslo_policy",
+        "policy_file",
+        Path,
+        "policy.yaml",
+        "File of the policies, relative to the state directory; rules that it does not name keep \
+         their defaults (`karbor config policy` prints them). Read anew when it changes. It need \
+         not exist unless it is named here."
+    ),
+    option!(
+        "oslo_policy",
+        "policy_dirs",
+        List,
+        "policy.d",
+        "Folders of more policy files, relative to the state directory; they win over policy_file, \
+         and a later one, by name, over an earlier one."
+    ),
+    option!(
+        "oslo_policy",
+        "enforce_scope",
+        Bool,
+        "true",
+        "Accepted from the original's files. No rule of Karbor names a scope, so it decides nothing."
+    ),
 ];

@@ -14,6 +14,8 @@ pub(crate) enum ConfigCommand {
     Show,
     /// Print the reference of all options, in Markdown
     Reference,
+    /// Print every policy with its default: the text of a policy.yaml
+    Policy,
 }
 
 impl ConfigCommand {
@@ -29,6 +31,10 @@ impl ConfigCommand {
                 print(karbor_manager::config::reference(&settings::options()).trim_end());
                 Ok(())
             }
+            Self::Policy => {
+                print(karbor_api::policy::sample().trim_end());
+                Ok(())
+            }
         }
     }
 }
@@ -39,6 +45,7 @@ fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
     }
     let config = settings::load(state, &[])?;
     karbor_api::Settings::read(&config)?;
+    settings::policy_files(&config, state)?.load()?;
     for unknown in config.unknown() {
         print(&format!(
             "warning: unknown option {unknown}: it has no effect"

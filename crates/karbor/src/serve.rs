@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use karbor_api::{ApiManager, ensure_admin_token};
+use karbor_api::{ApiManager, ensure_admin_token, policy::Policy};
 use karbor_db::Db;
 use karbor_manager::{
     Clock, Config, InProcess, ManagerBase, RpcTransport, RunningService, Service, ServiceClient,
@@ -76,8 +76,12 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     );
     let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
     let (protection_api, engine_api) = (protection.manager().clone(), engine.manager().clone());
+    let policy = Policy::open(
+        settings::policy_files(&config, state)?,
+        base.clock().clone(),
+    )?;
     let api = ApiManager::new(base, protection_api, engine_api, services)?;
-    let api = Arc::new(api);
+    let api = Arc::new(api.with_policy(policy));
     let project = config.str("DEFAULT", "default_project")?.to_owned();
     ensure_admin_token(&db, &state.join("token"), &project).await?;
     let place = SocketAddr::new(api.settings().listen, api.settings().port);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use karbor_api::policy::PolicyFiles;
 use karbor_manager::{Config, ConfigError, OptionDef, OptionKind};
 
 use crate::state::StateDir;
@@ -71,6 +72,11 @@ pub(crate) fn folder(
     option: &str,
 ) -> Result<PathBuf, ConfigError> {
     Ok(state.path().join(config.path("DEFAULT", option)?))
+}
+
+/// The policy files, relative to the state directory.
+pub(crate) fn policy_files(config: &Config, state: &StateDir) -> Result<PolicyFiles, ConfigError> {
+    PolicyFiles::from_config(config, state.path())
 }
 
 /// The database's URL.

@@ -83,7 +83,10 @@ async fn answer(
     let path = request.uri().path();
     if path == "/v1" || path.starts_with("/v1/") {
         match manager.authenticator().identify(headers, id.clone()).await {
-            Ok(Identity::Known(context)) => {
+            Ok(Identity::Known(mut context)) => {
+                if strategy != AuthStrategy::Noauth {
+                    context.is_admin = manager.policy().is_admin(&context);
+                }
                 request.extensions_mut().insert(context);
             }
             Ok(Identity::Unknown) => return unauthorized(&host_url(headers)),

@@ -24,10 +24,8 @@ const LONGEST: usize = 255;
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;
-    let plans = match query.for_db(&call.context, &FILTERS, true) {
-        Some(wanted) => manager.plan_list(&wanted).await?,
-        None => Vec::new(),
-    };
+    let wanted = query.for_db(&call.context, &FILTERS, true);
+    let plans = manager.plan_list(&call.context, wanted.as_ref()).await?;
     let next = call.next(&query, "plans", plans.len(), plans.last().map(|p| p.id));
     many("plans", plans.iter().map(PlanView::from), next)
 }

@@ -38,10 +38,8 @@ const LOG_FILTERS: [&str; 8] = [
 
 pub(crate) async fn list_restores(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;
-    let restores = match query.for_db(&call.context, &RESTORE_FILTERS, false) {
-        Some(wanted) => manager.restore_list(&wanted).await?,
-        None => Vec::new(),
-    };
+    let wanted = query.for_db(&call.context, &RESTORE_FILTERS, false);
+    let restores = manager.restore_list(&call.context, wanted.as_ref()).await?;
     let last = restores.last().map(|restore| restore.id);
     let next = call.next(&query, "restores", restores.len(), last);
     many("restores", restores.iter().map(RestoreView::from), next)
@@ -79,10 +77,10 @@ pub(crate) async fn list_verifications(
     call: Call,
 ) -> Answer {
     let query = call.list_query()?;
-    let found = match query.for_db(&call.context, &VERIFICATION_FILTERS, false) {
-        Some(wanted) => manager.verification_list(&wanted).await?,
-        None => Vec::new(),
-    };
+    let wanted = query.for_db(&call.context, &VERIFICATION_FILTERS, false);
+    let found = manager
+        .verification_list(&call.context, wanted.as_ref())
+        .await?;
     let last = found.last().map(|verification| verification.id);
     let next = call.next(&query, "verifications", found.len(), last);
     many(
@@ -122,10 +120,10 @@ pub(crate) async fn list_operation_logs(
     call: Call,
 ) -> Answer {
     let query = call.list_query()?;
-    let logs = match query.for_db(&call.context, &LOG_FILTERS, false) {
-        Some(wanted) => manager.operation_log_list(&wanted).await?,
-        None => Vec::new(),
-    };
+    let wanted = query.for_db(&call.context, &LOG_FILTERS, false);
+    let logs = manager
+        .operation_log_list(&call.context, wanted.as_ref())
+        .await?;
     let last = logs.last().map(|log| log.id);
     let next = call.next(&query, "operation_logs", logs.len(), last);
     many(

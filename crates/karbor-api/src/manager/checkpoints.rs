@@ -17,6 +17,7 @@ impl ApiManager {
         context: &RequestContext,
         query: &Query,
     ) -> Result<Vec<Provider>, ApiError> {
+        self.may(context, "provider:get_all")?;
         let (sort_keys, sort_dirs) = query.given_sort();
         let filters = known(query, &["id", "name", "description"]);
         let providers = self
@@ -38,6 +39,7 @@ impl ApiManager {
         context: &RequestContext,
         id: ProviderId,
     ) -> Result<Provider, ApiError> {
+        self.may(context, "provider:get")?;
         self.protection.show_provider(context, id).await
     }
 
@@ -49,7 +51,8 @@ impl ApiManager {
         plan_id: PlanId,
         extra_info: Option<Map<String, Value>>,
     ) -> Result<(CheckpointId, Plan, Value), ApiError> {
-        let plan = self.plan_get(context, plan_id).await?;
+        self.may(context, "provider:checkpoint_create")?;
+        let plan = self.plan_own(context, plan_id).await?;
         if provider_id.parse() != Ok(plan.provider_id) {
             return Err(invalid_plan(
                 "The parameter provider_id is not the same as the value in the plan.",
@@ -75,6 +78,7 @@ impl ApiManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<Checkpoint, ApiError> {
+        self.may(context, "provider:checkpoint_get")?;
         self.protection
             .show_checkpoint(context, provider_id, checkpoint_id)
             .await
@@ -86,6 +90,7 @@ impl ApiManager {
         provider_id: ProviderId,
         query: &Query,
     ) -> Result<Vec<Checkpoint>, ApiError> {
+        self.may(context, "provider:checkpoint_get_all")?;
         let (sort_keys, sort_dirs) = query.sort_keys_and_dirs();
         let filters = known(
             query,
@@ -118,6 +123,7 @@ impl ApiManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<(), ApiError> {
+        self.may(context, "provider:checkpoint_delete")?;
         self.protection
             .delete(context, provider_id, checkpoint_id)
             .await
@@ -130,6 +136,7 @@ impl ApiManager {
         checkpoint_id: CheckpointId,
         state: String,
     ) -> Result<(), ApiError> {
+        self.may(context, "provider:checkpoint_update")?;
         self.protection
             .reset_state(context, provider_id, checkpoint_id, state)
             .await

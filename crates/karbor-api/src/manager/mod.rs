@@ -35,6 +35,7 @@ use crate::{
     policy::Policy,
     settings::{Settings, SettingsError},
 };
+use serde::Serialize;
 
 /// How often an update is tried anew when somebody else changed the record in between.
 const UPDATE_ATTEMPTS: usize = 5;
@@ -63,6 +64,7 @@ impl ApiManager {
         services: ServiceClient,
     ) -> Result<Self, SettingsError> {
         let settings = Settings::read(base.config())?;
+        let policy = Policy::defaults(base.clock().clone());
         let authenticator = Authenticator::new(
             settings.auth_strategy,
             base.db().clone(),
@@ -73,10 +75,17 @@ impl ApiManager {
             protection,
             engine,
             services,
-            policy: Policy,
+            policy,
             settings,
             authenticator,
         })
+    }
+
+    /// The same manager under policies of its own; without this the defaults hold.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// How the API is set up.
@@ -87,6 +96,10 @@ impl ApiManager {
 
     pub(crate) fn authenticator(&self) -> &Authenticator {
         &self.authenticator
+    }
+
+    pub(crate) fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     pub(crate) fn clock(&self) -> &dyn Clock {
@@ -100,6 +113,26 @@ impl ApiManager {
 
     fn db(&self) -> &Db {
         self.base.db()
+    }
+
+    /// May `context` do what `rule` names in its own project?
+    fn may(&self, context: &RequestContext, rule: &str) -> Result<(), ApiError> {
+        self.policy.enforce(context, rule, &context.project_id)
+    }
+
+    /// May `context` see a record? What it may not see does not exist for it, be it another
+    /// project's or forbidden by `rule`: so it was with plans, restores, verifications and the
+    /// operation log.
+    fn may_see(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        seen: &Seen<'_, impl Serialize>,
+    ) -> Result<(), ApiError> {
+        require_own(context, seen.project, seen.what, seen.id)?;
+        self.policy
+            .enforce_on(context, rule, seen.project, seen.record)
+            .map_err(|_| ApiError::not_found(seen.what, seen.id))
     }
 }
 
@@ -116,6 +149,14 @@ impl Manager for ApiManager {
     fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
         Vec::new()
     }
+}
+
+/// A record that somebody wants to see.
+struct Seen<'a, R> {
+    what: &'a str,
+    id: &'a dyn std::fmt::Display,
+    project: &'a str,
+    record: &'a R,
 }
 
 /// Another project's record does not exist for you.

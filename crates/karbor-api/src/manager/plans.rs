@@ -7,7 +7,7 @@ use karbor_model::{
 };
 use serde_json::{Map, Value};
 
-use super::{ApiManager, UPDATE_ATTEMPTS, require_own};
+use super::{ApiManager, Seen, UPDATE_ATTEMPTS, require_own};
 use crate::http::{python, schema};
 
 /// Types that parameters may be given for although the provider has no plugin for them: the
@@ -47,6 +47,7 @@ impl ApiManager {
         context: &RequestContext,
         new: NewPlan,
     ) -> Result<Plan, ApiError> {
+        self.may(context, "plan:create")?;
         let provider = match self
             .protection
             .show_provider(context, new.provider_id)
@@ -83,11 +84,36 @@ impl ApiManager {
         id: PlanId,
     ) -> Result<Plan, ApiError> {
         let plan = self.db().plan_get(id).await?;
+        let seen = Seen {
+            what: "Plan",
+            id: &id,
+            project: &plan.project_id,
+            record: &plan,
+        };
+        self.may_see(context, "plan:get", &seen)?;
+        Ok(plan)
+    }
+
+    /// A plan to act on, for a request that has a rule of its own.
+    pub(super) async fn plan_own(
+        &self,
+        context: &RequestContext,
+        id: PlanId,
+    ) -> Result<Plan, ApiError> {
+        let plan = self.db().plan_get(id).await?;
         require_own(context, &plan.project_id, "Plan", id)?;
         Ok(plan)
     }
 
-    pub(crate) async fn plan_list(&self, query: &ListQuery) -> Result<Vec<Plan>, ApiError> {
+    pub(crate) async fn plan_list(
+        &self,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
+    ) -> Result<Vec<Plan>, ApiError> {
+        self.may(context, "plan:get_all")?;
+        let Some(query) = query else {
+            return Ok(Vec::new());
+        };
         Ok(self.db().plan_list(query).await?)
     }
 
@@ -99,7 +125,9 @@ impl ApiManager {
     ) -> Result<Plan, ApiError> {
         let mut attempt = 1;
         loop {
-            let mut plan = self.plan_get(context, id).await?;
+            let mut plan = self.plan_own(context, id).await?;
+            self.policy
+                .enforce_on(context, "plan:update", &plan.project_id, &plan)?;
             // A started plan may be suspended again, nothing else (Q09).
             let will_be = change.status.unwrap_or(plan.status);
             if plan.status != PlanStatus::Suspended && will_be != PlanStatus::Suspended {
@@ -145,7 +173,9 @@ impl ApiManager {
         context: &RequestContext,
         id: PlanId,
     ) -> Result<(), ApiError> {
-        self.plan_get(context, id).await?;
+        let plan = self.plan_own(context, id).await?;
+        self.policy
+            .enforce_on(context, "plan:delete", &plan.project_id, &plan)?;
         Ok(self.db().plan_delete(id).await?)
     }
 }

@@ -17,6 +17,7 @@ impl ApiManager {
         &self,
         context: &RequestContext,
     ) -> Result<Vec<String>, ApiError> {
+        self.may(context, "protectable:get_all")?;
         self.protection.list_protectable_types(context).await
     }
 
@@ -25,6 +26,7 @@ impl ApiManager {
         context: &RequestContext,
         protectable_type: String,
     ) -> Result<ProtectableType, ApiError> {
+        self.may(context, "protectable:get")?;
         self.check_type(context, &protectable_type).await?;
         self.protection
             .show_protectable_type(context, protectable_type)
@@ -38,6 +40,7 @@ impl ApiManager {
         query: &Query,
         parameters: Option<Map<String, Value>>,
     ) -> Result<Vec<ProtectableInstance>, ApiError> {
+        self.may(context, "protectable:instance_get_all")?;
         self.check_type(context, &protectable_type).await?;
         let (sort_keys, sort_dirs) = query.given_sort();
         let found = self
@@ -67,6 +70,7 @@ impl ApiManager {
         id: String,
         parameters: Option<Map<String, Value>>,
     ) -> Result<ProtectableInstance, ApiError> {
+        self.may(context, "protectable:instance_get")?;
         self.check_type(context, &protectable_type).await?;
         let missing = ApiError::new(
             ErrorKind::NotFound,

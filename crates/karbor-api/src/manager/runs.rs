@@ -14,7 +14,7 @@ use karbor_model::{
 };
 use serde_json::{Map, Value};
 
-use super::{ApiManager, require_own};
+use super::{ApiManager, Seen};
 
 /// A restore as a client wants it.
 pub(crate) struct NewRestore {
@@ -68,6 +68,7 @@ impl ApiManager {
         context: &RequestContext,
         new: NewRestore,
     ) -> Result<Restore, ApiError> {
+        self.may(context, "restore:create")?;
         let mut restore = Restore {
             id: RestoreId::new(),
             project_id: context.project_id.clone(),
@@ -117,11 +118,25 @@ impl ApiManager {
         id: RestoreId,
     ) -> Result<Restore, ApiError> {
         let restore = self.db().restore_get(id).await?;
-        require_own(context, &restore.project_id, "Restore", id)?;
+        let seen = Seen {
+            what: "Restore",
+            id: &id,
+            project: &restore.project_id,
+            record: &restore,
+        };
+        self.may_see(context, "restore:get", &seen)?;
         Ok(restore)
     }
 
-    pub(crate) async fn restore_list(&self, query: &ListQuery) -> Result<Vec<Restore>, ApiError> {
+    pub(crate) async fn restore_list(
+        &self,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
+    ) -> Result<Vec<Restore>, ApiError> {
+        self.may(context, "restore:get_all")?;
+        let Some(query) = query else {
+            return Ok(Vec::new());
+        };
         Ok(self.db().restore_list(query).await?)
     }
 
@@ -130,6 +145,7 @@ impl ApiManager {
         context: &RequestContext,
         new: NewVerification,
     ) -> Result<Verification, ApiError> {
+        self.may(context, "verification:create")?;
         let mut verification = Verification {
             id: VerificationId::new(),
             project_id: context.project_id.clone(),
@@ -180,14 +196,25 @@ impl ApiManager {
         id: VerificationId,
     ) -> Result<Verification, ApiError> {
         let verification = self.db().verification_get(id).await?;
-        require_own(context, &verification.project_id, "Verification", id)?;
+        let seen = Seen {
+            what: "Verification",
+            id: &id,
+            project: &verification.project_id,
+            record: &verification,
+        };
+        self.may_see(context, "verification:get", &seen)?;
         Ok(verification)
     }
 
     pub(crate) async fn verification_list(
         &self,
-        query: &ListQuery,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
     ) -> Result<Vec<Verification>, ApiError> {
+        self.may(context, "verification:get_all")?;
+        let Some(query) = query else {
+            return Ok(Vec::new());
+        };
         Ok(self.db().verification_list(query).await?)
     }
 
@@ -197,14 +224,25 @@ impl ApiManager {
         id: OperationLogId,
     ) -> Result<OperationLog, ApiError> {
         let log = self.db().operation_log_get(id).await?;
-        require_own(context, &log.project_id, "OperationLog", id)?;
+        let seen = Seen {
+            what: "OperationLog",
+            id: &id,
+            project: &log.project_id,
+            record: &log,
+        };
+        self.may_see(context, "operation_log:get", &seen)?;
         Ok(log)
     }
 
     pub(crate) async fn operation_log_list(
         &self,
-        query: &ListQuery,
+        context: &RequestContext,
+        query: Option<&ListQuery>,
     ) -> Result<Vec<OperationLog>, ApiError> {
+        self.may(context, "operation_log:list")?;
+        let Some(query) = query else {
+            return Ok(Vec::new());
+        };
         Ok(self.db().operation_log_list(query).await?)
     }
 }

@@ -23,8 +23,7 @@ impl ApiManager {
         context: &RequestContext,
         id: &str,
     ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), ApiError> {
-        self.policy
-            .enforce(context, "service:get_all", &context.project_id)?;
+        self.may(context, "service:get_all")?;
         let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
         let service = self.db().service_get(id).await?;
         let client = self.services.clone();
@@ -46,8 +45,7 @@ impl ApiManager {
         host: Option<&str>,
         binary: Option<&str>,
     ) -> Result<Vec<ServiceRecord>, ApiError> {
-        self.policy
-            .enforce(context, "service:get_all", &context.project_id)?;
+        self.may(context, "service:get_all")?;
         let mut services = self.db().service_list().await?;
         services.retain(|service| {
             host.is_none_or(|host| service.host == host)
@@ -58,8 +56,7 @@ impl ApiManager {
 
     /// Asked before anything is said about the body.
     pub(crate) fn may_update_services(&self, context: &RequestContext) -> Result<(), ApiError> {
-        self.policy
-            .enforce(context, "service:update", &context.project_id)
+        self.may(context, "service:update")
     }
 
     pub(crate) async fn service_update(

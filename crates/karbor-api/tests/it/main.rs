@@ -15,6 +15,7 @@ mod fake;
 mod fake_engine;
 mod lists;
 mod plans;
+mod policy;
 mod providers;
 mod quotas;
 mod random_requests;

@@ -1,0 +1,239 @@
+//! Who may do what: the rules, and asking them.
+//!
+//! The rules are oslo.policy's, in its language, under the original's names and with its defaults
+//! ([`DEFAULTS`]); a `policy.yaml` says otherwise where it wants. Every method of
+//! [`ApiManager`](crate::ApiManager) that a client can reach asks exactly the rule of its endpoint,
+//! with what it acts on as the target.
+//!
+//! Everything that is not clearly allowed is refused: a rule that is not there, an attribute that the
+//! target lacks. What is not clear does not get that far: a file with a rule that cannot be read, that
+//! refers to nothing or to itself, is not taken. At start it stops the service; later, the rules that
+//! were in force stay, and the log says which line to mend. A rule decides by what is here: there are
+//! no `http:` checks.
+//!
+//! Whether somebody is an administrator is itself a rule, `context_is_admin`, asked once per request
+//! when the token is known; `is_admin:True` in other rules is its answer.
+
+mod check;
+mod defaults;
+mod files;
+mod parse;
+mod rules;
+
+use std::{
+    borrow::Cow,
+    cell::OnceCell,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use karbor_manager::Clock;
+use karbor_model::{ApiError, RequestContext};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+pub use self::{
+    check::{Check, Subject, Target, Template},
+    defaults::{DEFAULTS, RuleDefault, sample},
+    files::{PolicyError, PolicyFiles},
+    parse::RuleError,
+    rules::{LineError, Rules},
+};
+
+/// The policy file when none is named.
+pub(crate) const POLICY_FILE: &str = "policy.yaml";
+
+/// How often the files are looked at, at most.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The policies in force.
+pub struct Policy {
+    files: Option<PolicyFiles>,
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    rules: Arc<Rules>,
+    looked_at: Duration,
+    stamp: Vec<(std::path::PathBuf, u64, i64, i64, u64)>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy")
+            .field("files", &self.files)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// The defaults, for good.
+    #[must_use]
+    pub fn defaults(clock: Arc<dyn Clock>) -> Self {
+        Self::new(None, Rules::default(), Vec::new(), clock)
+    }
+
+    /// What the files say, now and whenever they change.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when they cannot be read.
+    pub fn open(files: PolicyFiles, clock: Arc<dyn Clock>) -> Result<Self, PolicyError> {
+        let stamp = files.stamp();
+        let rules = files.load()?;
+        Ok(Self::new(Some(files), rules, stamp, clock))
+    }
+
+    fn new(
+        files: Option<PolicyFiles>,
+        rules: Rules,
+        stamp: Vec<(std::path::PathBuf, u64, i64, i64, u64)>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let state = Mutex::new(State {
+            rules: Arc::new(rules),
+            looked_at: clock.monotonic(),
+            stamp,
+        });
+        Self {
+            files,
+            clock,
+            state,
+        }
+    }
+
+    /// May `context` do what `rule` names in `project`? For what has no record: lists, creating.
+    ///
+    /// # Errors
+    /// `Policy doesn't allow <rule> to be performed.`
+    pub(crate) fn enforce(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        project: &str,
+    ) -> Result<(), ApiError> {
+        self.ask(context, rule, &Asked::new(context, project, None))
+    }
+
+    /// May `context` do what `rule` names to `record` of `project`?
+    ///
+    /// # Errors
+    /// `Policy doesn't allow <rule> to be performed.`
+    pub(crate) fn enforce_on(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        project: &str,
+        record: &impl Serialize,
+    ) -> Result<(), ApiError> {
+        let record = || json!(record);
+        self.ask(context, rule, &Asked::new(context, project, Some(&record)))
+    }
+
+    fn ask(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        target: &Asked<'_>,
+    ) -> Result<(), ApiError> {
+        if self.rules().allow(rule, &credentials(context), target) {
+            return Ok(());
+        }
+        Err(ApiError::forbidden(
+            "PolicyNotAuthorized",
+            format!("Policy doesn't allow {rule} to be performed."),
+        ))
+    }
+
+    /// Is who asks an administrator? Told by roles and names alone: `context.is_admin` is the answer
+    /// of this.
+    pub(crate) fn is_admin(&self, context: &RequestContext) -> bool {
+        let mut credentials = credentials(context);
+        credentials.remove("is_admin");
+        self.rules()
+            .allow("context_is_admin", &credentials, &credentials)
+    }
+
+    /// The rules in force, after a look at the files if the last one was a while ago.
+    fn rules(&self) -> Arc<Rules> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(files) = &self.files else {
+            return state.rules.clone();
+        };
+        let now = self.clock.monotonic();
+        if now.saturating_sub(state.looked_at) < LOOK_EVERY {
+            return state.rules.clone();
+        }
+        state.looked_at = now;
+        let stamp = files.stamp();
+        if stamp != state.stamp {
+            state.stamp = stamp;
+            match files.load() {
+                Ok(rules) => {
+                    tracing::info!("the policies were read anew");
+                    state.rules = Arc::new(rules);
+                }
+                Err(error) => tracing::error!("the policies stay as they were: {error}"),
+            }
+        }
+        state.rules.clone()
+    }
+}
+
+/// What rules may ask of who asks.
+fn credentials(context: &RequestContext) -> Map<String, Value> {
+    let mut credentials = Map::new();
+    credentials.insert("is_admin".to_owned(), context.is_admin.into());
+    credentials.insert("roles".to_owned(), context.roles.clone().into());
+    credentials.insert("project_id".to_owned(), context.project_id.clone().into());
+    // No administrators' project is set apart here; keystone says the same when it has none.
+    credentials.insert("is_admin_project".to_owned(), true.into());
+    if let Some(user) = &context.user_id {
+        credentials.insert("user_id".to_owned(), user.clone().into());
+    }
+    credentials
+}
+
+/// The target of a request: a project, the user unless the record has one, and the record itself,
+/// which is taken apart only when a rule asks for more.
+struct Asked<'a> {
+    project: &'a str,
+    user: Option<&'a str>,
+    record: Option<&'a dyn Fn() -> Value>,
+    taken_apart: OnceCell<Value>,
+}
+
+impl<'a> Asked<'a> {
+    fn new(
+        context: &'a RequestContext,
+        project: &'a str,
+        record: Option<&'a dyn Fn() -> Value>,
+    ) -> Self {
+        Self {
+            project,
+            user: context.user_id.as_deref(),
+            record,
+            taken_apart: OnceCell::new(),
+        }
+    }
+}
+
+impl Target for Asked<'_> {
+    fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
+        if name == "project_id" {
+            return Some(Cow::Borrowed(self.project));
+        }
+        if let Some(record) = self.record
+            && let Some(value) = self.taken_apart.get_or_init(record).get(name)
+        {
+            return Some(check::printed(value));
+        }
+        (name == "user_id")
+            .then_some(self.user)
+            .flatten()
+            .map(Cow::Borrowed)
+    }
+}
+
+#[cfg(test)]
+mod tests;
