@@ -8,7 +8,8 @@ use std::{
 use karbor_api::policy::{DEFAULTS, Rules};
 use serde_json::{Map, Value, json};
 
-/// Asks oslo.policy the whole table; what it cannot decide without an exception is "no".
+/// Asks oslo.policy the whole table; what it cannot decide without an exception is "no". It is told
+/// not to take the rule `default` for one that is missing: we refuse such a file.
 const SCRIPT: &str = r#"
 import json, logging, sys
 from oslo_config import cfg
@@ -20,6 +21,7 @@ conf([], default_config_files=[], default_config_dirs=[])
 answers = []
 for rule in asked["rules"]:
     enforcer = policy.Enforcer(conf, use_conf=False)
+    enforcer.default_rule = None
     texts = dict(asked["others"], rule=rule)
     enforcer.set_rules(policy.Rules.from_dict(texts))
     for credentials in asked["credentials"]:
