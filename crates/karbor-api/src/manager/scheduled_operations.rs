@@ -28,8 +28,7 @@ impl ApiManager {
         context: &RequestContext,
         new: NewScheduledOperation,
     ) -> Result<ScheduledOperation, ApiError> {
-        let rule = "scheduled_operation:create";
-        self.policy.enforce(context, rule, &context.project_id)?;
+        self.may(context, "scheduled_operation:create")?;
         let trigger = self.db().trigger_get(new.trigger_id).await?;
         if trigger.project_id != context.project_id {
             return Err(ApiError::bad_request("Invalid trigger id provided."));
@@ -110,8 +109,7 @@ impl ApiManager {
         context: &RequestContext,
         query: Option<&ListQuery>,
     ) -> Result<Vec<ScheduledOperation>, ApiError> {
-        let rule = "scheduled_operation:list";
-        self.policy.enforce(context, rule, &context.project_id)?;
+        self.may(context, "scheduled_operation:list")?;
         match query {
             Some(query) => Ok(self.db().scheduled_operation_list(query).await?),
             None => Ok(Vec::new()),
@@ -153,7 +151,8 @@ impl ApiManager {
             ),
             other => other.into(),
         })?;
-        self.policy.enforce(context, rule, &operation.project_id)?;
+        self.policy
+            .enforce_on(context, rule, &operation.project_id, &operation)?;
         Ok(operation)
     }
 }

@@ -30,8 +30,7 @@ impl ApiManager {
         new: NewTrigger,
     ) -> Result<Trigger, ApiError> {
         let project_id = context.project_id.clone();
-        self.policy
-            .enforce(context, "trigger:create", &project_id)?;
+        self.may(context, "trigger:create")?;
         let now = self.base.clock().now();
         let mut properties = new.properties;
         properties
@@ -65,8 +64,7 @@ impl ApiManager {
         context: &RequestContext,
         query: Option<&ListQuery>,
     ) -> Result<Vec<Trigger>, ApiError> {
-        self.policy
-            .enforce(context, "trigger:list", &context.project_id)?;
+        self.may(context, "trigger:list")?;
         match query {
             Some(query) => Ok(self.db().trigger_list(query).await?),
             None => Ok(Vec::new()),
@@ -135,7 +133,8 @@ impl ApiManager {
         rule: &str,
     ) -> Result<Trigger, ApiError> {
         let trigger = self.db().trigger_get(id).await?;
-        self.policy.enforce(context, rule, &trigger.project_id)?;
+        self.policy
+            .enforce_on(context, rule, &trigger.project_id, &trigger)?;
         Ok(trigger)
     }
 }
