@@ -20,6 +20,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("karbor-interfaces", 2),
     ("karbor-vault", 2),
     ("karbor-flow", 2),
+    ("karbor-identity", 2),
     ("karbor-plugins", 3),
     ("karbor-protection", 3),
     ("karbor-operationengine", 3),
@@ -48,7 +49,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("tower", &["karbor-api"]),
     ("tower-http", &["karbor-api"]),
     ("jsonschema", &["karbor-api", "karbor-protection"]),
-    ("reqwest", &["karbor-cli"]),
+    ("reqwest", &["karbor-cli", "karbor-identity"]),
     ("comfy-table", &["karbor-cli"]),
     ("indicatif", &["karbor-cli"]),
     ("clap", &["karbor-cli", "karbor", "xtask"]),
@@ -210,7 +211,7 @@ mod tests {
         );
         assert_eq!(
             offences(&workspace("karbor-protection", "reqwest", None)),
-            ["karbor-protection -> reqwest: only karbor-cli may use reqwest"]
+            ["karbor-protection -> reqwest: only karbor-cli, karbor-identity may use reqwest"]
         );
     }
 

@@ -62,6 +62,12 @@ const TOOLS: &[Tool] = &[
         used_by: "what is compared with Python's own libraries",
     },
     Tool {
+        name: "keystone",
+        package: "python3-keystone",
+        programs: &["keystone-manage"],
+        used_by: "auth_strategy = keystone and trusts against a real keystone",
+    },
+    Tool {
         name: "strace",
         package: "strace",
         programs: &["strace"],
@@ -212,11 +218,11 @@ mod tests {
     fn advice_says_what_to_install() {
         let text = advice(&TOOLS.iter().collect::<Vec<_>>());
         assert!(
-            text.contains("restic and PostgreSQL and Python and strace not found"),
+            text.contains("restic and PostgreSQL and Python and keystone and strace not found"),
             "{text}"
         );
         assert!(
-            text.contains("apt-get install restic postgresql python3-venv strace"),
+            text.contains("apt-get install restic postgresql python3-venv python3-keystone strace"),
             "{text}"
         );
     }

@@ -1,26 +1,21 @@
 //! Who asks: from the token of a request to its context.
 
-use std::{
-    collections::HashMap,
-    str::FromStr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+mod local;
+
+use std::{str::FromStr, sync::Arc};
 
 use axum::http::HeaderMap;
-use karbor_db::{Db, TokenRecord};
+use karbor_db::Db;
+use karbor_identity::{Keystone, Known};
 use karbor_manager::Clock;
-use karbor_model::{ApiError, RequestContext, RequestId};
-use subtle::ConstantTimeEq as _;
+use karbor_model::{ApiError, RequestContext, RequestId, Secret};
 
-use crate::tokens::token_hash;
-
-/// How long a revoked token may still be taken: good tokens are remembered for so long, which
-/// spares the database a question per request.
-pub const REVOCATION_LAG: Duration = Duration::from_secs(5);
-
-/// A longer token is none of ours; it is not even hashed.
-const LONGEST_TOKEN: usize = 512;
+use self::local::LocalTokens;
+pub use self::local::REVOCATION_LAG;
+use crate::{
+    http::host_url,
+    settings::{Settings, SettingsError},
+};
 
 /// Who may ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +25,8 @@ pub enum AuthStrategy {
     Noauth,
     /// Bearers of a token that this service made (see [`create_token`](crate::create_token)).
     Local,
+    /// Bearers of a token of keystone that is for a project.
+    Keystone,
 }
 
 impl FromStr for AuthStrategy {
@@ -39,6 +36,7 @@ impl FromStr for AuthStrategy {
         match text {
             "noauth" => Ok(Self::Noauth),
             "local" => Ok(Self::Local),
+            "keystone" => Ok(Self::Keystone),
             _ => Err(()),
         }
     }
@@ -59,21 +57,23 @@ pub(crate) enum Identity {
 }
 
 /// Finds out who asks.
-pub(crate) struct Authenticator {
-    strategy: AuthStrategy,
-    db: Db,
-    clock: Arc<dyn Clock>,
-    known: Mutex<HashMap<String, (Duration, Arc<TokenRecord>)>>,
+pub(crate) enum Authenticator {
+    Noauth,
+    Local(LocalTokens),
+    Keystone(Keystone),
 }
 
 impl Authenticator {
-    pub(crate) fn new(strategy: AuthStrategy, db: Db, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            strategy,
-            db,
-            clock,
-            known: Mutex::default(),
-        }
+    pub(crate) fn new(
+        settings: &Settings,
+        db: Db,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, SettingsError> {
+        Ok(match (settings.auth_strategy, &settings.identity) {
+            (AuthStrategy::Noauth, _) => Self::Noauth,
+            (_, Some(identity)) => Self::Keystone(Keystone::new(identity.clone(), clock)?),
+            (_, None) => Self::Local(LocalTokens::new(db, clock)),
+        })
     }
 
     pub(crate) async fn identify(
@@ -83,73 +83,66 @@ impl Authenticator {
     ) -> Result<Identity, ApiError> {
         let header = |name: &str| headers.get(name).map(|value| value.to_str().ok());
         let Some(token) = header("x-auth-token") else {
-            return Ok(match self.strategy {
-                AuthStrategy::Local => Identity::Unknown,
-                AuthStrategy::Noauth => offer(
+            return Ok(match self {
+                Self::Noauth => offer(
                     header("x-auth-user").flatten(),
                     header("x-auth-project-id").flatten(),
                 ),
+                _ => Identity::Unknown,
             });
         };
         // A value that is not ASCII is no token.
         let token = token.unwrap_or_default();
-        if token.is_empty() || token.len() > LONGEST_TOKEN {
+        if token.is_empty() {
             return Ok(Identity::Unknown);
         }
-        match self.strategy {
-            AuthStrategy::Noauth => Ok(unchecked(token, request_id)),
-            AuthStrategy::Local => {
-                let record = self.find(token_hash(token)).await?;
-                Ok(record.map_or(Identity::Unknown, |record| {
-                    Identity::Known(RequestContext {
-                        request_id,
-                        user_id: Some(record.user_id.clone()),
-                        project_id: record.project_id.clone(),
-                        roles: record.roles.clone(),
-                        is_admin: record.is_admin,
-                    })
-                }))
+        let known = match self {
+            Self::Noauth => unchecked(token, request_id),
+            Self::Local(tokens) => tokens.context(token, request_id).await?,
+            Self::Keystone(keystone) => {
+                let secret = Secret::new(token.to_owned());
+                bearer(keystone, &secret, request_id).await?
             }
-        }
-    }
-
-    async fn find(&self, hash: String) -> Result<Option<Arc<TokenRecord>>, ApiError> {
-        let now = self.clock.monotonic();
-        if let Some(record) = self.remembered(&hash, now) {
-            return Ok(Some(record));
-        }
-        let Some(record) = self.db.token_find(&hash).await? else {
-            return Ok(None);
         };
-        // The lookup went by an index over hashes, whose timing tells nothing of the token; the
-        // decision is made in constant time all the same.
-        if !bool::from(record.hash.as_bytes().ct_eq(hash.as_bytes())) {
-            return Ok(None);
-        }
-        let record = Arc::new(record);
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only good tokens are remembered, so nobody can fill this with bad ones.
-        known.retain(|_, (since, _)| now.saturating_sub(*since) < REVOCATION_LAG);
-        known.insert(hash, (now, record.clone()));
-        Ok(Some(record))
+        Ok(known.map_or(Identity::Unknown, Identity::Known))
     }
 
-    fn remembered(&self, hash: &str, now: Duration) -> Option<Arc<TokenRecord>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, record) = known.get(hash)?;
-        (now.saturating_sub(*since) < REVOCATION_LAG).then(|| record.clone())
+    /// Where those are sent who come without a good token.
+    pub(crate) fn challenge(&self, headers: &HeaderMap) -> String {
+        match self {
+            Self::Keystone(keystone) => keystone.www_authenticate_uri().to_owned(),
+            _ => host_url(headers),
+        }
     }
 }
 
-fn unchecked(token: &str, request_id: RequestId) -> Identity {
+async fn bearer(
+    keystone: &Keystone,
+    secret: &Secret,
+    request_id: RequestId,
+) -> Result<Option<RequestContext>, ApiError> {
+    let Known::Bearer(token) = keystone.identify(secret).await? else {
+        return Ok(None);
+    };
+    let context = token.context(request_id);
+    let context = context.ok_or_else(|| {
+        ApiError::forbidden(
+            "Forbidden",
+            "The token is for no project. Get one that is scoped to a project.",
+        )
+    })?;
+    Ok(Some(context))
+}
+
+fn unchecked(token: &str, request_id: RequestId) -> Option<RequestContext> {
     let (user, project) = token.split_once(':').unwrap_or((token, ""));
     let project = if project.is_empty() { user } else { project };
     if project.is_empty() {
-        return Identity::Unknown;
+        return None;
     }
     let mut context = RequestContext::for_project(user, project, true);
     context.request_id = request_id;
-    Identity::Known(context)
+    Some(context)
 }
 
 fn offer(user: Option<&str>, project: Option<&str>) -> Identity {

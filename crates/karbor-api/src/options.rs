@@ -42,8 +42,17 @@ pub const OPTIONS: &[OptionDef] = &[
         "auth_strategy",
         Str,
         "local",
-        "Who may ask: 'local' (tokens made by this service) or 'noauth' (anybody on this machine, \
-         as an administrator: a token is 'user:project'; only on a loopback address)."
+        "Who may ask: 'keystone' (tokens of the OpenStack identity service, see \
+         [keystone_authtoken]), 'local' (tokens made by this service) or 'noauth' (anybody on this \
+         machine, as an administrator: a token is 'user:project'; only on a loopback address)."
+    ),
+    option!(
+        "DEFAULT",
+        "noauth_on_any_address",
+        Bool,
+        "false",
+        "Serve auth_strategy = noauth on addresses that other machines reach: whoever reaches the API \
+         may then do anything. For networks that nobody else can reach."
     ),
     option!(
         "DEFAULT",

@@ -13,6 +13,9 @@ pub enum SettingsError {
     /// It is not declared: [`OPTIONS`](crate::OPTIONS) were not given to the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// What [`AuthStrategy::Keystone`] needs is missing or cannot be used.
+    #[error(transparent)]
+    Identity(#[from] karbor_identity::SettingsError),
     /// Its value cannot be used.
     #[error("option '{name}' in group [{group}] is '{value}': {reason}")]
     Value {
@@ -36,6 +39,9 @@ pub struct Settings {
     pub port: u16,
     /// Who may ask.
     pub auth_strategy: AuthStrategy,
+    /// How keystone is asked; with [`AuthStrategy::Keystone`] only.
+    pub(crate) identity: Option<karbor_identity::Settings>,
+    pub(crate) noauth_on_any_address: bool,
     pub(crate) max_limit: u64,
     pub(crate) base_url: Option<String>,
     pub(crate) max_body: usize,
@@ -55,6 +61,12 @@ impl Settings {
         let text = |name: &'static str| config.str("DEFAULT", name);
         let listen = text("osapi_karbor_listen")?;
         let strategy = text("auth_strategy")?;
+        let auth_strategy = strategy.parse().map_err(|()| {
+            let reason = "give 'keystone', 'local' or 'noauth'";
+            wrong("DEFAULT", "auth_strategy", strategy, reason)
+        })?;
+        let with_keystone = auth_strategy == AuthStrategy::Keystone;
+        let identity = with_keystone.then(|| karbor_identity::Settings::read(config));
         let base_url = text("osapi_karbor_base_URL")?.trim_end_matches('/');
         Ok(Self {
             listen: listen.parse().map_err(|_| {
@@ -62,10 +74,9 @@ impl Settings {
                 wrong("DEFAULT", "osapi_karbor_listen", listen, reason)
             })?,
             port: number(config, "DEFAULT", "osapi_karbor_listen_port", 0..=65_535)?,
-            auth_strategy: strategy.parse().map_err(|()| {
-                let reason = "give 'local' or 'noauth'";
-                wrong("DEFAULT", "auth_strategy", strategy, reason)
-            })?,
+            auth_strategy,
+            identity: identity.transpose()?,
+            noauth_on_any_address: config.bool("DEFAULT", "noauth_on_any_address")?,
             max_limit: number(config, "DEFAULT", "osapi_max_limit", 1..=100_000)?,
             base_url: (!base_url.is_empty()).then(|| base_url.to_owned()),
             max_body: number(
@@ -80,6 +91,11 @@ impl Settings {
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,
             quotas: QuotaDefaults::read(config)?,
         })
+    }
+
+    /// Must nobody beyond this machine reach the API?
+    pub(crate) fn only_this_machine(&self) -> bool {
+        self.auth_strategy == AuthStrategy::Noauth && !self.noauth_on_any_address
     }
 }
 

@@ -13,6 +13,7 @@ mod quota;
 mod records;
 mod resource;
 mod scheduling;
+mod secret;
 mod states;
 
 pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION};
@@ -30,6 +31,7 @@ pub use records::{
 };
 pub use resource::Resource;
 pub use scheduling::{CheckpointCopy, ScheduledOperation, ScheduledOperationType, Trigger};
+pub use secret::Secret;
 pub use states::{
     CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus,
     State, UnknownState, VerificationStatus,

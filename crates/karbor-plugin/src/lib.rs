@@ -20,11 +20,12 @@ mod section;
 pub use bank::{
     Bank, BankCapabilities, BankError, Lease, ListRequest, ObjectInfo, SortDirection, list_all,
 };
+pub use karbor_model::Secret;
 pub use key::{BankKey, KeyError};
 pub use protectable::{Protectable, ProtectableError};
 pub use protection::{
     HookReport, NoProgress, Operation, OperationContext, PluginError, Progress, ProtectionPlugin,
-    SchemaKind, Secret, VaultAccess,
+    SchemaKind, VaultAccess,
 };
 pub use registry::{ProviderConfig, Registry, RegistryError};
 pub use section::{BankSection, DataSection, ReadSection};

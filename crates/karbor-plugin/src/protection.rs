@@ -4,11 +4,10 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use karbor_model::{
-    CheckpointId, OperationId, OperationType, PlanId, ProviderId, RequestContext, Resource,
+    CheckpointId, OperationId, OperationType, PlanId, ProviderId, RequestContext, Resource, Secret,
 };
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
-use zeroize::Zeroizing;
 
 use crate::{BankError, BankSection, DataSection};
 
@@ -107,30 +106,6 @@ impl From<BankError> for PluginError {
             retryable,
             cause: None,
         }
-    }
-}
-
-/// A text that must not be printed. It is wiped when dropped.
-#[derive(Clone)]
-pub struct Secret(Zeroizing<String>);
-
-impl Secret {
-    /// Wraps a text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
-    }
-
-    /// The text, for the one place that needs it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
     }
 }
 

@@ -3,6 +3,8 @@
 mod bank;
 mod clock;
 mod faulty;
+mod keystone_fake;
+mod keystone_server;
 mod postgres;
 mod python;
 mod services;
@@ -10,6 +12,8 @@ mod services;
 pub use bank::MemoryBank;
 pub use clock::FakeClock;
 pub use faulty::{Call, Fault, FaultyBank, Verb};
+pub use keystone_fake::FakeKeystone;
+pub use keystone_server::KeystoneServer;
 pub use postgres::PostgresServer;
 pub use python::python;
 pub use services::{MemoryServices, ServiceHarness, StoreMode};

@@ -44,6 +44,7 @@ pub(crate) fn options() -> Vec<OptionDef> {
         karbor_manager::service::OPTIONS,
         karbor_api::OPTIONS,
         karbor_operationengine::OPTIONS,
+        karbor_identity::OPTIONS,
         karbor_protection::OPTIONS,
     ]
     .concat()

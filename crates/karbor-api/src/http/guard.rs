@@ -18,10 +18,7 @@ use super::{
     envelope::{Cause, Fault, fault, unauthorized},
     extract::host_url,
 };
-use crate::{
-    ApiManager,
-    auth::{AuthStrategy, Identity},
-};
+use crate::{ApiManager, auth::Identity};
 
 pub(crate) async fn guard(
     State(manager): State<Arc<ApiManager>>,
@@ -71,8 +68,7 @@ async fn answer(
     id: &RequestId,
 ) -> Response {
     let headers = request.headers();
-    let strategy = manager.settings().auth_strategy;
-    if strategy == AuthStrategy::Noauth && !is_local_host(headers) {
+    if manager.settings().only_this_machine() && !is_local_host(headers) {
         return Fault(ApiError::forbidden(
             "Forbidden",
             "Without authentication the API answers on this machine only: use 127.0.0.1 or \
@@ -89,7 +85,9 @@ async fn answer(
                 }
                 request.extensions_mut().insert(context);
             }
-            Ok(Identity::Unknown) => return unauthorized(&host_url(headers)),
+            Ok(Identity::Unknown) => {
+                return unauthorized(&manager.authenticator().challenge(headers));
+            }
             Ok(Identity::Offered { token, project }) => {
                 let url = format!("{}{path}/{project}", host_url(headers));
                 return offered(&token, &url);

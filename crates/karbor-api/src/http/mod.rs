@@ -29,6 +29,7 @@ use axum::{
 use serde_json::json;
 
 use self::envelope::{json_body, no_action, no_route};
+pub(crate) use self::extract::host_url;
 pub use self::server::{ServeError, serve};
 use crate::ApiManager;
 

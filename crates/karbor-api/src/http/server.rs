@@ -42,7 +42,8 @@ pub enum ServeError {
     /// `noauth` on an address that others can reach.
     #[error(
         "auth_strategy is 'noauth' and {0} can be reached from other machines: anybody could do \
-         anything. Listen on 127.0.0.1, or set auth_strategy to 'local'."
+         anything. Listen on 127.0.0.1, or set auth_strategy to 'local' or 'keystone'. Where nobody \
+         else can reach it at all, noauth_on_any_address allows it."
     )]
     Exposed(SocketAddr),
     /// The listener is not usable.
@@ -63,8 +64,11 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let address = listener.local_addr()?;
     let settings = manager.settings();
-    if settings.auth_strategy == AuthStrategy::Noauth && !address.ip().is_loopback() {
+    if settings.only_this_machine() && !address.ip().is_loopback() {
         return Err(ServeError::Exposed(address));
+    }
+    if settings.auth_strategy == AuthStrategy::Noauth && !address.ip().is_loopback() {
+        tracing::warn!(%address, "noauth_on_any_address: whoever reaches the API may do anything");
     }
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel in the clear: put a proxy that speaks TLS before it");

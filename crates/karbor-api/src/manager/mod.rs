@@ -65,11 +65,7 @@ impl ApiManager {
     ) -> Result<Self, SettingsError> {
         let settings = Settings::read(base.config())?;
         let policy = Policy::defaults(base.clock().clone());
-        let authenticator = Authenticator::new(
-            settings.auth_strategy,
-            base.db().clone(),
-            base.clock().clone(),
-        );
+        let authenticator = Authenticator::new(&settings, base.db().clone(), base.clock().clone())?;
         Ok(Self {
             base,
             protection,

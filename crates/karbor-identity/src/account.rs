@@ -1,0 +1,114 @@
+//! A user of ours and its token.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::TimeDelta;
+use karbor_manager::Clock;
+use tokio::sync::Mutex;
+
+use crate::{
+    error::IdentityError,
+    settings::Credentials,
+    wire::{Issued, Refusal, Scope, Wire},
+};
+
+/// A token that ends sooner is not used any more: it must live through what it is used for.
+const LEAST_LIFE: TimeDelta = TimeDelta::seconds(120);
+
+/// Refused credentials are not tried again before: keystone may lock a user that errs too often.
+const AFTER_REFUSAL: Duration = Duration::from_secs(5);
+
+/// A user of ours.
+pub(crate) struct Account {
+    credentials: Credentials,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    issued: Option<Arc<Issued>>,
+    /// When keystone refused the credentials last, and with what words.
+    refused: Option<(Duration, String)>,
+}
+
+impl Account {
+    pub(crate) fn new(credentials: Credentials) -> Self {
+        Self {
+            credentials,
+            state: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
+    /// Its token, made now if there is none that lives long enough. Only one caller at a time makes one.
+    pub(crate) async fn token(
+        &self,
+        wire: &Wire,
+        clock: &dyn Clock,
+    ) -> Result<Arc<Issued>, IdentityError> {
+        let mut state = self.state.lock().await;
+        if let Some(issued) = &state.issued
+            && issued.token.expires_at - clock.now() > LEAST_LIFE
+        {
+            return Ok(issued.clone());
+        }
+        self.renew(&mut state, wire, clock).await
+    }
+
+    /// A token other than `stale`, which keystone refused: somebody else may have made it already.
+    pub(crate) async fn instead_of(
+        &self,
+        stale: &Arc<Issued>,
+        wire: &Wire,
+        clock: &dyn Clock,
+    ) -> Result<Arc<Issued>, IdentityError> {
+        let mut state = self.state.lock().await;
+        if let Some(issued) = &state.issued
+            && !Arc::ptr_eq(issued, stale)
+        {
+            return Ok(issued.clone());
+        }
+        self.renew(&mut state, wire, clock).await
+    }
+
+    /// A token made just now: do the credentials still hold?
+    pub(crate) async fn renewed(
+        &self,
+        wire: &Wire,
+        clock: &dyn Clock,
+    ) -> Result<Arc<Issued>, IdentityError> {
+        let mut state = self.state.lock().await;
+        self.renew(&mut state, wire, clock).await
+    }
+
+    async fn renew(
+        &self,
+        state: &mut State,
+        wire: &Wire,
+        clock: &dyn Clock,
+    ) -> Result<Arc<Issued>, IdentityError> {
+        let now = clock.monotonic();
+        if let Some((at, told)) = &state.refused
+            && now.saturating_sub(*at) < AFTER_REFUSAL
+        {
+            return Err(IdentityError::Credentials(told.clone()));
+        }
+        state.issued = None;
+        match wire.authenticate(&self.credentials, Scope::Own).await? {
+            Ok(issued) => {
+                let issued = Arc::new(issued);
+                state.refused = None;
+                state.issued = Some(issued.clone());
+                Ok(issued)
+            }
+            Err(Refusal { told, .. }) => {
+                tracing::error!(told, "keystone refuses the service's own credentials");
+                state.refused = Some((now, told.clone()));
+                Err(IdentityError::Credentials(told))
+            }
+        }
+    }
+}
