@@ -45,7 +45,11 @@ impl FromStr for AuthStrategy {
 /// What came of a token.
 pub(crate) enum Identity {
     /// Somebody.
-    Known(RequestContext),
+    Known {
+        context: RequestContext,
+        /// What a trust can be made with. Beside the context, which is written into records.
+        token: Option<UserToken>,
+    },
     /// Nobody: 401.
     Unknown,
     /// No token where none is checked: the client is told what to use, as the original told it.
@@ -55,6 +59,10 @@ pub(crate) enum Identity {
         project: String,
     },
 }
+
+/// The token of keystone that a request came with.
+#[derive(Debug, Clone)]
+pub(crate) struct UserToken(pub(crate) Secret);
 
 /// Finds out who asks.
 pub(crate) enum Authenticator {
@@ -96,15 +104,29 @@ impl Authenticator {
         if token.is_empty() {
             return Ok(Identity::Unknown);
         }
+        let mut user_token = None;
         let known = match self {
             Self::Noauth => unchecked(token, request_id),
             Self::Local(tokens) => tokens.context(token, request_id).await?,
             Self::Keystone(keystone) => {
-                let secret = Secret::new(token.to_owned());
-                bearer(keystone, &secret, request_id).await?
+                let token = UserToken(Secret::new(token.to_owned()));
+                let known = bearer(keystone, &token.0, request_id).await?;
+                user_token = Some(token);
+                known
             }
         };
-        Ok(known.map_or(Identity::Unknown, Identity::Known))
+        Ok(known.map_or(Identity::Unknown, |context| Identity::Known {
+            context,
+            token: user_token,
+        }))
+    }
+
+    /// Keystone, where users come from there.
+    pub(crate) fn keystone(&self) -> Option<&Keystone> {
+        match self {
+            Self::Keystone(keystone) => Some(keystone),
+            _ => None,
+        }
     }
 
     /// Where those are sent who come without a good token.

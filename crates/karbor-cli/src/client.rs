@@ -1,9 +1,9 @@
 //! A client of the REST API: JSON in, JSON out, errors that say what to do.
 
-use std::{error::Error, fs, time::Duration};
+use std::{error::Error, fs, path::Path, time::Duration};
 
 use reqwest::{
-    Certificate, Method, StatusCode,
+    Certificate, Method, StatusCode, Url,
     header::{HeaderMap, HeaderValue},
     redirect::Policy,
 };
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Globals,
-    endpoint::{Place, locate},
+    endpoint::{Place, is_loopback},
     error::{CliError, Exit},
 };
 
@@ -28,10 +28,7 @@ pub(crate) struct Client {
 pub(crate) type Query<'a> = &'a [(&'static str, String)];
 
 impl Client {
-    pub(crate) fn new(globals: &Globals, token: Option<String>) -> Result<Self, CliError> {
-        let place = locate(globals, token)?;
-        // The binary has installed it already; tests have not.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    pub(crate) fn new(place: Place, globals: &Globals) -> Result<Self, CliError> {
         let mut headers = HeaderMap::new();
         headers.insert("accept", HeaderValue::from_static("application/json"));
         if let Some(token) = &place.token {
@@ -41,30 +38,7 @@ impl Client {
             value.set_sensitive(true);
             headers.insert("x-auth-token", value);
         }
-        let mut builder = reqwest::Client::builder()
-            .default_headers(headers)
-            .user_agent(concat!("karbor/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(120))
-            // A redirect would carry the token to wherever it points.
-            .redirect(Policy::none());
-        if place.endpoint.is_loopback() {
-            builder = builder.no_proxy();
-        }
-        if !place.endpoint.is_tls() {
-            // The system's certificates take longer to read than most answers to come.
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some(file) = &globals.ca_file {
-            let bad = |why: String| CliError::usage(format!("--ca-file {}: {why}", file.display()));
-            let pem = fs::read(file).map_err(|error| bad(error.to_string()))?;
-            let certificates =
-                Certificate::from_pem_bundle(&pem).map_err(|error| bad(causes(&error)))?;
-            builder = builder.tls_certs_merge(certificates);
-        }
-        let http = builder.build().map_err(|error| {
-            CliError::new(Exit::Failed, format!("no HTTP client: {}", causes(&error)))
-        })?;
+        let http = http(place.endpoint.place(), globals.ca_file.as_deref(), headers)?;
         Ok(Self { http, place })
     }
 
@@ -252,6 +226,40 @@ impl Client {
     }
 }
 
+/// What asks at `place`.
+pub(crate) fn http(
+    place: &Url,
+    ca_file: Option<&Path>,
+    headers: HeaderMap,
+) -> Result<reqwest::Client, CliError> {
+    // The binary has installed it already; tests have not.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .default_headers(headers)
+        .user_agent(concat!("karbor/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(10))
+        .timeout(Duration::from_secs(120))
+        // A redirect would carry the token to wherever it points.
+        .redirect(Policy::none());
+    if is_loopback(place) {
+        builder = builder.no_proxy();
+    }
+    if place.scheme() != "https" {
+        // The system's certificates take longer to read than most answers to come.
+        builder = builder.tls_certs_only([]);
+    }
+    if let Some(file) = ca_file {
+        let bad = |why: String| CliError::usage(format!("--ca-file {}: {why}", file.display()));
+        let pem = fs::read(file).map_err(|error| bad(error.to_string()))?;
+        let certificates =
+            Certificate::from_pem_bundle(&pem).map_err(|error| bad(causes(&error)))?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder
+        .build()
+        .map_err(|error| CliError::new(Exit::Failed, format!("no HTTP client: {}", causes(&error))))
+}
+
 /// The marker in `<key>_links`.
 fn next_marker(page: &Value, key: &str) -> Option<String> {
     let links = page.get(format!("{key}_links"))?.as_array()?;
@@ -264,7 +272,7 @@ fn next_marker(page: &Value, key: &str) -> Option<String> {
 }
 
 /// An error with what caused it, without the URL, which may hold names.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

@@ -3,7 +3,8 @@
 //! `karbor serve` leaves two files in its state directory: `endpoint` (one line,
 //! `http://host:port/v1/<project>`) and `token` (mode 0600). Options and environment come before
 //! them. The state directory's token is sent to the state directory's endpoint only: naming
-//! another service on the command line must not give it away.
+//! another service on the command line must not give it away. Where keystone is set up and no token is
+//! given, both come from a login instead (`login`).
 
 use std::{
     env, fmt, fs, io,
@@ -16,6 +17,7 @@ use reqwest::Url;
 use crate::{
     Globals,
     error::{CliError, Exit},
+    login::Login,
 };
 
 /// Where a service answers, and for which project.
@@ -57,13 +59,12 @@ impl Endpoint {
 
     /// Is it this machine's own?
     pub(crate) fn is_loopback(&self) -> bool {
-        self.base.host_str().is_some_and(|host| {
-            let bare = host.trim_start_matches('[').trim_end_matches(']');
-            host == "localhost"
-                || bare
-                    .parse::<std::net::IpAddr>()
-                    .is_ok_and(|address| address.is_loopback())
-        })
+        is_loopback(&self.base)
+    }
+
+    /// The host that is asked.
+    pub(crate) fn place(&self) -> &Url {
+        &self.base
     }
 
     /// Without the project, for messages.
@@ -143,6 +144,45 @@ pub fn default_state_dir() -> PathBuf {
         .join("karbor")
 }
 
+/// Is it this machine's own?
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    url.host_str().is_some_and(|host| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let address = bare.parse::<std::net::IpAddr>();
+        host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+    })
+}
+
+/// Takes the token of a login and the service that it found, unless another one is named.
+pub(crate) fn logged_in(globals: &Globals, login: Login) -> Result<Place, CliError> {
+    let given = globals.endpoint.as_deref().map(given).transpose()?;
+    let mut endpoint = given.or(login.endpoint).ok_or_else(|| {
+        CliError::new(
+            Exit::Unreachable,
+            "keystone's catalog has no service of type data-protect for this project",
+        )
+        .hint(
+            "say where it is with --endpoint or KARBOR_ENDPOINT; OS_REGION_NAME and OS_INTERFACE \
+             choose among several",
+        )
+    })?;
+    let named = globals.project.clone();
+    endpoint.project = named.or(endpoint.project).or(login.project);
+    Ok(Place {
+        endpoint,
+        token: Some(Token {
+            text: login.token,
+            source: "keystone (OS_AUTH_URL)".to_owned(),
+        }),
+        looked: "OS_AUTH_URL".to_owned(),
+    })
+}
+
+fn given(text: &str) -> Result<Endpoint, CliError> {
+    text.parse()
+        .map_err(|why| CliError::usage(format!("--endpoint {text}: {why}")))
+}
+
 /// Finds the service and the token.
 pub(crate) fn locate(globals: &Globals, token: Option<String>) -> Result<Place, CliError> {
     let state = globals.state_dir.clone().unwrap_or_else(default_state_dir);
@@ -189,9 +229,7 @@ fn endpoint(globals: &Globals, state: &Path) -> Result<(Endpoint, bool), CliErro
         Err(error) => Some(Err(unreadable(&file, &error))),
     };
     if let Some(text) = &globals.endpoint {
-        let given: Endpoint = text
-            .parse()
-            .map_err(|why| CliError::usage(format!("--endpoint {text}: {why}")))?;
+        let given = given(text)?;
         let ours = own.is_some_and(|own| own.is_ok_and(|own| own.base == given.base));
         return Ok((given, ours));
     }

@@ -14,7 +14,7 @@
 //!   the operation log for progress and reasons, so that it also works against a service that
 //!   keeps less of a log. A service that restarts in between is waited for.
 //! * **Secrets** never come from the command line: the token is read from the environment or a
-//!   file, and the state directory's token is only ever sent to the state directory's service.
+//!   file, or got from keystone with what the environment says (`login`), and the state directory's token is only ever sent to the state directory's service.
 //! * **Text from the service** is printed with its control characters made visible.
 
 mod arguments;
@@ -22,6 +22,7 @@ mod client;
 mod commands;
 mod endpoint;
 mod error;
+mod login;
 mod output;
 mod progress;
 mod report;
@@ -33,4 +34,5 @@ pub use arguments::{Format, Globals};
 pub use commands::ClientCommand;
 pub use endpoint::{Endpoint, default_state_dir};
 pub use error::{EXIT_CODES, Exit};
+pub use login::Cloud;
 pub use session::{Pace, Surroundings, run, run_with};

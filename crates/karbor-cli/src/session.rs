@@ -6,8 +6,9 @@ use std::{
 };
 
 use crate::{
-    ClientCommand, Globals,
+    ClientCommand, Cloud, Globals,
     client::Client,
+    endpoint::{locate, logged_in},
     error::{CliError, Exit},
     output::{View, visible},
 };
@@ -45,6 +46,8 @@ pub struct Surroundings {
     pub fit: bool,
     /// `KARBOR_TOKEN`.
     pub token: Option<String>,
+    /// The variables `OS_…`, by which to log in at keystone.
+    pub cloud: Cloud,
     /// How to wait.
     pub pace: Pace,
 }
@@ -62,6 +65,7 @@ impl Surroundings {
                 .ok()
                 .map(|token| token.trim().to_owned())
                 .filter(|token| !token.is_empty()),
+            cloud: Cloud::new(std::env::vars()),
             pace: Pace::default(),
         }
     }
@@ -92,7 +96,7 @@ pub async fn run(command: ClientCommand, globals: &Globals) -> Exit {
 /// Runs a command in the given surroundings.
 pub async fn run_with(command: ClientCommand, globals: &Globals, io: Surroundings) -> Exit {
     let mut surroundings = io;
-    let client = match Client::new(globals, surroundings.token.take()) {
+    let client = match client(globals, &mut surroundings).await {
         Ok(client) => client,
         Err(error) => return tell(&mut surroundings, &error),
     };
@@ -119,6 +123,18 @@ pub async fn run_with(command: ClientCommand, globals: &Globals, io: Surrounding
         Ok(()) => Exit::Done,
         Err(error) => tell(&mut session.io, &error),
     }
+}
+
+/// A token that is given comes before a login, a login before what the state directory has.
+async fn client(globals: &Globals, io: &mut Surroundings) -> Result<Client, CliError> {
+    let token = io.token.take();
+    let cloud = std::mem::take(&mut io.cloud);
+    let place = if token.is_none() && globals.token_file.is_none() && cloud.is_set() {
+        logged_in(globals, cloud.login(globals).await?)?
+    } else {
+        locate(globals, token)?
+    };
+    Client::new(place, globals)
 }
 
 fn tell(io: &mut Surroundings, error: &CliError) -> Exit {

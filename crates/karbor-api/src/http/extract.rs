@@ -19,11 +19,13 @@ use super::{
     query::Query,
     schema::Schema,
 };
-use crate::{ApiManager, manager::id};
+use crate::{ApiManager, auth::UserToken, manager::id};
 
 /// A request whose project was checked. The only way to a context: no handler can forget the check.
 pub(crate) struct Call {
     pub(crate) context: RequestContext,
+    /// What it came with, where users come from keystone.
+    pub(crate) token: Option<UserToken>,
     path: Vec<(String, String)>,
     query: Option<String>,
     base: String,
@@ -49,6 +51,7 @@ impl FromRequestParts<Arc<ApiManager>> for Call {
             .extensions
             .remove::<RequestContext>()
             .ok_or_else(|| ApiError::internal("a route outside of the guard"))?;
+        let token = parts.extensions.remove::<Option<UserToken>>().flatten();
         let project = path.iter().find(|(key, _)| key == "project_id");
         if project.is_none_or(|(_, project)| *project != context.project_id) {
             return Err(malformed().into());
@@ -60,6 +63,7 @@ impl FromRequestParts<Arc<ApiManager>> for Call {
         };
         Ok(Self {
             context,
+            token,
             path,
             query: parts.uri.query().map(str::to_owned),
             base,

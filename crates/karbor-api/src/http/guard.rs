@@ -18,7 +18,10 @@ use super::{
     envelope::{Cause, Fault, fault, unauthorized},
     extract::host_url,
 };
-use crate::{ApiManager, auth::Identity};
+use crate::{
+    ApiManager,
+    auth::{AuthStrategy, Identity},
+};
 
 pub(crate) async fn guard(
     State(manager): State<Arc<ApiManager>>,
@@ -79,11 +82,12 @@ async fn answer(
     let path = request.uri().path();
     if path == "/v1" || path.starts_with("/v1/") {
         match manager.authenticator().identify(headers, id.clone()).await {
-            Ok(Identity::Known(mut context)) => {
-                if strategy != AuthStrategy::Noauth {
+            Ok(Identity::Known { mut context, token }) => {
+                if manager.settings().auth_strategy != AuthStrategy::Noauth {
                     context.is_admin = manager.policy().is_admin(&context);
                 }
                 request.extensions_mut().insert(context);
+                request.extensions_mut().insert(token);
             }
             Ok(Identity::Unknown) => {
                 return unauthorized(&manager.authenticator().challenge(headers));

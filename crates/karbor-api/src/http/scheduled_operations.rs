@@ -67,7 +67,7 @@ pub(crate) async fn create(
         operation_definition: definition(given.remove("operation_definition"))?,
     };
     let operation = manager
-        .scheduled_operation_create(&call.context, new)
+        .scheduled_operation_create(&call.context, call.token.as_ref(), new)
         .await?;
     one(
         "scheduled_operation",

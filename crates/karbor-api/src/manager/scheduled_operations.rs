@@ -2,6 +2,10 @@
 //!
 //! An operation is recorded, then an engine is asked to take it on; until it has, nothing runs it.
 //! What the engine refuses is removed again.
+//!
+//! Where users come from keystone, an operation runs as its owner by a trust: it is made here, where
+//! the owner's token is, before the operation, and ended before the operation goes. So a trust that
+//! nobody uses is left only by a crash in between.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +16,7 @@ use karbor_model::{
 };
 
 use super::ApiManager;
+use crate::auth::UserToken;
 
 /// A scheduled operation as a client wants it.
 pub(crate) struct NewScheduledOperation {
@@ -26,6 +31,7 @@ impl ApiManager {
     pub(crate) async fn scheduled_operation_create(
         &self,
         context: &RequestContext,
+        token: Option<&UserToken>,
         new: NewScheduledOperation,
     ) -> Result<ScheduledOperation, ApiError> {
         self.may(context, "scheduled_operation:create")?;
@@ -54,13 +60,32 @@ impl ApiManager {
             created_at: self.base.clock().now(),
             updated_at: None,
         };
-        self.db().scheduled_operation_create(&operation).await?;
+        let trust = self.give_trust(context, token).await?;
+        if let Err(refusal) = self.record(context, &operation, trust.clone()).await {
+            if let Some(trust) = &trust
+                && let Err(error) = self.end_trust(trust).await
+            {
+                tracing::warn!(trust, "the trust of a refused operation stays: {error:?}");
+            }
+            return Err(refusal);
+        }
+        Ok(operation)
+    }
+
+    /// Writes the operation down and has an engine take it on, or neither.
+    async fn record(
+        &self,
+        context: &RequestContext,
+        operation: &ScheduledOperation,
+        trust: Option<String>,
+    ) -> Result<(), ApiError> {
+        self.db().scheduled_operation_create(operation).await?;
         let taken = self
             .engine
-            .create_scheduled_operation(context, operation.clone(), None)
+            .create_scheduled_operation(context, operation.clone(), trust)
             .await;
         let Err(refusal) = taken else {
-            return Ok(operation);
+            return Ok(());
         };
         // Also after a timeout: what is not in the database does not run, whoever took it on.
         match self.db().scheduled_operation_delete(operation.id).await {
@@ -69,6 +94,26 @@ impl ApiManager {
                 tracing::error!(operation = %operation.id, "a refused operation stays: {error:?}");
                 Err(refusal)
             }
+        }
+    }
+
+    async fn give_trust(
+        &self,
+        context: &RequestContext,
+        token: Option<&UserToken>,
+    ) -> Result<Option<String>, ApiError> {
+        match (self.authenticator.keystone(), token) {
+            (Some(keystone), Some(token)) => {
+                Ok(Some(keystone.create_trust(&token.0, context).await?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn end_trust(&self, trust: &str) -> Result<(), ApiError> {
+        match self.authenticator.keystone() {
+            Some(keystone) => Ok(keystone.delete_trust(trust).await?),
+            None => Ok(()),
         }
     }
 
@@ -126,6 +171,12 @@ impl ApiManager {
         let operation = self
             .operation_for(context, id, "scheduled_operation:delete")
             .await?;
+        match self.db().scheduled_operation_trust(id).await {
+            Ok(Some(trust)) => self.end_trust(&trust).await?,
+            // No engine has taken it on.
+            Ok(None) | Err(DbError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         self.engine
             .delete_scheduled_operation(context, id, operation.trigger_id)
             .await?;

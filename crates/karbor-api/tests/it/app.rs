@@ -100,7 +100,8 @@ pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
     db.migrate().await.unwrap();
     let mut config = Config::builder()
         .options(karbor_manager::OPTIONS)
-        .options(karbor_api::OPTIONS);
+        .options(karbor_api::OPTIONS)
+        .options(karbor_identity::OPTIONS);
     for (group, name, value) in options {
         config = config.set(group, name, *value);
     }

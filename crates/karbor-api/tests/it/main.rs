@@ -13,6 +13,7 @@ mod bad_input;
 mod checkpoints;
 mod fake;
 mod fake_engine;
+mod keystone;
 mod lists;
 mod plans;
 mod policy;

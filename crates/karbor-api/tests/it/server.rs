@@ -109,6 +109,19 @@ async fn noauth_is_not_served_to_the_world() {
 }
 
 #[tokio::test]
+async fn noauth_is_served_to_the_world_when_it_must() {
+    let served = served(&[("noauth_on_any_address", "true")], "0.0.0.0:0").await;
+    let port = served.address.port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = "GET /v1/p/plans HTTP/1.1\r\nHost: karbor.example\r\nX-Auth-Token: u:p\r\n\
+                   Connection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[tokio::test]
 async fn slow_clients_are_cut_off() {
     let served = served(&[("client_socket_timeout", "0.2")], "127.0.0.1:0").await;
     // Nothing at all, half a head: the connection is closed.

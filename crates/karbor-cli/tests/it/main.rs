@@ -8,6 +8,7 @@
 )]
 
 mod errors;
+mod login;
 mod output;
 mod places;
 mod stub;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Parser;
-use karbor_cli::{ClientCommand, Exit, Globals, Pace, Surroundings, run_with};
+use karbor_cli::{ClientCommand, Cloud, Exit, Globals, Pace, Surroundings, run_with};
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -202,28 +202,42 @@ pub async fn run(stub: &Stub, arguments: &[&str]) -> Run {
 /// As [`run`], with a service that may be away for a while.
 pub async fn run_patiently(stub: &Stub, arguments: &[&str]) -> Run {
     let place = ["--endpoint", &stub.url, "--state-dir", "/nonexistent"];
-    run_for(&place, arguments, None, Duration::from_secs(60)).await
+    run_for(&place, arguments, None, &[], Duration::from_secs(60)).await
 }
 
 pub async fn run_at(place: &[&str], arguments: &[&str], token: Option<&str>) -> Run {
-    run_for(place, arguments, token, Duration::ZERO).await
+    run_for(place, arguments, token, &[], Duration::ZERO).await
+}
+
+/// Runs a command with variables by which to log in at keystone.
+pub async fn run_in_cloud(
+    variables: &[(&str, &str)],
+    place: &[&str],
+    arguments: &[&str],
+    token: Option<&str>,
+) -> Run {
+    run_for(place, arguments, token, variables, Duration::ZERO).await
 }
 
 async fn run_for(
     place: &[&str],
     arguments: &[&str],
     token: Option<&str>,
+    variables: &[(&str, &str)],
     patience: Duration,
 ) -> Run {
     let line = ["karbor"].iter().chain(arguments).chain(place);
     let line = CommandLine::try_parse_from(line).unwrap_or_else(|error| panic!("{error}"));
     let (out, err) = (Memory::default(), Memory::default());
+    let variables = variables.iter();
+    let variables = variables.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let surroundings = Surroundings {
         out: Box::new(out.clone()),
         err: Box::new(err.clone()),
         bars: false,
         fit: false,
         token: token.map(str::to_owned),
+        cloud: Cloud::new(variables),
         pace: Pace {
             first: Duration::from_millis(1),
             slowest: Duration::from_millis(1),
@@ -259,6 +273,7 @@ pub async fn run_into_closed_pipe(stub: &Stub, arguments: &[&str]) -> (Exit, Str
         bars: false,
         fit: false,
         token: None,
+        cloud: Cloud::default(),
         pace: Pace::default(),
     };
     let exit = run_with(line.command, &line.globals, surroundings).await;
