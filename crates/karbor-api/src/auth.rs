@@ -68,7 +68,7 @@ pub(crate) struct UserToken(pub(crate) Secret);
 pub(crate) enum Authenticator {
     Noauth,
     Local(LocalTokens),
-    Keystone(Keystone),
+    Keystone(Box<Keystone>),
 }
 
 impl Authenticator {
@@ -79,7 +79,9 @@ impl Authenticator {
     ) -> Result<Self, SettingsError> {
         Ok(match (settings.auth_strategy, &settings.identity) {
             (AuthStrategy::Noauth, _) => Self::Noauth,
-            (_, Some(identity)) => Self::Keystone(Keystone::new(identity.clone(), clock)?),
+            (_, Some(identity)) => {
+                Self::Keystone(Box::new(Keystone::new(identity.clone(), clock)?))
+            }
             (_, None) => Self::Local(LocalTokens::new(db, clock)),
         })
     }

@@ -26,15 +26,14 @@ impl KeystoneServer {
     /// The password of every user.
     pub const PASSWORD: &'static str = "secret";
 
-    /// Starts one if its programs are on this machine; `karbor` is where the catalog says that the service
-    /// answers. When they are not: says so loudly and answers `None`, or panics when
+    /// Starts one if its programs are on this machine. When they are not: says so loudly and answers `None`, or panics when
     /// `KARBOR_REQUIRE_SERVERS=1`.
     ///
     /// # Panics
     /// When the programs are there and it does not start.
     #[must_use]
     #[allow(clippy::panic, clippy::print_stderr, reason = "for tests only")]
-    pub fn start(karbor: &str) -> Option<Self> {
+    pub fn start() -> Option<Self> {
         if !Path::new("/usr/bin/keystone-manage").is_file() {
             let message = "keystone (Debian's python3-keystone) is not on this machine";
             if std::env::var("KARBOR_REQUIRE_SERVERS").is_ok_and(|v| v == "1") {
@@ -43,20 +42,20 @@ impl KeystoneServer {
             eprintln!("SKIPPED: {message}");
             return None;
         }
-        match Self::run(karbor) {
+        match Self::run() {
             Ok(server) => Some(server),
             Err(error) => panic!("keystone did not start: {error}"),
         }
     }
 
-    fn run(karbor: &str) -> io::Result<Self> {
+    fn run() -> io::Result<Self> {
         let root = std::env::temp_dir().join(format!("karbor-keystone-{}", std::process::id()));
         fs::create_dir_all(&root)?;
         let log = root.join("start.log");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../lab/keystone/start");
         let mut server = Command::new(script)
             .arg(&root)
-            .args(["--port", "0", "--karbor", karbor])
+            .args(["--port", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&log)?)
@@ -116,6 +115,21 @@ impl KeystoneServer {
         match self.ask("DELETE", "/auth/tokens", token, &Value::Null) {
             Ok((204, _)) => {}
             other => panic!("not revoked: {other:?}"),
+        }
+    }
+
+    /// The catalog says from now on that the service answers at `url`, which has no `/v1`.
+    ///
+    /// # Panics
+    /// When keystone does not take it.
+    #[allow(clippy::panic, reason = "for tests only")]
+    pub fn set_karbor(&self, url: &str) {
+        let admin = self.token("admin", "demo");
+        let body = json!({"endpoint": {"url": format!("{url}/v1/$(project_id)s")}});
+        let path = format!("/endpoints/{}", self.id("endpoints", "public"));
+        match self.ask("PATCH", &path, &admin, &body) {
+            Ok((200, _)) => {}
+            other => panic!("the endpoint stays: {other:?}"),
         }
     }
 

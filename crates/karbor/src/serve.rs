@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
-use karbor_api::{ApiManager, ensure_admin_token, policy::Policy};
+use karbor_api::{ApiManager, AuthStrategy, ensure_admin_token, policy::Policy};
 use karbor_db::Db;
 use karbor_manager::{
     Clock, Config, InProcess, ManagerBase, RpcTransport, RunningService, Service, ServiceClient,
@@ -83,7 +83,9 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let api = ApiManager::new(base, protection_api, engine_api, services)?;
     let api = Arc::new(api.with_policy(policy));
     let project = config.str("DEFAULT", "default_project")?.to_owned();
-    ensure_admin_token(&db, &state.join("token"), &project).await?;
+    if api.settings().auth_strategy != AuthStrategy::Keystone {
+        ensure_admin_token(&db, &state.join("token"), &project).await?;
+    }
     let place = SocketAddr::new(api.settings().listen, api.settings().port);
     let listener = TcpListener::bind(place).await.map_err(|error| {
         format!("cannot listen on {place}: {error}; choose another place with --listen")
