@@ -12,6 +12,7 @@ mod application;
 mod at_once;
 mod bad_luck;
 mod house;
+mod keystone;
 mod kill_data;
 mod kill_hooks;
 mod lost;

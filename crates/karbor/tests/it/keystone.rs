@@ -1,0 +1,150 @@
+//! The real service with a real keystone: users log in, are kept apart, and lose what they lose.
+
+use std::process::{Command, Output};
+
+use karbor_testkit::KeystoneServer;
+use serde_json::Value;
+
+use crate::house::House;
+
+/// What the service must be told.
+fn with_keystone(house: &mut House, keystone: &KeystoneServer) {
+    for (name, value) in [
+        ("OS_DEFAULT__AUTH_STRATEGY", "keystone"),
+        ("OS_KEYSTONE_AUTHTOKEN__AUTH_URL", &keystone.url),
+        ("OS_KEYSTONE_AUTHTOKEN__USERNAME", "karbor"),
+        ("OS_KEYSTONE_AUTHTOKEN__PASSWORD", KeystoneServer::PASSWORD),
+        ("OS_KEYSTONE_AUTHTOKEN__TOKEN_CACHE_TIME", "0"),
+    ] {
+        house.set(name, value);
+    }
+}
+
+/// A client command of `user`, who logs in for `project`.
+fn asked(
+    keystone: &KeystoneServer,
+    (user, project): (&str, &str),
+    more: &[(&str, &str)],
+    arguments: &[&str],
+) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_karbor"))
+        .env_clear()
+        .env("KARBOR_STATE_DIR", "/nonexistent")
+        .env("OS_AUTH_URL", &keystone.url)
+        .env("OS_USERNAME", user)
+        .env("OS_PASSWORD", KeystoneServer::PASSWORD)
+        .env("OS_PROJECT_NAME", project)
+        .envs(more.iter().copied())
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> (i32, String) {
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), error)
+}
+
+fn names(output: &Output) -> Vec<String> {
+    assert!(output.status.success(), "{:?}", said(output));
+    let plans: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let plans = plans.as_array().unwrap().clone();
+    let name = |plan: Value| plan["name"].as_str().unwrap().to_owned();
+    plans.into_iter().map(name).collect()
+}
+
+#[test]
+fn users_of_a_real_keystone() {
+    let Some(mut keystone) = KeystoneServer::start() else {
+        return;
+    };
+    let mut house = House::new();
+    with_keystone(&mut house, &keystone);
+    house.start();
+    let endpoint = std::fs::read_to_string(house.state().join("endpoint")).unwrap();
+    let (karbor, _) = endpoint.split_once("/v1/").unwrap();
+    keystone.set_karbor(karbor);
+    assert!(
+        !house.state().join("token").exists(),
+        "a token that opens nothing"
+    );
+
+    let demo = ("demo", "demo");
+    let list = ["plan", "list", "-f", "json"];
+    let resource = "{\"id\": \"1\", \"type\": \"Simulated::Resource\", \"name\": \"r\"}";
+    let create = [
+        "plan",
+        "create",
+        "mine",
+        "--provider",
+        "local",
+        "--resource",
+        resource,
+    ];
+    let made = asked(&keystone, demo, &[], &create);
+    assert!(made.status.success(), "{:?}", said(&made));
+    assert_eq!(names(&asked(&keystone, demo, &[], &list)), ["mine"]);
+    // Another project sees nothing of it, and its user gets into no other.
+    assert!(names(&asked(&keystone, ("alt", "alt_demo"), &[], &list)).is_empty());
+    let foreign = keystone.id("projects", "demo");
+    let other = asked(
+        &keystone,
+        ("alt", "alt_demo"),
+        &[("KARBOR_PROJECT", &foreign)],
+        &list,
+    );
+    let (code, error) = said(&other);
+    assert!(
+        code == 2 && error.contains("the token is of another project"),
+        "{code}: {error}"
+    );
+    let (code, error) = said(&asked(&keystone, ("alt", "demo"), &[], &list));
+    assert!(
+        code == 4 && error.contains("refused the login"),
+        "{code}: {error}"
+    );
+    // Administration is for administrators.
+    let services = ["service", "list"];
+    assert_eq!(said(&asked(&keystone, demo, &[], &services)).0, 4);
+    assert_eq!(
+        said(&asked(&keystone, ("admin", "demo"), &[], &services)).0,
+        0
+    );
+
+    // A token that was revoked opens nothing.
+    let token = keystone.token("demo", "demo");
+    let place = format!("{karbor}/v1/{foreign}");
+    let with_token = [
+        ("KARBOR_TOKEN", token.as_str()),
+        ("KARBOR_ENDPOINT", place.as_str()),
+    ];
+    assert_eq!(names(&asked(&keystone, demo, &with_token, &list)), ["mine"]);
+    keystone.revoke(&token);
+    assert_eq!(said(&asked(&keystone, demo, &with_token, &list)).0, 4);
+    assert!(!house.log().contains(&token), "tokens are in no log");
+
+    // Without keystone nobody is known, and nobody is called unknown for it.
+    let token = keystone.token("demo", "demo");
+    let with_token = [
+        ("KARBOR_TOKEN", token.as_str()),
+        ("KARBOR_ENDPOINT", place.as_str()),
+    ];
+    keystone.stop();
+    let (code, error) = said(&asked(&keystone, demo, &with_token, &list));
+    assert!(
+        code == 5 && error.contains("identity service gives no answer"),
+        "{code}: {error}"
+    );
+}
+
+#[test]
+fn what_keystone_needs_is_asked_for_at_the_start() {
+    let mut house = House::new();
+    house.set("OS_DEFAULT__AUTH_STRATEGY", "keystone");
+    house.set("OS_KEYSTONE_AUTHTOKEN__AUTH_URL", "http://127.0.0.1:1");
+    let said = house.refused();
+    assert!(
+        said.contains("'username' in group [keystone_authtoken]"),
+        "{said}"
+    );
+}
