@@ -74,6 +74,7 @@ impl Token {
             project_id: project.id.clone(),
             is_admin: roles.iter().any(|role| role.eq_ignore_ascii_case("admin")),
             roles,
+            is_admin_project: self.is_admin_project.unwrap_or(true),
         })
     }
 }
@@ -81,5 +82,45 @@ impl Token {
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn context(changes: Value) -> Option<RequestContext> {
+        let mut token = json!({
+            "expires_at": "2099-01-01T00:00:00.000000Z",
+            "user": {"id": "u", "name": "demo", "domain": {"id": "default", "name": "Default"}},
+            "project": {"id": "p", "name": "demo", "domain": {"id": "default", "name": "Default"}},
+            "roles": [{"id": "r", "name": "member"}],
+            "methods": ["password"],
+        });
+        for (key, value) in changes.as_object().into_iter().flatten() {
+            token[key] = value.clone();
+        }
+        let token: Token = serde_json::from_value(token).unwrap();
+        token.context(RequestId::new())
+    }
+
+    #[test]
+    fn only_what_keystone_sets_apart_is_no_administrators_project() {
+        for (said, meant) in [
+            (Value::Null, true),
+            (json!(true), true),
+            (json!(false), false),
+        ] {
+            let context = context(json!({ "is_admin_project": said })).unwrap();
+            assert_eq!(context.is_admin_project, meant);
+        }
+    }
+
+    #[test]
+    fn a_token_for_no_project_has_no_context() {
+        assert_eq!(context(json!({ "project": null })), None);
+        assert!(context(json!({})).is_some_and(|context| !context.is_admin));
     }
 }

@@ -48,6 +48,14 @@ pub struct RequestContext {
     /// May act on every project.
     #[serde(default)]
     pub is_admin: bool,
+    /// Is the project one whose administrators administer everything? So is every project where the
+    /// identity service sets none apart.
+    #[serde(default = "yes")]
+    pub is_admin_project: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl RequestContext {
@@ -60,6 +68,7 @@ impl RequestContext {
             project_id: String::new(),
             roles: vec!["admin".to_owned()],
             is_admin: true,
+            is_admin_project: true,
         }
     }
 
@@ -73,6 +82,7 @@ impl RequestContext {
             project_id: project.to_owned(),
             roles: vec![role.to_owned()],
             is_admin,
+            is_admin_project: true,
         }
     }
 

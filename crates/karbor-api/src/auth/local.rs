@@ -52,6 +52,7 @@ impl LocalTokens {
             project_id: record.project_id.clone(),
             roles: record.roles.clone(),
             is_admin: record.is_admin,
+            is_admin_project: true,
         }))
     }
 

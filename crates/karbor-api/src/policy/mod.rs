@@ -186,8 +186,10 @@ fn credentials(context: &RequestContext) -> Map<String, Value> {
     credentials.insert("is_admin".to_owned(), context.is_admin.into());
     credentials.insert("roles".to_owned(), context.roles.clone().into());
     credentials.insert("project_id".to_owned(), context.project_id.clone().into());
-    // No administrators' project is set apart here; keystone says the same when it has none.
-    credentials.insert("is_admin_project".to_owned(), true.into());
+    credentials.insert(
+        "is_admin_project".to_owned(),
+        context.is_admin_project.into(),
+    );
     if let Some(user) = &context.user_id {
         credentials.insert("user_id".to_owned(), user.clone().into());
     }

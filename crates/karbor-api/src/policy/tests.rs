@@ -125,3 +125,16 @@ fn who_is_an_administrator_is_a_rule() {
     assert!(!with("mallory", "cloud_admin", true));
     assert!(!with("u", "admin", true));
 }
+
+/// Where keystone sets one project apart, an administrator of another is none of everything.
+#[test]
+fn administrators_of_an_ordinary_project_can_be_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "context_is_admin: 'role:admin and is_admin_project:True'";
+    fs::write(folder.path().join("policy.yaml"), text).unwrap();
+    let policy = Policy::open(files(folder.path(), None), FakeClock::new().shared()).unwrap();
+    let mut context = RequestContext::for_project("u", "p", true);
+    assert!(policy.is_admin(&context));
+    context.is_admin_project = false;
+    assert!(!policy.is_admin(&context));
+}
