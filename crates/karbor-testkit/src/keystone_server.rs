@@ -101,7 +101,7 @@ impl KeystoneServer {
             "scope": {"project": {"name": project, "domain": domain}},
         }});
         match self.ask("POST", "/auth/tokens", "", &body) {
-            Ok((201, Some(token))) => token,
+            Ok((201, Some(token), _)) => token,
             other => panic!("no token: {other:?}"),
         }
     }
@@ -113,7 +113,7 @@ impl KeystoneServer {
     #[allow(clippy::panic, reason = "for tests only")]
     pub fn revoke(&self, token: &str) {
         match self.ask("DELETE", "/auth/tokens", token, &Value::Null) {
-            Ok((204, _)) => {}
+            Ok((204, ..)) => {}
             other => panic!("not revoked: {other:?}"),
         }
     }
@@ -128,13 +128,13 @@ impl KeystoneServer {
         let body = json!({"endpoint": {"url": format!("{url}/v1/$(project_id)s")}});
         let path = format!("/endpoints/{}", self.id("endpoints", "public"));
         match self.ask("PATCH", &path, &admin, &body) {
-            Ok((200, _)) => {}
+            Ok((200, ..)) => {}
             other => panic!("the endpoint stays: {other:?}"),
         }
     }
 
-    /// Asks for `path` below `/v3` as the bearer of `token`, which is the subject as well; the status and
-    /// the token that was given.
+    /// Asks for `path` below `/v3` as the bearer of `token`, which is the subject as well; the status,
+    /// the token that was given, the body.
     ///
     /// # Errors
     /// When it does not answer.
@@ -144,7 +144,7 @@ impl KeystoneServer {
         path: &str,
         token: &str,
         body: &Value,
-    ) -> io::Result<(u16, Option<String>)> {
+    ) -> io::Result<(u16, Option<String>, Value)> {
         let host = self.url.trim_start_matches("http://");
         let body = if body.is_null() {
             String::new()
@@ -169,7 +169,12 @@ impl KeystoneServer {
             .find(|(name, _)| name.eq_ignore_ascii_case("x-subject-token"))
             .map(|(_, token)| token.to_owned());
         let status = status.ok_or_else(|| io::Error::other(answer.clone().into_owned()))?;
-        Ok((status, given))
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        Ok((
+            status,
+            given,
+            serde_json::from_str(body).unwrap_or_default(),
+        ))
     }
 
     /// Stops it: nobody answers there any more.

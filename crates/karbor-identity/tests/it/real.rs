@@ -81,7 +81,7 @@ async fn a_real_keystone() {
     let role = server.id("roles", "member");
     let path = format!("/projects/{project}/users/{user}/roles/{role}");
     let nothing = serde_json::Value::Null;
-    let (status, _) = server
+    let (status, ..) = server
         .ask("DELETE", &path, &server.token("admin", "demo"), &nothing)
         .unwrap();
     assert_eq!(status, 204);
