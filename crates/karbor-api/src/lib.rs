@@ -27,7 +27,7 @@ mod settings;
 mod tokens;
 
 pub use auth::{AuthStrategy, REVOCATION_LAG};
-pub use http::{ServeError, router, serve};
+pub use http::{ServeError, openapi, router, serve};
 pub use manager::ApiManager;
 pub use options::OPTIONS;
 pub use settings::{Settings, SettingsError};

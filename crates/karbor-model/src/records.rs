@@ -45,6 +45,15 @@ pub enum OperationType {
 }
 
 impl OperationType {
+    /// Every type.
+    pub const ALL: &'static [Self] = &[
+        Self::Protect,
+        Self::Restore,
+        Self::Delete,
+        Self::Verify,
+        Self::Copy,
+    ];
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -68,19 +77,12 @@ impl FromStr for OperationType {
     type Err = UnknownState;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [
-            Self::Protect,
-            Self::Restore,
-            Self::Delete,
-            Self::Verify,
-            Self::Copy,
-        ]
-        .into_iter()
-        .find(|operation| operation.as_str() == text)
-        .ok_or_else(|| UnknownState {
-            what: "operation",
-            value: text.to_owned(),
-        })
+        let mut all = Self::ALL.iter().copied();
+        all.find(|operation| operation.as_str() == text)
+            .ok_or_else(|| UnknownState {
+                what: "operation",
+                value: text.to_owned(),
+            })
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) enum ConfigCommand {
     Reference,
     /// Print every policy with its default: the text of a policy.yaml
     Policy,
+    /// Print the OpenAPI document of the REST API
+    Openapi,
 }
 
 impl ConfigCommand {
@@ -33,6 +35,10 @@ impl ConfigCommand {
             }
             Self::Policy => {
                 print(karbor_api::policy::sample().trim_end());
+                Ok(())
+            }
+            Self::Openapi => {
+                print(&serde_json::to_string_pretty(&karbor_api::openapi())?);
                 Ok(())
             }
         }

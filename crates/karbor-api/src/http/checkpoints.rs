@@ -9,24 +9,88 @@ use serde_json::Value;
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
+    openapi::{Operation, delete_at, get, post, put},
     plans::{parsed, take, text},
     schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE},
-    views::CheckpointView,
+    views::{CheckpointView, ProviderView},
 };
-use crate::{ApiManager, manager::id};
+use crate::{
+    ApiManager,
+    manager::{CHECKPOINT_FILTERS, id},
+};
+
+const CHECKPOINTS: &str = "/providers/{id}/checkpoints";
+const CHECKPOINT: &str = "/providers/{id}/checkpoints/{checkpoint_id}";
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get(
+            "/providers",
+            list_providers,
+            "provider:get_all",
+            "List providers",
+        )
+        .lists::<ProviderView<'_>>("providers", &["id", "name", "description"]),
+        get(
+            "/providers/{id}",
+            show_provider,
+            "provider:get",
+            "Show a provider",
+        )
+        .gives::<ProviderView<'_>>("provider"),
+        get(
+            CHECKPOINTS,
+            list,
+            "provider:checkpoint_get_all",
+            "List checkpoints",
+        )
+        .lists::<CheckpointView<'_>>("checkpoints", &CHECKPOINT_FILTERS),
+        post(
+            CHECKPOINTS,
+            create,
+            "provider:checkpoint_create",
+            "Protect a plan: make a checkpoint of it",
+        )
+        .takes(&CHECKPOINT_CREATE)
+        .gives::<CheckpointView<'_>>("checkpoint"),
+        get(
+            CHECKPOINT,
+            show,
+            "provider:checkpoint_get",
+            "Show a checkpoint",
+        )
+        .gives::<CheckpointView<'_>>("checkpoint"),
+        put(
+            CHECKPOINT,
+            update,
+            "provider:checkpoint_update",
+            "Set the state of a checkpoint",
+        )
+        .takes(&CHECKPOINT_UPDATE)
+        .gives_empty(),
+        delete_at(
+            CHECKPOINT,
+            delete,
+            "provider:checkpoint_delete",
+            "Delete a checkpoint",
+        )
+        .gives_empty(),
+    ]
+}
 
 pub(crate) async fn list_providers(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;
     let providers = manager.list_providers(&call.context, &query).await?;
     let last = providers.last().map(|provider| provider.id);
     let next = call.next(&query, "providers", providers.len(), last);
-    many("providers", &providers, next)
+    many("providers", providers.iter().map(ProviderView::from), next)
 }
 
 pub(crate) async fn show_provider(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let id = call.member_id("provider")?;
     let provider = manager.show_provider(&call.context, id).await?;
-    one("provider", &provider)
+    one("provider", &ProviderView::from(&provider))
 }
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {

@@ -63,7 +63,14 @@ fn over_limit(message: &str) -> Response {
 
 /// The envelope `{"<name>": {"code": .., "message": ..}}`.
 pub(crate) fn fault(status: u16, message: &str) -> Response {
-    let name = match status {
+    let name = fault_name(status);
+    let body = json!({ name: { "code": status, "message": message } });
+    json_body(status, body.to_string().into_bytes())
+}
+
+/// The name in the envelope of an error.
+pub(crate) fn fault_name(status: u16) -> &'static str {
+    match status {
         400 => "badRequest",
         401 => "unauthorized",
         403 => "forbidden",
@@ -75,9 +82,7 @@ pub(crate) fn fault(status: u16, message: &str) -> Response {
         501 => "notImplemented",
         503 => "serviceUnavailable",
         _ => "computeFault",
-    };
-    let body = json!({ name: { "code": status, "message": message } });
-    json_body(status, body.to_string().into_bytes())
+    }
 }
 
 /// A resource that exists, asked for something that it cannot do.

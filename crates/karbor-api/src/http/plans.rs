@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
+    openapi::{Operation, delete_at, get, post, put},
     python,
     schema::{self, PLAN_CREATE, PLAN_UPDATE},
     views::PlanView,
@@ -21,6 +22,26 @@ use crate::{
 const FILTERS: [&str; 5] = ["id", "name", "description", "status", "provider_id"];
 /// What fits the database's columns.
 const LONGEST: usize = 255;
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/plans", list, "plan:get_all", "List plans").lists::<PlanView<'_>>("plans", &FILTERS),
+        post("/plans", create, "plan:create", "Create a plan")
+            .takes(&PLAN_CREATE)
+            .gives::<PlanView<'_>>("plan"),
+        get("/plans/{id}", show, "plan:get", "Show a plan").gives::<PlanView<'_>>("plan"),
+        put(
+            "/plans/{id}",
+            update,
+            "plan:update",
+            "Change, start or suspend a plan",
+        )
+        .takes(&PLAN_UPDATE)
+        .gives::<PlanView<'_>>("plan"),
+        delete_at("/plans/{id}", delete, "plan:delete", "Delete a plan"),
+    ]
+}
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;

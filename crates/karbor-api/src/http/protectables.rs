@@ -9,9 +9,45 @@ use serde_json::{Map, Value};
 use super::{
     envelope::{Answer, many, one},
     extract::Call,
-    views::InstanceView,
+    openapi::{Operation, get},
+    views::{InstanceView, TypeView},
 };
 use crate::ApiManager;
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get(
+            "/protectables",
+            list_types,
+            "protectable:get_all",
+            "List protectable types",
+        )
+        .gives::<Vec<String>>("protectable_type"),
+        get(
+            "/protectables/{id}",
+            show_type,
+            "protectable:get",
+            "Show a protectable type",
+        )
+        .gives::<TypeView<'_>>("protectable_type"),
+        get(
+            "/protectables/{id}/instances",
+            list,
+            "protectable:instance_get_all",
+            "List what of a type can be protected",
+        )
+        .lists::<InstanceView<'_>>("instances", &["id", "name", "status", "parameters"]),
+        get(
+            "/protectables/{id}/instances/{instance_id}",
+            show,
+            "protectable:instance_get",
+            "Show what can be protected",
+        )
+        .asks(&["parameters"])
+        .gives::<InstanceView<'_>>("instance"),
+    ]
+}
 
 pub(crate) async fn list_types(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let types = manager.list_protectable_types(&call.context).await?;
@@ -21,7 +57,7 @@ pub(crate) async fn list_types(State(manager): State<Arc<ApiManager>>, call: Cal
 pub(crate) async fn show_type(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let name = call.member().to_owned();
     let shown = manager.show_protectable_type(&call.context, name).await?;
-    one("protectable_type", &shown)
+    one("protectable_type", &TypeView::from(&shown))
 }
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{
     envelope::{Answer, ok, one},
     extract::{Call, Json},
+    openapi::{Operation, QuotaDetails, Quotas, delete_at, get, put},
     plans::take,
     python,
     schema::{QUOTA_CLASS_UPDATE, QUOTA_UPDATE, is_uuid},
@@ -24,6 +25,56 @@ const IDENTIFIERS: [&str; 2] = ["tenant_id", "id"];
 
 /// What fits the database's columns.
 const LONGEST: usize = 255;
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/quotas/{id}", show, "quota:get", "Show a project's quotas").gives::<Quotas>("quota"),
+        put(
+            "/quotas/{id}",
+            update,
+            "quota:update",
+            "Set a project's quotas",
+        )
+        .takes(&QUOTA_UPDATE)
+        .gives::<Quotas>("quota"),
+        delete_at(
+            "/quotas/{id}",
+            delete,
+            "quota:delete",
+            "Take a project's quotas back",
+        ),
+        get(
+            "/quotas/{id}/detail",
+            detail,
+            "quota:get",
+            "Show a project's quotas and what it uses of them",
+        )
+        .gives::<QuotaDetails>("quota"),
+        get(
+            "/quotas/{id}/defaults",
+            defaults,
+            "quota:get_default",
+            "Show the quotas of projects that have none of their own",
+        )
+        .gives::<Quotas>("quota"),
+        get(
+            "/quota_classes/{id}",
+            show_class_limits,
+            "quota_class:get",
+            "Show the quotas of a class",
+        )
+        .gives::<Quotas>("quota_class"),
+        put(
+            "/quota_classes/{id}",
+            update_class,
+            "quota_class:update",
+            "Set the quotas of a class",
+        )
+        .takes(&QUOTA_CLASS_UPDATE)
+        .gives::<Quotas>("quota_class"),
+    ]
+}
 
 pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let project = project(&call)?;

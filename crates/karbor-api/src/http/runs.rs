@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     envelope::{Answer, many, one},
     extract::{Call, Json},
+    openapi::{Operation, get, post},
     plans::{parameters, parsed, take, text},
     schema::{RESTORE_CREATE, VERIFICATION_CREATE},
     views::{OperationLogView, RestoreView, VerificationView},
@@ -35,6 +36,70 @@ const LOG_FILTERS: [&str; 8] = [
     "restore_id",
     "scheduled_operation_id",
 ];
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get(
+            "/restores",
+            list_restores,
+            "restore:get_all",
+            "List restores",
+        )
+        .lists::<RestoreView<'_>>("restores", &RESTORE_FILTERS),
+        post(
+            "/restores",
+            create_restore,
+            "restore:create",
+            "Restore a checkpoint",
+        )
+        .takes(&RESTORE_CREATE)
+        .gives::<RestoreView<'_>>("restore"),
+        get(
+            "/restores/{id}",
+            show_restore,
+            "restore:get",
+            "Show a restore",
+        )
+        .gives::<RestoreView<'_>>("restore"),
+        get(
+            "/verifications",
+            list_verifications,
+            "verification:get_all",
+            "List verifications",
+        )
+        .lists::<VerificationView<'_>>("verifications", &VERIFICATION_FILTERS),
+        post(
+            "/verifications",
+            create_verification,
+            "verification:create",
+            "Verify a checkpoint",
+        )
+        .takes(&VERIFICATION_CREATE)
+        .gives::<VerificationView<'_>>("verification"),
+        get(
+            "/verifications/{id}",
+            show_verification,
+            "verification:get",
+            "Show a verification",
+        )
+        .gives::<VerificationView<'_>>("verification"),
+        get(
+            "/operation_logs",
+            list_operation_logs,
+            "operation_log:list",
+            "List what was done",
+        )
+        .lists::<OperationLogView<'_>>("operation_logs", &LOG_FILTERS),
+        get(
+            "/operation_logs/{id}",
+            show_operation_log,
+            "operation_log:get",
+            "Show what was done",
+        )
+        .gives::<OperationLogView<'_>>("operation_log"),
+    ]
+}
 
 pub(crate) async fn list_restores(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
+    openapi::{Operation, delete_at, get, post},
     plans::{parsed, take, text},
     python,
     schema::SCHEDULED_OPERATION_CREATE,
@@ -26,6 +27,40 @@ const FILTERS: [&str; 6] = [
 ];
 /// The most bytes of a definition, keys and values: far below what the database's column takes.
 const LARGEST_DEFINITION: usize = 16 * 1024;
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get(
+            "/scheduled_operations",
+            list,
+            "scheduled_operation:list",
+            "List scheduled operations",
+        )
+        .lists::<ScheduledOperationView<'_>>("operations", &FILTERS),
+        post(
+            "/scheduled_operations",
+            create,
+            "scheduled_operation:create",
+            "Schedule an operation",
+        )
+        .takes(&SCHEDULED_OPERATION_CREATE)
+        .gives::<ScheduledOperationView<'_>>("scheduled_operation"),
+        get(
+            "/scheduled_operations/{id}",
+            show,
+            "scheduled_operation:get",
+            "Show a scheduled operation",
+        )
+        .gives::<ScheduledOperationView<'_>>("scheduled_operation"),
+        delete_at(
+            "/scheduled_operations/{id}",
+            delete,
+            "scheduled_operation:delete",
+            "Delete a scheduled operation",
+        ),
+    ]
+}
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;

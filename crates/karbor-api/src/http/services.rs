@@ -8,10 +8,35 @@ use serde_json::{Value, json};
 use super::{
     envelope::{Answer, many, one},
     extract::{Call, Json},
+    openapi::{Operation, get, put},
     schema::SERVICE_UPDATE,
     views::ServiceView,
 };
 use crate::ApiManager;
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/os-services", list, "service:get_all", "List services")
+            .gives_all::<ServiceView<'_>>("services")
+            .asks(&["host", "binary"]),
+        get(
+            "/os-services/{id}",
+            show,
+            "service:get_all",
+            "Ask a service about itself",
+        )
+        .gives::<ServiceView<'_>>("service"),
+        put(
+            "/os-services/{id}",
+            update,
+            "service:update",
+            "Enable or disable a service",
+        )
+        .takes(&SERVICE_UPDATE)
+        .gives::<ServiceView<'_>>("service"),
+    ]
+}
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let pairs = call.pairs()?;

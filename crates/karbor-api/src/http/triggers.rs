@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
+    openapi::{Operation, delete_at, get, post, put},
     plans::{take, text},
     python,
     schema::{TRIGGER_CREATE, TRIGGER_UPDATE},
@@ -19,6 +20,33 @@ use crate::{
 };
 
 const FILTERS: [&str; 4] = ["id", "name", "type", "properties"];
+
+/// The endpoints of this module.
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        get("/triggers", list, "trigger:list", "List triggers")
+            .lists::<TriggerView<'_>>("triggers", &FILTERS),
+        post("/triggers", create, "trigger:create", "Create a trigger")
+            .takes(&TRIGGER_CREATE)
+            .gives::<TriggerView<'_>>("trigger_info"),
+        get("/triggers/{id}", show, "trigger:get", "Show a trigger")
+            .gives::<TriggerView<'_>>("trigger_info"),
+        put(
+            "/triggers/{id}",
+            update,
+            "trigger:update",
+            "Change a trigger",
+        )
+        .takes(&TRIGGER_UPDATE)
+        .gives::<TriggerView<'_>>("trigger_info"),
+        delete_at(
+            "/triggers/{id}",
+            delete,
+            "trigger:delete",
+            "Delete a trigger",
+        ),
+    ]
+}
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;

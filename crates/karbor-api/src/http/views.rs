@@ -4,27 +4,37 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use karbor_model::{
-    Checkpoint, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan, ProviderId, Resource,
-    Restore, ScheduledOperation, ServiceRecord, Trigger, Verification,
+    Checkpoint, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan, ProtectableType,
+    Provider, ProviderId, Resource, Restore, ScheduledOperation, ServiceRecord, Trigger,
+    Verification,
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::python;
+use super::{
+    openapi::{Id, State},
+    python,
+};
 
 /// A plan.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Plan")]
 pub(crate) struct PlanView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::PlanId,
     name: &'a str,
     description: Option<&'a str>,
     resources: Vec<PlanResource<'a>>,
+    #[schemars(with = "Id")]
     provider_id: ProviderId,
+    #[schemars(with = "State<karbor_model::PlanStatus>")]
     status: karbor_model::PlanStatus,
     parameters: &'a Parameters,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PlanResource")]
 struct PlanResource<'a> {
     id: &'a str,
     name: &'a str,
@@ -55,35 +65,45 @@ impl<'a> From<&'a Plan> for PlanView<'a> {
 }
 
 /// A checkpoint.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Checkpoint")]
 pub(crate) struct CheckpointView<'a> {
+    #[schemars(with = "Id")]
     pub(crate) id: CheckpointId,
     pub(crate) project_id: &'a str,
+    #[schemars(with = "State<karbor_model::CheckpointStatus>")]
     pub(crate) status: karbor_model::CheckpointStatus,
     pub(crate) protection_plan: CheckpointPlanView<'a>,
     pub(crate) resource_graph: Option<&'a str>,
+    #[schemars(with = "Option<String>")]
     pub(crate) created_at: Option<NaiveDate>,
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "Option<String>")]
     pub(crate) extra_info: Option<&'a Value>,
 }
 
 /// What a checkpoint tells of its plan. The answer to a create has no `provider_id`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CheckpointPlan")]
 pub(crate) struct CheckpointPlanView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::PlanId,
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Id>")]
     provider_id: Option<ProviderId>,
     resources: Vec<CheckpointResource<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "CheckpointResource")]
 struct CheckpointResource<'a> {
     id: &'a str,
     #[serde(rename = "type")]
     resource_type: &'a str,
     name: &'a str,
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "Option<String>")]
     extra_info: Option<&'a Value>,
 }
 
@@ -146,14 +166,19 @@ fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok
 }
 
 /// A restore.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restore")]
 pub(crate) struct RestoreView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::RestoreId,
     project_id: &'a str,
+    #[schemars(with = "Id")]
     provider_id: ProviderId,
+    #[schemars(with = "Id")]
     checkpoint_id: CheckpointId,
     restore_target: Option<&'a str>,
     parameters: &'a Parameters,
+    #[schemars(with = "State<karbor_model::RestoreStatus>")]
     status: karbor_model::RestoreStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
@@ -176,13 +201,18 @@ impl<'a> From<&'a Restore> for RestoreView<'a> {
 }
 
 /// A verification.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Verification")]
 pub(crate) struct VerificationView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::VerificationId,
     project_id: &'a str,
+    #[schemars(with = "Id")]
     provider_id: ProviderId,
+    #[schemars(with = "Id")]
     checkpoint_id: CheckpointId,
     parameters: &'a Parameters,
+    #[schemars(with = "State<karbor_model::VerificationStatus>")]
     status: karbor_model::VerificationStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
@@ -204,20 +234,29 @@ impl<'a> From<&'a Verification> for VerificationView<'a> {
 }
 
 /// A record of the operation log.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OperationLog")]
 pub(crate) struct OperationLogView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::OperationLogId,
+    #[schemars(with = "State<karbor_model::OperationType>")]
     operation_type: karbor_model::OperationType,
+    #[schemars(with = "Option<Id>")]
     checkpoint_id: Option<CheckpointId>,
+    #[schemars(with = "Option<Id>")]
     plan_id: Option<karbor_model::PlanId>,
+    #[schemars(with = "Option<Id>")]
     provider_id: Option<ProviderId>,
+    #[schemars(with = "Option<Id>")]
     restore_id: Option<karbor_model::RestoreId>,
     scheduled_operation_id: Option<&'a str>,
+    #[schemars(with = "State<karbor_model::OperationLogStatus>")]
     status: karbor_model::OperationLogStatus,
     started_at: String,
     ended_at: Option<String>,
     error_info: Option<&'a str>,
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "Option<String>")]
     extra_info: Option<&'a Value>,
 }
 
@@ -241,13 +280,15 @@ impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
 }
 
 /// A trigger.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Trigger")]
 pub(crate) struct TriggerView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::TriggerId,
     name: &'a str,
     #[serde(rename = "type")]
     trigger_type: &'a str,
-    properties: &'a serde_json::Map<String, Value>,
+    properties: &'a Map<String, Value>,
 }
 
 impl<'a> From<&'a Trigger> for TriggerView<'a> {
@@ -262,12 +303,16 @@ impl<'a> From<&'a Trigger> for TriggerView<'a> {
 }
 
 /// A scheduled operation.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ScheduledOperation")]
 pub(crate) struct ScheduledOperationView<'a> {
+    #[schemars(with = "Id")]
     id: karbor_model::ScheduledOperationId,
     name: &'a str,
     description: Option<&'a str>,
+    #[schemars(with = "State<karbor_model::ScheduledOperationType>")]
     operation_type: karbor_model::ScheduledOperationType,
+    #[schemars(with = "Id")]
     trigger_id: karbor_model::TriggerId,
     operation_definition: &'a BTreeMap<String, String>,
     enabled: bool,
@@ -288,7 +333,8 @@ impl<'a> From<&'a ScheduledOperation> for ScheduledOperationView<'a> {
 }
 
 /// A service.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Service")]
 pub(crate) struct ServiceView<'a> {
     id: i64,
     binary: &'a str,
@@ -317,8 +363,48 @@ impl<'a> ServiceView<'a> {
     }
 }
 
+/// A provider.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Provider")]
+pub(crate) struct ProviderView<'a> {
+    #[schemars(with = "Id")]
+    id: ProviderId,
+    name: &'a str,
+    description: &'a str,
+    extended_info_schema: &'a Map<String, Value>,
+}
+
+impl<'a> From<&'a Provider> for ProviderView<'a> {
+    fn from(provider: &'a Provider) -> Self {
+        Self {
+            id: provider.id,
+            name: &provider.name,
+            description: &provider.description,
+            extended_info_schema: &provider.extended_info_schema,
+        }
+    }
+}
+
+/// A type of what can be protected.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ProtectableType")]
+pub(crate) struct TypeView<'a> {
+    name: &'a str,
+    dependent_types: &'a [String],
+}
+
+impl<'a> From<&'a ProtectableType> for TypeView<'a> {
+    fn from(shown: &'a ProtectableType) -> Self {
+        Self {
+            name: &shown.name,
+            dependent_types: &shown.dependent_types,
+        }
+    }
+}
+
 /// A protectable resource with what it depends on.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ProtectableInstance")]
 pub(crate) struct InstanceView<'a> {
     id: &'a str,
     #[serde(rename = "type")]
@@ -328,7 +414,8 @@ pub(crate) struct InstanceView<'a> {
     dependent_resources: Vec<DependentView<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "DependentResource")]
 struct DependentView<'a> {
     #[serde(rename = "type")]
     resource_type: &'a str,

@@ -11,6 +11,10 @@ use serde_json::{Map, Value, json};
 use super::{ApiManager, plans::invalid_plan};
 use crate::http::{python, query::Query};
 
+/// What a list of checkpoints can be narrowed down by.
+pub(crate) const CHECKPOINT_FILTERS: [&str; 5] =
+    ["plan_id", "start_date", "end_date", "project_id", "status"];
+
 impl ApiManager {
     pub(crate) async fn list_providers(
         &self,
@@ -92,10 +96,7 @@ impl ApiManager {
     ) -> Result<Vec<Checkpoint>, ApiError> {
         self.may(context, "provider:checkpoint_get_all")?;
         let (sort_keys, sort_dirs) = query.sort_keys_and_dirs();
-        let filters = known(
-            query,
-            &["plan_id", "start_date", "end_date", "project_id", "status"],
-        );
+        let filters = known(query, &CHECKPOINT_FILTERS);
         for field in ["start_date", "end_date"] {
             if let Some(date) = filters.get(field) {
                 check_date(field, date)?;

@@ -26,6 +26,7 @@ use karbor_interfaces::{OperationEngineApi, ProtectionApi};
 use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, ServiceClient, TaskSet};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 
+pub(crate) use self::checkpoints::CHECKPOINT_FILTERS;
 pub(crate) use self::plans::{NewPlan, PlanChange};
 pub(crate) use self::runs::{NewRestore, NewVerification};
 pub(crate) use self::scheduled_operations::NewScheduledOperation;

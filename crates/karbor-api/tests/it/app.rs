@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -6,7 +6,11 @@ use axum::{
     http::{HeaderMap, Request},
 };
 use http_body_util::BodyExt as _;
-use karbor_api::{ApiManager, create_token, router};
+use karbor_api::{
+    ApiManager, create_token,
+    policy::{Policy, PolicyFiles},
+    router,
+};
 use karbor_db::Db;
 use karbor_manager::{Config, ManagerBase};
 use karbor_testkit::FakeClock;
@@ -95,6 +99,11 @@ pub async fn app() -> App {
 }
 
 pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
+    app_under(options, None).await
+}
+
+/// With the policy files of a folder.
+pub async fn app_under(options: &[(&str, &str, &str)], policies: Option<&Path>) -> App {
     let clock = FakeClock::new();
     let db = Db::connect("sqlite::memory:").await.unwrap();
     db.migrate().await.unwrap();
@@ -106,11 +115,18 @@ pub async fn app_with(options: &[(&str, &str, &str)]) -> App {
         config = config.set(group, name, *value);
     }
     let config = config.build().unwrap();
+    let policy = match policies {
+        None => Policy::defaults(clock.shared()),
+        Some(folder) => {
+            let files = PolicyFiles::from_config(&config, folder).unwrap();
+            Policy::open(files, clock.shared()).unwrap()
+        }
+    };
     let base = ManagerBase::new(Some("host".into()), db.clone(), config, clock.shared());
     let protection = Arc::new(Fake::default());
     let engine = Arc::new(FakeEngine::default());
     let manager = ApiManager::new(base, protection.clone(), engine.clone(), services()).unwrap();
-    let manager = Arc::new(manager);
+    let manager = Arc::new(manager.with_policy(policy));
     let token = async |user, project, is_admin| {
         let made = create_token(&db, user, project, is_admin).await;
         made.unwrap().secret

@@ -11,6 +11,7 @@ mod app;
 mod auth;
 mod bad_input;
 mod checkpoints;
+mod endpoints;
 mod fake;
 mod fake_engine;
 mod keystone;

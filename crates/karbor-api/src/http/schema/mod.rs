@@ -10,7 +10,7 @@ mod bodies;
 use std::borrow::Cow;
 
 use karbor_model::{ApiError, ErrorKind};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 pub(crate) use self::bodies::*;
 use super::python;
@@ -48,6 +48,10 @@ pub(crate) struct Schema {
 }
 
 const KEY_PATTERN: &str = "^[a-zA-Z0-9-_:.# ]{1,255}$";
+/// The same where a `-` between two ends is a range and nothing else.
+const KEY_PATTERN_OF_ECMA: &str = "^[a-zA-Z0-9_:.# -]{1,255}$";
+/// What [`is_printable`] says.
+const PRINTABLE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$";
 
 const ANY: Schema = Schema {
     types: &[],
@@ -187,7 +191,64 @@ impl Schema {
     }
 }
 
+impl Schema {
+    /// The same in JSON Schema, for the document of the API.
+    pub(crate) fn described(&self) -> Value {
+        let mut out = Map::new();
+        // A name may be null for the original's type check alone: its form refuses it then.
+        let is_name = matches!(self.format, Some(Format::Name));
+        let types = self.types.iter().filter(|t| !is_name || **t != Type::Null);
+        let types: Vec<_> = types.map(|known| Value::from(known.name())).collect();
+        match types.as_slice() {
+            [] => {}
+            [one] => drop(out.insert("type".to_owned(), one.clone())),
+            _ => drop(out.insert("type".to_owned(), types.into())),
+        }
+        if !self.choices.is_empty() {
+            out.insert("enum".to_owned(), self.choices.into());
+        }
+        if self.max_length < usize::MAX {
+            out.insert("maxLength".to_owned(), self.max_length.into());
+        }
+        let pattern = match self.format {
+            Some(Format::Name) => Some(r"\S"),
+            _ => self.printable.then_some(PRINTABLE_PATTERN),
+        };
+        if let Some(pattern) = pattern {
+            out.insert("pattern".to_owned(), pattern.into());
+        }
+        if let Some(Format::Uuid) = self.format {
+            out.insert("format".to_owned(), "uuid".into());
+        }
+        if let Some(items) = self.items {
+            out.insert("items".to_owned(), items.described());
+        }
+        if !self.properties.is_empty() {
+            let properties = self.properties.iter();
+            let properties: Map<_, _> = properties
+                .map(|(key, schema)| ((*key).to_owned(), schema.described()))
+                .collect();
+            out.insert("properties".to_owned(), properties.into());
+        }
+        if let Some(others) = self.others {
+            let others = json!({ KEY_PATTERN_OF_ECMA: others.described() });
+            out.insert("patternProperties".to_owned(), others);
+        }
+        if self.closed {
+            out.insert("additionalProperties".to_owned(), false.into());
+        }
+        if !self.required.is_empty() {
+            out.insert("required".to_owned(), self.required.into());
+        }
+        out.into()
+    }
+}
+
 impl Type {
+    fn name(self) -> &'static str {
+        self.repr().trim_matches('\'')
+    }
+
     fn repr(self) -> &'static str {
         match self {
             Self::Object => "'object'",
