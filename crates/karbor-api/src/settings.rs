@@ -30,6 +30,9 @@ pub enum SettingsError {
     },
 }
 
+/// How much longer a request may take than a call to a service within it, at least.
+const ROOM: Duration = Duration::from_secs(5);
+
 /// The options of the API.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -85,7 +88,10 @@ impl Settings {
                 "max_request_body_size",
                 1..=1 << 30,
             )?,
-            request_timeout: config.seconds("DEFAULT", "osapi_request_timeout")?,
+            // A request that waits for a service must see it time out.
+            request_timeout: config
+                .seconds("DEFAULT", "osapi_request_timeout")?
+                .max(config.seconds("DEFAULT", "rpc_response_timeout")? + ROOM),
             client_timeout: config.seconds("DEFAULT", "client_socket_timeout")?,
             max_connections: number(config, "DEFAULT", "osapi_max_connections", 1..=1_000_000)?,
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,

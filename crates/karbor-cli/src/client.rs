@@ -48,6 +48,11 @@ impl Client {
         self.place.token.is_some() && !endpoint.is_tls() && !endpoint.is_loopback()
     }
 
+    /// The project that is acted in.
+    pub(crate) fn project(&self) -> &str {
+        self.place.endpoint.project()
+    }
+
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, CliError> {
         self.ask(Method::GET, path, &[], None).await
     }

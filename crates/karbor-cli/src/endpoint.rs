@@ -40,11 +40,10 @@ impl Endpoint {
 
     /// The URL of something below the project. Each segment is escaped.
     pub(crate) fn url(&self, segments: &[&str]) -> Result<Url, CliError> {
-        let project = self.project.as_deref().unwrap_or_default();
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty();
-            for segment in ["v1", project].iter().chain(segments) {
+            for segment in ["v1", self.project()].iter().chain(segments) {
                 // The URL rules would drop these, and ask for something else.
                 if matches!(*segment, "" | "." | "..") {
                     return Err(CliError::usage(format!(
@@ -55,6 +54,11 @@ impl Endpoint {
             }
         }
         Ok(url)
+    }
+
+    /// The project that is acted in.
+    pub(crate) fn project(&self) -> &str {
+        self.project.as_deref().unwrap_or_default()
     }
 
     /// Is it this machine's own?

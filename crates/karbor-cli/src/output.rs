@@ -89,6 +89,19 @@ impl Session {
         self.table(Some(titles), cells)
     }
 
+    /// Prints what is in a record as rows; in JSON the record itself.
+    pub(crate) fn rows_of(
+        &mut self,
+        record: &Value,
+        columns: &[Column],
+        rows: &[Value],
+    ) -> Result<(), CliError> {
+        match self.view.format {
+            Format::Json => self.json(record),
+            Format::Table | Format::Value => self.list(columns, rows),
+        }
+    }
+
     /// Prints one record, a line for each column.
     pub(crate) fn show(&mut self, columns: &[Column], record: &Value) -> Result<(), CliError> {
         if self.view.format == Format::Json {

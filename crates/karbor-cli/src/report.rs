@@ -99,10 +99,15 @@ impl Session {
         self.show(columns, &record)?;
         self.reports(&reports, &names)?;
         self.changes(&reports, &names, dry_run)?;
-        if ok {
-            Ok(())
-        } else {
-            Err(failure(job, &reasons))
+        let refused: Vec<_> = reports
+            .iter()
+            .filter_map(|(key, report)| Some((key, report.get("refused")?)))
+            .map(|(key, reason)| format!("{}: {}", name(&names, key), plain(reason)))
+            .collect();
+        match (ok, refused.is_empty()) {
+            (false, _) => Err(failure(job, &reasons)),
+            (true, false) => Err(would_refuse(job, &refused)),
+            (true, true) => Ok(()),
         }
     }
 
@@ -184,6 +189,17 @@ fn reasons(log: &Value, record: &Value, names: &BTreeMap<String, String>) -> Vec
         .collect()
 }
 
+/// Why a restore that was only tried would not be done.
+fn would_refuse(job: &Job, reasons: &[String]) -> CliError {
+    let label = &job.label;
+    let message = format!(
+        "the restore of {label} would be refused\n  {}",
+        reasons.join("\n  ")
+    );
+    CliError::new(Exit::Failed, message)
+        .hint("nothing was changed; say what may be overwritten, or restore to another place")
+}
+
 fn failure(job: &Job, reasons: &[String]) -> CliError {
     let mut message = format!("the {} of {} failed", job.operation.name(), job.label);
     for reason in reasons {
@@ -206,6 +222,7 @@ fn failure(job: &Job, reasons: &[String]) -> CliError {
             job.checkpoint
         ),
         Operation::Delete => "mend the cause and delete it again".to_owned(),
+        Operation::Copy => "mend the cause and copy again".to_owned(),
     };
     CliError::new(Exit::Failed, message).hint(hint)
 }

@@ -121,6 +121,26 @@ impl Client {
         pick("plan", wanted, &self.plans().await?, "karbor plan list")
     }
 
+    /// A trigger by id or name.
+    pub(crate) async fn trigger(&self, wanted: &str) -> Result<Value, CliError> {
+        if Uuid::try_parse(wanted).is_ok() {
+            return Ok(self.get(&["triggers", wanted]).await?["trigger_info"].take());
+        }
+        let all = self.list(&["triggers"], "triggers", &[], None).await?;
+        pick("trigger", wanted, &all, "karbor trigger list")
+    }
+
+    /// A scheduled operation by id or name.
+    pub(crate) async fn scheduled_operation(&self, wanted: &str) -> Result<Value, CliError> {
+        let path = ["scheduled_operations"];
+        if Uuid::try_parse(wanted).is_ok() {
+            return Ok(self.get(&[path[0], wanted]).await?["scheduled_operation"].take());
+        }
+        let all = self.list(&path, "operations", &[], None).await?;
+        let listing = "karbor scheduled-operation list";
+        pick("scheduled operation", wanted, &all, listing)
+    }
+
     pub(crate) async fn instances(&self, resource_type: &str) -> Result<Vec<Value>, CliError> {
         let path = ["protectables", resource_type, "instances"];
         self.list(&path, "instances", &[], None).await

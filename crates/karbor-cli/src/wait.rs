@@ -28,6 +28,7 @@ pub(crate) enum Operation {
     Restore,
     Verify,
     Delete,
+    Copy,
 }
 
 impl Operation {
@@ -37,6 +38,7 @@ impl Operation {
             Self::Restore => "restore",
             Self::Verify => "verify",
             Self::Delete => "delete",
+            Self::Copy => "copy",
         }
     }
 }
@@ -64,7 +66,7 @@ pub(crate) struct Outcome {
 impl Job {
     async fn look(&self, client: &Client) -> Result<Value, CliError> {
         let (path, key) = match self.operation {
-            Operation::Protect | Operation::Delete => (
+            Operation::Protect | Operation::Delete | Operation::Copy => (
                 vec!["providers", &self.provider, "checkpoints", &self.checkpoint],
                 "checkpoint",
             ),
@@ -87,6 +89,10 @@ impl Job {
             Operation::Protect => match status {
                 "protecting" => None,
                 other => Some(other == "available"),
+            },
+            Operation::Copy => match status {
+                "wait_copying" | "copying" => None,
+                other => Some(matches!(other, "available" | "finished")),
             },
             Operation::Delete => match status {
                 "deleting" | "available" => None,
@@ -134,7 +140,7 @@ impl Job {
     /// How to ask how it is going, for hints.
     pub(crate) fn follow_up(&self) -> String {
         match self.operation {
-            Operation::Protect | Operation::Delete => {
+            Operation::Protect | Operation::Delete | Operation::Copy => {
                 format!("karbor checkpoint show {}", self.checkpoint)
             }
             Operation::Restore => format!("karbor restore show {}", self.record),

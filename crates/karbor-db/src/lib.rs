@@ -17,6 +17,7 @@
 //! MariaDB do not have; where the three differ (times, substrings, types), the difference is in
 //! [`Db`]'s `time`, in `list::contains` and in `migrations::table`. Only SQLite is built in yet.
 
+mod admin;
 mod db;
 mod error;
 mod flows;
@@ -40,6 +41,7 @@ pub use error::DbError;
 pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
 pub use holdings::{QuotaSettlement, Recounted};
 pub use list::{Direction, ListQuery};
+pub use migrations::SchemaState;
 pub use operation_logs::OperationLogUpdate;
 pub use quotas::{
     QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, QuotaDefaults, USE_DEFAULT_QUOTA_CLASS,

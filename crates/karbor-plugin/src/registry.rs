@@ -115,6 +115,15 @@ impl Registry {
         self
     }
 
+    /// The plugins that a provider names and that are not here.
+    #[must_use]
+    pub fn missing(&self, provider: &ProviderConfig) -> Vec<String> {
+        let bank = Some(&provider.bank).filter(|bank| !self.banks.contains_key(bank.as_str()));
+        let protections = provider.plugins.iter();
+        let protections = protections.filter(|name| !self.protections.contains_key(name.as_str()));
+        bank.into_iter().chain(protections).cloned().collect()
+    }
+
     /// Makes the bank of a provider.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use karbor_model::{ApiError, CheckpointId, ErrorKind, IllegalTransition};
 use karbor_plugin::{BankError, KeyError, PluginError};
 
+use crate::leases;
+
 /// Why something with a checkpoint in a bank failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -66,7 +68,9 @@ pub fn bank_error(error: &BankError) -> ApiError {
         BankError::Full(_) => {
             ApiError::unavailable("The bank is full. Free space in it, then try again.", error)
         }
-        BankError::LeaseHeld { .. } => ApiError::conflict("LeaseHeld", error.to_string()),
+        BankError::LeaseHeld { name, owner, .. } => {
+            ApiError::conflict("LeaseHeld", leases::told(name, owner))
+        }
         _ => ApiError::unavailable("The bank cannot be used right now; try again later.", error),
     }
 }

@@ -44,6 +44,27 @@ impl Purpose {
         }
     }
 
+    /// What is being done, in words.
+    fn doing(self) -> &'static str {
+        match self {
+            Self::Operation(OperationType::Protect) => "is being made",
+            Self::Operation(OperationType::Restore) => "is being restored",
+            Self::Operation(OperationType::Delete) => "is being deleted",
+            Self::Operation(OperationType::Verify) => "is being verified",
+            Self::Operation(OperationType::Copy) => "is being copied",
+            Self::Reset => "is having its status set",
+        }
+    }
+
+    /// The purpose of a lease; nothing for one that we cannot read.
+    fn of(name: &str) -> Option<Self> {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        Self::ALL.into_iter().find(|purpose| {
+            name.strip_prefix(purpose.name())
+                .is_some_and(|rest| rest.starts_with('-'))
+        })
+    }
+
     fn is_exclusive(self) -> bool {
         !matches!(
             self,
@@ -53,13 +74,20 @@ impl Purpose {
 
     /// What a lease is for; one that we cannot read we do not share with.
     fn excludes(self, lease: &Lease) -> bool {
-        let name = lease.name.rsplit('/').next().unwrap_or_default();
-        let other = Self::ALL.into_iter().find(|purpose| {
-            name.strip_prefix(purpose.name())
-                .is_some_and(|rest| rest.starts_with('-'))
-        });
+        let other = Self::of(&lease.name);
         self.is_exclusive() || other.is_none_or(Self::is_exclusive)
     }
+}
+
+/// What is going on under a lease, and what to do about it.
+pub(crate) fn told(name: &str, owner: &str) -> String {
+    let mut parts = name.rsplit('/');
+    let checkpoint = parts.nth(1).unwrap_or(name);
+    let doing = Purpose::of(name).map_or("is in use", Purpose::doing);
+    format!(
+        "Checkpoint {checkpoint} {doing} by another operation (of the service at {owner}). Wait until \
+         that has ended, then try again."
+    )
 }
 
 /// A claim on a checkpoint, to be renewed while the work goes on.

@@ -26,5 +26,5 @@ mod worker;
 pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
 pub use options::OPTIONS;
-pub use providers::{Provider, ProviderError, Providers, load_provider_configs};
+pub use providers::{Provider, ProviderError, Providers, Unusable, load_provider_configs};
 pub use quota::{QuotaRecount, recount_quotas};

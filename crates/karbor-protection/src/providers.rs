@@ -88,6 +88,7 @@ fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
     let options = ParseOption {
         enabled_escape: false,
         enabled_quote: false,
+        enabled_indented_mutiline_value: true,
         ..ParseOption::default()
     };
     let ini = Ini::load_from_str_opt(&text, options).map_err(|e| malformed(e.to_string()))?;
@@ -246,29 +247,62 @@ impl Provider {
 }
 
 /// Every enabled provider, in the order of configuration.
-pub struct Providers(Vec<Arc<Provider>>);
+pub struct Providers {
+    usable: Vec<Arc<Provider>>,
+    unusable: Vec<Unusable>,
+}
+
+/// An enabled provider that names a plugin which is not here.
+#[derive(Debug, Clone)]
+pub struct Unusable {
+    /// Its id.
+    pub id: ProviderId,
+    /// Its name.
+    pub name: String,
+    /// The plugins that are missing, as it names them.
+    pub missing: Vec<String>,
+}
 
 impl Providers {
-    /// Makes every enabled provider of `configs`.
+    /// Makes every enabled provider of `configs`. One that names a plugin which is not here is left
+    /// out and told by [`unusable`](Self::unusable): the others are not to suffer for it.
     ///
     /// # Errors
     /// [`ProviderError`].
     pub fn new(configs: &[ProviderConfig], registry: &Registry) -> Result<Self, ProviderError> {
-        let mut providers: Vec<Arc<Provider>> = Vec::new();
+        let mut usable: Vec<Arc<Provider>> = Vec::new();
+        let mut unusable: Vec<Unusable> = Vec::new();
         for config in configs.iter().filter(|config| config.enabled) {
-            if let Some(twin) = providers
+            let others = usable
                 .iter()
-                .find(|provider| provider.record.id == config.id)
-            {
-                return Err(ProviderError::Duplicate(
-                    twin.record.name.clone(),
-                    config.name.clone(),
-                    config.id,
-                ));
+                .map(|provider| (provider.record.id, &provider.record.name))
+                .chain(
+                    unusable
+                        .iter()
+                        .map(|provider| (provider.id, &provider.name)),
+                );
+            if let Some((id, twin)) = others.into_iter().find(|(id, _)| *id == config.id) {
+                let (twin, name) = (twin.clone(), config.name.clone());
+                return Err(ProviderError::Duplicate(twin, name, id));
             }
-            providers.push(Arc::new(Provider::new(config, registry)?));
+            let missing = registry.missing(config);
+            if missing.is_empty() {
+                usable.push(Arc::new(Provider::new(config, registry)?));
+            } else {
+                unusable.push(Unusable {
+                    id: config.id,
+                    name: config.name.clone(),
+                    missing,
+                });
+            }
         }
-        Ok(Self(providers))
+        Ok(Self { usable, unusable })
+    }
+
+    /// The enabled providers that were left out.
+    #[must_use]
+    pub fn unusable(&self) -> &[Unusable] {
+        &self.unusable
     }
 
     /// The provider with an id.
@@ -276,7 +310,7 @@ impl Providers {
     /// # Errors
     /// A 404, `ProviderNotFound`.
     pub fn get(&self, id: ProviderId) -> Result<&Arc<Provider>, ApiError> {
-        self.0
+        self.usable
             .iter()
             .find(|provider| provider.record.id == id)
             .ok_or_else(|| ApiError::not_found("Provider", id))
@@ -285,6 +319,6 @@ impl Providers {
     /// All of them.
     #[must_use]
     pub fn all(&self) -> &[Arc<Provider>] {
-        &self.0
+        &self.usable
     }
 }

@@ -7,8 +7,8 @@ use karbor_cli::{ClientCommand, EXIT_CODES, Exit, Globals};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    configuration::ConfigCommand, demo::DemoArguments, manage::ManageCommand,
-    serve::ServeArguments, state::StateDir,
+    configuration::ConfigArguments, demo::DemoArguments, manage::ManageArguments,
+    serve::ServeArguments, settings::Place, status::StatusArguments,
 };
 
 /// Application Data Protection as a Service.
@@ -31,31 +31,38 @@ enum Command {
     /// Watch a real application be protected, destroyed, restored and proved equal
     Demo(DemoArguments),
     /// Check, show or explain the configuration
-    #[command(subcommand)]
-    Config(ConfigCommand),
+    Config(ConfigArguments),
     /// Keys, tokens and the database of a state directory
-    #[command(subcommand)]
-    Manage(ManageCommand),
+    Manage(ManageArguments),
+    /// Check that the service can start on what is there
+    Status(StatusArguments),
     #[command(flatten)]
     Client(Box<ClientCommand>),
 }
 
 impl CommandLine {
     pub(crate) fn run(self) -> ExitCode {
-        let state = StateDir::new(self.globals.state_dir.clone());
+        let place = |files| Place {
+            state_dir: self.globals.state_dir.clone(),
+            files,
+        };
         match self.command {
             Command::Serve(arguments) => {
                 log_to_stderr("info");
-                exit(crate::serve::run(&state, &arguments))
+                exit(crate::serve::run(&place(&arguments.files), &arguments))
             }
             Command::Demo(arguments) => exit(crate::demo::run(&arguments)),
-            Command::Config(command) => {
+            Command::Config(arguments) => {
                 log_to_stderr("warn");
-                exit(command.run(&state))
+                exit(arguments.command.run(&place(&arguments.files)))
             }
-            Command::Manage(command) => {
+            Command::Manage(arguments) => {
                 log_to_stderr("warn");
-                exit(command.run(&state))
+                exit(arguments.command.run(&place(&arguments.files)))
+            }
+            Command::Status(arguments) => {
+                log_to_stderr("error");
+                arguments.run(&place(&arguments.files))
             }
             Command::Client(command) => {
                 let done = runtime()
@@ -83,11 +90,12 @@ fn exit(result: Result<(), Box<dyn std::error::Error>>) -> ExitCode {
     }
 }
 
+/// Tells why a command ends.
 #[allow(
     clippy::print_stderr,
     reason = "a command's last word is for the person at the terminal"
 )]
-fn failed(error: &impl Display) -> ExitCode {
+pub(crate) fn failed(error: &impl Display) -> ExitCode {
     eprintln!("karbor: {error}");
     ExitCode::from(Exit::Failed.code())
 }

@@ -1,9 +1,22 @@
 //! `karbor config`: check, show or explain the configuration.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use karbor_db::Db;
 use karbor_plugins::applications::{Applications, Severity, Surroundings};
 
-use crate::{serve::Configured, settings, state::StateDir};
+use crate::{
+    serve::Configured,
+    settings::{self, ConfigFiles, Loaded, Place},
+};
+
+/// `karbor config`
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArguments {
+    #[command(flatten)]
+    pub(crate) files: ConfigFiles,
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
 
 /// `karbor config …`
 #[derive(Debug, Subcommand)]
@@ -21,11 +34,11 @@ pub(crate) enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    pub(crate) fn run(self, state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
+    pub(crate) fn run(&self, place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         match self {
-            Self::Validate => validate(state),
+            Self::Validate => validate(place),
             Self::Show => {
-                let config = settings::load(state, &[])?;
+                let config = place.load(&[])?.config;
                 print(&serde_json::to_string_pretty(&config.effective())?);
                 Ok(())
             }
@@ -45,33 +58,52 @@ impl ConfigCommand {
     }
 }
 
-fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
+fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let Loaded { state, config } = place.load(&[])?;
     if !state.path().is_dir() {
         return Err(format!("there is no state directory {}", state.path().display()).into());
     }
-    let config = settings::load(state, &[])?;
     karbor_api::Settings::read(&config)?;
-    settings::policy_files(&config, state)?.load()?;
+    settings::policy_files(&config, &state)?.load()?;
+    for idle in config.idle() {
+        print(&format!("note: {idle}"));
+    }
     for unknown in config.unknown() {
         print(&format!(
             "warning: unknown option {unknown}: it has no effect"
         ));
     }
+    let mut errors = settings::disagreements(&config)?;
     let Configured {
         providers,
         off_limits,
+        remarks,
         ..
-    } = Configured::load(state, &config)?;
-    let folder = settings::folder(&config, state, "application_config_dir")?;
+    } = Configured::load(&state, &config)?;
+    for remark in remarks {
+        print(&format!("warning: {remark}"));
+    }
+    let runtime = crate::command::runtime()?;
+    let url = settings::database(&config, &state)?;
+    errors.extend(
+        runtime
+            .block_on(Db::inspect(&url))
+            .err()
+            .map(|error| error.to_string()),
+    );
+    let folder = settings::folder(&config, &state, "application_config_dir")?;
     let loaded = Applications::load(&folder);
     let (count, problems) = match loaded {
         Ok(applications) => {
             let surroundings = Surroundings { off_limits };
-            let looked = crate::command::runtime()?.block_on(applications.validate(&surroundings));
+            let looked = runtime.block_on(applications.validate(&surroundings));
             (applications.all().len(), looked)
         }
         Err(problems) => (0, problems),
     };
+    for error in &errors {
+        print(&format!("error: {error}"));
+    }
     for problem in &problems {
         print(&problem.to_string());
     }
@@ -80,11 +112,11 @@ fn validate(state: &StateDir) -> Result<(), Box<dyn std::error::Error>> {
         providers.all().len(),
         folder.display()
     ));
-    match problems
+    let severe = problems
         .iter()
         .filter(|problem| problem.severity == Severity::Error)
-        .count()
-    {
+        .count();
+    match errors.len() + severe {
         0 => Ok(()),
         errors => Err(format!("{errors} to mend").into()),
     }

@@ -4,10 +4,12 @@ mod command;
 mod configuration;
 mod demo;
 mod manage;
+mod original;
 mod providers;
 mod serve;
 mod settings;
 mod state;
+mod status;
 
 use std::process::ExitCode;
 

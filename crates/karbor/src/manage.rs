@@ -2,14 +2,30 @@
 
 use std::io::Read;
 
-use clap::Subcommand;
+use chrono::{TimeDelta, Utc};
+use clap::{Args, Subcommand};
 use karbor_db::Db;
+use karbor_manager::Config;
 use karbor_model::ProviderId;
 use karbor_protection::MasterKey;
+use serde_json::Value;
 
-use crate::{configuration::print, settings, state::StateDir};
+use crate::{
+    configuration::print,
+    settings::{self, ConfigFiles, Loaded, Place},
+    state::StateDir,
+};
 
 type Failure = Box<dyn std::error::Error>;
+
+/// `karbor manage`
+#[derive(Debug, Args)]
+pub(crate) struct ManageArguments {
+    #[command(flatten)]
+    pub(crate) files: ConfigFiles,
+    #[command(subcommand)]
+    pub(crate) command: ManageCommand,
+}
 
 /// `karbor manage …`
 #[derive(Debug, Subcommand)]
@@ -20,6 +36,15 @@ pub(crate) enum ManageCommand {
     /// Tokens that open the API
     #[command(subcommand)]
     Token(TokenCommand),
+    /// The database
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// The services, as the database knows them
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// What is configured
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the password of a project's repository, for use with restic
     VaultPassword {
         /// Id of the provider
@@ -61,8 +86,44 @@ pub(crate) enum TokenCommand {
     },
 }
 
+/// `karbor manage db …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Make the database, or bring its schema up to date
+    Sync,
+    /// Print the schema's version
+    Version,
+    /// Remove for good what was deleted more than this many days ago
+    Purge {
+        /// Days
+        #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+        age_in_days: u32,
+        /// Only count
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// `karbor manage service …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ServiceCommand {
+    /// List the services: :-) is up, XXX is down
+    List,
+}
+
+/// `karbor manage config …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print every option's value, or that of one; secrets are hidden
+    List {
+        /// An option, e.g. osapi_max_limit or database.connection
+        param: Option<String>,
+    },
+}
+
 impl ManageCommand {
-    pub(crate) fn run(self, state: &StateDir) -> Result<(), Failure> {
+    pub(crate) fn run(&self, place: &Place<'_>) -> Result<(), Failure> {
+        let state = place.state()?;
         let key_file = state.join("master.key");
         match self {
             Self::Key(KeyCommand::Show) => {
@@ -79,24 +140,31 @@ impl ManageCommand {
             Self::VaultPassword { provider, project } => {
                 print(
                     MasterKey::load(&key_file)?
-                        .vault_password(provider, &project)
+                        .vault_password(*provider, project)
                         .expose(),
                 );
             }
-            Self::Token(command) => crate::command::runtime()?.block_on(token(command, state))?,
+            Self::Token(command) => crate::command::runtime()?.block_on(token(command, place))?,
+            Self::Db(command) => crate::command::runtime()?.block_on(database(command, place))?,
+            Self::Service(ServiceCommand::List) => {
+                crate::command::runtime()?.block_on(services(place))?;
+            }
+            Self::Config(ConfigCommand::List { param }) => {
+                config_list(&place.load(&[])?.config, param.as_deref())?;
+            }
         }
         Ok(())
     }
 }
 
-async fn token(command: TokenCommand, state: &StateDir) -> Result<(), Failure> {
-    let config = settings::load(state, &[])?;
-    let db = Db::connect(&settings::database(&config, state)?).await?;
+async fn token(command: &TokenCommand, place: &Place<'_>) -> Result<(), Failure> {
+    let Loaded { state, config } = place.load(&[])?;
+    let db = Db::connect(&settings::database(&config, &state)?).await?;
     db.migrate().await?;
     match command {
         TokenCommand::Create { user, of, admin } => {
             print(
-                &karbor_api::create_token(&db, &user, &of, admin)
+                &karbor_api::create_token(&db, user, of, *admin)
                     .await?
                     .secret,
             );
@@ -113,7 +181,7 @@ async fn token(command: TokenCommand, state: &StateDir) -> Result<(), Failure> {
             }
         }
         TokenCommand::Revoke { hash } => {
-            let token = karbor_api::revoke_token(&db, &hash).await?;
+            let token = karbor_api::revoke_token(&db, hash).await?;
             print(&format!(
                 "revoked the token of {} in {}",
                 token.user_id, token.project_id
@@ -121,4 +189,113 @@ async fn token(command: TokenCommand, state: &StateDir) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// The database, which must be there and up to date.
+async fn open(config: &Config, state: &StateDir) -> Result<Db, Failure> {
+    let url = settings::database(config, state)?;
+    match Db::inspect(&url).await? {
+        Some(schema) if schema.pending.is_empty() => Ok(Db::connect(&url).await?),
+        Some(_) => Err("the schema is not up to date; run `karbor manage db sync` first".into()),
+        None => Err("there is no database yet; `karbor manage db sync` makes it".into()),
+    }
+}
+
+async fn database(command: &DbCommand, place: &Place<'_>) -> Result<(), Failure> {
+    let Loaded { state, config } = place.load(&[])?;
+    match command {
+        DbCommand::Sync => {
+            if !config.is_set("database", "connection")? {
+                state.create()?;
+            }
+            let db = Db::connect(&settings::database(&config, &state)?).await?;
+            db.migrate().await?;
+        }
+        DbCommand::Version => {
+            let schema = Db::inspect(&settings::database(&config, &state)?).await?;
+            let schema =
+                schema.ok_or("there is no database yet; `karbor manage db sync` makes it")?;
+            print(schema.applied.last().map_or("none", String::as_str));
+            if !schema.pending.is_empty() {
+                print(&format!("pending: {}", schema.pending.join(", ")));
+            }
+            if let Some(original) = schema.original {
+                print(&format!("OpenStack Karbor's tables: {original}"));
+            }
+        }
+        DbCommand::Purge {
+            age_in_days,
+            dry_run,
+        } => {
+            let db = open(&config, &state).await?;
+            let age = TimeDelta::days(i64::from(*age_in_days));
+            let purged = db.purge(age, *dry_run).await?;
+            for (table, count) in purged.iter().filter(|(_, count)| *count > 0) {
+                print(&format!("{count:>8} {table}"));
+            }
+            let total: u64 = purged.iter().map(|(_, count)| count).sum();
+            let done = if *dry_run { "would go" } else { "gone" };
+            print(&format!("{total:>8} rows {done}"));
+        }
+    }
+    Ok(())
+}
+
+async fn services(place: &Place<'_>) -> Result<(), Failure> {
+    let Loaded { state, config } = place.load(&[])?;
+    let db = open(&config, &state).await?;
+    let patience = TimeDelta::from_std(config.seconds("DEFAULT", "service_down_time")?)?;
+    let line = |cells: [&str; 5]| {
+        let [binary, host, status, up, updated] = cells;
+        let line = format!("{binary:<24} {host:<36} {status:<10} {up:<5} {updated}");
+        print(line.trim_end());
+    };
+    line(["Binary", "Host", "Status", "State", "Updated At"]);
+    for service in db.service_list().await? {
+        let beat = service.updated_at.unwrap_or(service.created_at);
+        let up = Utc::now() - beat <= patience;
+        line([
+            &service.binary,
+            &service.host,
+            if service.disabled {
+                "disabled"
+            } else {
+                "enabled"
+            },
+            if up { ":-)" } else { "XXX" },
+            &beat.format("%Y-%m-%d %H:%M:%S").to_string(),
+        ]);
+    }
+    Ok(())
+}
+
+/// `DEFAULT`'s options by their names, others as `group.name`.
+fn config_list(config: &Config, wanted: Option<&str>) -> Result<(), Failure> {
+    let effective = config.effective();
+    let mut found = false;
+    for (group, options) in effective.as_object().into_iter().flatten() {
+        for (name, option) in options.as_object().into_iter().flatten() {
+            let key = match group.as_str() {
+                "DEFAULT" => name.clone(),
+                group => format!("{group}.{name}"),
+            };
+            if wanted.is_some_and(|wanted| wanted.trim() != key) {
+                continue;
+            }
+            found = true;
+            let value = match &option["value"] {
+                Value::Null => String::new(),
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            print(format!("{key} = {value}").trim_end());
+        }
+    }
+    match wanted {
+        Some(wanted) if !found => Err(format!(
+            "there is no option '{wanted}'; options outside of [DEFAULT] are written group.name"
+        )
+        .into()),
+        _ => Ok(()),
+    }
 }

@@ -11,7 +11,7 @@ use karbor_manager::{
     service::{Signals, Stopped, run_until_signal},
 };
 use karbor_operationengine::OperationEngineManager;
-use karbor_plugin::{BankKey, ListRequest, Registry};
+use karbor_plugin::{ProviderConfig, Registry};
 use karbor_plugins::HostOptions;
 use karbor_protection::{
     MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs,
@@ -19,7 +19,12 @@ use karbor_protection::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{providers::embedded, settings, state::StateDir};
+use crate::{
+    original,
+    providers::embedded,
+    settings::{self, ConfigFiles, Loaded, Place},
+    state::StateDir,
+};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -29,10 +34,12 @@ pub(crate) struct ServeArguments {
     /// Where to listen [default: 127.0.0.1:8799, or what the configuration says; port 0 is any]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) files: ConfigFiles,
 }
 
 /// Runs the service until a signal ends it.
-pub(crate) fn run(state: &StateDir, arguments: &ServeArguments) -> Result<(), Failure> {
+pub(crate) fn run(place: &Place<'_>, arguments: &ServeArguments) -> Result<(), Failure> {
     let mut overrides = Vec::new();
     if let Some(listen) = arguments.listen {
         overrides.push(("DEFAULT", "osapi_karbor_listen", listen.ip().to_string()));
@@ -42,12 +49,21 @@ pub(crate) fn run(state: &StateDir, arguments: &ServeArguments) -> Result<(), Fa
             listen.port().to_string(),
         ));
     }
-    let config = settings::load(state, &overrides)?;
+    let Loaded { state, config } = place.load(&overrides)?;
     for unknown in config.unknown() {
         tracing::warn!("unknown option {unknown}: it has no effect");
     }
+    for disagreement in settings::disagreements(&config)? {
+        tracing::warn!("{disagreement}");
+    }
+    let idle = config.idle().len();
+    if idle > 0 {
+        tracing::info!(
+            "{idle} options of OpenStack Karbor have no effect here: `karbor config validate` tells why"
+        );
+    }
     let runtime = crate::command::runtime()?;
-    let done = runtime.block_on(serve(state, config));
+    let done = runtime.block_on(serve(&state, config));
     // What still runs in the background had its time; a plugin's thread must not keep us.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
@@ -139,8 +155,12 @@ async fn protection(
     let Configured {
         registry,
         providers,
+        remarks,
         ..
     } = Configured::load(state, config)?;
+    for remark in remarks {
+        tracing::warn!("{remark}");
+    }
     let master_key = master_key(state, &providers).await?;
     let parts = ProtectionParts {
         registry,
@@ -161,6 +181,8 @@ pub(crate) struct Configured {
     pub(crate) providers: Providers,
     /// The service's own places, which are neither protected nor restored into.
     pub(crate) off_limits: Vec<PathBuf>,
+    /// What an operator should know of the providers' files.
+    pub(crate) remarks: Vec<String>,
 }
 
 impl Configured {
@@ -185,29 +207,46 @@ impl Configured {
             off_limits: off_limits.clone(),
         });
         let providers = Providers::new(&configs, &registry)?;
+        let remarks = remarks(&configs, &providers);
         Ok(Self {
             registry: Arc::new(registry),
             providers,
             off_limits,
+            remarks,
         })
     }
+}
+
+/// Providers that cannot be used, with what they miss, and options that mean nothing to any plugin.
+fn remarks(configs: &[ProviderConfig], providers: &Providers) -> Vec<String> {
+    let missing = |plugin: &String| match original::missing_plugin(plugin) {
+        Some(what) => format!("'{plugin}' ({what}) is not here yet"),
+        None => format!("there is no plugin '{plugin}'"),
+    };
+    let unusable = providers.unusable().iter().map(|provider| {
+        let missing: Vec<_> = provider.missing.iter().map(missing).collect();
+        format!(
+            "provider '{}' ({}) is not usable: {}",
+            provider.name,
+            provider.id,
+            missing.join("; ")
+        )
+    });
+    let unknown = configs
+        .iter()
+        .filter(|config| config.enabled)
+        .flat_map(|config| {
+            let options = original::unknown_options(config);
+            let of = move |option| format!("provider '{}': unknown option {option}", config.name);
+            options.into_iter().map(of)
+        });
+    unusable.chain(unknown).collect()
 }
 
 /// The master key. Where repositories exist it is never made anew: they could not be opened with it.
 async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey, Failure> {
     let path = state.join("master.key");
-    let mut repositories = false;
-    if !path.exists() {
-        for provider in providers.all() {
-            let place = BankKey::parse(&format!("vaults/{}", provider.record().id))?;
-            let request = ListRequest {
-                prefix: Some(place),
-                limit: Some(1),
-                ..ListRequest::default()
-            };
-            repositories |= !provider.bank().list(&request).await?.is_empty();
-        }
-    }
+    let repositories = !path.exists() && crate::status::repositories(providers).await?;
     let key = MasterKey::load_or_create(&path, !repositories)?;
     Ok(key)
 }

@@ -1,11 +1,17 @@
 //! Configuration of the binary: every crate's options in one list, and where values come from.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use clap::Args;
 use karbor_api::policy::PolicyFiles;
-use karbor_manager::{Config, ConfigError, OptionDef, OptionKind};
+use karbor_manager::{Config, ConfigBuilder, ConfigError, OptionDef, OptionKind, config::Source};
 
-use crate::state::StateDir;
+use crate::{original, state::StateDir};
+
+type Failure = Box<dyn std::error::Error>;
 
 /// The options of the binary itself.
 const OPTIONS: &[OptionDef] = &[
@@ -24,6 +30,15 @@ const OPTIONS: &[OptionDef] = &[
         kind: OptionKind::Str,
         default: "default",
         help: "The project of the administrator's token that is made at first start.",
+        secret: false,
+    },
+    OptionDef {
+        group: "DEFAULT",
+        name: "state_path",
+        kind: OptionKind::Path,
+        default: "",
+        help: "The state directory, when neither --state-dir nor KARBOR_STATE_DIR names it. Read \
+               from files that --config-file and --config-dir name.",
         secret: false,
     },
     OptionDef {
@@ -50,20 +65,155 @@ pub(crate) fn options() -> Vec<OptionDef> {
     .concat()
 }
 
-/// Reads `karbor.conf` in the state directory, the environment and `overrides`.
-pub(crate) fn load(
-    state: &StateDir,
-    overrides: &[(&str, &str, String)],
-) -> Result<Config, ConfigError> {
-    let mut builder = Config::builder().options(&options()).env(std::env::vars());
-    let file = state.join("karbor.conf");
-    if file.exists() {
-        builder = builder.file(file);
+/// Configuration files beside the state directory's own.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ConfigFiles {
+    /// Read this configuration file too; may be repeated, later files win
+    #[arg(long, global = true, value_name = "FILE")]
+    config_file: Vec<PathBuf>,
+    /// Read every *.conf in this folder too, in the order of their names; may be repeated
+    #[arg(long, global = true, value_name = "DIR")]
+    config_dir: Vec<PathBuf>,
+}
+
+impl ConfigFiles {
+    fn is_empty(&self) -> bool {
+        self.config_file.is_empty() && self.config_dir.is_empty()
     }
-    for (group, name, value) in overrides {
-        builder = builder.set(group, name, value.clone());
+
+    /// All files, in the order in which they win.
+    fn all(&self) -> Result<Vec<PathBuf>, Failure> {
+        let mut files = self.config_file.clone();
+        for folder in &self.config_dir {
+            let told = |error| format!("--config-dir {}: {error}", folder.display());
+            let mut found = Vec::new();
+            for entry in fs::read_dir(folder).map_err(told)? {
+                let path = entry.map_err(told)?.path();
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "conf")
+                {
+                    found.push(path);
+                }
+            }
+            found.sort();
+            files.append(&mut found);
+        }
+        Ok(files)
     }
-    builder.build()
+
+    /// Folders in which something that belongs to the files may lie.
+    fn folders(&self) -> impl Iterator<Item = &Path> {
+        let beside = self.config_file.iter().filter_map(|file| file.parent());
+        beside.chain(self.config_dir.iter().map(PathBuf::as_path))
+    }
+}
+
+/// Where state and configuration are, as the command line says it.
+pub(crate) struct Place<'a> {
+    pub(crate) state_dir: Option<PathBuf>,
+    pub(crate) files: &'a ConfigFiles,
+}
+
+impl Place<'_> {
+    /// The state directory: as told, else `state_path` of the named files, else this user's.
+    pub(crate) fn state(&self) -> Result<StateDir, Failure> {
+        if self.state_dir.is_some() || self.files.is_empty() {
+            return Ok(StateDir::new(self.state_dir.clone()));
+        }
+        let config = with_files(builder(), self.files.all()?).build()?;
+        let told = config.is_set("DEFAULT", "state_path")?;
+        let path = told.then(|| config.path("DEFAULT", "state_path"));
+        Ok(StateDir::new(path.transpose()?))
+    }
+
+    /// Reads `karbor.conf` in the state directory, the named files, the environment and `overrides`.
+    pub(crate) fn load(&self, overrides: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
+        let state = self.state()?;
+        let build = |folder: Option<PathBuf>| -> Result<Config, Failure> {
+            let own = Some(state.join("karbor.conf")).filter(|file| file.exists());
+            let files = own.into_iter().chain(self.files.all()?);
+            let mut builder = with_files(builder(), files);
+            let path = state.path().display().to_string();
+            builder = builder.set("DEFAULT", "state_path", path.replace('$', "$$"));
+            if let Some(folder) = folder {
+                let folder = folder.display().to_string().replace('$', "$$");
+                builder = builder.set("DEFAULT", "provider_config_dir", folder);
+            }
+            for (group, name, value) in overrides {
+                builder = builder.set(group, name, value.clone());
+            }
+            Ok(builder.build()?)
+        };
+        let config = build(None)?;
+        let config = match self.providers_beside(&state, &config)? {
+            None => config,
+            folder => build(folder)?,
+        };
+        Ok(Loaded { state, config })
+    }
+
+    /// The folder of providers' files beside a named configuration file, where the original looks for
+    /// it too; only if there is none in the state directory.
+    fn providers_beside(
+        &self,
+        state: &StateDir,
+        config: &Config,
+    ) -> Result<Option<PathBuf>, Failure> {
+        let wanted = config.path("DEFAULT", "provider_config_dir")?;
+        if wanted.is_absolute() || state.path().join(&wanted).exists() {
+            return Ok(None);
+        }
+        let mut found = self.files.folders().map(|folder| folder.join(&wanted));
+        let found = found.find(|folder| folder.is_dir());
+        Ok(found.map(std::path::absolute).transpose()?)
+    }
+}
+
+/// The effective configuration, and the state directory that it is for.
+pub(crate) struct Loaded {
+    pub(crate) state: StateDir,
+    pub(crate) config: Config,
+}
+
+fn builder() -> ConfigBuilder {
+    Config::builder()
+        .options(&options())
+        .idle(original::IDLE)
+        .env(std::env::vars())
+}
+
+fn with_files(builder: ConfigBuilder, files: impl IntoIterator<Item = PathBuf>) -> ConfigBuilder {
+    files.into_iter().fold(builder, ConfigBuilder::file)
+}
+
+/// What is wrong with values that are each good by themselves. A default gives way by itself.
+pub(crate) fn disagreements(config: &Config) -> Result<Vec<String>, ConfigError> {
+    let mut found = Vec::new();
+    let seconds = |name| config.seconds("DEFAULT", name);
+    let less = [
+        ("rpc_response_timeout", "osapi_request_timeout"),
+        ("report_interval", "service_down_time"),
+    ];
+    for (less, more) in less {
+        let source = |name| config.source("DEFAULT", name);
+        if seconds(less)? >= seconds(more)? && *source(more)? != Source::Default {
+            found.push(format!(
+                "{more} ({:?}, {}) must be more than {less} ({:?}, {})",
+                seconds(more)?,
+                source(more)?,
+                seconds(less)?,
+                source(less)?
+            ));
+        }
+    }
+    if config.int("protection", "max_parallel_tasks")? < 1 {
+        found.push("max_parallel_tasks in [protection] must be at least 1".to_owned());
+    }
+    if config.int("DEFAULT", "max_concurrent_operations")? < 0 {
+        found.push("max_concurrent_operations must be 0 (no limit) or more".to_owned());
+    }
+    Ok(found)
 }
 
 /// A folder that an option names, relative to the state directory.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::copy::CopyArguments;
 use crate::{
     arguments::{ListOptions, WaitOptions},
     error::{CliError, Exit},
@@ -24,6 +25,8 @@ pub enum CheckpointCommand {
         #[command(flatten)]
         wait: WaitOptions,
     },
+    /// Copy a plan's checkpoints into the second bank of its provider, if it names one
+    Copy(CopyArguments),
     /// The checkpoints, newest first
     List(ListArguments),
     /// One checkpoint, and the resources that it holds
@@ -125,6 +128,7 @@ impl CheckpointCommand {
                 let plan = session.client.plan(&plan).await?;
                 create(session, &plan, wait).await
             }
+            Self::Copy(arguments) => arguments.run(session).await,
             Self::List(arguments) => arguments.run(session).await,
             Self::Show {
                 checkpoint,

@@ -313,6 +313,29 @@ async fn a_dry_run_lists_what_would_change() {
 }
 
 #[tokio::test]
+async fn a_dry_run_that_would_be_refused_is_no_success() {
+    let reports = json!({"resources": {
+        "Host::Directory#d1": {"changes": [], "warnings": ["it is not empty"], "refused": "it is not empty"},
+    }});
+    let ended = log("restore", "success", None, reports);
+    let stub = restorable(json!({"properties": {"dry_run": {}}}))
+        .await
+        .on("POST /restores", 200, restore("in_progress", json!({})))
+        .on(
+            &format!("GET /restores/{RESTORE}"),
+            200,
+            restore("success", json!({})),
+        )
+        .on(
+            &format!("GET /operation_logs?restore_id={RESTORE}"),
+            200,
+            listed(&ended),
+        );
+    let tried = run(&stub, &["restore", "shop", "--latest", "--dry-run"]).await;
+    insta::assert_snapshot!(tried.shown(&stub));
+}
+
+#[tokio::test]
 async fn a_failed_restore_tells_the_records_reasons() {
     let reason = json!({"Host::Directory#d1": "the disk is full"});
     let stub = restorable(json!({}))

@@ -102,20 +102,47 @@ async fn applied<C: ConnectionTrait>(db: &C) -> Result<Vec<String>, DbError> {
         .collect()
 }
 
-async fn refuse_newer_original(db: &DatabaseTransaction) -> Result<(), DbError> {
+/// How the schema of a database stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SchemaState {
+    /// The migrations that were applied, oldest first.
+    pub applied: Vec<String>,
+    /// The migrations that are still to be applied.
+    pub pending: Vec<String>,
+    /// The schema version of the original, for a database that has its tables.
+    pub original: Option<i32>,
+}
+
+/// Looks without changing anything.
+pub(crate) async fn state<C: ConnectionTrait>(db: &C) -> Result<SchemaState, DbError> {
+    is_current(db).await?;
+    let applied = applied(db).await?;
+    let known = Migrator::migrations();
+    let names = known.iter().map(|known| known.name().to_owned());
+    Ok(SchemaState {
+        pending: names.filter(|name| !applied.contains(name)).collect(),
+        original: original_version(db).await?,
+        applied,
+    })
+}
+
+async fn original_version<C: ConnectionTrait>(db: &C) -> Result<Option<i32>, DbError> {
     if !has_table(db, "migrate_version").await? {
-        return Ok(());
+        return Ok(None);
     }
     let select = Query::select()
         .column("version")
         .from("migrate_version")
         .and_where(Expr::col("repository_id").eq("karbor"))
         .take();
-    let version: Option<i32> = match db.query_one(&select).await? {
-        Some(row) => row.try_get_by_index(0)?,
-        None => None,
-    };
-    match version {
+    match db.query_one(&select).await? {
+        Some(row) => Ok(row.try_get_by_index(0)?),
+        None => Ok(None),
+    }
+}
+
+async fn refuse_newer_original(db: &DatabaseTransaction) -> Result<(), DbError> {
+    match original_version(db).await? {
         Some(version) if version > ORIGINAL_VERSION => Err(DbError::Schema(format!(
             "The database was written by a version of OpenStack Karbor that is not known here \
              (schema {version}; known are those up to {ORIGINAL_VERSION})."

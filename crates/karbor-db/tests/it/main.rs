@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod admin;
 mod adoption;
 mod journal;
 mod lists;

@@ -11,6 +11,7 @@ use ini::{Ini, ParseOption};
 
 use super::{
     Checked, Config, ConfigError, Entries, Entry, Inner, OptionDef, OptionKind, Source,
+    known::{IdleOptions, Names},
     substitute::substitute,
 };
 
@@ -18,6 +19,7 @@ use super::{
 #[derive(Default)]
 pub struct ConfigBuilder {
     options: Vec<OptionDef>,
+    idle: &'static [IdleOptions],
     files: Vec<PathBuf>,
     environment: Vec<(String, String)>,
     overrides: Vec<(String, String, String)>,
@@ -32,11 +34,42 @@ struct Raw {
 
 type Raws = BTreeMap<(&'static str, &'static str), Raw>;
 
+/// What stands in files and in the environment and is read by nobody.
+#[derive(Default)]
+struct Unread {
+    unknown: Vec<String>,
+    idle: Vec<String>,
+    /// The values, because others may refer to them.
+    values: BTreeMap<(String, String), String>,
+}
+
+impl Unread {
+    fn add(&mut self, names: &Names<'_>, (group, name): (&str, &str), place: &str) {
+        match names.idle(group, name) {
+            Some(why) => self.idle.push(format!(
+                "[{group}] {name} {place}: no effect, because {why}"
+            )),
+            None => self.unknown.push(format!(
+                "[{group}] {name} {place}{}",
+                names.guess(group, name)
+            )),
+        }
+    }
+}
+
 impl ConfigBuilder {
     /// Declares options.
     #[must_use]
     pub fn options(mut self, options: &[OptionDef]) -> Self {
         self.options.extend_from_slice(options);
+        self
+    }
+
+    /// Names options that do nothing here, so that they are told apart from misspelt ones. An option
+    /// that is declared too does what it is declared for.
+    #[must_use]
+    pub fn idle(mut self, options: &'static [IdleOptions]) -> Self {
+        self.idle = options;
         self
     }
 
@@ -68,19 +101,21 @@ impl ConfigBuilder {
     /// The first thing that is wrong, with its place.
     pub fn build(self) -> Result<Config, ConfigError> {
         let mut raws = declare(&self.options)?;
-        let mut unknown = Vec::new();
+        let names = Names::new(&self.options, self.idle);
+        let mut unread = Unread::default();
         for file in &self.files {
             for (group, name, values) in read(file)? {
-                match find(&mut raws, &group, &name) {
-                    Some(raw) => {
-                        raw.values = values;
-                        raw.source = Source::File(file.clone());
-                    }
-                    None => unknown.push(format!("[{group}] {name} in {}", file.display())),
+                if let Some(raw) = find(&mut raws, &group, &name) {
+                    raw.values = values;
+                    raw.source = Source::File(file.clone());
+                    continue;
                 }
+                unread.add(&names, (&group, &name), &format!("in {}", file.display()));
+                let value = values.into_iter().next_back().unwrap_or_default();
+                unread.values.insert((group, name), value);
             }
         }
-        environment(&mut raws, self.environment, &mut unknown);
+        environment(&mut raws, self.environment, &names, &mut unread);
         for (group, name, value) in self.overrides {
             let Some(raw) = find(&mut raws, &group, &name) else {
                 return Err(ConfigError::Undeclared { group, name });
@@ -91,9 +126,13 @@ impl ConfigBuilder {
             }
             raw.values.push(value);
         }
-        let entries = check_all(&raws)?;
+        let entries = check_all(&raws, &unread.values)?;
         Ok(Config {
-            inner: Arc::new(Inner { entries, unknown }),
+            inner: Arc::new(Inner {
+                entries,
+                unknown: unread.unknown,
+                idle: unread.idle,
+            }),
         })
     }
 }
@@ -167,7 +206,12 @@ fn read(file: &Path) -> Result<Vec<(String, String, Vec<String>)>, ConfigError> 
     Ok(found)
 }
 
-fn environment(raws: &mut Raws, variables: Vec<(String, String)>, unknown: &mut Vec<String>) {
+fn environment(
+    raws: &mut Raws,
+    variables: Vec<(String, String)>,
+    names: &Names<'_>,
+    unread: &mut Unread,
+) {
     for (variable, value) in variables {
         let Some((group, name)) = variable
             .strip_prefix("OS_")
@@ -180,18 +224,25 @@ fn environment(raws: &mut Raws, variables: Vec<(String, String)>, unknown: &mut 
         if let Some((_, raw)) = raws.iter_mut().find(|(key, _)| matches(key)) {
             raw.values = vec![value];
             raw.source = Source::Environment(variable);
-        } else if raws.keys().any(|(g, _)| g.eq_ignore_ascii_case(group)) {
+        } else if let Some((group, _)) = raws.keys().find(|(g, _)| g.eq_ignore_ascii_case(group)) {
             // Variables under other groups belong to other programs.
-            unknown.push(format!("{variable} in the environment"));
+            let place = format!("in the environment ({variable})");
+            unread.add(names, (group, &name.to_ascii_lowercase()), &place);
         }
     }
 }
 
-fn check_all(raws: &Raws) -> Result<Entries, ConfigError> {
-    let plain: BTreeMap<(&str, &str), String> = raws
+fn check_all(
+    raws: &Raws,
+    unread: &BTreeMap<(String, String), String>,
+) -> Result<Entries, ConfigError> {
+    let declared = raws
         .iter()
-        .map(|(key, raw)| (*key, raw.values.last().cloned().unwrap_or_default()))
-        .collect();
+        .map(|(key, raw)| (*key, raw.values.last().cloned().unwrap_or_default()));
+    let unread = unread
+        .iter()
+        .map(|((group, name), value)| ((group.as_str(), name.as_str()), value.clone()));
+    let plain: BTreeMap<(&str, &str), String> = unread.chain(declared).collect();
     let mut entries = Entries::new();
     for (key, raw) in raws {
         let bad = |reason: String| ConfigError::BadValue {

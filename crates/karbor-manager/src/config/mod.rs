@@ -7,9 +7,11 @@
 //! environment (`OS_<GROUP>__<OPTION>`), the command line. Everything is checked in
 //! [`ConfigBuilder::build`]: a service that starts has only good values, and a bad one is told
 //! with its place and what was expected. A name that nobody declared is no error (files are shared
-//! between versions) but is reported by [`Config::unknown`].
+//! between versions) but is reported: by [`Config::idle`] when it is known to do nothing here, by
+//! [`Config::unknown`], with a guess at what was meant, otherwise.
 
 mod build;
+mod known;
 mod reference;
 mod substitute;
 
@@ -17,6 +19,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 pub use build::ConfigBuilder;
 use karbor_model::ApiError;
+pub use known::{IdleOptions, closest};
 pub use reference::reference;
 use serde_json::{Map, Value, json};
 
@@ -190,6 +193,7 @@ pub struct Config {
 struct Inner {
     entries: Entries,
     unknown: Vec<String>,
+    idle: Vec<String>,
 }
 
 impl Config {
@@ -344,6 +348,20 @@ impl Config {
     #[must_use]
     pub fn unknown(&self) -> &[String] {
         &self.inner.unknown
+    }
+
+    /// Options that are known to do nothing here, each with its place and why.
+    #[must_use]
+    pub fn idle(&self) -> &[String] {
+        &self.inner.idle
+    }
+
+    /// Where the value of an option came from.
+    ///
+    /// # Errors
+    /// [`ConfigError::Undeclared`].
+    pub fn source(&self, group: &str, name: &str) -> Result<&Source, ConfigError> {
+        Ok(&self.entry(group, name)?.source)
     }
 }
 

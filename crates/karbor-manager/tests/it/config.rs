@@ -1,6 +1,9 @@
 use std::{path::PathBuf, time::Duration};
 
-use karbor_manager::{Config, ConfigBuilder, OptionDef, OptionKind, config::reference};
+use karbor_manager::{
+    Config, ConfigBuilder, OptionDef, OptionKind,
+    config::{IdleOptions, reference},
+};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -236,12 +239,44 @@ fn unknown_options_are_named_and_are_no_error() {
     assert_eq!(
         config.unknown(),
         [
-            format!("[DEFAULT] wokers in {path}"),
+            format!("[DEFAULT] wokers in {path} (did you mean 'workers'?)"),
             format!("[other] x in {path}"),
-            "OS_BANK__PTH in the environment".to_owned()
+            "[bank] pth in the environment (OS_BANK__PTH) (did you mean 'path'?)".to_owned()
         ]
     );
+    assert!(config.idle().is_empty());
     assert!(builder().set("DEFAULT", "wokers", "3").build().is_err());
+}
+
+#[test]
+fn options_that_do_nothing_here_are_told_apart_from_misspelt_ones() {
+    const IDLE: &[IdleOptions] = &[
+        IdleOptions {
+            group: "DEFAULT",
+            names: &["topic", "workers"],
+            why: "there is one process",
+        },
+        IdleOptions {
+            group: "nova",
+            names: &[],
+            why: "it is not here",
+        },
+    ];
+    let text = "[DEFAULT]\ntopic = t\nworkers = 3\n[nova]\nx = 1\n[bank]\npath = /srv/$topic\n";
+    let file = file(text);
+    let config = builder().idle(IDLE).file(&file.1).build().unwrap();
+    let path = file.1.display();
+    assert_eq!(
+        config.idle(),
+        [
+            format!("[DEFAULT] topic in {path}: no effect, because there is one process"),
+            format!("[nova] x in {path}: no effect, because it is not here"),
+        ]
+    );
+    assert!(config.unknown().is_empty());
+    // What is declared works, whatever is said of it; what does nothing may be referred to.
+    assert_eq!(config.int("DEFAULT", "workers").unwrap(), 3);
+    assert_eq!(config.str("bank", "path").unwrap(), "/srv/t");
 }
 
 #[test]

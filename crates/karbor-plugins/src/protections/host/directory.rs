@@ -18,6 +18,7 @@ use super::{
     component::{Kind, Restoring},
     marker::Mark,
     occupied::Place,
+    parameters::REFUSED,
     places::{self, FilePlace, resolve},
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
@@ -100,6 +101,7 @@ impl Kind for DirectoryKind {
             run.host.occupied.take(run.context, place)?;
         }
         let mut warnings = Vec::new();
+        let mut refused = None;
         let mut overwrite = parameters.overwrite;
         if overwrite == Overwrite::Never {
             let mark = Mark {
@@ -117,7 +119,8 @@ impl Kind for DirectoryKind {
                 if !parameters.dry_run {
                     return Err(PluginError::new(refusal));
                 }
-                warnings.push(refusal);
+                warnings.push(refusal.clone());
+                refused = Some(refusal);
             } else if !parameters.dry_run {
                 run.marker.set(&mark).await?;
                 // Nothing is there, so nothing is lost; the directory itself gets its owner and mode.
@@ -138,7 +141,9 @@ impl Kind for DirectoryKind {
             .vault
             .restore_tree(snapshot, &target, options, run.control())
             .await?;
-        Ok(report(&done, parameters.dry_run, warnings))
+        let mut report = report(&done, parameters.dry_run, warnings);
+        report.extend(refused.map(|reason| (REFUSED.to_owned(), json!(reason))));
+        Ok(report)
     }
 }
 

@@ -5,6 +5,9 @@ use karbor_vault::{Overwrite, VerifyLevel};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
+/// The entry of a dry run's report that says why the restore would be refused.
+pub(crate) const REFUSED: &str = "refused";
+
 /// Of a restore. Each kind takes some of them.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]

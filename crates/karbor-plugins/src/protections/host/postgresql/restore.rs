@@ -16,6 +16,7 @@ use super::{
         directory::LISTED,
         marker::{Mark, Marker},
         occupied::Place,
+        parameters::REFUSED,
     },
     DatabasePlace,
     client::{self, Client},
@@ -231,6 +232,7 @@ async fn list(
     report.insert("changes_total".to_owned(), json!(entries.len()));
     if let Some(reason) = refused {
         report.insert("warnings".to_owned(), json!([reason]));
+        report.insert(REFUSED.to_owned(), json!(reason));
     }
     Ok(report)
 }

@@ -33,6 +33,7 @@ use super::{
     directory::{look, make_dirs, unusable},
     marker::{Mark, scratch},
     occupied::Place,
+    parameters::REFUSED,
     places,
 };
 use crate::applications::{SQLITE, Source};
@@ -217,7 +218,9 @@ fn dry(run: &Restoring<'_>, leaf: &std::ffi::OsStr, kind: &str) -> HookReport {
     report.insert("changes".to_owned(), json!([change]));
     report.insert("changes_total".to_owned(), json!(1));
     if kind == "skip" {
-        report.insert("warnings".to_owned(), json!([refusal(run).message]));
+        let reason = refusal(run).message;
+        report.insert("warnings".to_owned(), json!([reason]));
+        report.insert(REFUSED.to_owned(), json!(reason));
     }
     report
 }

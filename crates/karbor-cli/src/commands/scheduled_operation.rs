@@ -1,0 +1,288 @@
+//! `karbor scheduled-operation`, and `karbor schedule`, which makes a trigger and an operation at once.
+
+use clap::{Args, Subcommand, builder::RangedI64ValueParser};
+use serde_json::{Value, json};
+
+use super::{trigger, when::When};
+use crate::{
+    arguments::{ListOptions, json_object},
+    error::CliError,
+    output::{Column, column, string, text},
+    session::Session,
+};
+
+/// Scheduled operations.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ScheduledOperationCommand {
+    /// Make a scheduled operation; `karbor schedule` makes its trigger too
+    Create(CreateArguments),
+    /// The scheduled operations
+    List {
+        /// With this name only
+        #[arg(long)]
+        name: Option<String>,
+        /// Of this type only
+        #[arg(long = "type", alias = "operation_type", value_name = "TYPE")]
+        kind: Option<String>,
+        /// Of this trigger only: name or id
+        #[arg(long, alias = "trigger_id", value_name = "NAME|ID")]
+        trigger: Option<String>,
+        #[command(flatten)]
+        list: ListOptions,
+    },
+    /// One scheduled operation
+    Show {
+        /// Name or id
+        operation: String,
+    },
+    /// Delete scheduled operations; their triggers and the checkpoints they made stay
+    Delete {
+        /// Names or ids
+        #[arg(required = true)]
+        operations: Vec<String>,
+    },
+}
+
+/// A new scheduled operation.
+#[derive(Debug, Clone, Args)]
+pub struct CreateArguments {
+    /// Name of the new scheduled operation
+    name: String,
+    /// The plan that it is about: name or id
+    #[arg(long, value_name = "NAME|ID")]
+    plan: String,
+    /// The trigger that starts it: name or id
+    #[arg(long, value_name = "NAME|ID")]
+    trigger: String,
+    /// Type [default: retention_protect when something is said of keeping, else protect]
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    #[command(flatten)]
+    keep: Keep,
+    /// More of its definition, as a JSON object or @file
+    #[arg(long, value_name = "JSON|@FILE")]
+    definition: Option<String>,
+    /// What it is for
+    #[arg(long)]
+    description: Option<String>,
+}
+
+/// Which of the checkpoints that it made are kept.
+#[derive(Debug, Clone, Copy, Default, Args)]
+struct Keep {
+    /// Keep the newest N checkpoints that it made
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_last: Option<u32>,
+    /// Keep the newest of each of N hours
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_hourly: Option<u32>,
+    /// Keep the newest of each of N days
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_daily: Option<u32>,
+    /// Keep the newest of each of N weeks
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_weekly: Option<u32>,
+    /// Keep the newest of each of N months
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_monthly: Option<u32>,
+    /// Keep the newest of each of N years
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    keep_yearly: Option<u32>,
+    /// Never more than N checkpoints that it made, whatever the others say
+    #[arg(long, value_name = "N", help_heading = "Keep", value_parser = count())]
+    max_backups: Option<u32>,
+    /// None older than N days, whatever the others say
+    #[arg(long, value_name = "DAYS", help_heading = "Keep", value_parser = count())]
+    retention_duration: Option<u32>,
+}
+
+/// A whole number, at least 1.
+fn count() -> RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..)
+}
+
+/// What to protect, when, and what to keep.
+#[derive(Debug, Clone, Args)]
+pub struct ScheduleArguments {
+    /// Name or id of the plan
+    plan: String,
+    #[command(flatten)]
+    when: When,
+    #[command(flatten)]
+    keep: Keep,
+    /// Name of the new trigger and operation [default: the plan's name and how often]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+const LIST: &[Column] = &[
+    column("NAME", |operation| text(operation, "name")),
+    column("ID", |operation| text(operation, "id")),
+    column("TYPE", |operation| text(operation, "operation_type")),
+    column("TRIGGER", |operation| text(operation, "trigger_id")),
+    column("ENABLED", |operation| text(operation, "enabled")),
+];
+
+const SHOW: &[Column] = &[
+    column("NAME", |operation| text(operation, "name")),
+    column("ID", |operation| text(operation, "id")),
+    column("TYPE", |operation| text(operation, "operation_type")),
+    column("TRIGGER", |operation| text(operation, "trigger_id")),
+    column("ENABLED", |operation| text(operation, "enabled")),
+    column("DESCRIPTION", |operation| text(operation, "description")),
+    column("DEFINITION", |operation| {
+        text(operation, "operation_definition")
+    }),
+];
+
+impl ScheduledOperationCommand {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        match self {
+            Self::Create(arguments) => arguments.run(session).await,
+            Self::List {
+                name,
+                kind,
+                trigger,
+                list,
+            } => {
+                let mut query = list.query();
+                query.extend(name.map(|name| ("name", name)));
+                query.extend(kind.map(|kind| ("operation_type", kind)));
+                if let Some(trigger) = trigger {
+                    let trigger = session.client.trigger(&trigger).await?;
+                    query.push(("trigger_id", string(&trigger, "id").to_owned()));
+                }
+                let operations = session
+                    .client
+                    .list(&["scheduled_operations"], "operations", &query, list.limit)
+                    .await?;
+                session.list(LIST, &operations)
+            }
+            Self::Show { operation } => {
+                let operation = session.client.scheduled_operation(&operation).await?;
+                session.show(SHOW, &operation)
+            }
+            Self::Delete { operations } => {
+                for wanted in &operations {
+                    let operation = session.client.scheduled_operation(wanted).await?;
+                    session
+                        .client
+                        .delete(&["scheduled_operations", string(&operation, "id")])
+                        .await?;
+                    session.note(&format!(
+                        "scheduled operation {} deleted; its trigger and checkpoints stay",
+                        string(&operation, "name")
+                    ))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Keep {
+    /// What was said, by the names that a definition has for it.
+    fn rules(self) -> impl Iterator<Item = (&'static str, u32)> {
+        let rules = [
+            ("keep_last", self.keep_last),
+            ("keep_hourly", self.keep_hourly),
+            ("keep_daily", self.keep_daily),
+            ("keep_weekly", self.keep_weekly),
+            ("keep_monthly", self.keep_monthly),
+            ("keep_yearly", self.keep_yearly),
+            ("max_backups", self.max_backups),
+            ("retention_duration", self.retention_duration),
+        ];
+        let given = rules.into_iter();
+        given.filter_map(|(name, count)| Some((name, count?)))
+    }
+
+    /// The definition of an operation on a plan.
+    fn definition(self, plan: &Value) -> Value {
+        let mut definition = json!({
+            "provider_id": plan["provider_id"],
+            "plan_id": plan["id"],
+        });
+        for (name, count) in self.rules() {
+            definition[name] = count.into();
+        }
+        definition
+    }
+
+    fn kind(self) -> &'static str {
+        if self.rules().next().is_some() {
+            "retention_protect"
+        } else {
+            "protect"
+        }
+    }
+}
+
+impl CreateArguments {
+    async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        let plan = session.client.plan(&self.plan).await?;
+        let trigger = session.client.trigger(&self.trigger).await?;
+        let mut definition = self.keep.definition(&plan);
+        if let Some(more) = &self.definition
+            && let (Value::Object(more), Some(fields)) = (
+                json_object("--definition", more)?,
+                definition.as_object_mut(),
+            )
+        {
+            fields.extend(more);
+        }
+        let mut operation = json!({
+            "name": self.name,
+            "operation_type": self.kind.as_deref().unwrap_or(self.keep.kind()),
+            "trigger_id": trigger["id"],
+            "operation_definition": definition,
+        });
+        if let Some(description) = self.description {
+            operation["description"] = description.into();
+        }
+        let operation = create(session, operation).await?;
+        session.show(SHOW, &operation)
+    }
+}
+
+impl ScheduleArguments {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        let properties = self.when.properties()?;
+        if !properties.contains_key("pattern") {
+            return Err(CliError::usage("when?")
+                .hint("give --hourly, --daily, --weekly, --monthly, --cron or --calendar"));
+        }
+        let plan = session.client.plan(&self.plan).await?;
+        let name = self
+            .name
+            .unwrap_or_else(|| format!("{}-{}", string(&plan, "name"), self.when.word()));
+        let trigger = trigger::create(session, &name, "time", properties).await?;
+        let id = string(&trigger, "id");
+        let operation = json!({
+            "name": name,
+            "operation_type": self.keep.kind(),
+            "trigger_id": id,
+            "operation_definition": self.keep.definition(&plan),
+        });
+        match create(session, operation).await {
+            Ok(operation) => session.show(SHOW, &operation),
+            Err(error) => {
+                // A trigger that starts nothing would only be in the way of the next try.
+                let undone = session.client.delete(&["triggers", id]).await;
+                Err(match undone {
+                    Ok(_) => error,
+                    Err(_) => error.hint(format!("trigger {id} was left behind; delete it")),
+                })
+            }
+        }
+    }
+}
+
+async fn create(session: &Session, operation: Value) -> Result<Value, CliError> {
+    let body = json!({"scheduled_operation": operation});
+    let mut answer = session
+        .client
+        .post(&["scheduled_operations"], &body)
+        .await?;
+    Ok(answer["scheduled_operation"].take())
+}

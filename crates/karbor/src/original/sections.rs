@@ -1,0 +1,154 @@
+//! Sections of providers' files.
+
+use karbor_manager::config::closest;
+use karbor_plugin::ProviderConfig;
+
+const LEASES: [&str; 3] = [
+    "lease_expire_window",
+    "lease_renew_window",
+    "lease_validity_window",
+];
+
+/// The sections there are, ours and the original's, with their options; no options stand for any.
+const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        "file_system_bank_plugin",
+        &[
+            "bank_object_container",
+            "file_system_bank_must_exist",
+            "file_system_bank_path",
+        ],
+    ),
+    (
+        "swift_bank_plugin",
+        &[
+            "bank_swift_object_container",
+            LEASES[0],
+            LEASES[1],
+            LEASES[2],
+        ],
+    ),
+    (
+        "s3_bank_plugin",
+        &[
+            "bank_s3_lease_bucket",
+            "bank_s3_object_bucket",
+            LEASES[0],
+            LEASES[1],
+            LEASES[2],
+        ],
+    ),
+    (
+        "swift_client",
+        &[
+            "swift_auth_insecure",
+            "swift_auth_url",
+            "swift_ca_cert_file",
+            "swift_catalog_info",
+            "swift_endpoint",
+            "swift_key",
+            "swift_project_domain_name",
+            "swift_retry_attempts",
+            "swift_retry_backoff",
+            "swift_tenant_name",
+            "swift_user",
+            "swift_user_domain_name",
+        ],
+    ),
+    (
+        "s3_client",
+        &[
+            "s3_access_key",
+            "s3_endpoint",
+            "s3_retry_attempts",
+            "s3_retry_backoff",
+            "s3_secret_key",
+        ],
+    ),
+    (
+        "k8s_client",
+        &[
+            "k8s_cert_file",
+            "k8s_host",
+            "k8s_key_file",
+            "k8s_ssl_ca_cert",
+        ],
+    ),
+    (
+        "eisoo_client",
+        &["eisoo_app_id", "eisoo_app_secret", "eisoo_endpoint"],
+    ),
+    ("nova_backup_protection_plugin", &["poll_interval"]),
+    ("database_backup_plugin", &["poll_interval"]),
+    ("manila_snapshot_plugin", &["poll_interval"]),
+    ("neutron_backup_protection_plugin", &["poll_interval"]),
+    ("pod_backup_protection_plugin", &["poll_interval"]),
+    ("volume_snapshot_plugin", &["poll_interval"]),
+    (
+        "image_backup_plugin",
+        &[
+            "backup_image_object_size",
+            "enable_server_snapshot",
+            "poll_interval",
+        ],
+    ),
+    (
+        "volume_glance_plugin",
+        &[
+            "backup_from_snapshot",
+            "backup_image_object_size",
+            "poll_interval",
+        ],
+    ),
+    (
+        "cinder_backup_protection_plugin",
+        &["backup_from_snapshot", "poll_interval"],
+    ),
+    (
+        "freezer_protection_plugin",
+        &[
+            "access_key",
+            "container",
+            "endpoint",
+            "poll_interval",
+            "scheduler_client_id",
+            "secret_key",
+            "ssh_host",
+            "ssh_key",
+            "ssh_port",
+            "ssh_username",
+            "storage",
+        ],
+    ),
+    ("cinder_client", &[]),
+    ("freezer_client", &[]),
+    ("glance_client", &[]),
+    ("manila_client", &[]),
+    ("neutron_client", &[]),
+    ("nova_client", &[]),
+    ("trove_client", &[]),
+];
+
+/// What a provider's file says that means nothing to any plugin.
+pub(crate) fn unknown_options(provider: &ProviderConfig) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (section, options) in &provider.sections {
+        let known = SECTIONS.iter().find(|(name, _)| name == section);
+        let Some((_, names)) = known else {
+            let names = SECTIONS.iter().map(|(name, _)| *name);
+            unknown.push(format!("[{section}]{}", guess(section, names)));
+            continue;
+        };
+        for option in options.keys() {
+            if !names.is_empty() && !names.contains(&option.as_str()) {
+                let guess = guess(option, names.iter().copied());
+                unknown.push(format!("[{section}] {option}{guess}"));
+            }
+        }
+    }
+    unknown
+}
+
+fn guess<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> String {
+    closest(wanted, names).map_or_else(String::new, |name| format!(" (did you mean '{name}'?)"))
+}
