@@ -11,5 +11,6 @@ mod errors;
 mod login;
 mod output;
 mod places;
+mod scheduling;
 mod stub;
 mod waiting;
