@@ -53,6 +53,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("comfy-table", &["karbor-cli"]),
     ("indicatif", &["karbor-cli"]),
     ("clap", &["karbor-cli", "karbor", "xtask"]),
+    ("clap_complete", &["karbor"]),
+    ("clap_mangen", &["karbor"]),
     ("rusqlite", &["karbor-plugins", "karbor"]),
     ("rrule", &["karbor-operationengine"]),
     ("icalendar", &["karbor-operationengine"]),

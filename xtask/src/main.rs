@@ -8,6 +8,7 @@
 mod ci;
 mod levels;
 mod python;
+mod original;
 mod reference;
 mod shell;
 mod test;

@@ -13,9 +13,10 @@ const DOCUMENT: &str = "docs/configuration.md";
 const INTRODUCTION: &str = "\
 # Configuration
 
-Nothing needs to be configured to begin. An option is looked for in the environment first, then in `karbor.conf` in the
-state directory (groups in brackets, `name = value` below), and has its default otherwise. `karbor config show` prints
-what holds and where it came from; `karbor config validate` checks it.
+Nothing needs to be configured to begin. An option is looked for in the environment first, then in the files that
+`--config-dir` and `--config-file` name (later ones win), then in `karbor.conf` in the state directory (groups in
+brackets, `name = value` below), and has its default otherwise. `karbor config show` prints what holds and where it came
+from; `karbor config validate` checks it, and names what nobody reads.
 
 Written by `cargo xtask config-reference` from what the crates declare: do not edit.
 

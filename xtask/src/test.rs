@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use clap::Args;
 
-use crate::{Failure, python, shell};
+use crate::{Failure, original, python, shell};
 
 /// The variable that turns "passed over" into "failed".
 const REQUIRE_SERVERS: &str = "KARBOR_REQUIRE_SERVERS";
@@ -73,6 +73,30 @@ const TOOLS: &[Tool] = &[
         programs: &["strace"],
         used_by: "the order in which the file system bank flushes",
     },
+    Tool {
+        name: "Python with venv",
+        package: "python3-venv",
+        programs: &["python3"],
+        used_by: "fetching the original's sample files",
+    },
+    Tool {
+        name: "groff",
+        package: "groff-base",
+        programs: &["groff"],
+        used_by: "the man pages' form",
+    },
+    Tool {
+        name: "zsh",
+        package: "zsh",
+        programs: &["zsh"],
+        used_by: "the completions for zsh",
+    },
+    Tool {
+        name: "fish",
+        package: "fish",
+        programs: &["fish"],
+        used_by: "the completions for fish",
+    },
 ];
 
 /// Installs, checks, runs.
@@ -88,7 +112,13 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
         )
         .into());
     }
-    let complete = missing.is_empty() && environments.is_empty();
+    let original = original::fetch();
+    if let Err(error) = &original
+        && !arguments.allow_missing
+    {
+        return Err(format!("the original's source could not be fetched: {error}").into());
+    }
+    let complete = missing.is_empty() && environments.is_empty() && original.is_ok();
     tests(complete)?;
     shell::run(&mut cargo_test(&["--doc"], complete))?;
     examples()?;
@@ -104,6 +134,9 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
         }
         for (name, _) in &environments {
             println!("*** PASSED OVER, because the Python environment '{name}' is not here ***");
+        }
+        if let Err(error) = original {
+            println!("*** PASSED OVER: the original's sample files ({error}) ***");
         }
     }
     Ok(())
@@ -218,7 +251,7 @@ mod tests {
     fn advice_says_what_to_install() {
         let text = advice(&TOOLS.iter().collect::<Vec<_>>());
         assert!(
-            text.contains("restic and PostgreSQL and Python and keystone and strace not found"),
+            text.contains("restic and PostgreSQL and Python and keystone and strace and"),
             "{text}"
         );
         assert!(

@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use clap_complete::Shell;
 use karbor_cli::{ClientCommand, EXIT_CODES, Exit, Globals};
 use tracing_subscriber::EnvFilter;
 
@@ -36,6 +37,16 @@ enum Command {
     Manage(ManageArguments),
     /// Check that the service can start on what is there
     Status(StatusArguments),
+    /// Print a shell's completions for this command
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write man pages for this command and each of its own
+    Man {
+        /// The folder to write to; made if it is not there
+        folder: PathBuf,
+    },
     #[command(flatten)]
     Client(Box<ClientCommand>),
 }
@@ -64,6 +75,8 @@ impl CommandLine {
                 log_to_stderr("error");
                 arguments.run(&place(&arguments.files))
             }
+            Command::Completions { shell } => exit(crate::documents::completions(shell)),
+            Command::Man { folder } => exit(crate::documents::man_pages(&folder)),
             Command::Client(command) => {
                 let done = runtime()
                     .map(|runtime| runtime.block_on(karbor_cli::run(*command, &self.globals)));

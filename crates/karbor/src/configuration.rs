@@ -5,6 +5,7 @@ use karbor_db::Db;
 use karbor_plugins::applications::{Applications, Severity, Surroundings};
 
 use crate::{
+    original,
     serve::Configured,
     settings::{self, ConfigFiles, Loaded, Place},
 };
@@ -43,7 +44,8 @@ impl ConfigCommand {
                 Ok(())
             }
             Self::Reference => {
-                print(karbor_manager::config::reference(&settings::options()).trim_end());
+                let known = karbor_manager::config::reference(&settings::options());
+                print(&format!("{known}{}", original::idle_reference().trim_end()));
                 Ok(())
             }
             Self::Policy => {

@@ -3,6 +3,7 @@
 mod command;
 mod configuration;
 mod demo;
+mod documents;
 mod manage;
 mod original;
 mod providers;

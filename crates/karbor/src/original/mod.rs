@@ -6,6 +6,6 @@ mod options;
 mod plugins;
 mod sections;
 
-pub(crate) use options::IDLE;
+pub(crate) use options::{IDLE, idle_reference};
 pub(crate) use plugins::missing_plugin;
 pub(crate) use sections::unknown_options;

@@ -1,6 +1,8 @@
 //! Options of the original's `karbor.conf` that do nothing here, and why. One that a crate declares
 //! works nevertheless: what is said of its group here is for the rest of the group.
 
+use std::fmt::Write;
+
 use karbor_manager::config::IdleOptions;
 
 const ONE_PROCESS: &str =
@@ -350,3 +352,47 @@ pub(crate) const IDLE: &[IdleOptions] = &[
         why: CLOUD,
     },
 ];
+
+/// Markdown: what does nothing, and why.
+pub(crate) fn idle_reference() -> String {
+    let mut out = String::from(
+        "## Options of OpenStack Karbor that have no effect\n\n\
+         They may stay in a file. Of a group without names every option that is not listed above has none.\n\n\
+         | group | options | why |\n|---|---|---|\n",
+    );
+    for idle in IDLE {
+        let names: Vec<_> = idle.names.iter().map(|name| format!("`{name}`")).collect();
+        // Writing into a String cannot fail.
+        let _ = writeln!(
+            out,
+            "| {} | {} | {} |",
+            idle.group,
+            names.join(", "),
+            idle.why
+        );
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_option_is_named_once() {
+        let mut seen = BTreeSet::new();
+        for idle in IDLE {
+            let whole = [""];
+            let names = if idle.names.is_empty() {
+                &whole[..]
+            } else {
+                idle.names
+            };
+            for name in names {
+                assert!(seen.insert((idle.group, *name)), "[{}] {name}", idle.group);
+            }
+        }
+    }
+}

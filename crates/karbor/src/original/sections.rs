@@ -132,7 +132,8 @@ const SECTIONS: &[(&str, &[&str])] = &[
 /// What a provider's file says that means nothing to any plugin.
 pub(crate) fn unknown_options(provider: &ProviderConfig) -> Vec<String> {
     let mut unknown = Vec::new();
-    for (section, options) in &provider.sections {
+    let filled = provider.sections.iter();
+    for (section, options) in filled.filter(|(_, options)| !options.is_empty()) {
         let known = SECTIONS.iter().find(|(name, _)| name == section);
         let Some((_, names)) = known else {
             let names = SECTIONS.iter().map(|(name, _)| *name);

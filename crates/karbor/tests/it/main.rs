@@ -8,6 +8,7 @@
     unreachable_pub
 )]
 
+mod administration;
 mod application;
 mod at_once;
 mod bad_luck;

@@ -1,0 +1,471 @@
+//! Taking over from the original, and looking after what is there.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::house::{House, files};
+
+const CLOUD: &str = "11111111-2222-4333-8444-555555555555";
+
+/// A file of this crate's `tests/data`.
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+/// Runs a program that may not be on this machine; then that is said, or it is a failure where nothing
+/// may be passed over.
+fn run_if_here(command: &mut Command) -> Option<Output> {
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) => {
+            let program = command.get_program().display();
+            let message = format!("{program} is not on this machine ({error})");
+            let required = std::env::var("KARBOR_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+            assert!(!required, "{message}, and KARBOR_REQUIRE_SERVERS=1");
+            eprintln!("SKIPPED: {message}");
+            None
+        }
+    }
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn everything(output: &Output) -> String {
+    out(output) + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// A provider's file in the state directory.
+fn provider(house: &House, name: &str, text: &str) {
+    let folder = house.state().join("providers.d");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), text).unwrap();
+}
+
+fn bank(house: &House, path: &str) -> String {
+    format!(
+        "[provider]\nname = Files\nid = 22222222-2222-4333-8444-555555555555\nenabled = true\n\
+         bank = karbor-fs-bank-plugin\nplugin = karbor-noop-protection-plugin\n\
+         [file_system_bank_plugin]\nfile_system_bank_path = {}\n",
+        house.path(path).display()
+    )
+}
+
+#[test]
+fn the_originals_configuration_is_understood() {
+    let house = House::new();
+    let file = data("karbor.conf");
+    let validated = house.client(&[
+        "config",
+        "validate",
+        "--config-file",
+        file.to_str().unwrap(),
+    ]);
+    let told = everything(&validated);
+    assert!(validated.status.success(), "{told}");
+    assert!(!told.contains("unknown option"), "{told}");
+    for idle in [
+        "debug",
+        "transport_url",
+        "osapi_karbor_workers",
+        "rabbit_ha_queues",
+    ] {
+        assert!(told.contains(&format!("] {idle} in ")), "{idle}: {told}");
+    }
+    assert!(!told.contains("secret"), "{told}");
+
+    let shown = house.client(&["config", "show", "--config-file", file.to_str().unwrap()]);
+    let shown: serde_json::Value = serde_json::from_str(&out(&shown)).unwrap();
+    assert_eq!(shown["DEFAULT"]["osapi_max_limit"]["value"], 500);
+    assert_eq!(
+        shown["DEFAULT"]["osapi_max_limit"]["source"],
+        format!("file {}", file.display())
+    );
+    // --state-dir and its variable win over the file.
+    assert_eq!(
+        shown["DEFAULT"]["state_path"]["value"],
+        house.state().to_str().unwrap()
+    );
+}
+
+#[test]
+fn a_misspelt_option_is_named_with_what_was_meant() {
+    let house = House::new();
+    let file = house.path("more.conf");
+    fs::write(
+        &file,
+        "[DEFAULT]\nosapi_max_limt = 5\n[databse]\nconnection = x\n",
+    )
+    .unwrap();
+    let arguments = [
+        "config",
+        "validate",
+        "--config-file",
+        file.to_str().unwrap(),
+    ];
+    let told = out(&house.client(&arguments));
+    assert!(
+        told.contains("osapi_max_limt") && told.contains("did you mean 'osapi_max_limit'?"),
+        "{told}"
+    );
+    assert!(
+        told.contains("did you mean 'connection' in [database]?"),
+        "{told}"
+    );
+}
+
+#[test]
+fn later_files_win_and_folders_come_after_files() {
+    let house = House::new();
+    fs::write(
+        house.state().join("karbor.conf"),
+        "[DEFAULT]\nosapi_max_limit = 1\nreport_interval = 7\n",
+    )
+    .unwrap();
+    let folder = house.path("conf.d");
+    fs::create_dir(&folder).unwrap();
+    let file = house.path("a.conf");
+    fs::write(
+        &file,
+        "[DEFAULT]\nosapi_max_limit = 2\nperiodic_interval = 8\n",
+    )
+    .unwrap();
+    fs::write(folder.join("1.conf"), "[DEFAULT]\nosapi_max_limit = 3\n").unwrap();
+    fs::write(folder.join("2.conf"), "[DEFAULT]\nosapi_max_limit = 4\n").unwrap();
+    fs::write(
+        folder.join("ignored.txt"),
+        "[DEFAULT]\nosapi_max_limit = 5\n",
+    )
+    .unwrap();
+    let list = |option: &str| {
+        let arguments = [
+            "manage",
+            "--config-dir",
+            folder.to_str().unwrap(),
+            "config",
+            "list",
+            option,
+            "--config-file",
+            file.to_str().unwrap(),
+        ];
+        house.text(&arguments)
+    };
+    assert_eq!(list("osapi_max_limit"), "osapi_max_limit = 4\n");
+    assert_eq!(list("periodic_interval"), "periodic_interval = 8.0\n");
+    assert_eq!(list("report_interval"), "report_interval = 7.0\n");
+    assert_eq!(list("database.connection"), "database.connection =\n");
+    let missing = house.client(&["manage", "config", "list", "osapi_max_limt"]);
+    assert_eq!(missing.status.code(), Some(1));
+}
+
+#[test]
+fn the_state_directory_may_be_named_by_a_file() {
+    let house = House::new();
+    let elsewhere = house.path("elsewhere");
+    let file = house.path("karbor.conf");
+    fs::write(
+        &file,
+        format!("[DEFAULT]\nstate_path = {}\n", elsewhere.display()),
+    )
+    .unwrap();
+    let synced = Command::new(env!("CARGO_BIN_EXE_karbor"))
+        .args([
+            "manage",
+            "db",
+            "sync",
+            "--config-file",
+            file.to_str().unwrap(),
+        ])
+        .env_remove("KARBOR_STATE_DIR")
+        .status()
+        .unwrap();
+    assert!(synced.success());
+    assert!(elsewhere.join("karbor.db").is_file());
+}
+
+#[test]
+fn values_that_disagree_are_told() {
+    let house = House::new();
+    let text = "[DEFAULT]\nosapi_request_timeout = 10\nrpc_response_timeout = 60\n\
+                [protection]\nmax_parallel_tasks = 0\n";
+    fs::write(house.state().join("karbor.conf"), text).unwrap();
+    let validated = house.client(&["config", "validate"]);
+    let told = everything(&validated);
+    assert_eq!(validated.status.code(), Some(1), "{told}");
+    assert!(
+        told.contains("osapi_request_timeout") && told.contains("max_parallel_tasks"),
+        "{told}"
+    );
+    assert!(told.contains("2 to mend"), "{told}");
+}
+
+#[test]
+fn a_database_that_cannot_be_opened_is_told_and_none_is_made() {
+    let house = House::new();
+    assert!(house.client(&["config", "validate"]).status.success());
+    assert!(!house.state().join("karbor.db").exists());
+    fs::write(house.state().join("karbor.db"), "this is no database").unwrap();
+    let validated = house.client(&["config", "validate"]);
+    assert_eq!(validated.status.code(), Some(1));
+    assert!(out(&validated).contains("karbor.db"), "{}", out(&validated));
+}
+
+/// A provider of plugins that are not here does no harm to the others, and is never silent.
+#[test]
+fn a_provider_without_its_plugins_is_told_and_the_others_serve() {
+    let mut house = House::new();
+    provider(
+        &house,
+        "cloud.conf",
+        &fs::read_to_string(data("providers.d/cloud.conf")).unwrap(),
+    );
+    provider(&house, "files.conf", &bank(&house, "bank"));
+    let validated = house.client(&["config", "validate"]);
+    let told = out(&validated);
+    assert!(validated.status.success(), "{told}");
+    for part in [
+        "warning: provider 'A cloud'",
+        CLOUD,
+        "is not usable",
+        "'karbor-swift-bank-plugin' (a bank in OpenStack Swift) is not here yet",
+        "'karbor-volume-protection-plugin'",
+        "'karbor-server-protection-plugin'",
+    ] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert!(
+        !told.contains("noop") && !told.contains("unknown option"),
+        "{told}"
+    );
+    house.start();
+    assert!(
+        house.log().contains("provider 'A cloud'"),
+        "{}",
+        house.log()
+    );
+    let providers = house.json(&["provider", "list"]);
+    let names: Vec<_> = providers
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"])
+        .collect();
+    assert_eq!(names, ["Files"]);
+}
+
+#[test]
+fn a_provider_that_is_not_enabled_is_not_told() {
+    let house = House::new();
+    let text = fs::read_to_string(data("providers.d/cloud.conf")).unwrap();
+    provider(
+        &house,
+        "cloud.conf",
+        &text.replace("enabled=True", "enabled=False"),
+    );
+    provider(
+        &house,
+        "files.conf",
+        &bank(&house, "bank").replace("file_system_bank_path", "file_system_bank_pth"),
+    );
+    let told = everything(&house.client(&["config", "validate"]));
+    assert!(!told.contains("A cloud"), "{told}");
+}
+
+#[test]
+fn providers_are_found_beside_the_configuration_file() {
+    let house = House::new();
+    let etc = house.path("etc");
+    fs::create_dir_all(etc.join("providers.d")).unwrap();
+    fs::write(etc.join("karbor.conf"), "[DEFAULT]\n").unwrap();
+    fs::write(etc.join("providers.d/files.conf"), bank(&house, "bank")).unwrap();
+    let file = etc.join("karbor.conf");
+    let told = out(&house.client(&[
+        "config",
+        "validate",
+        "--config-file",
+        file.to_str().unwrap(),
+    ]));
+    assert!(told.contains("1 providers"), "{told}");
+}
+
+/// Every sample that the original ships, as it is.
+#[test]
+fn the_originals_samples_load() {
+    let original = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../original/karbor-1.6.0");
+    if !original.is_dir() {
+        let message = "the original's source is not here: `cargo xtask test` fetches it";
+        let required = std::env::var("KARBOR_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
+        assert!(!required, "{message}, and KARBOR_REQUIRE_SERVERS=1");
+        eprintln!("SKIPPED: {message}");
+        return;
+    }
+    let mut house = House::new();
+    let mut enabled = 0;
+    for folder in ["etc/providers.d", "devstack/providers.d"] {
+        for entry in fs::read_dir(original.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            enabled += usize::from(text.to_lowercase().contains("enabled=true"));
+            provider(&house, path.file_name().unwrap().to_str().unwrap(), &text);
+        }
+    }
+    let mut arguments = vec!["config".to_owned(), "validate".to_owned()];
+    for path in files(&original.join("etc")) {
+        let path = original.join("etc").join(path);
+        // The configuration of a web server is not the original's own form.
+        let ours = path
+            .extension()
+            .is_some_and(|extension| extension == "conf")
+            && !path.to_string_lossy().contains("apache2")
+            && !path.to_string_lossy().contains("providers.d");
+        if ours {
+            arguments.extend(["--config-file".to_owned(), path.display().to_string()]);
+        }
+    }
+    assert!(arguments.len() > 4, "{arguments:?}");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let validated = house.client(&arguments);
+    let told = everything(&validated);
+    assert!(validated.status.success(), "{told}");
+    assert_eq!(told.matches("is not usable").count(), enabled, "{told}");
+    assert!(!told.contains("there is no plugin"), "{told}");
+    assert!(!told.contains("': unknown option"), "{told}");
+    house.start();
+    assert_eq!(house.log().matches("is not usable").count(), enabled);
+}
+
+#[test]
+fn the_database_is_made_looked_at_and_purged() {
+    let mut house = House::new();
+    let none = house.client(&["manage", "db", "version"]);
+    assert_eq!(none.status.code(), Some(1), "{}", everything(&none));
+    let early = house.client(&["manage", "service", "list"]);
+    assert!(
+        everything(&early).contains("karbor manage db sync"),
+        "{}",
+        everything(&early)
+    );
+    house.text(&["manage", "db", "sync"]);
+    assert!(house.text(&["manage", "db", "version"]).starts_with("m0"));
+    house.start();
+    house.simulated_plan("gone", &["a", "b"]);
+    house.text(&["plan", "delete", "gone"]);
+    let listed = house.text(&["manage", "service", "list"]);
+    let protection = listed
+        .lines()
+        .find(|line| line.starts_with("karbor-protection"));
+    assert!(protection.unwrap().contains(":-)"), "{listed}");
+    // Deleted just now, so nothing is old enough.
+    let purged = house.text(&["manage", "db", "purge", "1"]);
+    assert_eq!(purged.trim(), "0 rows gone");
+    let dry = house.text(&["manage", "db", "purge", "1", "--dry-run"]);
+    assert_eq!(dry.trim(), "0 rows would go");
+    for age in ["0", "-1", "soon"] {
+        let refused = house.client(&["manage", "db", "purge", age]);
+        assert_eq!(refused.status.code(), Some(2), "{age}");
+    }
+}
+
+#[test]
+fn an_upgrade_is_checked() {
+    let mut house = House::new();
+    let check = |house: &House| {
+        let output = house.client(&["status", "upgrade", "check"]);
+        (output.status.code(), everything(&output))
+    };
+    let (code, told) = check(&house);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("no database yet"), "{told}");
+    house.start();
+    let (code, told) = check(&house);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(
+        told.starts_with('+') && told.contains("| Check: Database schema"),
+        "{told}"
+    );
+    assert!(
+        !told.contains("Warning") && !told.contains("Failure"),
+        "{told}"
+    );
+    house.terminate();
+    house.ended();
+
+    let open = fs::Permissions::from_mode(0o777);
+    fs::set_permissions(house.state(), open).unwrap();
+    let (code, told) = check(&house);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("chmod go-w"), "{told}");
+    fs::set_permissions(house.state(), fs::Permissions::from_mode(0o700)).unwrap();
+
+    fs::write(
+        house.state().join("karbor.conf"),
+        "[DEFAULT]\nosapi_max_limit = many\n",
+    )
+    .unwrap();
+    let (code, told) = check(&house);
+    assert_eq!(code, Some(255), "{told}");
+}
+
+#[test]
+fn completions_are_scripts() {
+    let house = House::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = house.text(&["completions", shell]);
+        for word in ["scheduled-operation", "quota-class", "upgrade"] {
+            assert!(script.contains(word), "{shell} does not complete {word}");
+        }
+        let file = house.path(shell);
+        fs::write(&file, script).unwrap();
+        if let Some(checked) = run_if_here(Command::new(shell).arg("-n").arg(&file)) {
+            assert!(
+                checked.status.success(),
+                "{shell}: {}",
+                everything(&checked)
+            );
+        }
+    }
+}
+
+#[test]
+fn man_pages_are_well_formed() {
+    let house = House::new();
+    let folder = house.path("man");
+    house.text(&["man", folder.to_str().unwrap()]);
+    let pages = files(&folder);
+    let names: Vec<_> = pages.iter().map(|page| page.to_str().unwrap()).collect();
+    for name in [
+        "karbor.1",
+        "karbor-serve.1",
+        "karbor-manage-db-purge.1",
+        "karbor-status-upgrade-check.1",
+        "karbor-scheduled-operation-create.1",
+        "karbor-checkpoint-copy.1",
+    ] {
+        assert!(names.contains(&name), "{name}: {names:?}");
+    }
+    for page in &pages {
+        let text = fs::read_to_string(folder.join(page)).unwrap();
+        for part in [".TH ", ".SH NAME", ".SH SYNOPSIS"] {
+            assert!(text.contains(part), "{part} in {}", page.display());
+        }
+        let mut groff = Command::new("groff");
+        groff
+            .args(["-Kutf8", "-man", "-ww", "-z", "-Tutf8"])
+            .arg(folder.join(page));
+        if let Some(formatted) = run_if_here(&mut groff) {
+            let warnings = String::from_utf8_lossy(&formatted.stderr);
+            assert!(
+                formatted.status.success() && warnings.is_empty(),
+                "{}: {warnings}",
+                page.display()
+            );
+        }
+    }
+}
