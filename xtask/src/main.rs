@@ -7,8 +7,8 @@
 
 mod ci;
 mod levels;
-mod python;
 mod original;
+mod python;
 mod reference;
 mod shell;
 mod test;

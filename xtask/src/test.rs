@@ -74,12 +74,6 @@ const TOOLS: &[Tool] = &[
         used_by: "the order in which the file system bank flushes",
     },
     Tool {
-        name: "Python with venv",
-        package: "python3-venv",
-        programs: &["python3"],
-        used_by: "fetching the original's sample files",
-    },
-    Tool {
         name: "groff",
         package: "groff-base",
         programs: &["groff"],

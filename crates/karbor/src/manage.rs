@@ -7,11 +7,12 @@ use clap::{Args, Subcommand};
 use karbor_db::Db;
 use karbor_manager::Config;
 use karbor_model::ProviderId;
-use karbor_protection::MasterKey;
+use karbor_protection::{MasterKey, QuotaRecount, recount_quotas};
 use serde_json::Value;
 
 use crate::{
     configuration::print,
+    serve::Configured,
     settings::{self, ConfigFiles, Loaded, Place},
     state::StateDir,
 };
@@ -39,6 +40,9 @@ pub(crate) enum ManageCommand {
     /// The database
     #[command(subcommand)]
     Db(DbCommand),
+    /// What counts against quotas
+    #[command(subcommand)]
+    Quota(QuotaCommand),
     /// The services, as the database knows them
     #[command(subcommand)]
     Service(ServiceCommand),
@@ -104,6 +108,13 @@ pub(crate) enum DbCommand {
     },
 }
 
+/// `karbor manage quota …`
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// Count anew what the banks hold, and make what counts against quotas agree with it
+    UsageFix,
+}
+
 /// `karbor manage service …`
 #[derive(Debug, Subcommand)]
 pub(crate) enum ServiceCommand {
@@ -148,6 +159,9 @@ impl ManageCommand {
             Self::Db(command) => crate::command::runtime()?.block_on(database(command, place))?,
             Self::Service(ServiceCommand::List) => {
                 crate::command::runtime()?.block_on(services(place))?;
+            }
+            Self::Quota(QuotaCommand::UsageFix) => {
+                crate::command::runtime()?.block_on(usage_fix(place))?;
             }
             Self::Config(ConfigCommand::List { param }) => {
                 config_list(&place.load(&[])?.config, param.as_deref())?;
@@ -239,6 +253,32 @@ async fn database(command: &DbCommand, place: &Place<'_>) -> Result<(), Failure>
         }
     }
     Ok(())
+}
+
+async fn usage_fix(place: &Place<'_>) -> Result<(), Failure> {
+    let Loaded { state, config } = place.load(&[])?;
+    let db = open(&config, &state).await?;
+    let providers = Configured::load(&state, &config)?.providers;
+    let QuotaRecount {
+        added,
+        removed,
+        unread,
+    } = recount_quotas(&db, &providers).await?;
+    print(&format!(
+        "{added} checkpoints were not counted and are now; {removed} were counted and are gone"
+    ));
+    if unread.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<_> = unread
+        .iter()
+        .map(|(provider, reason)| format!("{provider}: {reason}"))
+        .collect();
+    Err(format!(
+        "banks that could not be read keep their count: {}",
+        told.join("; ")
+    )
+    .into())
 }
 
 async fn services(place: &Place<'_>) -> Result<(), Failure> {

@@ -130,45 +130,69 @@ impl Place<'_> {
     /// Reads `karbor.conf` in the state directory, the named files, the environment and `overrides`.
     pub(crate) fn load(&self, overrides: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
         let state = self.state()?;
-        let build = |folder: Option<PathBuf>| -> Result<Config, Failure> {
+        let build = |beside: &[Beside]| -> Result<Config, Failure> {
             let own = Some(state.join("karbor.conf")).filter(|file| file.exists());
             let files = own.into_iter().chain(self.files.all()?);
             let mut builder = with_files(builder(), files);
             let path = state.path().display().to_string();
             builder = builder.set("DEFAULT", "state_path", path.replace('$', "$$"));
-            if let Some(folder) = folder {
-                let folder = folder.display().to_string().replace('$', "$$");
-                builder = builder.set("DEFAULT", "provider_config_dir", folder);
+            for (group, name, path) in beside {
+                let path = path.display().to_string().replace('$', "$$");
+                builder = builder.set(group, name, path);
             }
             for (group, name, value) in overrides {
                 builder = builder.set(group, name, value.clone());
             }
             Ok(builder.build()?)
         };
-        let config = build(None)?;
-        let config = match self.providers_beside(&state, &config)? {
-            None => config,
-            folder => build(folder)?,
+        let config = build(&[])?;
+        let beside = self.beside(&state, &config)?;
+        let config = if beside.is_empty() {
+            config
+        } else {
+            build(&beside)?
         };
         Ok(Loaded { state, config })
     }
 
-    /// The folder of providers' files beside a named configuration file, where the original looks for
-    /// it too; only if there is none in the state directory.
-    fn providers_beside(
-        &self,
-        state: &StateDir,
-        config: &Config,
-    ) -> Result<Option<PathBuf>, Failure> {
-        let wanted = config.path("DEFAULT", "provider_config_dir")?;
-        if wanted.is_absolute() || state.path().join(&wanted).exists() {
-            return Ok(None);
+    /// What lies beside a named configuration file, where the original looks for it too, and not in
+    /// the state directory: providers' files and policies.
+    fn beside(&self, state: &StateDir, config: &Config) -> Result<Vec<Beside>, Failure> {
+        let mut wanted = vec![
+            (
+                "DEFAULT",
+                "provider_config_dir",
+                config.path("DEFAULT", "provider_config_dir")?,
+            ),
+            (
+                "oslo_policy",
+                "policy_file",
+                config.path("oslo_policy", "policy_file")?,
+            ),
+        ];
+        if *config.source("oslo_policy", "policy_file")? == Source::Default {
+            wanted.push(("oslo_policy", "policy_file", PathBuf::from("policy.json")));
         }
-        let mut found = self.files.folders().map(|folder| folder.join(&wanted));
-        let found = found.find(|folder| folder.is_dir());
-        Ok(found.map(std::path::absolute).transpose()?)
+        for folder in config.list("oslo_policy", "policy_dirs")? {
+            wanted.push(("oslo_policy", "policy_dirs", PathBuf::from(folder)));
+        }
+        let mut found: Vec<Beside> = Vec::new();
+        for (group, name, path) in wanted {
+            let known = found.iter().any(|(_, other, _)| *other == name);
+            if path.is_absolute() || known || state.path().join(&path).exists() {
+                continue;
+            }
+            let mut places = self.files.folders().map(|folder| folder.join(&path));
+            if let Some(place) = places.find(|place| place.exists()) {
+                found.push((group, name, std::path::absolute(place)?));
+            }
+        }
+        Ok(found)
     }
 }
+
+/// Group, name and value of an option whose file or folder lies beside a configuration file.
+type Beside = (&'static str, &'static str, PathBuf);
 
 /// The effective configuration, and the state directory that it is for.
 pub(crate) struct Loaded {

@@ -109,6 +109,7 @@ async fn check(place: &Place<'_>) -> Result<Vec<Finding>, Failure> {
     let loaded = place.load(&[])?;
     let mut findings = vec![
         configuration(&loaded)?,
+        policies(&loaded)?,
         database(&loaded).await?,
         state_directory(&loaded),
     ];
@@ -137,6 +138,14 @@ fn configuration(Loaded { config, .. }: &Loaded) -> Result<Finding, Failure> {
     Ok(match remarks.as_slice() {
         [] => Finding::success(CHECK),
         remarks => Finding::new(CHECK, Code::Warning, remarks.join("; ")),
+    })
+}
+
+fn policies(Loaded { state, config }: &Loaded) -> Result<Finding, Failure> {
+    const CHECK: &str = "Policies";
+    Ok(match settings::policy_files(config, state)?.load() {
+        Ok(_) => Finding::success(CHECK),
+        Err(error) => Finding::new(CHECK, Code::Failure, error.to_string()),
     })
 }
 

@@ -282,6 +282,11 @@ pub(crate) const IDLE: &[IdleOptions] = &[
         why: "policies are decided here and by no other server",
     },
     IdleOptions {
+        group: "oslo_policy",
+        names: &["policy_default_rule"],
+        why: "every request has a rule of its own",
+    },
+    IdleOptions {
         group: "oslo_versionedobjects",
         names: &[],
         why: FIXED,

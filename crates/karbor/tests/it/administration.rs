@@ -374,6 +374,54 @@ fn the_database_is_made_looked_at_and_purged() {
 }
 
 #[test]
+fn policies_are_found_beside_the_configuration_file() {
+    let house = House::new();
+    let etc = house.path("etc");
+    fs::create_dir_all(&etc).unwrap();
+    let file = etc.join("karbor.conf");
+    fs::write(&file, "[DEFAULT]\n").unwrap();
+    let check = || {
+        house.client(&[
+            "config",
+            "validate",
+            "--config-file",
+            file.to_str().unwrap(),
+        ])
+    };
+    assert!(check().status.success());
+    // One that cannot be understood must not be passed over in silence.
+    fs::write(etc.join("policy.yaml"), "\"plan:get\": \"role:\n").unwrap();
+    let refused = check();
+    assert_eq!(refused.status.code(), Some(1), "{}", everything(&refused));
+    assert!(
+        everything(&refused).contains("policy.yaml"),
+        "{}",
+        everything(&refused)
+    );
+    fs::write(house.state().join("policy.yaml"), "{}\n").unwrap();
+    assert!(
+        check().status.success(),
+        "the state directory's own wins: {}",
+        everything(&check())
+    );
+}
+
+#[test]
+fn quotas_are_counted_anew() {
+    let mut house = House::new();
+    house.start();
+    house.simulated_plan("counted", &["a"]);
+    house.protected("counted");
+    let fixed = house.text(&["manage", "quota", "usage-fix"]);
+    assert_eq!(
+        fixed,
+        "0 checkpoints were not counted and are now; 0 were counted and are gone\n"
+    );
+    let used = house.json(&["quota", "show", "--detail"]);
+    assert_eq!(used["checkpoints"]["in_use"], 1, "{used}");
+}
+
+#[test]
 fn an_upgrade_is_checked() {
     let mut house = House::new();
     let check = |house: &House| {
