@@ -214,18 +214,32 @@ fn with_files(builder: ConfigBuilder, files: impl IntoIterator<Item = PathBuf>) 
 /// What is wrong with values that are each good by themselves. A default gives way by itself.
 pub(crate) fn disagreements(config: &Config) -> Result<Vec<String>, ConfigError> {
     let mut found = Vec::new();
-    let seconds = |name| config.seconds("DEFAULT", name);
     let less = [
-        ("rpc_response_timeout", "osapi_request_timeout"),
-        ("report_interval", "service_down_time"),
+        (
+            ("DEFAULT", "rpc_response_timeout"),
+            ("DEFAULT", "osapi_request_timeout"),
+        ),
+        (
+            ("DEFAULT", "report_interval"),
+            ("DEFAULT", "service_down_time"),
+        ),
+        (
+            ("keystone_authtoken", "http_connect_timeout"),
+            ("DEFAULT", "osapi_request_timeout"),
+        ),
     ];
+    let seconds = |(group, name)| config.seconds(group, name);
+    let source = |(group, name)| config.source(group, name);
     for (less, more) in less {
-        let source = |name| config.source("DEFAULT", name);
         if seconds(less)? >= seconds(more)? && *source(more)? != Source::Default {
             found.push(format!(
-                "{more} ({:?}, {}) must be more than {less} ({:?}, {})",
+                "{} in [{}] ({:?}, {}) must be more than {} in [{}] ({:?}, {})",
+                more.1,
+                more.0,
                 seconds(more)?,
                 source(more)?,
+                less.1,
+                less.0,
                 seconds(less)?,
                 source(less)?
             ));

@@ -10,7 +10,7 @@ const ONE_PROCESS: &str =
 const LOG: &str = "the log goes to stderr: KARBOR_LOG chooses what, KARBOR_LOG_FORMAT how";
 const FIXED: &str = "this part of the original was exchangeable and is not here";
 const RUNTIME: &str = "threads and connections are managed by the runtime";
-const TOKENS: &str = "tokens are checked by this service itself, without this setting";
+const TOKENS: &str = "keystone is asked by a client of our own, which has no use for it";
 const CLOUD: &str = "the plugins for OpenStack's services are not here yet";
 
 /// The options that do nothing.
@@ -271,7 +271,6 @@ pub(crate) const IDLE: &[IdleOptions] = &[
         group: "oslo_policy",
         names: &[
             "enforce_new_defaults",
-            "enforce_scope",
             "remote_content_type",
             "remote_ssl_ca_crt_file",
             "remote_ssl_client_crt_file",
@@ -384,6 +383,22 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn nothing_that_is_named_works() {
+        for option in crate::settings::options() {
+            let named = |idle: &&IdleOptions| {
+                idle.group == option.group && idle.names.contains(&option.name)
+            };
+            assert_eq!(
+                IDLE.iter().find(named),
+                None,
+                "[{}] {}",
+                option.group,
+                option.name
+            );
+        }
+    }
 
     #[test]
     fn every_option_is_named_once() {

@@ -193,7 +193,7 @@ fn the_state_directory_may_be_named_by_a_file() {
 #[test]
 fn values_that_disagree_are_told() {
     let house = House::new();
-    let text = "[DEFAULT]\nosapi_request_timeout = 10\nrpc_response_timeout = 60\n\
+    let text = "[DEFAULT]\nosapi_request_timeout = 20\nrpc_response_timeout = 60\n\
                 [protection]\nmax_parallel_tasks = 0\n";
     fs::write(house.state().join("karbor.conf"), text).unwrap();
     let validated = house.client(&["config", "validate"]);
