@@ -97,6 +97,18 @@ def table(title, head, rows, note=""):
     print(f"\n{note}\n" if note else "", flush=True)
 
 
+def free_port():
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def tail(log):
+    """The last lines of a log."""
+    return pathlib.Path(log).read_text(errors="replace")[-2000:]
+
+
 class Process:
     """A process as /proc sees it."""
 
@@ -123,12 +135,9 @@ class Process:
 class Service(Process):
     """`karbor serve` on a state directory and a port of its own."""
 
-    def __init__(self, options, state):
-        self.binary, self.state = options.karbor, state
+    def __init__(self, options, state, port=None):
+        self.binary, self.state, self.port = options.karbor, state, port or free_port()
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
         self.environment = {**clean_environment(state.parent), "KARBOR_STATE_DIR": str(state)}
         self.log = open(state.parent / f"{state.name}.log", "ab")
         self.started = time.perf_counter()
@@ -147,7 +156,9 @@ class Service(Process):
             while not endpoint.exists() and time.monotonic() < deadline:
                 time.sleep(0.01)
             self.base = "/v1/" + endpoint.read_text().strip().rsplit("/", 1)[1]
-            self.token = (self.state / "token").read_text().strip()
+            token = self.state / "token"
+            # Only the local tokens are made by the service itself.
+            self.token = token.read_text().strip() if token.exists() else None
             self.connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         except BaseException:
             self.end()
@@ -171,8 +182,8 @@ class Service(Process):
         deadline = self.started + 60
         while time.perf_counter() < deadline:
             if self.child.poll() is not None:
-                tail = pathlib.Path(self.log.name).read_text()[-2000:]
-                raise RuntimeError(f"the service ended with {self.child.returncode}:\n{tail}")
+                said = tail(self.log.name)
+                raise RuntimeError(f"the service ended with {self.child.returncode}:\n{said}")
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=5) as stream:
                     stream.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")

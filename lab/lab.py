@@ -1,0 +1,38 @@
+"""What the labs share: the binary, the Python environment, the configuration of a private service."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benches"))
+sys.dont_write_bytecode = True
+
+import common  # noqa: E402, F401
+
+
+def environment():
+    """Makes the Python environments that are missing; the programs of `clients`."""
+    subprocess.run(["cargo", "xtask", "python"], cwd=ROOT, check=True)
+    return ROOT / "target/python/clients/bin"
+
+
+def binary():
+    """Builds karbor."""
+    subprocess.run(["cargo", "build", "--quiet", "--package", "karbor"], cwd=ROOT, check=True)
+    target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    return target / "debug/karbor"
+
+
+def configure(state, template, **values):
+    """A state directory as `template` says, with the values in place of their @NAMES@."""
+    shutil.copytree(template, state)
+    state.chmod(0o700)
+    values["state"] = state
+    for file in [path for path in state.rglob("*") if path.is_file()]:
+        text = file.read_text()
+        for name, value in values.items():
+            text = text.replace(f"@{name.upper()}@", str(value))
+        file.write_text(text)
