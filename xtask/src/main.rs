@@ -33,6 +33,8 @@ enum Task {
     Levels,
     /// Install and check the servers and tools that tests need, then run every test
     Test(test::TestArguments),
+    /// Make the Python environments of lab/python in target/python
+    Python,
     /// All that CI asks: format, lints, licences, levels, tests, generated documents
     Ci(ci::CiArguments),
     /// Write docs/configuration.md from the options that the crates declare
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Levels => levels::run(),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Python => python::run(),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::ConfigReference { check } => reference::run(check),
     };

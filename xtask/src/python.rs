@@ -9,6 +9,19 @@ use std::{
 
 use crate::{Failure, shell};
 
+/// Makes them all.
+pub(crate) fn run() -> Result<(), Failure> {
+    match prepare(false)?.first() {
+        None => Ok(()),
+        Some(missing) => Err(advice(missing).into()),
+    }
+}
+
+/// What to say about one that could not be made.
+pub(crate) fn advice((name, reason): &(String, String)) -> String {
+    format!("the Python environment '{name}' (lab/python/{name}.txt) could not be made: {reason}")
+}
+
 /// Makes every environment that is not there or not what its list says, and returns the names of
 /// those that are still missing, with the reason.
 pub(crate) fn prepare(no_install: bool) -> Result<Vec<(String, String)>, Failure> {

@@ -100,11 +100,8 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
         return Err(advice(&missing).into());
     }
     let environments = python::prepare(arguments.no_install)?;
-    if let Some((name, reason)) = environments.first().filter(|_| !arguments.allow_missing) {
-        return Err(format!(
-            "the Python environment '{name}' (lab/python/{name}.txt) could not be made: {reason}"
-        )
-        .into());
+    if let Some(missing) = environments.first().filter(|_| !arguments.allow_missing) {
+        return Err(python::advice(missing).into());
     }
     let original = original::fetch();
     if let Err(error) = &original
@@ -116,6 +113,9 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
     tests(complete)?;
     shell::run(&mut cargo_test(&["--doc"], complete))?;
     examples()?;
+    if !environments.iter().any(|(name, _)| name == "clients") {
+        shell::run(&mut Command::new(shell::root().join("lab/clients/run")))?;
+    }
     println!();
     if complete {
         println!("All tests ran, with every server and tool they need.");
