@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use crate::{
     error::IdentityError,
     settings::Credentials,
-    wire::{Issued, Refusal, Scope, Wire},
+    wire::{Issued, Scope, Wire},
 };
 
 /// A token that ends sooner is not used any more: it must live through what it is used for.
@@ -17,6 +17,10 @@ const LEAST_LIFE: TimeDelta = TimeDelta::seconds(120);
 
 /// Refused credentials are not tried again before: keystone may lock a user that errs too often.
 const AFTER_REFUSAL: Duration = Duration::from_secs(5);
+
+/// Nor is a keystone that gives no answer asked again before: those who waited for it together learn it
+/// together, not one after another.
+const AFTER_SILENCE: Duration = Duration::from_secs(1);
 
 /// A user of ours.
 pub(crate) struct Account {
@@ -27,8 +31,8 @@ pub(crate) struct Account {
 #[derive(Default)]
 struct State {
     issued: Option<Arc<Issued>>,
-    /// When keystone refused the credentials last, and with what words.
-    refused: Option<(Duration, String)>,
+    /// Until when the last failure holds, and what it was.
+    failed: Option<(Duration, IdentityError)>,
 }
 
 impl Account {
@@ -90,25 +94,33 @@ impl Account {
         wire: &Wire,
         clock: &dyn Clock,
     ) -> Result<Arc<Issued>, IdentityError> {
-        let now = clock.monotonic();
-        if let Some((at, told)) = &state.refused
-            && now.saturating_sub(*at) < AFTER_REFUSAL
+        if let Some((until, error)) = &state.failed
+            && clock.monotonic() < *until
         {
-            return Err(IdentityError::Credentials(told.clone()));
+            return Err(error.clone());
         }
         state.issued = None;
-        match wire.authenticate(&self.credentials, Scope::Own).await? {
+        let outcome = match wire.authenticate(&self.credentials, Scope::Own).await {
+            Ok(Ok(issued)) => Ok(Arc::new(issued)),
+            Ok(Err(refusal)) => Err(IdentityError::Credentials(refusal.told)),
+            Err(error) => Err(error),
+        };
+        match &outcome {
             Ok(issued) => {
-                let issued = Arc::new(issued);
-                state.refused = None;
                 state.issued = Some(issued.clone());
-                Ok(issued)
+                state.failed = None;
             }
-            Err(Refusal { told, .. }) => {
-                tracing::error!(told, "keystone refuses the service's own credentials");
-                state.refused = Some((now, told.clone()));
-                Err(IdentityError::Credentials(told))
+            Err(error) => {
+                tracing::error!("the service cannot log in: {error}");
+                let refused = matches!(error, IdentityError::Credentials(_));
+                let pause = if refused {
+                    AFTER_REFUSAL
+                } else {
+                    AFTER_SILENCE
+                };
+                state.failed = Some((clock.monotonic() + pause, error.clone()));
             }
         }
+        outcome
     }
 }

@@ -100,6 +100,7 @@ async fn keystone_away_is_503_and_not_401() {
     assert!(told.contains("Try again"), "{told}");
     fake.trouble(None);
     fake.change_password("another");
+    app.clock.turn(Duration::from_secs(1));
     let refused = app
         .call_as(&token, "p1", "GET", "/plans", Value::Null)
         .await;

@@ -143,6 +143,7 @@ async fn trouble_with_keystone_is_not_the_clients_fault() {
     }
     fake.trouble(None);
     fake.change_password("another");
+    clock.turn(Duration::from_secs(1));
     let error = keystone.identify(&secret(&token)).await.unwrap_err();
     assert!(matches!(error, IdentityError::Credentials(_)), "{error}");
     assert_eq!(ApiError::from(error).kind, ErrorKind::Unavailable);
@@ -253,6 +254,23 @@ async fn other_services_are_found_in_the_catalog() {
     let catalog = keystone.catalog().await.unwrap();
     let found = catalog.endpoint(&["data-protect"], Interface::Public, Some("one"));
     assert_eq!(found.unwrap().url, "http://127.0.0.1:1/v1/service");
+}
+
+#[tokio::test]
+async fn many_at_once_learn_together_that_keystone_is_away() {
+    let (clock, fake, keystone) = house().await;
+    fake.trouble(Some(503));
+    let keystone = Arc::new(keystone);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (keystone, token) = (keystone.clone(), secret(&fake.token("demo")));
+        asking.spawn(async move { keystone.identify(&token).await.is_err() });
+    }
+    assert!(asking.join_all().await.into_iter().all(|failed| failed));
+    assert_eq!(fake.asked(), ["POST /auth/tokens"]);
+    fake.trouble(None);
+    clock.turn(Duration::from_secs(1));
+    assert!(context(&keystone, &fake.token("demo")).await.is_some());
 }
 
 #[tokio::test]
