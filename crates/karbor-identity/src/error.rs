@@ -51,7 +51,10 @@ impl From<IdentityError> for ApiError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// There is no such trust any more, or its owner lost the user, the project or a role.
-    #[error("the trust {trust_id} by which it runs as its owner is gone: {told}")]
+    #[error(
+        "Its owner does not let it run any more: the trust {trust_id} is gone, or its owner lost the \
+         project or a role ({told})."
+    )]
     Gone {
         /// The trust.
         trust_id: String,

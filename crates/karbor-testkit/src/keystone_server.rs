@@ -145,36 +145,8 @@ impl KeystoneServer {
         token: &str,
         body: &Value,
     ) -> io::Result<(u16, Option<String>, Value)> {
-        let host = self.url.trim_start_matches("http://");
-        let body = if body.is_null() {
-            String::new()
-        } else {
-            body.to_string()
-        };
-        let mut stream = TcpStream::connect(host)?;
-        write!(
-            stream,
-            "{method} /v3{path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\nX-Auth-Token: {token}\r\nX-Subject-Token: {token}\r\n\r\n{body}",
-            body.len()
-        )?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer);
-        let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
-        let given = answer
-            .lines()
-            .take_while(|line| !line.is_empty())
-            .filter_map(|line| line.split_once(": "))
-            .find(|(name, _)| name.eq_ignore_ascii_case("x-subject-token"))
-            .map(|(_, token)| token.to_owned());
-        let status = status.ok_or_else(|| io::Error::other(answer.clone().into_owned()))?;
-        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-        Ok((
-            status,
-            given,
-            serde_json::from_str(body).unwrap_or_default(),
-        ))
+        let path = format!("/v3{path}");
+        ask(&self.url, (method, &path), token, body)
     }
 
     /// Stops it: nobody answers there any more.
@@ -189,4 +161,47 @@ impl Drop for KeystoneServer {
         self.stop();
         let _ = fs::remove_dir_all(&self.root);
     }
+}
+
+/// Asks whoever answers HTTP at `url` once, as the bearer of `token`, which is the subject as well; the
+/// status, the token that was given, the body.
+///
+/// # Errors
+/// When nobody answers.
+pub fn ask(
+    url: &str,
+    (method, path): (&str, &str),
+    token: &str,
+    body: &Value,
+) -> io::Result<(u16, Option<String>, Value)> {
+    let host = url.trim_start_matches("http://");
+    let body = if body.is_null() {
+        String::new()
+    } else {
+        body.to_string()
+    };
+    let mut stream = TcpStream::connect(host)?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {host}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nX-Auth-Token: {token}\r\nX-Subject-Token: {token}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split(' ').nth(1).and_then(|text| text.parse().ok());
+    let given = answer
+        .lines()
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(": "))
+        .find(|(name, _)| name.eq_ignore_ascii_case("x-subject-token"))
+        .map(|(_, token)| token.to_owned());
+    let status = status.ok_or_else(|| io::Error::other(answer.clone().into_owned()))?;
+    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+    Ok((
+        status,
+        given,
+        serde_json::from_str(body).unwrap_or_default(),
+    ))
 }

@@ -13,7 +13,7 @@ pub use bank::MemoryBank;
 pub use clock::FakeClock;
 pub use faulty::{Call, Fault, FaultyBank, Verb};
 pub use keystone_fake::FakeKeystone;
-pub use keystone_server::KeystoneServer;
+pub use keystone_server::{KeystoneServer, ask};
 pub use postgres::PostgresServer;
 pub use python::python;
 pub use services::{MemoryServices, ServiceHarness, StoreMode};
