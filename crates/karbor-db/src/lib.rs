@@ -4,7 +4,7 @@
 //! digits of a second, JSON as Python writes it, soft deletes), so that a database of the original
 //! is taken over in place and stays readable for it. What we need beside is ours and new:
 //! `flows`, `flow_events`, `api_tokens`, `task_reports`, `scheduled_runs`, `quota_projects`,
-//! `quota_holdings`, and columns that may be NULL.
+//! `quota_holdings`, `notifications`, and columns that may be NULL.
 //!
 //! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
 //! expects. Whoever comes second gets [`DbError::Conflict`] with the present state in it.
@@ -24,6 +24,7 @@ mod flows;
 mod holdings;
 mod list;
 mod migrations;
+mod notifications;
 mod operation_logs;
 mod plans;
 mod quotas;

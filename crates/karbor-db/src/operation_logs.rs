@@ -2,12 +2,16 @@
 
 use chrono::{DateTime, Utc};
 use karbor_model::{CheckpointId, OperationLog, OperationLogId, State};
-use sea_orm::{ConnectionTrait, QueryResult};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Expr, ExprTrait, Query},
+};
 use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery,
+    Db, DbError, ListQuery, Record, Write,
     row::{Row, json_text},
+    runs::insert_row,
     transition::{read_state, select_row, update_row},
 };
 
@@ -65,7 +69,11 @@ impl Db {
             log.extra_info.as_ref().map(json_text).transpose()?.into(),
             self.time(self.now()).into(),
         ];
-        self.insert("operation_logs", LOG, values).await
+        let insert = insert_row("operation_logs", LOG, values)?;
+        let write = self.write().await?;
+        write.execute(&insert).await?;
+        self.announce_operation(&write, log).await?;
+        write.commit().await
     }
 
     /// One operation log.
@@ -76,6 +84,18 @@ impl Db {
         let select = select_row::<OperationLog>(id, LOG);
         let row = self.read().query_one(&select).await?;
         self.log_from(&row.ok_or_else(|| DbError::not_found("OperationLog", id))?)
+    }
+
+    /// Tells whoever listens what the log with this id says now.
+    pub(crate) async fn announce_change(&self, write: &Write<'_>, id: &str) -> Result<(), DbError> {
+        let select = Query::select()
+            .columns(LOG.iter().copied())
+            .from(OperationLog::TABLE)
+            .and_where(Expr::col("id").eq(id))
+            .take();
+        let row = write.query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found("OperationLog", id))?;
+        self.announce_operation(write, &self.log_from(&row)?).await
     }
 
     /// A page of operation logs.

@@ -87,7 +87,15 @@ impl Db {
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
         write.execute(&insert).await?;
-        self.insert_resources(write, plan).await
+        self.insert_resources(write, plan).await?;
+        self.announce_record(
+            write,
+            "plan_create",
+            &plan.project_id,
+            plan.id.to_string(),
+            &plan.name,
+        )
+        .await
     }
 
     /// One plan.
@@ -143,6 +151,14 @@ impl Db {
             self.mark_resources_deleted(&write, plan.id).await?;
             self.insert_resources(&write, plan).await?;
         }
+        self.announce_record(
+            &write,
+            "plan_update",
+            &stored.project_id,
+            plan.id.to_string(),
+            &plan.name,
+        )
+        .await?;
         write.commit().await?;
         Ok(Plan {
             updated_at: Some(now),
@@ -166,9 +182,18 @@ impl Db {
             .cond_where(is_row::<Plan>(id))
             .take();
         let write = self.write().await?;
+        let plan = self.plan_get_in(&*write, id).await?;
         if write.execute(&mark).await?.rows_affected() == 0 {
             return Err(DbError::not_found("Plan", id));
         }
+        self.announce_record(
+            &write,
+            "plan_delete",
+            &plan.project_id,
+            id.to_string(),
+            &plan.name,
+        )
+        .await?;
         self.mark_resources_deleted(&write, id).await?;
         write.execute(&self.disable_operations(id)).await?;
         write.commit().await

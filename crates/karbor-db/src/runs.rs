@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use karbor_model::{Restore, RestoreId, State, Verification, VerificationId};
 use sea_orm::{
     ConnectionTrait, QueryResult,
-    sea_query::{Alias, Expr, Query},
+    sea_query::{Alias, Expr, InsertStatement, Query},
 };
 
 use crate::{
@@ -209,13 +209,21 @@ impl Db {
         columns: &'static [&'static str],
         values: [Expr; N],
     ) -> Result<(), DbError> {
-        let insert = Query::insert()
-            .into_table(Alias::new(table))
-            .columns(columns.iter().copied().chain(["deleted"]))
-            .values(values.into_iter().chain([false.into()]))
-            .map_err(|error| DbError::Internal(error.to_string()))?
-            .take();
-        self.execute(&insert).await?;
+        self.execute(&insert_row(table, columns, values)?).await?;
         Ok(())
     }
+}
+
+/// Statement that inserts one row that is not deleted.
+pub(crate) fn insert_row<const N: usize>(
+    table: &'static str,
+    columns: &'static [&'static str],
+    values: [Expr; N],
+) -> Result<InsertStatement, DbError> {
+    Ok(Query::insert()
+        .into_table(Alias::new(table))
+        .columns(columns.iter().copied().chain(["deleted"]))
+        .values(values.into_iter().chain([false.into()]))
+        .map_err(|error| DbError::Internal(error.to_string()))?
+        .take())
 }

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, ListQuery, Record,
+    Db, DbError, ListQuery, Record, Write,
     row::{Row, json_text},
     transition::{is_row, select_row, update_row},
 };
@@ -64,7 +64,20 @@ impl Db {
         self.trigger_for_update(&write, operation.trigger_id)
             .await?;
         write.execute(&insert).await?;
+        self.announce_scheduled(&write, "scheduled_operation_create", operation)
+            .await?;
         write.commit().await
+    }
+
+    async fn announce_scheduled(
+        &self,
+        write: &Write<'_>,
+        what: &str,
+        operation: &ScheduledOperation,
+    ) -> Result<(), DbError> {
+        let (project, name) = (&operation.project_id, &operation.name);
+        self.announce_record(write, what, project, operation.id.to_string(), name)
+            .await
     }
 
     /// One scheduled operation.
@@ -75,8 +88,16 @@ impl Db {
         &self,
         id: ScheduledOperationId,
     ) -> Result<ScheduledOperation, DbError> {
+        self.scheduled_operation_get_in(self.read(), id).await
+    }
+
+    async fn scheduled_operation_get_in(
+        &self,
+        on: &impl ConnectionTrait,
+        id: ScheduledOperationId,
+    ) -> Result<ScheduledOperation, DbError> {
         let select = select_row::<ScheduledOperation>(id, OPERATION);
-        let row = self.read().query_one(&select).await?;
+        let row = on.query_one(&select).await?;
         let row = row.ok_or_else(|| DbError::not_found(ScheduledOperation::WHAT, id))?;
         self.operation_from(&row)
     }
@@ -108,10 +129,12 @@ impl Db {
             .from_table(Alias::new(ScheduledOperation::TABLE))
             .cond_where(is_row::<ScheduledOperation>(id))
             .take();
-        if self.execute(&delete).await? == 0 {
-            return Err(DbError::not_found(ScheduledOperation::WHAT, id));
-        }
-        Ok(())
+        let write = self.write().await?;
+        let operation = self.scheduled_operation_get_in(&*write, id).await?;
+        write.execute(&delete).await?;
+        self.announce_scheduled(&write, "scheduled_operation_delete", &operation)
+            .await?;
+        write.commit().await
     }
 
     /// Lets an operation run when its trigger fires, or leaves it out.

@@ -40,6 +40,9 @@ pub trait Stateful: Record {
     const ALIASES: &'static [(&'static str, Self::State)] = &[];
     /// What any other text means (the original took any; Q10).
     const OTHER: Self::State;
+
+    /// It is an operation's log: a change of its state is told to whoever listens.
+    const TOLD: bool = false;
 }
 
 impl Record for Plan {
@@ -103,6 +106,7 @@ impl Stateful for OperationLog {
         ("finished", OperationLogStatus::Success),
     ];
     const OTHER: OperationLogStatus = OperationLogStatus::Failed;
+    const TOLD: bool = true;
 }
 
 impl Record for FlowRecord {
@@ -217,10 +221,14 @@ impl Db {
             .value("status", to.as_str())
             .cond_where(in_state::<R>(from))
             .take();
-        if self.execute(&update).await? == 1 {
-            return Ok(());
+        let write = self.write().await?;
+        if write.execute(&update).await?.rows_affected() != 1 {
+            return Err(self.not_in_state::<R>(&*write, id, from).await?);
         }
-        Err(self.not_in_state::<R>(self.read(), id, from).await?)
+        if R::TOLD {
+            self.announce_change(&write, &id.to_string()).await?;
+        }
+        write.commit().await
     }
 
     /// Why an update that asked for `wanted` found no row.

@@ -10,6 +10,7 @@ use sea_orm::{
 use crate::{
     Db, DbError, ListQuery, Record, Write,
     row::{Row, json_text},
+    runs::insert_row,
     transition::{is_row, not_deleted, select_row},
 };
 
@@ -58,7 +59,23 @@ impl Db {
                 .into(),
             self.time_opt(trigger.updated_at).into(),
         ];
-        self.insert(Trigger::TABLE, TRIGGER, values).await
+        let insert = insert_row(Trigger::TABLE, TRIGGER, values)?;
+        let write = self.write().await?;
+        write.execute(&insert).await?;
+        self.announce_trigger(&write, "trigger_create", trigger)
+            .await?;
+        write.commit().await
+    }
+
+    async fn announce_trigger(
+        &self,
+        write: &Write<'_>,
+        what: &str,
+        trigger: &Trigger,
+    ) -> Result<(), DbError> {
+        let (project, name) = (&trigger.project_id, &trigger.name);
+        self.announce_record(write, what, project, trigger.id.to_string(), name)
+            .await
     }
 
     /// One trigger.
@@ -113,6 +130,8 @@ impl Db {
             .take();
         write.execute(&update).await?;
         write.execute(&forget_execution(trigger.id)).await?;
+        self.announce_trigger(&write, "trigger_update", trigger)
+            .await?;
         write.commit().await?;
         Ok(Trigger {
             name: trigger.name.clone(),
@@ -137,7 +156,7 @@ impl Db {
     /// [`DbError::Conflict`] while an operation uses it; [`DbError::NotFound`].
     pub async fn trigger_delete(&self, id: TriggerId) -> Result<(), DbError> {
         let write = self.write().await?;
-        self.trigger_for_update(&write, id).await?;
+        let trigger = self.trigger_for_update(&write, id).await?;
         if write.query_one(&an_operation_of(id)).await?.is_some() {
             return Err(DbError::Conflict {
                 what: Trigger::WHAT,
@@ -154,6 +173,8 @@ impl Db {
             .take();
         write.execute(&mark).await?;
         write.execute(&forget_execution(id)).await?;
+        self.announce_trigger(&write, "trigger_delete", &trigger)
+            .await?;
         write.commit().await
     }
 

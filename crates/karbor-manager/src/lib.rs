@@ -47,6 +47,7 @@
 mod clock;
 pub mod config;
 mod manager;
+mod outbox;
 mod periodic;
 pub mod rpc;
 pub mod service;
@@ -56,6 +57,7 @@ mod tasks;
 pub use clock::{Clock, Elapsed, SystemClock, timeout};
 pub use config::{Config, ConfigBuilder, ConfigError, OptionDef, OptionKind};
 pub use manager::{Health, Manager, ManagerBase, this_host};
+pub use outbox::NotificationOutbox;
 pub use periodic::{DEFAULT_INTERVAL, PeriodicTask, PeriodicTasks, TaskOutcome, TaskReport};
 pub use rpc::{
     InProcess, RpcEndpoint, RpcError, RpcMethod, RpcServer, RpcTransport, RpcVersion, Target,

@@ -9,6 +9,7 @@ mod context;
 mod error;
 mod graph;
 mod ids;
+mod notification;
 mod quota;
 mod records;
 mod resource;
@@ -24,6 +25,7 @@ pub use ids::{
     CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, RestoreId,
     ScheduledOperationId, TriggerId, VerificationId,
 };
+pub use notification::{Notification, Outgoing, Priority};
 pub use quota::{QuotaChange, QuotaHolding, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};
 pub use records::{
     OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,

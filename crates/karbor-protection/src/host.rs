@@ -16,7 +16,7 @@ use karbor_manager::{
 };
 use karbor_model::{ApiError, ServiceRecord};
 
-use crate::{manager::ProtectionManager, quota::recount_quotas};
+use crate::manager::ProtectionManager;
 
 impl Manager for ProtectionManager {
     type Db = Db;
@@ -41,9 +41,7 @@ impl Manager for ProtectionManager {
             Ok(serde_json::json!({ "removed_runs": removed }))
         };
         tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
-        let recount = |manager: Arc<Self>, _context| async move {
-            recount_quotas(manager.base.db(), &manager.providers).await
-        };
+        let recount = |manager: Arc<Self>, _context| async move { manager.recount_quotas().await };
         tasks.add(
             PeriodicTask::new("recount_quotas", recount)
                 .spacing(RECOUNT_INTERVAL)

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     conclude::Conclusion,
+    manager::ProtectionManager,
     providers::{Provider, Providers},
     run::Run,
 };
@@ -99,6 +100,16 @@ pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecou
         recount.removed += removed;
     }
     Ok(recount)
+}
+
+impl ProtectionManager {
+    /// [`recount_quotas`] over this manager's providers.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn recount_quotas(&self) -> Result<QuotaRecount, ApiError> {
+        recount_quotas(self.base.db(), &self.providers).await
+    }
 }
 
 async fn found(

@@ -6,10 +6,11 @@ use clap::Args;
 use karbor_api::{ApiManager, AuthStrategy, ensure_admin_token, policy::Policy};
 use karbor_db::Db;
 use karbor_manager::{
-    Clock, Config, InProcess, ManagerBase, RpcTransport, RunningService, Service, ServiceClient,
-    ServiceOptions, ServiceStore, SystemClock,
+    Clock, Config, InProcess, Manager, ManagerBase, RpcTransport, RunningService, Service,
+    ServiceClient, ServiceOptions, ServiceStore, SystemClock,
     service::{Signals, Stopped, run_until_signal},
 };
+use karbor_notification::Courier;
 use karbor_operationengine::OperationEngineManager;
 use karbor_plugin::{ProviderConfig, Registry};
 use karbor_plugins::HostOptions;
@@ -86,6 +87,7 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let engine = Service::new(Arc::new(engine), options, store, transport.clone())
         .start()
         .await?;
+    start_courier(&config, &db, clock.clone(), protection.manager())?;
     let services = ServiceClient::new(
         transport,
         config.seconds("DEFAULT", "rpc_response_timeout")?,
@@ -123,6 +125,29 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
             Err("stopped at once; operations that were running go on at the next start".into())
         }
     }
+}
+
+/// What happened is told for as long as the protection manager works; what it wrote last is told at the
+/// next start.
+fn start_courier(
+    config: &Config,
+    db: &Db,
+    clock: Arc<dyn Clock>,
+    protection: &ProtectionManager,
+) -> Result<(), Failure> {
+    let base = protection.base();
+    let courier = Courier::new(
+        Arc::new(db.clone()),
+        karbor_notification::sinks(config)?,
+        clock,
+        base.host(),
+        config.seconds("notifications", "max_age")?,
+    );
+    let stop = base.tasks().cancelled().clone();
+    base.tasks().spawn("deliver notifications", async move {
+        courier.run(&stop).await;
+    });
+    Ok(())
 }
 
 /// First no more requests, then nothing more that runs by itself, then no more operations.

@@ -60,6 +60,7 @@ pub(crate) fn options() -> Vec<OptionDef> {
         karbor_api::OPTIONS,
         karbor_operationengine::OPTIONS,
         karbor_identity::OPTIONS,
+        karbor_notification::OPTIONS,
         karbor_protection::OPTIONS,
     ]
     .concat()

@@ -7,6 +7,7 @@
 //! All pending migrations run in one write transaction. A second process waits for it and then
 //! finds nothing to do; a crash leaves the database as it was.
 
+mod notifications;
 mod original;
 mod ours;
 mod quotas;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(ours::OurTables),
             Box::new(scheduling::Scheduling),
             Box::new(quotas::Quotas),
+            Box::new(notifications::Notifications),
         ]
     }
 

@@ -61,6 +61,7 @@ async fn a_fresh_database_has_the_originals_tables_column_for_column() {
         "scheduled_runs",
         "quota_projects",
         "quota_holdings",
+        "notifications",
     ] {
         assert!(ours.contains_key(table), "{table}");
     }
@@ -102,7 +103,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 4);
+    assert_eq!(applied, 5);
 }
 
 #[tokio::test]

@@ -18,3 +18,4 @@ mod kill_data;
 mod kill_hooks;
 mod lost;
 mod stopping;
+mod told;

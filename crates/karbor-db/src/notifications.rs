@@ -1,0 +1,242 @@
+//! The outbox: what happened, written with what it tells of.
+//!
+//! A notification is a row in the transaction of the change, so none is lost and none is told of
+//! what never was. Operations are told from their operation log: its first form, and the change
+//! that ends it, are made here in the database and nowhere else, so no operation that fails, and no
+//! run that was missed, can be silent. Names are the original's (`common/notification.py`):
+//! `karbor.<plan_create, checkpoint_delete, ..>.<start, end, error>`; what is written in one step has an
+//! end only.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use karbor_manager::NotificationOutbox;
+use karbor_model::{
+    ApiError, Notification, OperationLog, OperationLogStatus, OperationType, Outgoing, Priority,
+};
+use sea_orm::{
+    ConnectionTrait,
+    sea_query::{Alias, Expr, ExprTrait, Order, Query},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    Db, DbError, Write,
+    row::{Row, json_text},
+};
+
+const NOTIFICATION: &[&str] = &[
+    "id",
+    "event_type",
+    "priority",
+    "payload",
+    "created_at",
+    "attempts",
+    "taken_by",
+    "next_at",
+];
+
+/// What an operation is called in event types. The first three are the original's.
+fn operation_name(operation: OperationType) -> &'static str {
+    match operation {
+        OperationType::Protect => "checkpoint_create",
+        OperationType::Delete => "checkpoint_delete",
+        OperationType::Restore => "restore_create",
+        OperationType::Verify => "verification_create",
+        OperationType::Copy => "checkpoint_copy",
+    }
+}
+
+/// `karbor.<what>.end`.
+pub(crate) fn ended(what: &str) -> String {
+    format!("karbor.{what}.end")
+}
+
+impl Db {
+    /// Writes a notification, in the transaction of what it tells of.
+    pub(crate) async fn announce(
+        &self,
+        write: &Write<'_>,
+        event_type: &str,
+        priority: Priority,
+        payload: &Value,
+    ) -> Result<(), DbError> {
+        let now = self.now();
+        let insert = Query::insert()
+            .into_table(Alias::new("notifications"))
+            .columns(NOTIFICATION.iter().copied())
+            .values([
+                Uuid::new_v4().to_string().into(),
+                event_type.into(),
+                priority.as_str().into(),
+                json_text(payload)?.into(),
+                self.time(now).into(),
+                0.into(),
+                "".into(),
+                self.time(now).into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .take();
+        write.execute(&insert).await?;
+        Ok(())
+    }
+
+    /// Tells what an operation log says now.
+    pub(crate) async fn announce_operation(
+        &self,
+        write: &Write<'_>,
+        log: &OperationLog,
+    ) -> Result<(), DbError> {
+        let name = operation_name(log.operation_type);
+        let (event_type, priority) = match log.status {
+            OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
+            OperationLogStatus::Success => (ended(name), Priority::Info),
+            OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
+        };
+        let mut payload = json!({
+            "tenant_id": log.project_id,
+            "operation_log_id": log.id,
+            "operation_type": log.operation_type,
+            "status": log.status,
+            "checkpoint_id": log.checkpoint_id,
+            "plan_id": log.plan_id,
+            "provider_id": log.provider_id,
+            "restore_id": log.restore_id,
+            "verification_id": log.verification_id,
+            "scheduled_operation_id": log.scheduled_operation_id,
+            "started_at": log.started_at,
+            "ended_at": log.ended_at,
+        });
+        if priority == Priority::Error {
+            // The original's names for what went wrong.
+            let message = log
+                .error_info
+                .as_deref()
+                .unwrap_or("no reason was recorded");
+            payload["message"] = json!(message);
+            payload["exception"] = json!([message]);
+        }
+        self.announce(write, &event_type, priority, &payload).await
+    }
+
+    /// Tells that a record of a project was made, changed or deleted: `what` is e.g. `plan_create`.
+    pub(crate) async fn announce_record(
+        &self,
+        write: &Write<'_>,
+        what: &str,
+        project: &str,
+        id: String,
+        name: &str,
+    ) -> Result<(), DbError> {
+        let payload = json!({ "tenant_id": project, "id": id, "name": name });
+        self.announce(write, &ended(what), Priority::Info, &payload)
+            .await
+    }
+
+    async fn claim_notifications(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        limit: u64,
+    ) -> Result<Vec<Outgoing>, DbError> {
+        const SEQ: &[&str] = &["seq"];
+        let due = || Expr::col("next_at").lte(Expr::val(self.time(now)));
+        let select = Query::select()
+            .columns(SEQ.iter().copied())
+            .from("notifications")
+            .and_where(due())
+            .order_by("seq", Order::Asc)
+            .limit(limit)
+            .take();
+        // Asked before anything is locked: mostly there is nothing.
+        let rows = self.read().query_all(&select).await?;
+        let numbers: Result<Vec<_>, _> = rows
+            .iter()
+            .map(|row| Row::new(row, self.backend(), "notifications", SEQ).int(0))
+            .collect();
+        let numbers = numbers?;
+        if numbers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let claim = Uuid::new_v4().to_string();
+        let update = Query::update()
+            .table(Alias::new("notifications"))
+            .value("claim", claim.as_str())
+            .value("next_at", self.time(until))
+            .and_where(Expr::col("seq").is_in(numbers))
+            .and_where(due())
+            .take();
+        self.execute(&update).await?;
+        let mine = Query::select()
+            .columns(NOTIFICATION.iter().copied())
+            .from("notifications")
+            .and_where(Expr::col("claim").eq(claim))
+            .order_by("seq", Order::Asc)
+            .take();
+        let rows = self.read().query_all(&mine).await?;
+        let outgoing = rows.iter().map(|row| {
+            let row = Row::new(row, self.backend(), "notifications", NOTIFICATION);
+            let taken_by = row.text(6)?;
+            let names = taken_by.split(',').filter(|name| !name.is_empty());
+            Ok(Outgoing {
+                notification: Notification {
+                    id: row.text(0)?,
+                    event_type: row.text(1)?,
+                    priority: Priority::from_text(&row.text(2)?),
+                    payload: row.json(3)?,
+                    created_at: row.time(4)?,
+                },
+                attempts: u32::try_from(row.int(5)?).unwrap_or_default(),
+                taken_by: names.map(str::to_owned).collect(),
+                next_at: row.time(7)?,
+            })
+        });
+        outgoing.collect()
+    }
+
+    async fn settle_notifications(
+        &self,
+        done: &[String],
+        back: &[Outgoing],
+    ) -> Result<(), DbError> {
+        if done.is_empty() && back.is_empty() {
+            return Ok(());
+        }
+        let write = self.write().await?;
+        if !done.is_empty() {
+            let delete = Query::delete()
+                .from_table(Alias::new("notifications"))
+                .and_where(Expr::col("id").is_in(done.iter().map(String::as_str)))
+                .take();
+            write.execute(&delete).await?;
+        }
+        for outgoing in back {
+            let update = Query::update()
+                .table(Alias::new("notifications"))
+                .value("attempts", i64::from(outgoing.attempts))
+                .value("taken_by", outgoing.taken_by.join(","))
+                .value("next_at", self.time(outgoing.next_at))
+                .value("claim", None::<String>)
+                .and_where(Expr::col("id").eq(outgoing.notification.id.as_str()))
+                .take();
+            write.execute(&update).await?;
+        }
+        write.commit().await
+    }
+}
+
+#[async_trait]
+impl NotificationOutbox for Db {
+    async fn take(
+        &self,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        limit: u64,
+    ) -> Result<Vec<Outgoing>, ApiError> {
+        Ok(self.claim_notifications(now, until, limit).await?)
+    }
+
+    async fn settle(&self, done: &[String], back: &[Outgoing]) -> Result<(), ApiError> {
+        Ok(self.settle_notifications(done, back).await?)
+    }
+}
