@@ -98,6 +98,8 @@ async fn a_failed_run_counts_as_what_it_left() {
     deleted(&running, id).await;
     assert_eq!(used(&running.db, Checkpoints).await, 0);
 
+    let house = House::new().with_resources(&["plain"]);
+    let running = house.open().await;
     house.bank.fail_write(1, Fault::Fail);
     running.protect(running.plan(1)).await.unwrap_err();
     house.bank.heal();

@@ -90,6 +90,9 @@ fn a_failure_is_told_after_the_service_was_killed() {
     until("the webhook to refuse", || {
         receiver.refused.load(Ordering::SeqCst).then_some(())
     });
+    // What a courier has in its hands when it dies, it has for two minutes.
+    let settled = house.json(&["operation-log", "list"]);
+    assert_eq!(settled.as_array().unwrap().len(), 1);
     house.kill();
     receiver.listens.store(true, Ordering::SeqCst);
     house.start();
@@ -112,6 +115,7 @@ fn a_quota_holds_over_kills() {
     house.set("OS_DEFAULT__QUOTA_CHECKPOINTS", "1");
     house.start();
     house.simulated_plan("p", &["held hold_protect_main"]);
+    house.simulated_plan("q", &["plain"]);
     let checkpoint = house.protect("p");
     until("the hook to be reached", || {
         (house.held() > 0).then_some(())
@@ -120,11 +124,11 @@ fn a_quota_holds_over_kills() {
     house.start();
     let log = house.operation_ended(&checkpoint, "protect");
     assert_eq!(log["status"], "success");
-    let refused = house.client(&["checkpoint", "create", "p"]);
+    let refused = house.client(&["checkpoint", "create", "q"]);
     assert!(!refused.status.success());
     let said = String::from_utf8_lossy(&refused.stderr);
     let words = "Maximum number of checkpoints allowed (1) exceeded";
     assert!(said.contains(words), "{said}");
     house.text(&["checkpoint", "delete", &checkpoint, "--wait"]);
-    house.protected("p");
+    house.protected("q");
 }
