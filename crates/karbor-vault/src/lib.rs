@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! Vault ── writer() ──► SnapshotWriter ── add_tree, add_stream, add_image ──► engine ──► bank
+//!   │                        │  add_snapshot: one of another vault
 //!   │                        └ commit: packs, then index, then (last) the snapshot file
 //!   ├─ snapshots(), find(tags), forget()
 //!   ├─ verify()        every blob there? readable?

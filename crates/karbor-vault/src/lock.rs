@@ -267,7 +267,7 @@ mod tests {
         let prefix = karbor_plugin::BankKey::parse("v").unwrap();
         let section = karbor_plugin::BankSection::new(bank, prefix);
         let password = karbor_plugin::Secret::new("x".to_owned());
-        repository::init(&section, &password, String::new())
+        repository::init(&section, &password, String::new(), None)
             .await
             .unwrap();
         let opened = Repository::open(section, &password, crate::VaultOptions::default());

@@ -89,11 +89,13 @@ impl std::fmt::Debug for Repository {
     }
 }
 
-/// Makes a repository, unless there is one.
+/// Makes a repository, unless there is one. One that cuts content as another does (`seed`) finds what
+/// was copied from there again.
 pub(crate) async fn init(
     section: &BankSection,
     password: &Secret,
     hostname: String,
+    seed: Option<u64>,
 ) -> Result<(), VaultError> {
     let config = BankKey::parse("config").map_err(BankError::from)?;
     match section.stat(&config).await {
@@ -107,10 +109,14 @@ pub(crate) async fn init(
         let master = RawKey::random()?;
         let mut id = [0; 32];
         crypto::random(&mut id)?;
+        let seed = match seed {
+            Some(seed) => seed,
+            None => polynomial::random_irreducible()?,
+        };
         let config = Config {
             version: 2,
             id: Id(id),
-            chunker_polynomial: format!("{:x}", polynomial::random_irreducible()?),
+            chunker_polynomial: format!("{seed:x}"),
         };
         let key_file = KeyFile::make(&master, password.expose(), created, hostname)?;
         let sealed = Crypto::new(&master).seal(&json(&config)?)?;

@@ -47,6 +47,8 @@ impl Snapshot {
             parent: json.parent.map(SnapshotId),
             numbers: json.summary,
             tree: json.tree,
+            original: json.original,
+            excludes: json.excludes.unwrap_or_default(),
         })
     }
 

@@ -197,6 +197,11 @@ pub struct Snapshot {
     pub numbers: Option<SnapshotNumbers>,
     #[serde(skip)]
     pub(crate) tree: crate::id::Id,
+    /// The snapshot this is a copy of.
+    #[serde(skip)]
+    pub(crate) original: Option<crate::id::Id>,
+    #[serde(skip)]
+    pub(crate) excludes: Vec<String>,
 }
 
 /// How thoroughly to verify.

@@ -44,7 +44,23 @@ impl Vault {
         password: &Secret,
         options: VaultOptions,
     ) -> Result<Self, VaultError> {
-        repository::init(&section, password, hostname()).await?;
+        repository::init(&section, password, hostname(), None).await?;
+        Self::open(section, password, options).await
+    }
+
+    /// As [`open_or_init`](Self::open_or_init), for copies from `like`: a repository that is made cuts
+    /// content at the same places, so that what is stored into it later finds again what was copied.
+    ///
+    /// # Errors
+    /// As [`open_or_init`](Self::open_or_init).
+    pub async fn open_or_init_like(
+        section: BankSection,
+        password: &Secret,
+        options: VaultOptions,
+        like: &Self,
+    ) -> Result<Self, VaultError> {
+        let seed = like.inner.repository.seed;
+        repository::init(&section, password, hostname(), Some(seed)).await?;
         Self::open(section, password, options).await
     }
 

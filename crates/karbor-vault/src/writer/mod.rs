@@ -1,5 +1,6 @@
 //! Writes a snapshot: trees of files, streams and images in, one snapshot file out, at the very end.
 
+mod copy;
 mod dir;
 mod file;
 mod image;
@@ -60,6 +61,8 @@ pub struct SnapshotWriter {
     layout: Folder,
     paths: Vec<String>,
     excludes: Vec<String>,
+    /// The snapshot this is a copy of.
+    original: Option<crate::id::Id>,
     totals: TreeSummary,
     started: Time,
 }
@@ -108,6 +111,7 @@ impl SnapshotWriter {
             layout: Folder::default(),
             paths: Vec::new(),
             excludes: Vec::new(),
+            original: None,
             totals: TreeSummary::default(),
             started: Utc::now().into(),
         }
@@ -305,7 +309,7 @@ impl SnapshotWriter {
             gid: rustix::process::getegid().as_raw(),
             excludes: some(&self.excludes),
             tags: some(&self.meta.tags),
-            original: None,
+            original: self.original,
             program_version: Some(concat!("karbor ", env!("CARGO_PKG_VERSION")).to_owned()),
             summary: Some(SnapshotNumbers {
                 backup_start: self.started.to_text(),

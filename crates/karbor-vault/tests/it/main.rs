@@ -10,6 +10,7 @@
 )]
 
 mod concurrency;
+mod copies;
 mod damage;
 mod locks;
 mod mishaps;
