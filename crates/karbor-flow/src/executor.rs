@@ -157,6 +157,7 @@ impl Run {
             .flow_started(&self.plan, self.state.finished());
         if self.state.stop().is_none() {
             self.drive(Phase::Forward).await?;
+            self.state.sum_up();
         }
         if self.state.stop().is_some() {
             let (total, done) = self.state.undo_counts();
@@ -291,6 +292,9 @@ impl Run {
             }
             (Phase::Forward, TaskEnd::Failed(reason)) => {
                 self.record(step, EventKind::Failed, detail::of_failure(&reason));
+                if self.plan.goes_on() {
+                    ready.ended(at);
+                }
             }
             (Phase::Forward, TaskEnd::Cancelled) => {
                 self.record(step, EventKind::Failed, detail::of_cancel());

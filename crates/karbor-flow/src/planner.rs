@@ -92,6 +92,13 @@ impl FlowPlan {
         self.operation
     }
 
+    /// Does a failure leave the other resources their turn? A verification changes nothing, and what is
+    /// damaged of one resource says nothing of the others.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.operation == OperationType::Verify
+    }
+
     /// The resources, each at its place.
     #[must_use]
     pub fn nodes(&self) -> &[FlowNode] {

@@ -132,8 +132,7 @@ impl State {
             (Step::Task(at), EventKind::Started) => self.touched[self.plan.tasks()[at].node] = true,
             (Step::Task(at), EventKind::Finished) => {
                 if !self.finished[at] {
-                    self.finished[at] = true;
-                    self.finished_count += 1;
+                    self.finish(at);
                     let node = self.plan.tasks()[at].node;
                     merge(&mut self.reports[node], detail::report(detail));
                 }
@@ -143,7 +142,11 @@ impl State {
                     // It may be the first to notice that the flow was cancelled.
                     self.stop.get_or_insert(FlowStatus::Cancelled);
                 } else {
-                    self.stop.get_or_insert(FlowStatus::Failed);
+                    if self.plan.goes_on() {
+                        self.finish(at);
+                    } else {
+                        self.stop.get_or_insert(FlowStatus::Failed);
+                    }
                     let (node, hook) = (self.plan.tasks()[at].node, self.plan.tasks()[at].hook);
                     self.fail(node, hook, detail);
                 }
@@ -162,6 +165,20 @@ impl State {
             _ => return false,
         }
         true
+    }
+
+    fn finish(&mut self, at: usize) {
+        if !self.finished[at] {
+            self.finished[at] = true;
+            self.finished_count += 1;
+        }
+    }
+
+    /// A flow that went on in spite of failures has failed when nothing is left to do.
+    pub(crate) fn sum_up(&mut self) {
+        if self.complete() && !self.failures.is_empty() {
+            self.stop.get_or_insert(FlowStatus::Failed);
+        }
     }
 
     fn fail(&mut self, node: usize, hook: Hook, detail: Option<&Value>) {

@@ -36,6 +36,41 @@ fn a_failure_at_every_hook_undoes_what_was_started_and_only_that() {
 }
 
 #[test]
+fn a_verification_goes_on_and_tells_every_failure() {
+    let edges = [(0, 1), (0, 2)];
+    let graph = crate::support::graph(3, &edges);
+    let plan = Arc::new(karbor_flow::plan(&graph, karbor_model::OperationType::Verify).unwrap());
+    let world = Arc::new(World::with(&[
+        ("main:T#1", Act::Fail("a bit was flipped")),
+        ("main:T#0", Act::Fail("gone")),
+    ]));
+    let journal = Paper::new(&world);
+    let outcome = paused(run(&plan, &world, &journal));
+    assert_eq!(outcome.status, FlowStatus::Failed);
+    let failed: Vec<_> = outcome
+        .failures
+        .iter()
+        .map(|f| f.resource.as_str())
+        .collect();
+    assert_eq!(failed.len(), 2, "{failed:?}");
+    assert!(failed.contains(&"T#0") && failed.contains(&"T#1"));
+    assert_eq!(world.begun("main:T#2"), 1);
+    // And again from any point of its journal.
+    let events = journal.events();
+    for known in 0..=events.len() {
+        let world = Arc::new(World::with(&[
+            ("main:T#1", Act::Fail("a bit was flipped")),
+            ("main:T#0", Act::Fail("gone")),
+        ]));
+        let journal = Paper::holding(&world, events[..known].to_vec());
+        let again = paused(run(&plan, &world, &journal));
+        assert_eq!(again.status, FlowStatus::Failed, "{known} events");
+        let named = |resource: &str| again.failures.iter().any(|f| f.resource == resource);
+        assert!(named("T#0") && named("T#1"), "{known} events");
+    }
+}
+
+#[test]
 fn every_failure_is_told_and_victims_are_not() {
     let plan = plan_of(3, &[]);
     let world = Arc::new(World::with(&[
