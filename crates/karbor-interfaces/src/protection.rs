@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use karbor_manager::rpc_interface;
 use karbor_model::{
-    Checkpoint, CheckpointId, OperationLogId, Plan, ProtectableType, Provider, ProviderId,
-    Resource, Restore, Verification,
+    Checkpoint, CheckpointCopy, CheckpointId, OperationLogId, Plan, ProtectableType, Provider,
+    ProviderId, Resource, Restore, Verification,
 };
 use serde_json::{Map, Value};
 
@@ -34,6 +34,11 @@ rpc_interface! {
 
     /// Checks that a checkpoint can be restored.
     since (1, 0) call fn verification(verification: Verification);
+
+    /// Copies the plan's available checkpoints that are not copied yet into the provider's copy bank
+    /// (without one, into its bank); answers which copies were begun. The copies are made of what the
+    /// checkpoints hold. `plan.parameters` may tell the plugins how.
+    since (1, 0) call fn copy(plan: Plan) -> Vec<CheckpointCopy>;
 
     /// Removes a checkpoint and its data.
     since (1, 0) call fn delete(provider_id: ProviderId, checkpoint_id: CheckpointId);

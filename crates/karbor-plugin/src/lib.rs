@@ -24,8 +24,8 @@ pub use karbor_model::Secret;
 pub use key::{BankKey, KeyError};
 pub use protectable::{Protectable, ProtectableError};
 pub use protection::{
-    HookReport, NoProgress, Operation, OperationContext, PluginError, Progress, ProtectionPlugin,
-    SchemaKind, VaultAccess,
+    CopyTarget, HookReport, NoProgress, Operation, OperationContext, PluginError, Progress,
+    ProtectionPlugin, SchemaKind, VaultAccess,
 };
 pub use registry::{ProviderConfig, Registry, RegistryError};
 pub use section::{BankSection, DataSection, ReadSection};

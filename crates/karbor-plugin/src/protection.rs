@@ -118,6 +118,17 @@ pub struct VaultAccess {
     pub password: Secret,
 }
 
+/// Where a copy of a resource's data goes: maybe another bank, maybe another place in the same one.
+#[derive(Debug, Clone)]
+pub struct CopyTarget {
+    /// The copy, a checkpoint of its own.
+    pub checkpoint_id: CheckpointId,
+    /// `checkpoints/<copy>/resource-data/<resource id>` in the target's bank.
+    pub data: BankSection,
+    /// The vault of the provider and project in the target's bank.
+    pub vault: VaultAccess,
+}
+
 /// Takes word of how far a hook has come. Cheap; called often.
 pub trait Progress: Send + Sync {
     /// How many bytes the whole hook will move, once known.
@@ -149,7 +160,7 @@ pub struct OperationContext {
     pub operation: OperationType,
     /// The run: the same through restarts, so that hooks can tell a repeat.
     pub operation_id: OperationId,
-    /// The checkpoint that is made, read or removed.
+    /// The checkpoint that is made, read, copied or removed.
     pub checkpoint_id: CheckpointId,
     /// The plan of the checkpoint.
     pub plan_id: PlanId,
@@ -165,8 +176,10 @@ pub struct OperationContext {
     pub parameters: Map<String, Value>,
     /// `checkpoints/<checkpoint>/resource-data/<resource id>` in the bank.
     pub data: DataSection,
-    /// The vault of this provider and project.
+    /// The vault of this provider and project, in the checkpoint's bank.
     pub vault: VaultAccess,
+    /// Where the copy goes: for copies alone.
+    pub copy_target: Option<CopyTarget>,
     /// Who watches.
     pub progress: Arc<dyn Progress>,
     /// Hooks stop soon after this is cancelled.
@@ -174,7 +187,8 @@ pub struct OperationContext {
 }
 
 impl OperationContext {
-    /// The writable section, or an error that blames the caller: restore and verify never write.
+    /// The writable section, or an error that blames the caller: restore, verify and copy never write
+    /// to the checkpoint that they read.
     ///
     /// # Errors
     /// A [`PluginError`] when the section is read-only.
@@ -186,6 +200,16 @@ impl OperationContext {
                 self.operation
             ))),
         }
+    }
+
+    /// Where the copy goes, or an error that blames the caller.
+    ///
+    /// # Errors
+    /// A [`PluginError`] when the operation is no copy.
+    pub fn target(&self) -> Result<&CopyTarget, PluginError> {
+        self.copy_target
+            .as_ref()
+            .ok_or_else(|| PluginError::new(format!("{} has no target", self.operation)))
     }
 }
 

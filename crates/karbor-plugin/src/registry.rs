@@ -18,6 +18,8 @@ pub struct ProviderConfig {
     pub description: String,
     /// Name of the bank plugin.
     pub bank: String,
+    /// Name of the plugin of the bank that copies go to; its sections are those called `copy.…`.
+    pub copy_bank: Option<String>,
     /// Names of the protection plugins.
     pub plugins: Vec<String>,
     /// Is it in use?
@@ -35,6 +37,35 @@ impl ProviderConfig {
             .get(option)?
             .last()
             .map(String::as_str)
+    }
+}
+
+/// What the names of sections begin with that configure the copy bank.
+const COPY: &str = "copy.";
+
+impl ProviderConfig {
+    /// The configuration of the copy bank, if there is one: as if it were the bank, of the sections
+    /// `copy.…` alone.
+    #[must_use]
+    pub fn of_copy_bank(&self) -> Option<Self> {
+        let bank = self.copy_bank.clone()?;
+        let sections = self.sections.iter().filter_map(|(name, options)| {
+            let name = name.strip_prefix(COPY)?.to_owned();
+            Some((name, options.clone()))
+        });
+        Some(Self {
+            bank,
+            copy_bank: None,
+            sections: sections.collect(),
+            ..self.clone()
+        })
+    }
+
+    /// Every configuration of a bank: the bank's, then the copy bank's.
+    pub fn banks(&self) -> impl Iterator<Item = Self> {
+        [Some(self.clone()), self.of_copy_bank()]
+            .into_iter()
+            .flatten()
     }
 }
 
@@ -133,6 +164,39 @@ impl Registry {
         let make =
             make.ok_or_else(|| unknown(provider, "bank", &provider.bank, self.banks.keys()))?;
         make(provider)
+    }
+
+    /// Makes the bank that a provider's copies go to, if it names one.
+    ///
+    /// # Errors
+    /// [`RegistryError`]; also when it is the provider's bank once more.
+    pub fn make_copy_bank(
+        &self,
+        provider: &ProviderConfig,
+    ) -> Result<Option<Arc<dyn Bank>>, RegistryError> {
+        let Some(config) = provider.of_copy_bank() else {
+            return Ok(None);
+        };
+        let refuse = |message: String| RegistryError::Config {
+            provider: provider.name.clone(),
+            message,
+        };
+        let same = |(name, options)| provider.sections.get(name) == Some(options);
+        let is_bank = config.bank == provider.bank
+            && !config.sections.is_empty()
+            && config.sections.iter().all(same);
+        if is_bank {
+            return Err(refuse(format!(
+                "its copy bank is its bank once more: the sections [{COPY}…] must say another place"
+            )));
+        }
+        match self.make_bank(&config) {
+            Ok(bank) => Ok(Some(bank)),
+            Err(RegistryError::Config { message, .. }) => Err(refuse(format!(
+                "its copy bank, which the sections [{COPY}…] configure: {message}"
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes the protection plugins of a provider, in the order that it names them.

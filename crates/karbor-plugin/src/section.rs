@@ -46,7 +46,7 @@ pub struct ReadSection {
 }
 
 /// The section that an operation gets for its data: writable for protect and delete, read-only for
-/// restore and verify.
+/// restore, verify and copy.
 #[derive(Debug, Clone)]
 pub enum DataSection {
     /// May be written.
@@ -187,6 +187,12 @@ impl ReadSection {
     /// [`BankError::InvalidKey`].
     pub fn sub_section(&self, prefix: &str) -> Result<Self, BankError> {
         Ok(Self::new(self.bank.clone(), self.prefix.join(prefix)?))
+    }
+
+    /// Tells apart sections of several banks under the same prefix, for as long as the banks are open.
+    #[must_use]
+    pub fn identity(&self) -> (usize, &BankKey) {
+        (Arc::as_ptr(&self.bank).cast::<()>() as usize, &self.prefix)
     }
 
     /// Where in the bank this section lies.

@@ -12,7 +12,7 @@
 //! `index.json` is written first and the indices after it; a delete removes the indices and keeps
 //! `index.json` as the record that there was a checkpoint.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -23,7 +23,7 @@ use karbor_model::{
 };
 use karbor_plugin::{Bank, BankError, BankKey, BankSection, list_all};
 
-use crate::error::CheckpointError;
+use crate::{copies::Origin, error::CheckpointError};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -124,6 +124,20 @@ impl CheckpointCollection {
         Ok(checkpoint)
     }
 
+    /// Calls a copy available: everything of it is in the bank. Safe to repeat.
+    ///
+    /// # Errors
+    /// As [`transition`](Self::transition).
+    pub async fn finish_copy(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        let mut copy = self.get(id).await?;
+        if copy.status != CheckpointStatus::Available {
+            copy.status = copy.status.becoming(CheckpointStatus::Available)?;
+            copy.extra_info = Origin::read(&copy).map(|origin| origin.to_extra_info(true));
+            self.write(&copy).await?;
+        }
+        Ok(())
+    }
+
     /// Removes everything of a checkpoint but its index file, which says `deleted` from then on.
     /// Safe to repeat: the index file is changed last.
     ///
@@ -165,25 +179,55 @@ impl CheckpointCollection {
     /// # Errors
     /// [`CheckpointError::UnknownMarker`], or the bank's.
     pub async fn list(&self, query: &CheckpointQuery) -> Result<Vec<Checkpoint>, CheckpointError> {
-        let mut entries = self.entries(query).await?;
-        entries.retain(|entry| {
+        let entries = self.entries(query).await?;
+        let of = |entry| (entry, self.clone());
+        Self::pick(query, entries.into_iter().map(of).collect()).await
+    }
+
+    /// As [`list`](Self::list), of two banks in one order. A second bank that cannot be listed now (a
+    /// disk that is only plugged in to copy to) is left out.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list), of the first.
+    pub async fn list_both(
+        &self,
+        second: &Self,
+        query: &CheckpointQuery,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let entries = self.entries(query).await?;
+        let of = |entry| (entry, self.clone());
+        let mut entries: Vec<_> = entries.into_iter().map(of).collect();
+        match second.entries(query).await {
+            Ok(more) => entries.extend(more.into_iter().map(|entry| (entry, second.clone()))),
+            Err(error) => {
+                tracing::warn!(provider = %self.provider_id, %error, "the copy bank cannot be listed");
+            }
+        }
+        Self::pick(query, entries).await
+    }
+
+    async fn pick(
+        query: &CheckpointQuery,
+        mut entries: Vec<(Entry, Self)>,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        entries.retain(|(entry, _)| {
             let day = entry.day();
             query.start_date.is_none_or(|start| day >= start)
                 && query.end_date.is_none_or(|end| day <= end)
         });
         if query.ascending {
-            entries.sort();
+            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
         } else {
-            entries.sort_by_key(|entry| Reverse(entry.clone()));
+            entries.sort_by(|(a, _), (b, _)| b.cmp(a));
         }
         if let Some(marker) = query.marker {
-            let at = entries.iter().position(|entry| entry.id == marker);
+            let at = entries.iter().position(|(entry, _)| entry.id == marker);
             let at = at.ok_or(CheckpointError::UnknownMarker(marker))?;
             entries.drain(..=at);
         }
         let limit = query.limit.unwrap_or(usize::MAX);
         stream::iter(entries)
-            .map(|entry| self.read_entry(entry))
+            .map(|(entry, of)| async move { of.read_entry(entry).await })
             .buffered(READ_AHEAD)
             .try_filter(|checkpoint| {
                 let wanted = query

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use karbor_flow::{FlowOutcome, FlowStatus as Ending};
-use karbor_model::{ApiError, CheckpointStatus, FlowStatus, OperationType};
+use karbor_model::{ApiError, CheckpointStatus, FlowStatus, OperationType, Resource};
 use serde_json::Value;
 
 use crate::{error::CheckpointError, providers::Provider, run::Run};
@@ -41,16 +41,10 @@ impl Conclusion {
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
         };
-        let reading = matches!(
-            run.operation,
-            OperationType::Restore | OperationType::Verify
-        );
-        if reading {
-            for key in outcome.reports.keys() {
-                conclusion
-                    .resources_status
-                    .insert(key.clone(), "available".to_owned());
-            }
+        for key in done(run, outcome) {
+            conclusion
+                .resources_status
+                .insert(key, "available".to_owned());
         }
         for failure in &outcome.failures {
             let key = failure.resource.clone();
@@ -83,6 +77,20 @@ impl Conclusion {
     }
 }
 
+/// The resources whose turn a restore or verification came to, by `type#id`; those that failed are
+/// among them.
+fn done(run: &Run, outcome: &FlowOutcome) -> Vec<String> {
+    let to_the_end = match run.operation {
+        OperationType::Verify => outcome.status != Ending::Cancelled,
+        OperationType::Restore => outcome.status == Ending::Success,
+        OperationType::Protect | OperationType::Delete | OperationType::Copy => return Vec::new(),
+    };
+    match run.graph() {
+        Ok(graph) if to_the_end => graph.nodes().iter().map(Resource::key).collect(),
+        _ => outcome.reports.keys().cloned().collect(),
+    }
+}
+
 /// Tells the bank how a run ended, and answers what the database is to be told. Safe to repeat.
 ///
 /// # Errors
@@ -92,14 +100,15 @@ pub(crate) async fn conclude_in_bank(
     provider: &Provider,
     conclusion: &Conclusion,
 ) -> Result<Conclusion, ApiError> {
-    let (checkpoints, id) = (provider.checkpoints(), run.checkpoint.id);
+    let (place, subject) = run.subject();
+    let (checkpoints, id) = (provider.home(place)?.checkpoints(), subject.id);
     let ok = conclusion.is_success();
     let told = match (run.operation, ok) {
         (OperationType::Protect, true) => checkpoints
             .transition(id, CheckpointStatus::Available)
             .await
             .map(|_| ()),
-        (OperationType::Protect, false) => checkpoints
+        (OperationType::Protect | OperationType::Copy, false) => checkpoints
             .transition(id, CheckpointStatus::Error)
             .await
             .map(|_| ()),
@@ -108,7 +117,8 @@ pub(crate) async fn conclude_in_bank(
             .transition(id, CheckpointStatus::ErrorDeleting)
             .await
             .map(|_| ()),
-        (OperationType::Restore | OperationType::Verify | OperationType::Copy, _) => Ok(()),
+        (OperationType::Copy, true) => checkpoints.finish_copy(id).await,
+        (OperationType::Restore | OperationType::Verify, _) => Ok(()),
     };
     let concluded = |in_bank| Conclusion {
         in_bank,

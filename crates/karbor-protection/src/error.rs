@@ -1,6 +1,6 @@
 //! What the protection manager can fail with, and how a person hears of it.
 
-use karbor_model::{ApiError, CheckpointId, ErrorKind, IllegalTransition};
+use karbor_model::{ApiError, Checkpoint, CheckpointId, ErrorKind, IllegalTransition};
 use karbor_plugin::{BankError, KeyError, PluginError};
 
 use crate::leases;
@@ -58,6 +58,18 @@ impl From<CheckpointError> for ApiError {
             CheckpointError::Bank(error) => bank_error(&error),
         }
     }
+}
+
+/// Class of the error that refuses to read what is not available.
+pub(crate) const NOT_AVAILABLE: &str = "CheckpointNotAvailable";
+
+/// A checkpoint that cannot be read from in its state.
+pub(crate) fn not_available(checkpoint: &Checkpoint) -> ApiError {
+    let message = format!(
+        "The checkpoint {} is not available: its status is '{}'",
+        checkpoint.id, checkpoint.status
+    );
+    ApiError::new(ErrorKind::BadRequest, NOT_AVAILABLE, message)
 }
 
 /// A bank's failure as the API tells it.

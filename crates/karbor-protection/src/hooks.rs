@@ -4,19 +4,33 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use karbor_flow::{FlowNode, FlowPlan, Hook, HookContext, HookRunner};
-use karbor_model::{ApiError, OperationType, parameters_for};
+use karbor_model::{ApiError, CheckpointId, OperationType, parameters_for};
 use karbor_plugin::{
-    DataSection, HookReport, Operation, OperationContext, PluginError, VaultAccess,
+    BankSection, CopyTarget, DataSection, HookReport, Operation, OperationContext, PluginError,
+    VaultAccess,
 };
 
-use crate::{keys::MasterKey, providers::Provider, run::Run};
+use crate::{
+    error::CheckpointError,
+    keys::MasterKey,
+    providers::{Home, Provider},
+    run::Run,
+};
+
+/// Where a copy goes.
+struct Target {
+    checkpoint: CheckpointId,
+    sections: Vec<BankSection>,
+    vault: VaultAccess,
+}
 
 /// The hooks of one run.
 pub(crate) struct RunHooks {
     run: Run,
     plan: Arc<FlowPlan>,
-    provider: Arc<Provider>,
+    sections: Vec<BankSection>,
     vault: VaultAccess,
+    target: Option<Target>,
     operations: Vec<Box<dyn Operation>>,
 }
 
@@ -28,29 +42,34 @@ impl RunHooks {
     pub(crate) fn new(
         run: Run,
         plan: Arc<FlowPlan>,
-        provider: Arc<Provider>,
+        provider: &Provider,
         key: &MasterKey,
     ) -> Result<Self, ApiError> {
-        let project = &run.checkpoint.project_id;
-        let vault = VaultAccess {
-            section: provider.vault_section(project)?,
-            password: key.vault_password(run.checkpoint.provider_id, project),
+        let (home, project) = (provider.home(run.place)?, &run.checkpoint.project_id);
+        let vault = home.vault(project, key)?;
+        let sections = data_sections(&plan, home, run.checkpoint.id)?;
+        let target = match &run.copy {
+            None => None,
+            Some(copy) => {
+                let home = provider.home(copy.place)?;
+                Some(Target {
+                    checkpoint: copy.checkpoint.id,
+                    sections: data_sections(&plan, home, copy.checkpoint.id)?,
+                    vault: home.vault(project, key)?,
+                })
+            }
         };
         let operations = plan
             .nodes()
             .iter()
-            .map(|node| {
-                provider
-                    .checkpoints()
-                    .resource_data(run.checkpoint.id, &node.resource.id)?;
-                provider.operation(run.operation, &node.resource)
-            })
+            .map(|node| provider.operation(run.operation, &node.resource))
             .collect::<Result<_, ApiError>>()?;
         Ok(Self {
             run,
             plan,
-            provider,
+            sections,
             vault,
+            target,
             operations,
         })
     }
@@ -60,26 +79,21 @@ impl RunHooks {
         &self.plan
     }
 
-    fn context(
-        &self,
-        node: &FlowNode,
-        context: HookContext,
-    ) -> Result<OperationContext, PluginError> {
-        let section = self
-            .provider
-            .checkpoints()
-            .resource_data(self.run.checkpoint.id, &node.resource.id)
-            .map_err(|error| PluginError::new(error.to_string()))?;
+    fn context(&self, node: &FlowNode, context: HookContext) -> OperationContext {
+        let section = self.sections[node.at].clone();
         let data = match self.run.operation {
-            OperationType::Protect | OperationType::Delete | OperationType::Copy => {
-                DataSection::Writable(section)
-            }
-            OperationType::Restore | OperationType::Verify => {
+            OperationType::Protect | OperationType::Delete => DataSection::Writable(section),
+            OperationType::Restore | OperationType::Verify | OperationType::Copy => {
                 DataSection::ReadOnly(section.read_only())
             }
         };
+        let copy_target = self.target.as_ref().map(|target| CopyTarget {
+            checkpoint_id: target.checkpoint,
+            data: target.sections[node.at].clone(),
+            vault: target.vault.clone(),
+        });
         let nodes = self.plan.nodes();
-        Ok(OperationContext {
+        OperationContext {
             request: self.run.context.clone(),
             operation: self.run.operation,
             operation_id: self.run.id,
@@ -96,9 +110,10 @@ impl RunHooks {
             parameters: parameters_for(&self.run.parameters, &node.resource),
             data,
             vault: self.vault.clone(),
+            copy_target,
             progress: context.progress,
             cancel: context.cancel,
-        })
+        }
     }
 
     /// The cause goes to the log with the request it belongs to; the message goes to the user.
@@ -110,6 +125,21 @@ impl RunHooks {
     }
 }
 
+/// The section of every resource's data in a checkpoint.
+fn data_sections(
+    plan: &FlowPlan,
+    home: &Home,
+    checkpoint: CheckpointId,
+) -> Result<Vec<BankSection>, CheckpointError> {
+    let nodes = plan.nodes().iter();
+    nodes
+        .map(|node| {
+            home.checkpoints()
+                .resource_data(checkpoint, &node.resource.id)
+        })
+        .collect()
+}
+
 #[async_trait]
 impl HookRunner for RunHooks {
     async fn run(
@@ -118,7 +148,7 @@ impl HookRunner for RunHooks {
         hook: Hook,
         context: HookContext,
     ) -> Result<HookReport, PluginError> {
-        let context = self.context(node, context)?;
+        let context = self.context(node, context);
         let operation = &self.operations[node.at];
         let done = match hook {
             Hook::PrepareBegin => operation.prepare_begin(&context).await,

@@ -2,7 +2,8 @@
 //!
 //! An operation claims `checkpoints/<checkpoint>/<operation>-<run>` first and looks at the other
 //! claims second. Of two operations that exclude each other at least one sees the other, so never
-//! do both go on; at worst neither does, and both say who was in the way.
+//! do both go on. If both see the other, the one that only reads stays, or else the one whose name
+//! comes first; the other withdraws its claim while it waits. So one of them goes on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,25 +22,32 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What a checkpoint is claimed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A run of an operation. Restores and verifications share a checkpoint; others have it alone.
+    /// A run of an operation. Those that read it share a checkpoint (of copies one at a time); others
+    /// have it alone.
     Operation(OperationType),
+    /// Being made as a copy of another.
+    Copied,
     /// Setting its state by hand.
     Reset,
 }
 
 impl Purpose {
-    const ALL: [Self; 6] = [
+    const COPY: Self = Self::Operation(OperationType::Copy);
+
+    const ALL: [Self; 7] = [
         Self::Operation(OperationType::Protect),
         Self::Operation(OperationType::Restore),
         Self::Operation(OperationType::Delete),
         Self::Operation(OperationType::Verify),
-        Self::Operation(OperationType::Copy),
+        Self::COPY,
+        Self::Copied,
         Self::Reset,
     ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Operation(operation) => operation.as_str(),
+            Self::Copied => "copied",
             Self::Reset => "reset",
         }
     }
@@ -52,6 +60,7 @@ impl Purpose {
             Self::Operation(OperationType::Delete) => "is being deleted",
             Self::Operation(OperationType::Verify) => "is being verified",
             Self::Operation(OperationType::Copy) => "is being copied",
+            Self::Copied => "is being made as a copy",
             Self::Reset => "is having its status set",
         }
     }
@@ -65,17 +74,25 @@ impl Purpose {
         })
     }
 
-    fn is_exclusive(self) -> bool {
+    /// Does it have the checkpoint alone? What has not only reads it.
+    pub(crate) fn is_exclusive(self) -> bool {
         !matches!(
             self,
-            Self::Operation(OperationType::Restore | OperationType::Verify)
+            Self::Operation(OperationType::Restore | OperationType::Verify | OperationType::Copy)
         )
     }
 
-    /// What a lease is for; one that we cannot read we do not share with.
+    /// A lease whose purpose we cannot read we do not share with.
     fn excludes(self, lease: &Lease) -> bool {
         let other = Self::of(&lease.name);
-        self.is_exclusive() || other.is_none_or(Self::is_exclusive)
+        let both_copy = self == Self::COPY && other == Some(Self::COPY);
+        both_copy || self.is_exclusive() || other.is_none_or(Self::is_exclusive)
+    }
+
+    /// Who stays when two are in each other's way: readers first.
+    fn rank(lease: &Lease) -> (bool, &str) {
+        let purpose = Self::of(&lease.name);
+        (purpose.is_none_or(Self::is_exclusive), &lease.name)
     }
 }
 
@@ -116,31 +133,33 @@ impl CheckpointLease {
         let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
         let name = place.join(&format!("{}-{run}", purpose.name()))?;
         let lease = bank.acquire_lease(&name, owner, LEASE_TTL).await?;
-        let claim = Self {
+        let mut claim = Self {
             bank,
             place,
             purpose,
             lease,
         };
+        let mut is_held = true;
         let mut looks = 1;
         loop {
             match claim.in_the_way().await {
-                Ok(None) => return Ok(claim),
-                Ok(Some(_)) if looks < LOOKS => {
+                Ok(None) if is_held => return Ok(claim),
+                // Withdrawn; it counts only if nobody comes in between.
+                Ok(None) => {
+                    claim.lease = claim.bank.acquire_lease(&name, owner, LEASE_TTL).await?;
+                    is_held = true;
+                }
+                Ok(Some(other)) if looks < LOOKS => {
+                    if is_held && Purpose::rank(&other) < Purpose::rank(&claim.lease) {
+                        claim.bank.release_lease(&claim.lease).await?;
+                        is_held = false;
+                    }
                     looks += 1;
                     clock.sleep(PAUSE).await;
                 }
-                Ok(Some(Lease {
-                    name,
-                    owner,
-                    expires_at,
-                })) => {
+                Ok(Some(other)) => {
                     claim.release().await;
-                    return Err(BankError::LeaseHeld {
-                        name,
-                        owner,
-                        expires_at,
-                    });
+                    return Err(held_by(other));
                 }
                 Err(error) => {
                     claim.release().await;
@@ -205,15 +224,7 @@ impl CheckpointLease {
         }
         match self.in_the_way().await? {
             None => Ok(()),
-            Some(Lease {
-                name,
-                owner,
-                expires_at,
-            }) => Err(BankError::LeaseHeld {
-                name,
-                owner,
-                expires_at,
-            }),
+            Some(other) => Err(held_by(other)),
         }
     }
 
@@ -222,6 +233,14 @@ impl CheckpointLease {
         if let Err(error) = self.bank.release_lease(&self.lease).await {
             tracing::warn!(lease = self.lease.name, %error, "a lease could not be released; it ends by itself");
         }
+    }
+}
+
+fn held_by(lease: Lease) -> BankError {
+    BankError::LeaseHeld {
+        name: lease.name,
+        owner: lease.owner,
+        expires_at: lease.expires_at,
     }
 }
 

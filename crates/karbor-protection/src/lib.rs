@@ -7,6 +7,7 @@
 
 pub mod checkpoints;
 mod conclude;
+mod copies;
 pub mod error;
 mod graph;
 mod hooks;
@@ -26,5 +27,7 @@ mod worker;
 pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
 pub use options::OPTIONS;
-pub use providers::{Provider, ProviderError, Providers, Unusable, load_provider_configs};
+pub use providers::{
+    Home, Place, Provider, ProviderError, Providers, Unusable, load_provider_configs,
+};
 pub use quota::{QuotaRecount, recount_quotas};

@@ -14,7 +14,7 @@ pub const OPTIONS: &[OptionDef] = &[
         name: "max_concurrent_operations",
         kind: OptionKind::Int,
         default: "0",
-        help: "How many operations (protect, restore, verify, delete) may run at once; 0 is no limit. \
+        help: "How many operations (protect, restore, verify, copy, delete) may run at once; 0 is no limit. \
                More wait for their turn.",
         secret: false,
     },
@@ -24,6 +24,15 @@ pub const OPTIONS: &[OptionDef] = &[
         kind: OptionKind::Path,
         default: "providers.d",
         help: "Folder of the providers' files (*.conf); relative to the state directory.",
+        secret: false,
+    },
+    OptionDef {
+        group: "protection",
+        name: "max_parallel_copies",
+        kind: OptionKind::Int,
+        default: "2",
+        help: "How many checkpoints may be copied to copy banks at once; at least 1. More wait for \
+               their turn.",
         secret: false,
     },
     OptionDef {

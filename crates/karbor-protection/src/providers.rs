@@ -8,17 +8,20 @@ use std::{
 
 use ini::{Ini, ParseOption};
 use karbor_model::{
-    ApiError, ErrorKind, OperationType, Provider as ProviderRecord, ProviderId, Resource,
+    ApiError, Checkpoint, CheckpointId, ErrorKind, OperationType, Provider as ProviderRecord,
+    ProviderId, Resource,
 };
 use karbor_plugin::{
     Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry,
-    RegistryError, SchemaKind,
+    RegistryError, SchemaKind, VaultAccess,
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
     checkpoints::CheckpointCollection,
-    error::{flow_error, plugin_refusal},
+    error::{CheckpointError, flow_error, plugin_refusal},
+    keys::MasterKey,
 };
 
 /// Why the providers cannot be loaded.
@@ -122,6 +125,7 @@ fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
         name: required("name")?,
         description: last("description").unwrap_or_default(),
         bank: required("bank")?,
+        copy_bank: last("copy_bank").filter(|name| !name.is_empty()),
         plugins: all("plugin"),
         enabled: boolean(last("enabled").as_deref().unwrap_or("false"))
             .ok_or_else(|| malformed("[provider] enabled must be True or False".into()))?,
@@ -137,11 +141,65 @@ fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Which of a provider's banks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The bank that protects write to.
+    #[default]
+    Bank,
+    /// The bank that copies go to.
+    CopyBank,
+}
+
+/// A bank of a provider and the checkpoints in it. Both banks of a provider are laid out alike, under
+/// the same provider id, so that either can be the bank of the provider when the other is gone.
+pub struct Home {
+    bank: Arc<dyn Bank>,
+    checkpoints: CheckpointCollection,
+    provider_id: ProviderId,
+}
+
+impl Home {
+    fn new(bank: Arc<dyn Bank>, provider_id: ProviderId) -> Self {
+        Self {
+            checkpoints: CheckpointCollection::new(bank.clone(), provider_id),
+            bank,
+            provider_id,
+        }
+    }
+
+    /// The bank.
+    #[must_use]
+    pub fn bank(&self) -> &Arc<dyn Bank> {
+        &self.bank
+    }
+
+    /// The checkpoints in it.
+    #[must_use]
+    pub fn checkpoints(&self) -> &CheckpointCollection {
+        &self.checkpoints
+    }
+
+    /// The repository of a project: where it lies in the bank, and what opens it.
+    ///
+    /// # Errors
+    /// A 400 when the project's id cannot be part of a key.
+    pub fn vault(&self, project_id: &str, key: &MasterKey) -> Result<VaultAccess, ApiError> {
+        let place = BankKey::parse(&format!("vaults/{}/{project_id}", self.provider_id));
+        let place = place.map_err(ApiError::invalid_input)?;
+        Ok(VaultAccess {
+            section: BankSection::new(self.bank.clone(), place),
+            password: key.vault_password(self.provider_id, project_id),
+        })
+    }
+}
+
 /// A provider in use.
 pub struct Provider {
     record: ProviderRecord,
-    bank: Arc<dyn Bank>,
-    checkpoints: CheckpointCollection,
+    bank: Home,
+    copy_bank: Option<Home>,
     plugins: HashMap<String, Arc<dyn ProtectionPlugin>>,
 }
 
@@ -152,7 +210,9 @@ impl Provider {
     /// # Errors
     /// [`RegistryError`].
     pub fn new(config: &ProviderConfig, registry: &Registry) -> Result<Self, RegistryError> {
-        let bank = registry.make_bank(config)?;
+        let home = |bank| Home::new(bank, config.id);
+        let bank = home(registry.make_bank(config)?);
+        let copy_bank = registry.make_copy_bank(config)?.map(home);
         let mut plugins: HashMap<String, Arc<dyn ProtectionPlugin>> = HashMap::new();
         let mut schemas = SchemaKind::ALL.map(|_| Map::new());
         for plugin in registry.make_protections(config)? {
@@ -178,8 +238,8 @@ impl Provider {
                 description: config.description.clone(),
                 extended_info_schema,
             },
-            checkpoints: CheckpointCollection::new(bank.clone(), config.id),
             bank,
+            copy_bank,
             plugins,
         })
     }
@@ -190,28 +250,56 @@ impl Provider {
         &self.record
     }
 
-    /// Its checkpoints.
-    #[must_use]
-    pub fn checkpoints(&self) -> &CheckpointCollection {
-        &self.checkpoints
-    }
-
-    /// Its bank.
-    #[must_use]
-    pub fn bank(&self) -> &Arc<dyn Bank> {
-        &self.bank
-    }
-
-    /// Where the repository of a project lies in the bank.
+    /// One of its banks.
     ///
     /// # Errors
-    /// A 400 when the project's id cannot be part of a key.
-    pub fn vault_section(&self, project_id: &str) -> Result<BankSection, ApiError> {
-        let key = BankKey::parse(&format!("vaults/{}/{project_id}", self.record.id));
-        Ok(BankSection::new(
-            self.bank.clone(),
-            key.map_err(ApiError::invalid_input)?,
-        ))
+    /// A 503 when the provider has no copy bank any more.
+    pub fn home(&self, place: Place) -> Result<&Home, ApiError> {
+        let home = match place {
+            Place::Bank => Some(&self.bank),
+            Place::CopyBank => self.copy_bank.as_ref(),
+        };
+        home.ok_or_else(|| {
+            let name = &self.record.name;
+            ApiError::unavailable(
+                format!("The provider '{name}' has no copy bank; the operator has to configure it again."),
+                "the copy bank was removed from the configuration",
+            )
+        })
+    }
+
+    /// Its banks: the one that protects write to, and the copy bank if there is one.
+    pub fn homes(&self) -> impl Iterator<Item = &Home> {
+        std::iter::once(&self.bank).chain(&self.copy_bank)
+    }
+
+    /// Where its copies go: into the copy bank, or without one into the bank itself.
+    #[must_use]
+    pub fn place_of_copies(&self) -> Place {
+        match self.copy_bank {
+            Some(_) => Place::CopyBank,
+            None => Place::Bank,
+        }
+    }
+
+    /// Finds a checkpoint in either bank. One that is in the copy bank is found there also when the
+    /// first bank is gone.
+    ///
+    /// # Errors
+    /// As [`CheckpointCollection::get`].
+    pub async fn find(&self, id: CheckpointId) -> Result<(Place, Checkpoint), CheckpointError> {
+        let error = match self.bank.checkpoints.get(id).await {
+            Ok(checkpoint) => return Ok((Place::Bank, checkpoint)),
+            Err(error) => error,
+        };
+        let Some(copies) = &self.copy_bank else {
+            return Err(error);
+        };
+        match copies.checkpoints.get(id).await {
+            Ok(checkpoint) => Ok((Place::CopyBank, checkpoint)),
+            Err(other) if matches!(error, CheckpointError::NotFound(_)) => Err(other),
+            Err(_) => Err(error),
+        }
     }
 
     /// The operation of the plugin that protects the resource's type.

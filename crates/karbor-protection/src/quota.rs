@@ -1,6 +1,6 @@
 //! What checkpoints mean for quotas.
 //!
-//! A protect reserves its checkpoint in the transaction that enters its flow, and the end of the run is
+//! A protect, and a copy, reserves its checkpoint in the transaction that enters its flow, and the end of the run is
 //! written together with what it means for the quota: so there is no moment at which a crash could
 //! leave the one without the other. Counted is every checkpoint that the bank has, also one in
 //! error, until it is deleted. What the bank has decides: a recount, now and then, takes in
@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::{
     conclude::Conclusion,
+    error::CheckpointError,
     manager::ProtectionManager,
     providers::{Provider, Providers},
     run::Run,
@@ -23,8 +24,9 @@ use crate::{
 
 /// The checkpoint that a run makes, while it is being made.
 pub(crate) fn reserved(run: &Run) -> Option<QuotaHolding> {
-    (run.operation == OperationType::Protect).then(|| QuotaHolding {
-        checkpoint_id: run.checkpoint.id,
+    let makes = matches!(run.operation, OperationType::Protect | OperationType::Copy);
+    makes.then(|| QuotaHolding {
+        checkpoint_id: run.subject().1.id,
         project_id: run.checkpoint.project_id.clone(),
         provider_id: run.checkpoint.provider_id,
         bytes: 0,
@@ -34,12 +36,12 @@ pub(crate) fn reserved(run: &Run) -> Option<QuotaHolding> {
 
 /// What the end of a run means.
 pub(crate) fn settlement(run: &Run, conclusion: &Conclusion) -> QuotaSettlement {
-    let id = run.checkpoint.id;
+    let id = run.subject().1.id;
     match run.operation {
-        OperationType::Protect if conclusion.in_bank => {
+        OperationType::Protect | OperationType::Copy if conclusion.in_bank => {
             QuotaSettlement::Holds(id, bytes(&conclusion.extra_info))
         }
-        OperationType::Protect => QuotaSettlement::Released(id),
+        OperationType::Protect | OperationType::Copy => QuotaSettlement::Released(id),
         OperationType::Delete if conclusion.is_success() => QuotaSettlement::Released(id),
         _ => QuotaSettlement::Unchanged,
     }
@@ -78,7 +80,7 @@ pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecou
     for provider in providers.all() {
         // Before the bank is read: who comes or goes meanwhile is left alone.
         let before = db.quota_holdings(provider.record().id).await?;
-        let there = match provider.checkpoints().owners().await {
+        let there = match owners(provider).await {
             Ok(there) => there,
             Err(error) => {
                 let name = provider.record().name.clone();
@@ -112,6 +114,15 @@ impl ProtectionManager {
     }
 }
 
+/// Every checkpoint of the provider's banks, with its project.
+async fn owners(provider: &Provider) -> Result<Vec<(CheckpointId, String)>, CheckpointError> {
+    let mut owners = Vec::new();
+    for home in provider.homes() {
+        owners.extend(home.checkpoints().owners().await?);
+    }
+    Ok(owners)
+}
+
 async fn found(
     db: &Db,
     provider: &Provider,
@@ -138,20 +149,21 @@ async fn found(
 
 /// What the operation log knows of the bytes of a checkpoint; nothing if it was lost.
 async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
-    let query = ListQuery {
-        filters: vec![
-            ("checkpoint_id".to_owned(), id.to_string()),
-            (
-                "operation_type".to_owned(),
-                OperationType::Protect.as_str().to_owned(),
-            ),
-        ],
-        limit: Some(1),
-        ..ListQuery::default()
-    };
-    let logs = db.operation_log_list(&query).await?;
-    let info = logs.first().and_then(|log| log.extra_info.as_ref());
-    Ok(info.map_or(0, bytes))
+    let mut made = 0;
+    for operation in [OperationType::Protect, OperationType::Copy] {
+        let query = ListQuery {
+            filters: vec![
+                ("checkpoint_id".to_owned(), id.to_string()),
+                ("operation_type".to_owned(), operation.as_str().to_owned()),
+            ],
+            limit: Some(1),
+            ..ListQuery::default()
+        };
+        let logs = db.operation_log_list(&query).await?;
+        let info = logs.first().and_then(|log| log.extra_info.as_ref());
+        made += info.map_or(0, bytes);
+    }
+    Ok(made)
 }
 
 #[cfg(test)]

@@ -2,10 +2,22 @@
 //! after a restart.
 
 use karbor_model::{
-    ApiError, Checkpoint, OperationId, OperationLog, OperationLogId, OperationLogStatus,
-    OperationType, Parameters, RequestContext, ResourceGraph, RestoreId, VerificationId,
+    ApiError, Checkpoint, CheckpointId, OperationId, OperationLog, OperationLogId,
+    OperationLogStatus, OperationType, Parameters, RequestContext, ResourceGraph, RestoreId,
+    VerificationId,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::{leases::Purpose, providers::Place};
+
+/// The copy that a run makes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct CopyOf {
+    /// The bank it is made in.
+    pub place: Place,
+    /// The copy, as it is at first.
+    pub checkpoint: Checkpoint,
+}
 
 /// A run. It holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,8 +28,14 @@ pub(crate) struct Run {
     pub operation: OperationType,
     /// Who asked.
     pub context: RequestContext,
+    /// The bank that the checkpoint is in.
+    #[serde(default)]
+    pub place: Place,
     /// The checkpoint as it was when the run began, with its graph.
     pub checkpoint: Checkpoint,
+    /// The copy of it that a copy makes.
+    #[serde(default)]
+    pub copy: Option<CopyOf>,
     /// What the user gave.
     pub parameters: Parameters,
     /// Its record in the operation log.
@@ -36,7 +54,7 @@ impl Run {
     pub(crate) fn new(
         operation: OperationType,
         context: &RequestContext,
-        checkpoint: Checkpoint,
+        (place, checkpoint): (Place, Checkpoint),
         parameters: Parameters,
         now: chrono::DateTime<chrono::Utc>,
     ) -> Self {
@@ -44,7 +62,9 @@ impl Run {
             id: OperationId::new(),
             operation,
             context: context.clone(),
+            place,
             checkpoint,
+            copy: None,
             parameters,
             log: OperationLogId::new(),
             started_at: now,
@@ -53,13 +73,23 @@ impl Run {
         }
     }
 
-    /// Does it leave the bank as it is?
+    /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.
     #[must_use]
-    pub(crate) fn reads_only(&self) -> bool {
-        matches!(
-            self.operation,
-            OperationType::Restore | OperationType::Verify
-        )
+    pub(crate) fn subject(&self) -> (Place, &Checkpoint) {
+        match &self.copy {
+            Some(copy) => (copy.place, &copy.checkpoint),
+            None => (self.place, &self.checkpoint),
+        }
+    }
+
+    /// The claims it needs: on which checkpoint of which bank, and what for.
+    pub(crate) fn claims(&self) -> Vec<(Place, CheckpointId, Purpose)> {
+        let own = Purpose::Operation(self.operation);
+        let mut claims = vec![(self.place, self.checkpoint.id, own)];
+        if let Some(copy) = &self.copy {
+            claims.push((copy.place, copy.checkpoint.id, Purpose::Copied));
+        }
+        claims
     }
 
     /// The graph that it runs over. A checkpoint that failed before its graph was known has none.
@@ -77,12 +107,13 @@ impl Run {
     #[must_use]
     pub(crate) fn log_record(&self) -> OperationLog {
         let plan = self.checkpoint.protection_plan.id;
+        let with_plan = matches!(self.operation, OperationType::Protect | OperationType::Copy);
         OperationLog {
             id: self.log,
             project_id: self.checkpoint.project_id.clone(),
             operation_type: self.operation,
-            checkpoint_id: Some(self.checkpoint.id),
-            plan_id: (self.operation == OperationType::Protect).then_some(plan),
+            checkpoint_id: Some(self.subject().1.id),
+            plan_id: with_plan.then_some(plan),
             provider_id: Some(self.checkpoint.provider_id),
             restore_id: self.restore_id,
             verification_id: self.verification_id,

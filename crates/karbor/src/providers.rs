@@ -25,6 +25,7 @@ pub(crate) fn embedded(state: &StateDir) -> Vec<ProviderConfig> {
         name: name.to_owned(),
         description: description.to_owned(),
         bank: "karbor-fs-bank-plugin".to_owned(),
+        copy_bank: None,
         plugins: plugins.iter().map(|&plugin| plugin.to_owned()).collect(),
         enabled: true,
         sections: sections.clone(),

@@ -218,9 +218,9 @@ impl Configured {
         if configs.is_empty() {
             configs = embedded(state);
         }
-        let banks = configs.iter().filter_map(|provider| {
-            provider
-                .option("file_system_bank_plugin", "file_system_bank_path")
+        let banks = configs.iter().flat_map(ProviderConfig::banks);
+        let banks = banks.filter_map(|bank| {
+            bank.option("file_system_bank_plugin", "file_system_bank_path")
                 .map(PathBuf::from)
         });
         let off_limits: Vec<PathBuf> = std::iter::once(state.path().to_owned())

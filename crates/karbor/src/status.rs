@@ -203,8 +203,13 @@ async fn banks(providers: &Providers) -> Finding {
     };
     let mut broken = Vec::new();
     for provider in providers.all() {
-        if let Err(error) = provider.bank().list(&request).await {
-            broken.push(format!("the bank of '{}': {error}", provider.record().name));
+        for (which, home) in ["bank", "copy bank"].into_iter().zip(provider.homes()) {
+            if let Err(error) = home.bank().list(&request).await {
+                broken.push(format!(
+                    "the {which} of '{}': {error}",
+                    provider.record().name
+                ));
+            }
         }
     }
     match broken.as_slice() {
@@ -246,8 +251,10 @@ pub(crate) async fn repositories(providers: &Providers) -> Result<bool, Failure>
             limit: Some(1),
             ..ListRequest::default()
         };
-        if !provider.bank().list(&request).await?.is_empty() {
-            return Ok(true);
+        for home in provider.homes() {
+            if !home.bank().list(&request).await?.is_empty() {
+                return Ok(true);
+            }
         }
     }
     Ok(false)

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use karbor_model::{ApiError, CheckpointId, CheckpointStatus, ProviderId};
-use serde_json::Value;
+use karbor_model::{ApiError, CheckpointId, CheckpointStatus, PlanId, ProviderId};
+use serde_json::{Value, json};
 
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
     openapi::{Operation, delete_at, get, post, put},
-    plans::{parsed, take, text},
-    schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE},
-    views::{CheckpointView, ProviderView},
+    plans::{parameters, parsed, take, text},
+    schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE, COPY_CREATE},
+    views::{CheckpointView, CopyView, ProviderView},
 };
 use crate::{
     ApiManager,
@@ -76,6 +76,14 @@ pub(super) fn operations() -> Vec<Operation> {
             "Delete a checkpoint",
         )
         .gives_empty(),
+        post(
+            "/providers/{id}/checkpoints/action",
+            action,
+            "copy:create",
+            "Copy the checkpoints of a plan that are not copied yet",
+        )
+        .takes(&COPY_CREATE)
+        .gives::<CopyView<'_>>("copy"),
     ]
 }
 
@@ -172,6 +180,35 @@ pub(crate) async fn update(
         .reset_state(&call.context, provider, checkpoint, state)
         .await?;
     Ok(ok(b"{}".to_vec()))
+}
+
+/// `copy`, the one action there is on a provider's checkpoints.
+pub(crate) async fn action(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&COPY_CREATE)?;
+    let mut copy = take(&mut body, "copy");
+    let plan_id: PlanId = parsed(&copy, "plan_id")?;
+    let given = match copy.remove("parameters") {
+        Some(given @ Value::Object(_)) => given,
+        _ => json!({}),
+    };
+    let wanted = parameters(Some(given.clone()));
+    let (provider_id, copies) = manager
+        .copy(&call.context, call.part("id"), plan_id, wanted)
+        .await?;
+    one(
+        "copy",
+        &CopyView {
+            project_id: &call.context.project_id,
+            provider_id,
+            plan_id,
+            checkpoint_id: &copies,
+            parameters: &given,
+        },
+    )
 }
 
 fn ids(call: &Call) -> Result<(ProviderId, CheckpointId), ApiError> {

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use karbor_model::{
-    Checkpoint, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan, ProtectableType,
-    Provider, ProviderId, Resource, Restore, ScheduledOperation, ServiceRecord, Trigger,
-    Verification,
+    Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan,
+    PlanId, ProtectableType, Provider, ProviderId, Resource, Restore, ScheduledOperation,
+    ServiceRecord, Trigger, Verification,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -231,6 +231,32 @@ impl<'a> From<&'a Verification> for VerificationView<'a> {
             resources_reason: &verification.resources_reason,
         }
     }
+}
+
+/// The copies that a request began.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Copy")]
+pub(crate) struct CopyView<'a> {
+    pub(crate) project_id: &'a str,
+    #[schemars(with = "Id")]
+    pub(crate) provider_id: ProviderId,
+    #[schemars(with = "Id")]
+    pub(crate) plan_id: PlanId,
+    /// Each checkpoint with its copy.
+    #[schemars(with = "Vec<CopyPair>")]
+    pub(crate) checkpoint_id: &'a [CheckpointCopy],
+    pub(crate) parameters: &'a Value,
+}
+
+/// How [`CheckpointCopy`] is written.
+#[derive(JsonSchema)]
+#[schemars(rename = "CheckpointCopy")]
+#[expect(dead_code, reason = "it describes")]
+struct CopyPair {
+    #[schemars(with = "Id")]
+    checkpoint_protect_id: CheckpointId,
+    #[schemars(with = "Id")]
+    checkpoint_copy_id: CheckpointId,
 }
 
 /// A record of the operation log.

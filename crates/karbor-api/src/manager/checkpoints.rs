@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, ErrorKind, Plan, PlanId, Provider, ProviderId,
-    RequestContext,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, ErrorKind, Parameters, Plan, PlanId,
+    Provider, ProviderId, RequestContext,
 };
 use serde_json::{Map, Value, json};
 
-use super::{ApiManager, plans::invalid_plan};
+use super::{
+    ApiManager,
+    plans::{check_parameters, invalid_plan},
+};
 use crate::http::{python, query::Query};
 
 /// What a list of checkpoints can be narrowed down by.
@@ -116,6 +119,60 @@ impl ApiManager {
             )
             .await?;
         Ok(query.skip_offset(checkpoints))
+    }
+
+    /// Copies the checkpoints of a plan that are not copied yet; the copies are being made when this
+    /// returns.
+    pub(crate) async fn copy(
+        &self,
+        context: &RequestContext,
+        provider_id: &str,
+        plan_id: PlanId,
+        parameters: Parameters,
+    ) -> Result<(ProviderId, Vec<CheckpointCopy>), ApiError> {
+        self.may(context, "copy:create")?;
+        let provider_id: ProviderId = provider_id
+            .parse()
+            .map_err(|_| ApiError::invalid_input("Invalid provider id provided."))?;
+        let mut plan = self.plan_own(context, plan_id).await?;
+        if provider_id != plan.provider_id {
+            return Err(ApiError::invalid_input(
+                "The provider id is not the same as the value in the plan.",
+            ));
+        }
+        let provider = self.protection.show_provider(context, provider_id).await?;
+        check_parameters(&parameters, &provider)?;
+        if !self.is_protected(context, &plan).await? {
+            return Err(ApiError::invalid_input("The plan has not been protected."));
+        }
+        plan.parameters.extend(parameters);
+        let copies = self.protection.copy(context, plan).await?;
+        Ok((provider_id, copies))
+    }
+
+    /// Has the plan any checkpoint?
+    async fn is_protected(&self, context: &RequestContext, plan: &Plan) -> Result<bool, ApiError> {
+        let filters = [
+            ("plan_id", plan.id.to_string()),
+            ("project_id", plan.project_id.clone()),
+        ];
+        let filters = filters.map(|(name, value)| (name.to_owned(), value)).into();
+        let (none, one) = (None, Some(1));
+        let all_tenants = plan.project_id != context.project_id;
+        let found = self
+            .protection
+            .list_checkpoints(
+                context,
+                plan.provider_id,
+                none,
+                one,
+                Vec::new(),
+                Vec::new(),
+                filters,
+                all_tenants,
+            )
+            .await?;
+        Ok(!found.is_empty())
     }
 
     pub(crate) async fn delete(

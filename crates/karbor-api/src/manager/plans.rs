@@ -192,7 +192,10 @@ pub(crate) fn invalid_plan(reason: &str) -> ApiError {
 /// Are the parameters for resources that exist, and does the provider know their names? Values are
 /// the plugin's business when it runs, as in the original; only a choice among given words is
 /// checked here already, for types that the original did not have.
-fn check_parameters(parameters: &Parameters, provider: &Provider) -> Result<(), ApiError> {
+pub(super) fn check_parameters(
+    parameters: &Parameters,
+    provider: &Provider,
+) -> Result<(), ApiError> {
     let schemas = provider.extended_info_schema.get("options_schema");
     for (key, values) in parameters {
         let (resource_type, resource_id) = match key.split_once('#') {

@@ -143,3 +143,67 @@ async fn q18_extra_info_is_kept_under_both_spellings() {
         "{\"created_by\": \"manual\"}"
     );
 }
+
+#[tokio::test]
+async fn copies() {
+    let app = app().await;
+    let plan = app.plan(Value::Null).await;
+    let at = |provider: &str| format!("/providers/{provider}/checkpoints/action");
+    let post = async |provider: &str, body: Value| {
+        app.call("POST", &at(provider), json!({ "copy": body }))
+            .await
+    };
+    let wanted = json!({"plan_id": plan, "parameters": {}});
+    assert_eq!(
+        post(NOOP, wanted.clone()).await.fault(400),
+        "Invalid input received: The plan has not been protected."
+    );
+    let protected = app
+        .call(
+            "POST",
+            &format!("/providers/{NOOP}/checkpoints"),
+            json!({"checkpoint": {"plan_id": plan}}),
+        )
+        .await;
+    let source = protected.json()["checkpoint"]["id"].clone();
+    let answer = post(NOOP, wanted.clone()).await;
+    assert_eq!(answer.status, 200, "{}", answer.json());
+    let copy = answer.json()["copy"]["checkpoint_id"][0]["checkpoint_copy_id"].clone();
+    same(
+        &answer,
+        &json!({"copy": {
+            "project_id": PROJECT, "provider_id": NOOP, "plan_id": plan,
+            "checkpoint_id": [{"checkpoint_protect_id": source, "checkpoint_copy_id": copy}],
+            "parameters": {},
+        }}),
+    );
+    let invalid = "Invalid input received: ";
+    assert_eq!(
+        post("abc", wanted.clone()).await.fault(400),
+        format!("{invalid}Invalid provider id provided.")
+    );
+    assert_eq!(
+        post(HOST, wanted).await.fault(400),
+        format!("{invalid}The provider id is not the same as the value in the plan.")
+    );
+    assert_eq!(
+        post(NOOP, json!({"plan_id": NOBODY})).await.fault(404),
+        format!("Plan {NOBODY} could not be found.")
+    );
+    for nonsense in [
+        json!({}),
+        json!({"plan_id": "x"}),
+        json!({"plan_id": plan, "parameters": 1}),
+        json!({"plan_id": plan, "more": 1}),
+    ] {
+        assert_eq!(post(NOOP, nonsense.clone()).await.status, 400, "{nonsense}");
+    }
+    let foreign = json!({"copy": {"plan_id": plan}});
+    let foreign = app
+        .call_as(&app.other, OTHER, "POST", &at(NOOP), foreign)
+        .await;
+    assert_eq!(
+        foreign.fault(404),
+        format!("Plan {plan} could not be found.")
+    );
+}

@@ -9,9 +9,9 @@ use std::{
 use async_trait::async_trait;
 use karbor_interfaces::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind,
-    OperationLogId, Plan, ProtectableType, Provider, ProviderId, RequestContext, Resource, Restore,
-    Verification,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
+    ErrorKind, OperationLogId, Plan, ProtectableType, Provider, ProviderId, RequestContext,
+    Resource, Restore, Verification,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -205,6 +205,18 @@ impl ProtectionApi for Fake {
             verification.checkpoint_id,
         )
         .map(drop)
+    }
+
+    async fn copy(&self, context: &RequestContext, plan: Plan) -> Answer<Vec<CheckpointCopy>> {
+        self.note(json!({"copy": plan.id, "parameters": plan.parameters}))?;
+        let own = |checkpoint: &&Checkpoint| checkpoint.protection_plan.id == plan.id;
+        let checkpoints = self.checkpoints.lock().unwrap();
+        let pair = |source: &Checkpoint| CheckpointCopy {
+            checkpoint_protect_id: source.id,
+            checkpoint_copy_id: CheckpointId::new(),
+        };
+        assert!(context.may_access(&plan.project_id));
+        Ok(checkpoints.iter().filter(own).map(pair).collect())
     }
 
     async fn delete(

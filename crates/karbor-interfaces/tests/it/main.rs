@@ -22,6 +22,7 @@ const ORIGINAL: &[(&str, &[&str])] = &[
     ("protect", &["plan", "checkpoint_properties"]),
     ("restore", &["restore", "restore_auth"]),
     ("verification", &["verification"]),
+    ("copy", &["plan"]),
     ("delete", &["provider_id", "checkpoint_id"]),
     ("reset_state", &["provider_id", "checkpoint_id", "state"]),
     ("show_checkpoint", &["provider_id", "checkpoint_id"]),

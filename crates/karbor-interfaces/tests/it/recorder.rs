@@ -7,10 +7,10 @@ use chrono::{DateTime, Utc};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, Target, rpc::RpcArgs};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION,
-    OperationLogId, Parameters, Plan, PlanId, PlanStatus, ProtectableType, Provider, ProviderId,
-    RequestContext, Resource, Restore, RestoreId, RestoreStatus, Verification, VerificationId,
-    VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
+    INDEX_VERSION, OperationLogId, Parameters, Plan, PlanId, PlanStatus, ProtectableType, Provider,
+    ProviderId, RequestContext, Resource, Restore, RestoreId, RestoreStatus, Verification,
+    VerificationId, VerificationStatus,
 };
 use serde_json::{Map, Value, json};
 
@@ -152,6 +152,11 @@ impl ProtectionApi for Recorder {
     async fn verification(&self, c: &Context, verification: Verification) -> Answer<()> {
         self.note(c, json!(["verification", verification]));
         Ok(())
+    }
+
+    async fn copy(&self, c: &Context, plan: Plan) -> Answer<Vec<CheckpointCopy>> {
+        self.note(c, json!(["copy", plan]));
+        Ok(Vec::new())
     }
 
     async fn delete(&self, c: &Context, p: ProviderId, id: CheckpointId) -> Answer<()> {

@@ -14,8 +14,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Bank, BankKey, BankSection, DataSection, HookReport, ListRequest, NoProgress, Operation,
-    OperationContext, PluginError, ProtectionPlugin, SchemaKind, Secret, VaultAccess,
+    Bank, BankKey, BankSection, CopyTarget, DataSection, HookReport, ListRequest, NoProgress,
+    Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind, Secret, VaultAccess,
 };
 
 /// A plugin with one resource that it can protect, and a bank.
@@ -66,6 +66,13 @@ pub async fn suite<S: Setting>(fresh: impl AsyncFn() -> S) {
     reading_never_writes(&fresh().await).await;
     reading_what_was_deleted_fails(&fresh().await).await;
     deletes_may_be_repeated(&fresh().await).await;
+    for times in [1, 3] {
+        a_copy_stands_alone(&fresh().await, times).await;
+    }
+    for hooks in 0..=HOOKS {
+        an_undone_copy_leaves_nothing(&fresh().await, hooks).await;
+    }
+    a_copy_of_nothing_fails(&fresh().await).await;
     for hooks in 0..=HOOKS {
         undo_leaves_nothing(&fresh().await, hooks).await;
     }
@@ -94,12 +101,15 @@ struct Run<'a, S> {
     checkpoint: CheckpointId,
     plan: PlanId,
     provider: ProviderId,
+    /// The copy, and its bank.
+    copy: Option<(CheckpointId, Arc<dyn Bank>)>,
 }
 
 impl<'a, S: Setting> Run<'a, S> {
     fn new(setting: &'a S) -> Self {
         Self {
             setting,
+            copy: None,
             bank: setting.bank(),
             checkpoint: CheckpointId::new(),
             plan: PlanId::new(),
@@ -117,7 +127,20 @@ impl<'a, S: Setting> Run<'a, S> {
             self.checkpoint, resource.id
         ));
         let vault = format!("vaults/{}/{}", self.provider, request.project_id);
+        let copy_target = self.copy.as_ref().map(|(copy, bank)| {
+            let section =
+                |path: String| BankSection::new(bank.clone(), BankKey::parse(&path).unwrap());
+            CopyTarget {
+                checkpoint_id: *copy,
+                data: section(format!("checkpoints/{copy}/resource-data/{}", resource.id)),
+                vault: VaultAccess {
+                    section: section(vault.clone()),
+                    password: Secret::new("the password of this vault".to_owned()),
+                },
+            }
+        });
         OperationContext {
+            copy_target,
             operation,
             operation_id: OperationId::new(),
             checkpoint_id: self.checkpoint,
@@ -369,4 +392,109 @@ pub async fn a_cancelled_hook_ends(setting: &impl Setting) {
         .unwrap();
     assert_eq!(run.data().await, Vec::<String>::new());
     setting.assert_intact().await;
+}
+
+impl<'a, S: Setting> Run<'a, S> {
+    /// A run that copies this one's checkpoint into another bank.
+    fn to_copy(&self) -> Self {
+        Self {
+            bank: self.bank.clone(),
+            copy: Some((CheckpointId::new(), self.setting.bank())),
+            ..*self
+        }
+    }
+
+    /// The copy as a checkpoint.
+    fn copied(&self) -> Self {
+        let (checkpoint, bank) = self.copy.clone().unwrap();
+        Self {
+            bank,
+            checkpoint,
+            copy: None,
+            ..*self
+        }
+    }
+}
+
+/// With the source's bank gone a copy is verified, restored and deleted as any checkpoint; making
+/// it changed nothing of the source.
+pub async fn a_copy_stands_alone(setting: &impl Setting, times: usize) {
+    if !setting.keeps_data() {
+        return;
+    }
+    let run = Run::new(setting);
+    run.run(OperationType::Protect, 1).await.unwrap();
+    let before = run.everything().await;
+    let copying = run.to_copy();
+    // What runs on this host has no part in it.
+    setting.wreck().await;
+    copying.run(OperationType::Copy, times).await.unwrap();
+    assert!(
+        before == run.everything().await,
+        "the copy changed its source"
+    );
+    for info in run.bank.list(&ListRequest::default()).await.unwrap() {
+        run.bank.delete(&info.key).await.unwrap();
+    }
+    let copy = copying.copied();
+    copy.run(OperationType::Verify, 1).await.unwrap();
+    copy.run(OperationType::Restore, 1).await.unwrap();
+    setting.assert_intact().await;
+    copy.run(OperationType::Delete, 1).await.unwrap();
+    assert_eq!(copy.data().await, Vec::<String>::new());
+}
+
+/// After the first `hooks` hooks of a copy an undo, run twice, leaves nothing of it and all of its
+/// source; then it can be copied again.
+pub async fn an_undone_copy_leaves_nothing(setting: &impl Setting, hooks: usize) {
+    if !setting.keeps_data() {
+        return;
+    }
+    let run = Run::new(setting);
+    run.run(OperationType::Protect, 1).await.unwrap();
+    let before = run.everything().await;
+    let copying = run.to_copy();
+    let context = copying.context(OperationType::Copy);
+    for hook in 0..hooks {
+        run_hook(&*run.operation(OperationType::Copy), hook, &context)
+            .await
+            .unwrap();
+    }
+    context.cancel.cancel();
+    for _ in 0..2 {
+        let operation = run.operation(OperationType::Copy);
+        operation.undo(&context).await.unwrap();
+    }
+    let left = copying.copied().data().await;
+    assert_eq!(left, Vec::<String>::new(), "undo after {hooks} hooks");
+    assert!(
+        before == run.everything().await,
+        "the undo changed the source"
+    );
+    run.run(OperationType::Verify, 1).await.unwrap();
+    copying.run(OperationType::Copy, 1).await.unwrap();
+    copying
+        .copied()
+        .run(OperationType::Verify, 1)
+        .await
+        .unwrap();
+}
+
+/// What is not there is not copied, and the target says so by holding nothing.
+pub async fn a_copy_of_nothing_fails(setting: &impl Setting) {
+    if !setting.keeps_data() {
+        return;
+    }
+    let run = Run::new(setting);
+    run.run(OperationType::Protect, 1).await.unwrap();
+    run.run(OperationType::Delete, 1).await.unwrap();
+    let copying = run.to_copy();
+    let error = copying.run(OperationType::Copy, 1).await.unwrap_err();
+    assert!(!error.message.trim().is_empty());
+    let operation = run.operation(OperationType::Copy);
+    operation
+        .undo(&copying.context(OperationType::Copy))
+        .await
+        .unwrap();
+    assert_eq!(copying.copied().data().await, Vec::<String>::new());
 }

@@ -3,6 +3,7 @@
 pub mod host;
 pub mod noop;
 pub mod simulated;
+mod verify;
 
 use karbor_model::Resource;
 use karbor_plugin::{PluginError, ProtectionPlugin};

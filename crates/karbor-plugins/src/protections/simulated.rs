@@ -5,14 +5,15 @@
 //! | word | effect |
 //! |---|---|
 //! | `sleep=N` | protect takes N seconds (a fraction is fine) |
-//! | `bytes=N` | protect writes N bytes of data, restore and verify read them back |
-//! | `fail_protect`, `fail_restore`, `fail_verify`, `fail_delete` | that operation fails, after its work |
+//! | `bytes=N` | protect writes N bytes of data, restore, verify and copy read them back |
+//! | `fail_protect`, `fail_restore`, `fail_verify`, `fail_copy`, `fail_delete` | that operation fails, after its work |
 //! | `hold_<operation>_<hook>` | that hook does its work and then does not end, the first time that a run comes there |
 //!
-//! Other words are only a name. Parameters: `sleep` and `fail`, and for restore `restore_name`.
+//! Other words are only a name. Parameters: `sleep` and `fail`, for restore `restore_name`, and for
+//! verify `level` and `percent`.
 //!
 //! Each resource leaves one object `metadata` in its section, written last, and `data/<n>` of at
-//! most 1 MiB each. `metadata` holds the digest of the data, so a damaged checkpoint is noticed.
+//! most 1 MiB each. `metadata` holds the digests of the data, so a damaged checkpoint is noticed.
 //!
 //! **Holding** (`hold_protect_main`, `hold_delete_undo`, …; the hooks are `prepare_begin`,
 //! `prepare_finish`, `main`, `complete` and `undo`) is for tests that kill the service in the middle
@@ -24,20 +25,27 @@
 
 mod directives;
 mod hold;
+mod stored;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use karbor_model::{OperationType, Resource};
 use karbor_plugin::{
     BankError, BankKey, BankSection, HookReport, ListRequest, Operation, OperationContext,
-    PluginError, ProtectionPlugin, ReadSection, SchemaKind,
+    PluginError, ProtectionPlugin, SchemaKind,
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use self::{directives::Directives, hold::Holding};
-use super::{OPENSTACK_TYPES, refuse_type};
+use self::{
+    directives::Directives,
+    hold::Holding,
+    stored::{Metadata, chunks, digest},
+};
+use super::{
+    OPENSTACK_TYPES, refuse_type,
+    verify::{self, Level, VerifyParameters},
+};
 
 /// The name in configuration.
 pub const NAME: &str = "karbor-simulated-protection-plugin";
@@ -54,8 +62,6 @@ const TYPES: [&str; 9] = {
     }
     types
 };
-
-const CHUNK: u64 = 1024 * 1024;
 
 /// The plugin that simulates.
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,10 +93,12 @@ impl ProtectionPlugin for Simulated {
                 "Simulated Protection Options",
                 json!({"sleep": sleep, "fail": fail}),
             ),
-            SchemaKind::Verify => (
-                "Simulated Verification",
-                json!({"sleep": sleep, "fail": fail}),
-            ),
+            SchemaKind::Verify => {
+                let mut properties = verify::properties();
+                properties.insert("sleep".to_owned(), sleep);
+                properties.insert("fail".to_owned(), fail);
+                ("Simulated Verification", Value::Object(properties))
+            }
             SchemaKind::Restore => (
                 "Simulated Restore",
                 json!({
@@ -123,47 +131,13 @@ impl ProtectionPlugin for Simulated {
         refuse_type(self, resource)?;
         let simulated: Box<dyn Operation> = match operation {
             OperationType::Protect => Box::new(Protect),
-            OperationType::Restore | OperationType::Verify => Box::new(ReadBack),
+            OperationType::Restore => Box::new(Restore),
+            OperationType::Verify => Box::new(Verify),
             OperationType::Delete => Box::new(Delete),
-            OperationType::Copy => return Err(PluginError::new(format!("{NAME} cannot copy"))),
+            OperationType::Copy => Box::new(Copy),
         };
         Ok(Box::new(Holding(simulated)))
     }
-}
-
-/// What `metadata` says of a protected resource.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Metadata {
-    name: String,
-    resource_type: String,
-    id: String,
-    bytes: u64,
-    sha256: String,
-}
-
-impl Metadata {
-    fn new(resource: &Resource, bytes: u64, digest: Sha256) -> Self {
-        let sha256 = digest.finalize();
-        Self {
-            name: resource.name.clone(),
-            resource_type: resource.resource_type.clone(),
-            id: resource.id.clone(),
-            bytes,
-            sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
-        }
-    }
-}
-
-fn metadata_key() -> Result<BankKey, BankError> {
-    Ok(BankKey::parse("metadata")?)
-}
-
-/// Key and length of each data object of `bytes` bytes.
-fn chunks(bytes: u64) -> impl Iterator<Item = Result<(BankKey, u64), BankError>> {
-    (0..bytes.div_ceil(CHUNK)).map(move |n| {
-        let key = BankKey::parse(&format!("data/{n:08}"))?;
-        Ok((key, CHUNK.min(bytes - n * CHUNK)))
-    })
 }
 
 /// Bytes that look random and are always the same for one resource and chunk.
@@ -229,21 +203,19 @@ impl Operation for Protect {
         let directives = Directives::of(context)?;
         sleep(context, &directives).await?;
         context.progress.expect_bytes(directives.bytes);
-        let mut digest = Sha256::new();
+        let mut digests = Vec::new();
         for chunk in chunks(directives.bytes) {
             check_cancel(context)?;
             let (key, length) = chunk?;
             let data = content(&context.resource, &key, length);
-            digest.update(&data);
+            digests.push(digest(&data));
             section.put(&key, data).await?;
             context.progress.add_bytes(length);
         }
         directives.fail_if_told(context)?;
-        let metadata = Metadata::new(&context.resource, directives.bytes, digest);
-        let text = serde_json::to_vec(&metadata).map_err(|error| {
-            PluginError::new("the metadata could not be written").with_cause(error)
-        })?;
-        section.put(&metadata_key()?, text.into()).await?;
+        Metadata::new(&context.resource, directives.bytes, digests)
+            .put(section)
+            .await?;
         Ok(moved(directives.bytes))
     }
 
@@ -252,45 +224,83 @@ impl Operation for Protect {
     }
 }
 
-/// Restore and verify: the whole of what protect wrote is read and compared.
-struct ReadBack;
+/// The whole of what protect wrote is read and compared.
+struct Restore;
 
 #[async_trait]
-impl Operation for ReadBack {
+impl Operation for Restore {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let directives = Directives::of(context)?;
         sleep(context, &directives).await?;
-        let section: &ReadSection = &context.data;
-        let damaged = |key: &BankKey, reason: String| {
-            PluginError::from(BankError::Corrupt {
-                key: key.clone(),
-                reason,
-            })
-        };
-        let key = metadata_key()?;
-        let metadata: Metadata = serde_json::from_slice(&section.get(&key).await?)
-            .map_err(|error| damaged(&key, error.to_string()))?;
+        let metadata = Metadata::get(context).await?;
         context.progress.expect_bytes(metadata.bytes);
-        let mut digest = Sha256::new();
-        for chunk in chunks(metadata.bytes) {
+        for chunk in metadata.chunks() {
             check_cancel(context)?;
-            let (key, length) = chunk?;
-            let data = section.get(&key).await?;
-            if data.len() as u64 != length {
-                let reason = format!("it has {} bytes, not {length}", data.len());
-                return Err(damaged(&key, reason));
-            }
-            digest.update(&data);
-            context.progress.add_bytes(length);
-        }
-        if metadata != Metadata::new(&context.resource, metadata.bytes, digest) {
-            return Err(damaged(
-                &key,
-                "the data are not those it describes".to_owned(),
-            ));
+            let chunk = chunk?;
+            chunk.read(&context.data).await?;
+            context.progress.add_bytes(chunk.length);
         }
         directives.fail_if_told(context)?;
         Ok(moved(metadata.bytes))
+    }
+}
+
+struct Verify;
+
+#[async_trait]
+impl Operation for Verify {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let directives = Directives::of(context)?;
+        let parameters = Value::Object(context.parameters.clone());
+        let parameters: VerifyParameters = serde_json::from_value(parameters)
+            .map_err(|error| PluginError::new(format!("the parameters are wrong: {error}")))?;
+        sleep(context, &directives).await?;
+        let metadata = Metadata::get(context).await?;
+        let percent = match parameters.level() {
+            Level::Metadata => 0,
+            Level::Data(percent) => percent,
+        };
+        let mut bytes = 0;
+        for (chunk, is_read) in metadata.chunks().zip(metadata.sample(percent, context)) {
+            check_cancel(context)?;
+            let chunk = chunk?;
+            if is_read {
+                chunk.read(&context.data).await?;
+                bytes += chunk.length;
+                context.progress.add_bytes(chunk.length);
+            } else {
+                chunk.look(&context.data).await?;
+            }
+        }
+        directives.fail_if_told(context)?;
+        Ok(moved(bytes))
+    }
+}
+
+struct Copy;
+
+#[async_trait]
+impl Operation for Copy {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let target = &context.target()?.data;
+        let directives = Directives::of(context)?;
+        sleep(context, &directives).await?;
+        let metadata = Metadata::get(context).await?;
+        context.progress.expect_bytes(metadata.bytes);
+        for chunk in metadata.chunks() {
+            check_cancel(context)?;
+            let chunk = chunk?;
+            let data = chunk.read(&context.data).await?;
+            target.put(&chunk.key, data).await?;
+            context.progress.add_bytes(chunk.length);
+        }
+        directives.fail_if_told(context)?;
+        metadata.put(target).await?;
+        Ok(moved(metadata.bytes))
+    }
+
+    async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
+        Ok(remove_all(&context.target()?.data).await?)
     }
 }
 

@@ -147,6 +147,7 @@ impl Lab {
                 section: section.clone(),
                 password: Secret::new(String::new()),
             },
+            copy_target: None,
             data: match writes {
                 true => DataSection::Writable(section),
                 false => DataSection::ReadOnly(section.read_only()),
@@ -298,12 +299,34 @@ async fn damage_is_found_by_restore_and_verify() {
                 Some(data) => lab.bank.inner().tamper(key, data),
                 None => lab.bank.inner().delete(key).await.unwrap(),
             }
-            for kind in [Restore, Verify] {
-                let answer = lab.run(kind, "bytes=1500000").await;
-                assert!(answer.is_err(), "{kind} with {key} {damage}");
-            }
+            let restored = lab.run(Restore, "bytes=1500000").await;
+            assert!(restored.is_err(), "restore with {key} {damage}");
+            let all = json!({"level": "data"});
+            let read = lab.with(Verify, "bytes=1500000", all).await;
+            assert!(read.is_err(), "verify with {key} {damage}");
+            // What only looks does not see what is flipped in the data.
+            let looked = lab.run(Verify, "bytes=1500000").await;
+            assert_eq!(
+                looked.is_err(),
+                damage != "flipped",
+                "a look at {key} {damage}"
+            );
         }
     }
+}
+
+#[tokio::test]
+async fn a_sample_reads_as_much_as_it_says() {
+    let lab = Lab::new();
+    let name = "bytes=20971520";
+    lab.run(Protect, name).await.unwrap();
+    for (percent, chunks) in [(1, 1), (10, 2), (50, 10), (100, 20)] {
+        let parameters = json!({"level": "data", "percent": percent});
+        let report = lab.with(Verify, name, parameters).await.unwrap();
+        assert_eq!(report["bytes"], chunks * 1_048_576, "{percent}%");
+    }
+    let report = lab.run(Verify, name).await.unwrap();
+    assert_eq!(report["bytes"], 0);
 }
 
 #[tokio::test]

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use chrono::NaiveDate;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationId, OperationLogId,
-    OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId, RequestContext,
-    Resource, Restore, Verification,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, ErrorKind, OperationId,
+    OperationLogId, OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
+    RequestContext, Resource, Restore, Verification,
 };
 use karbor_plugin::{BankError, SchemaKind};
 use serde_json::{Map, Value};
@@ -16,11 +16,13 @@ use serde_json::{Map, Value};
 use super::ProtectionManager;
 use crate::{
     checkpoints::CheckpointQuery,
-    error::bank_error,
+    copies,
+    error::{CheckpointError, bank_error},
     graph,
     leases::{CheckpointLease, Purpose},
     listing::{list_by_name, page},
     parameters,
+    providers::Place,
     run::Run,
 };
 
@@ -41,7 +43,7 @@ impl ProtectionApi for ProtectionManager {
         let run = Run::new(
             OperationType::Protect,
             context,
-            checkpoint,
+            (Place::Bank, checkpoint),
             parameters::typed(provider, SchemaKind::Options, plan.parameters),
             now,
         );
@@ -85,6 +87,20 @@ impl ProtectionApi for ProtectionManager {
         self.worker.start(run).await
     }
 
+    async fn copy(
+        &self,
+        context: &RequestContext,
+        plan: Plan,
+    ) -> Result<Vec<CheckpointCopy>, ApiError> {
+        if !context.may_access(&plan.project_id) {
+            return Err(ApiError::not_found("Plan", plan.id));
+        }
+        let provider = self.providers.get(plan.provider_id)?;
+        let given = plan.parameters.clone();
+        let parameters = parameters::typed(provider, SchemaKind::Options, given);
+        self.copy_all(context, &plan, &parameters).await
+    }
+
     async fn delete(
         &self,
         context: &RequestContext,
@@ -93,7 +109,7 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<(), ApiError> {
         use CheckpointStatus::{Available, Deleting, Error, ErrorDeleting};
         let provider = self.providers.get(provider_id)?;
-        let checkpoint = provider.checkpoints().get(checkpoint_id).await?;
+        let (place, checkpoint) = provider.find(checkpoint_id).await?;
         if !context.may_access(&checkpoint.project_id) {
             let message = format!("Delete checkpoint {checkpoint_id} is not allowed");
             return Err(ApiError::forbidden("DeleteCheckpointNotAllowed", message));
@@ -105,14 +121,14 @@ impl ProtectionApi for ProtectionManager {
         match checkpoint.status {
             Available | Error | ErrorDeleting => {}
             // Left by a service that is gone for good: nobody is at work on it any more.
-            Deleting if !self.is_held(provider, checkpoint_id).await? => {}
+            Deleting if !self.is_held(provider.home(place)?, checkpoint_id).await? => {}
             _ => return Err(refused()),
         }
         let now = self.base.clock().now();
         let run = Run::new(
             OperationType::Delete,
             context,
-            checkpoint,
+            (place, checkpoint),
             BTreeMap::new(),
             now,
         );
@@ -133,7 +149,8 @@ impl ProtectionApi for ProtectionManager {
         state: String,
     ) -> Result<(), ApiError> {
         let provider = self.providers.get(provider_id)?;
-        let checkpoint = self.checkpoint(context, provider, checkpoint_id).await?;
+        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        let home = provider.home(place)?;
         let refused = || {
             let message = format!("The checkpoint {checkpoint_id} can not be reset.");
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
@@ -143,7 +160,7 @@ impl ProtectionApi for ProtectionManager {
             return Err(refused());
         }
         // Alone with the checkpoint: what is asked next stays true until it is done.
-        let bank = provider.bank().clone();
+        let bank = home.bank().clone();
         let (run, owner) = (OperationId::new(), &self.worker.owner);
         let clock = self.base.clock();
         let lease = CheckpointLease::acquire(
@@ -159,7 +176,7 @@ impl ProtectionApi for ProtectionManager {
             BankError::LeaseHeld { .. } => refused().with_cause(error),
             other => bank_error(&other),
         })?;
-        let done = self.reset(provider, checkpoint.id, state).await;
+        let done = self.reset(home, checkpoint.id, state).await;
         lease.release().await;
         match done {
             Ok(true) => Ok(()),
@@ -174,8 +191,12 @@ impl ProtectionApi for ProtectionManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<Checkpoint, ApiError> {
-        self.checkpoint(context, self.providers.get(provider_id)?, checkpoint_id)
-            .await
+        let provider = self.providers.get(provider_id)?;
+        let (_, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        match self.is_gone(&checkpoint).await? {
+            true => Err(CheckpointError::NotFound(checkpoint_id).into()),
+            false => Ok(checkpoint),
+        }
     }
 
     async fn list_checkpoints(
@@ -217,7 +238,7 @@ impl ProtectionApi for ProtectionManager {
             };
             query.status = Some(status);
         }
-        Ok(provider.checkpoints().list(&query).await?)
+        Ok(copies::list(provider, &query).await?)
     }
 
     async fn list_protectable_types(

@@ -2,6 +2,7 @@
 //! one.
 
 mod api;
+mod copy;
 mod reset;
 
 use std::{
@@ -9,23 +10,28 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use karbor_db::{Db, QuotaDefaults};
+use chrono::TimeDelta;
+use karbor_db::{Db, ListQuery, QuotaDefaults};
 use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
-    Plan, RequestContext, Resource,
+    OperationLog, OperationType, Plan, RequestContext, Resource,
 };
 use karbor_plugin::{Protectable, Registry};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::{
+    error::not_available,
     host::ManagerTime,
     keys::MasterKey,
-    providers::{Provider, Providers},
+    providers::{Place, Provider, Providers},
     worker::Worker,
 };
+
+/// How long a checkpoint that was deleted is still shown, as deleted.
+const DELETED_IS_SHOWN: TimeDelta = TimeDelta::minutes(10);
 
 /// The protection manager.
 pub struct ProtectionManager {
@@ -64,6 +70,9 @@ impl ProtectionManager {
         let limit = usize::try_from(number("protection", "max_parallel_tasks")?)
             .unwrap_or(1)
             .max(1);
+        let copies = usize::try_from(number("protection", "max_parallel_copies")?)
+            .unwrap_or(1)
+            .max(1);
         let task_timeout = base
             .config()
             .seconds("protection", "task_timeout")
@@ -87,6 +96,7 @@ impl ProtectionManager {
             quotas: QuotaDefaults::read(base.config())?,
             owner: format!("{}@{}", Self::BINARY, base.host()),
             slots: (operations > 0).then(|| Semaphore::new(operations)),
+            copy_slots: Semaphore::new(copies),
             running: Mutex::new(HashMap::new()),
             stuck: Mutex::new(HashMap::new()),
         });
@@ -104,13 +114,33 @@ impl ProtectionManager {
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
-    ) -> Result<Checkpoint, ApiError> {
-        let checkpoint = provider.checkpoints().get(id).await?;
+    ) -> Result<(Place, Checkpoint), ApiError> {
+        let (place, checkpoint) = provider.find(id).await?;
         if context.may_access(&checkpoint.project_id) {
-            return Ok(checkpoint);
+            return Ok((place, checkpoint));
         }
         let message = format!("Access checkpoint {id} is not allowed");
         Err(ApiError::forbidden("AccessCheckpointNotAllowed", message))
+    }
+
+    /// Was it deleted so long ago that it is not shown any more? Whoever waits for the end of a deletion
+    /// sees it end (Q26). A deletion that our database does not know of is long ago.
+    async fn is_gone(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
+        if checkpoint.status != CheckpointStatus::Deleted {
+            return Ok(false);
+        }
+        let filter = |name: &str, value: String| (name.to_owned(), value);
+        let query = ListQuery {
+            filters: vec![
+                filter("checkpoint_id", checkpoint.id.to_string()),
+                filter("operation_type", OperationType::Delete.to_string()),
+            ],
+            ..ListQuery::default()
+        };
+        let logs = self.base.db().operation_log_list(&query).await?;
+        let since = self.base.clock().now() - DELETED_IS_SHOWN;
+        let is_fresh = |log: &OperationLog| log.ended_at.is_none_or(|ended_at| ended_at > since);
+        Ok(!logs.iter().any(is_fresh))
     }
 
     /// A checkpoint that may be read from.
@@ -119,20 +149,12 @@ impl ProtectionManager {
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
-    ) -> Result<Checkpoint, ApiError> {
-        let checkpoint = self.checkpoint(context, provider, id).await?;
+    ) -> Result<(Place, Checkpoint), ApiError> {
+        let (place, checkpoint) = self.checkpoint(context, provider, id).await?;
         if checkpoint.status == CheckpointStatus::Available {
-            return Ok(checkpoint);
+            return Ok((place, checkpoint));
         }
-        let message = format!(
-            "The checkpoint {id} is not available: its status is '{}'",
-            checkpoint.status
-        );
-        Err(ApiError::new(
-            ErrorKind::BadRequest,
-            "CheckpointNotAvailable",
-            message,
-        ))
+        Err(not_available(&checkpoint))
     }
 
     fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {

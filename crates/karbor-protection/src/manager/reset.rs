@@ -7,24 +7,24 @@ use karbor_model::{
 use serde_json::Value;
 
 use super::ProtectionManager;
-use crate::{error::bank_error, leases, providers::Provider};
+use crate::{error::bank_error, leases, providers::Home};
 
 impl ProtectionManager {
     /// Resets a checkpoint that nobody else works on; `false` when its state does not allow it.
     pub(super) async fn reset(
         &self,
-        provider: &Provider,
+        home: &Home,
         id: CheckpointId,
         state: CheckpointStatus,
     ) -> Result<bool, ApiError> {
-        let checkpoint = provider.checkpoints().get(id).await?;
+        let checkpoint = home.checkpoints().get(id).await?;
         if checkpoint.status == state {
             return Ok(true);
         }
         let allowed = checkpoint.status.can_become(state)
             && (state != CheckpointStatus::Available || self.was_whole(&checkpoint).await?);
         if allowed {
-            provider.checkpoints().transition(id, state).await?;
+            home.checkpoints().transition(id, state).await?;
         }
         Ok(allowed)
     }
@@ -41,7 +41,9 @@ impl ProtectionManager {
         };
         let logs = self.base.db().operation_log_list(&query).await?;
         Ok(logs.iter().all(|log| match log.operation_type {
-            OperationType::Protect => log.status == OperationLogStatus::Success,
+            OperationType::Protect | OperationType::Copy => {
+                log.status == OperationLogStatus::Success
+            }
             OperationType::Delete => log.extra_info.as_ref().is_none_or(Value::is_null),
             _ => true,
         }))
@@ -49,10 +51,10 @@ impl ProtectionManager {
 
     pub(super) async fn is_held(
         &self,
-        provider: &Provider,
+        home: &Home,
         checkpoint: CheckpointId,
     ) -> Result<bool, ApiError> {
-        let holder = leases::holder(provider.bank().as_ref(), checkpoint).await;
+        let holder = leases::holder(home.bank().as_ref(), checkpoint).await;
         Ok(holder.map_err(|error| bank_error(&error))?.is_some())
     }
 }

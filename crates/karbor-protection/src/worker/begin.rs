@@ -1,39 +1,60 @@
 //! What a run does before its first hook: claims its checkpoint and tells the bank.
 
-use karbor_db::DbError;
-use karbor_model::{ApiError, OperationType};
-use karbor_plugin::BankError;
+use std::sync::Arc;
 
-use super::Worker;
+use karbor_db::DbError;
+use karbor_model::{ApiError, CheckpointId, CheckpointStatus, OperationType};
+use karbor_plugin::{Bank, BankError};
+
+use super::{Worker, release};
 use crate::{
-    error::bank_error,
+    copies,
+    error::{bank_error, not_available},
     leases::{CheckpointLease, Purpose},
     providers::Provider,
     run::Run,
 };
 
 impl Worker {
-    /// Enters the run in the operation log and claims its checkpoint. Safe to repeat.
-    ///
-    /// What can be read can be restored: where a claim cannot be written (the bank is full, or was
-    /// mounted read-only because it is failing) a restore or verification goes on without one.
+    /// Enters the run in the operation log and claims its checkpoints. Safe to repeat.
     pub(super) async fn claim(
         &self,
         run: &Run,
         provider: &Provider,
-    ) -> Result<Option<CheckpointLease>, ApiError> {
+    ) -> Result<Vec<CheckpointLease>, ApiError> {
         match self.db.operation_log_create(&run.log_record()).await {
             Ok(()) | Err(DbError::Conflict { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let (bank, checkpoint) = (provider.bank().clone(), run.checkpoint.id);
-        let purpose = Purpose::Operation(run.operation);
+        let mut claims = Vec::new();
+        for (place, checkpoint, purpose) in run.claims() {
+            let bank = provider.home(place)?.bank().clone();
+            match self.claim_one(run, bank, checkpoint, purpose).await {
+                Ok(claim) => claims.extend(claim),
+                Err(error) => {
+                    release(claims).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(claims)
+    }
+
+    /// What can be read can be restored: where a claim cannot be written (the bank is full, or was
+    /// mounted read-only because it is failing) whoever only reads goes on without one.
+    async fn claim_one(
+        &self,
+        run: &Run,
+        bank: Arc<dyn Bank>,
+        checkpoint: CheckpointId,
+        purpose: Purpose,
+    ) -> Result<Option<CheckpointLease>, ApiError> {
         let clock = self.clock.as_ref();
         match CheckpointLease::acquire(bank, clock, checkpoint, purpose, run.id, &self.owner).await
         {
             Ok(lease) => Ok(Some(lease)),
             Err(error @ BankError::LeaseHeld { .. }) => Err(bank_error(&error)),
-            Err(error) if run.reads_only() => {
+            Err(error) if !purpose.is_exclusive() => {
                 tracing::warn!(run = %run.id, %error, "the checkpoint cannot be claimed; reading goes on without");
                 Ok(None)
             }
@@ -46,14 +67,27 @@ impl Worker {
         match run.operation {
             OperationType::Protect => self.prepare_protect(run, provider).await,
             OperationType::Delete => self.prepare_delete(run, provider).await,
-            OperationType::Restore | OperationType::Verify | OperationType::Copy => Ok(()),
+            OperationType::Copy => self.prepare_copy(run, provider).await,
+            OperationType::Restore | OperationType::Verify => {
+                self.prepare_reading(run, provider).await
+            }
+        }
+    }
+
+    /// Whoever had the checkpoint before us may have removed it.
+    async fn prepare_reading(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
+        let checkpoints = provider.home(run.place)?.checkpoints();
+        let there = checkpoints.get(run.checkpoint.id).await?;
+        match there.status {
+            CheckpointStatus::Available => Ok(()),
+            _ => Err(not_available(&there)),
         }
     }
 
     /// On a resume the checkpoint may be there already, perhaps ended: it is not set back.
     async fn prepare_protect(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         use crate::error::CheckpointError::NotFound;
-        let checkpoints = provider.checkpoints();
+        let checkpoints = provider.home(run.place)?.checkpoints();
         let written = match checkpoints.get(run.checkpoint.id).await {
             Ok(there) => there,
             Err(NotFound(_)) => run.checkpoint.clone(),
@@ -62,18 +96,47 @@ impl Worker {
         Ok(checkpoints.create(&written).await?)
     }
 
+    /// With the source's claim in hand nobody else copies it: what is not copied now is copied once.
+    async fn prepare_copy(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
+        use crate::error::CheckpointError::NotFound;
+        let (place, copy) = run.subject();
+        let checkpoints = provider.home(place)?.checkpoints();
+        let written = match checkpoints.get(copy.id).await {
+            Ok(there) => there,
+            Err(NotFound(_)) => {
+                self.prepare_reading(run, provider).await?;
+                copies::refuse_second(provider, &run.checkpoint).await?;
+                copy.clone()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok(checkpoints.create(&written).await?)
+    }
+
+    /// A copy's turn has come: the bank says so. Safe to repeat.
+    pub(super) async fn take_turn(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
+        let Some(copy) = &run.copy else {
+            return Ok(());
+        };
+        let checkpoints = provider.home(copy.place)?.checkpoints();
+        let there = checkpoints.get(copy.checkpoint.id).await?;
+        if there.status == CheckpointStatus::WaitCopying {
+            let copying = CheckpointStatus::Copying;
+            checkpoints.transition(there.id, copying).await?;
+        }
+        Ok(())
+    }
+
     async fn prepare_delete(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         use karbor_model::CheckpointStatus::{Deleted, Deleting, ErrorDeleting};
-        let there = provider.checkpoints().get(run.checkpoint.id).await?;
+        let checkpoints = provider.home(run.place)?.checkpoints();
+        let there = checkpoints.get(run.checkpoint.id).await?;
         if there.status == Deleted {
             return Ok(());
         }
         let ended = there.status == ErrorDeleting && run.checkpoint.status != ErrorDeleting;
         if !ended {
-            provider
-                .checkpoints()
-                .transition(run.checkpoint.id, Deleting)
-                .await?;
+            checkpoints.transition(run.checkpoint.id, Deleting).await?;
         }
         Ok(())
     }

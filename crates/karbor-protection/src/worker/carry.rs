@@ -2,8 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use karbor_db::OperationLogUpdate;
 use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
+use karbor_model::ApiError;
 use serde_json::{Value, json};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +25,7 @@ impl Worker {
         run: Run,
         provider: Arc<Provider>,
         hooks: Arc<RunHooks>,
-        lease: Option<CheckpointLease>,
+        claims: Vec<CheckpointLease>,
     ) {
         let cancel = CancellationToken::new();
         self.running().insert(run.log, cancel.clone());
@@ -33,23 +35,19 @@ impl Worker {
             async move {
                 let done = CancellationToken::new();
                 let work = async {
-                    if let Some(_slot) = worker.slot().await {
+                    if let Some(_slots) = worker.slots(&run).await {
                         worker
                             .carry_out(&run, &provider, hooks, cancel.clone())
                             .await;
                     }
                     done.cancel();
                 };
-                // The claim is kept while the run waits for its turn, too.
+                // The claims are kept while the run waits for its turn, too.
                 let keep = async {
-                    match lease {
-                        Some(lease) => {
-                            lease
-                                .keep(&*worker.clock, done.clone(), cancel.clone())
-                                .await
-                        }
-                        None => done.cancelled().await,
-                    }
+                    let keep = |claim: CheckpointLease| {
+                        claim.keep(&*worker.clock, done.clone(), cancel.clone())
+                    };
+                    join_all(claims.into_iter().map(keep)).await
                 };
                 tokio::join!(work, keep);
                 worker.running().remove(&run.log);
@@ -58,14 +56,16 @@ impl Worker {
     }
 
     /// Waits for the run's turn; `None` when the service stops first: the next start goes on.
-    async fn slot(&self) -> Option<Option<SemaphorePermit<'_>>> {
-        let Some(slots) = &self.slots else {
-            return Some(None);
-        };
-        tokio::select! {
-            slot = slots.acquire() => slot.ok().map(Some),
-            () = self.tasks.cancelled().cancelled() => None,
+    async fn slots(&self, run: &Run) -> Option<Vec<SemaphorePermit<'_>>> {
+        let copies = run.copy.as_ref().map(|_| &self.copy_slots);
+        let mut taken = Vec::new();
+        for slots in copies.into_iter().chain(&self.slots) {
+            tokio::select! {
+                slot = slots.acquire() => taken.push(slot.ok()?),
+                () = self.tasks.cancelled().cancelled() => return None,
+            }
         }
+        Some(taken)
     }
 
     /// Runs the flow to its end and writes the end down; as often as it takes.
@@ -80,7 +80,11 @@ impl Worker {
         let board = Arc::new(ProgressBoard::new(self.time.clone()));
         let mut delay = RETRY_DELAYS.0;
         loop {
-            let outcome = match journal.events().await {
+            let begun = match self.take_turn(run, provider).await {
+                Ok(()) => journal.events().await.map_err(ApiError::from),
+                Err(error) => Err(error),
+            };
+            let outcome = match begun {
                 Ok(events) => {
                     let flow = self.executor.run(
                         hooks.plan().clone(),

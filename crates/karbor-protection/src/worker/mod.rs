@@ -52,6 +52,8 @@ pub(crate) struct Worker {
     pub(crate) executor: Executor,
     /// How many runs may be under way; `None` is no limit.
     pub(crate) slots: Option<Semaphore>,
+    /// How many copies may be under way.
+    pub(crate) copy_slots: Semaphore,
     pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
     /// Runs that wait because what they must write cannot be written, with the reason.
     pub(crate) stuck: Mutex<HashMap<OperationLogId, String>>,
@@ -120,7 +122,7 @@ impl Worker {
         Ok(Arc::new(RunHooks::new(
             run.clone(),
             Arc::new(plan),
-            provider.clone(),
+            provider,
             &self.key,
         )?))
     }
@@ -164,8 +166,8 @@ impl Worker {
     }
 }
 
-async fn release(lease: Option<CheckpointLease>) {
-    if let Some(lease) = lease {
-        lease.release().await;
+async fn release(claims: Vec<CheckpointLease>) {
+    for claim in claims {
+        claim.release().await;
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use karbor_db::FlowRecord;
 use karbor_model::{ApiError, FlowStatus};
+use karbor_plugin::Bank;
 
 use super::{RETRY_DELAYS, Worker, release};
-use crate::{conclude::Conclusion, leases, run::Run};
+use crate::{conclude::Conclusion, error::NOT_AVAILABLE, leases, providers::Provider, run::Run};
 
 impl Worker {
     /// Goes on with every run of this host that has not ended.
@@ -31,21 +32,26 @@ impl Worker {
     /// behind. What our own database knows as ended is nobody's any more.
     async fn release_leftovers(&self) {
         for provider in self.providers.all() {
-            let bank = provider.bank();
-            let claims = match leases::claims_of(bank.as_ref(), &self.owner).await {
-                Ok(claims) => claims,
-                Err(error) => {
-                    tracing::warn!(provider = provider.record().name, %error, "left claims cannot be looked for");
-                    continue;
-                }
-            };
-            for (run, lease) in claims {
-                let flow = self.db.flow_get(run).await;
-                if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
-                    && let Err(error) = bank.release_lease(&lease).await
-                {
-                    tracing::warn!(lease = lease.name, %error, "a left claim ends by itself");
-                }
+            for home in provider.homes() {
+                self.release_leftovers_in(home.bank()).await;
+            }
+        }
+    }
+
+    async fn release_leftovers_in(&self, bank: &Arc<dyn Bank>) {
+        let claims = match leases::claims_of(bank.as_ref(), &self.owner).await {
+            Ok(claims) => claims,
+            Err(error) => {
+                tracing::warn!(?bank, %error, "left claims cannot be looked for");
+                return;
+            }
+        };
+        for (run, lease) in claims {
+            let flow = self.db.flow_get(run).await;
+            if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
+                && let Err(error) = bank.release_lease(&lease).await
+            {
+                tracing::warn!(lease = lease.name, %error, "a left claim ends by itself");
             }
         }
     }
@@ -76,10 +82,18 @@ impl Worker {
         }
     }
 
+    /// The provider, with the banks that the run needs.
+    fn provider_of(&self, run: &Run) -> Result<Arc<Provider>, ApiError> {
+        let provider = self.providers.get(run.checkpoint.provider_id)?;
+        provider.home(run.place)?;
+        provider.home(run.subject().0)?;
+        Ok(provider.clone())
+    }
+
     /// An `Err` is worth another try.
     async fn try_resume(self: &Arc<Self>, run: &Run) -> Result<(), ApiError> {
-        let provider = match self.providers.get(run.checkpoint.provider_id) {
-            Ok(provider) => provider.clone(),
+        let provider = match self.provider_of(run) {
+            Ok(provider) => provider,
             Err(error) => {
                 // Nothing can be told to a bank that is not configured any more.
                 let conclusion =
@@ -88,9 +102,19 @@ impl Worker {
             }
         };
         let lease = self.claim(run, &provider).await?;
-        if let Err(error) = self.prepare(run, &provider).await {
-            release(lease).await;
-            return Err(error);
+        match self.prepare(run, &provider).await {
+            Ok(()) => {}
+            Err(error) if error.class == NOT_AVAILABLE => {
+                let conclusion = Conclusion::failed(error.message);
+                self.conclude(run, &provider, &conclusion).await;
+                release(lease).await;
+                self.unstuck(run.log);
+                return Ok(());
+            }
+            Err(error) => {
+                release(lease).await;
+                return Err(error);
+            }
         }
         match self.hooks(run, &provider) {
             Ok(hooks) => self.spawn(run.clone(), provider, hooks, lease),

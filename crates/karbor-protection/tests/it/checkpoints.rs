@@ -58,6 +58,44 @@ async fn a_deleted_checkpoint_can_be_neither_deleted_nor_reset() {
     );
 }
 
+/// Q26: a deleted checkpoint is shown as deleted to whoever waits for it, and then no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn q26_a_deleted_checkpoint_is_not_shown_for_ever() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let id = running.available(1).await;
+    until(async || running.delete(id).await.ok()).await;
+    assert_eq!(running.settled(id).await, CheckpointStatus::Deleted);
+    let log = running.log_of(id).await;
+    let update = karbor_db::OperationLogUpdate {
+        ended_at: Some(chrono::Utc::now() - chrono::TimeDelta::minutes(11)),
+        ..Default::default()
+    };
+    running
+        .db
+        .operation_log_update(log.id, &update)
+        .await
+        .unwrap();
+    let (api, provider) = (running.api(), running.provider);
+    let error = api
+        .show_checkpoint(&member(), provider, id)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.kind, error.message),
+        (
+            ErrorKind::NotFound,
+            format!("Checkpoint {id} could not be found.")
+        )
+    );
+    // It says nothing to others, as ever.
+    let foreign = api
+        .show_checkpoint(&crate::house::stranger(), provider, id)
+        .await
+        .unwrap_err();
+    assert_eq!(foreign.kind, ErrorKind::Forbidden);
+}
+
 /// Q68: a checkpoint whose deletion failed can be deleted again, or reset first.
 #[tokio::test(flavor = "multi_thread")]
 async fn q68_error_deleting_is_no_dead_end() {

@@ -12,9 +12,9 @@ use karbor_db::{Db, ListQuery};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_manager::{Config, InProcess, RunningService, Service, ServiceOptions, SystemClock};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus,
-    Parameters, Plan, PlanId, PlanStatus, ProviderId, RequestContext, Resource, Restore, RestoreId,
-    RestoreStatus, Verification, VerificationId, VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, OperationLog,
+    OperationLogStatus, Parameters, Plan, PlanId, PlanStatus, ProviderId, RequestContext, Resource,
+    Restore, RestoreId, RestoreStatus, Verification, VerificationId, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
 use karbor_plugins::protections::{noop, simulated};
@@ -24,6 +24,8 @@ use serde_json::Map;
 
 pub const SIMULATED: &str = "Simulated::Resource";
 pub const PROJECT: &str = "p1";
+/// A resource that is called as the project of whoever asks.
+pub const WHO_ASKS: &str = "00000000-0000-4000-8000-ffffffffffff";
 
 /// A protectable whose answers the test decides.
 #[derive(Default)]
@@ -51,9 +53,12 @@ impl Protectable for Things {
 
     async fn show(
         &self,
-        _: &RequestContext,
+        context: &RequestContext,
         id: &str,
     ) -> Result<Option<Resource>, ProtectableError> {
+        if id == WHO_ASKS {
+            return Ok(Some(Resource::new(SIMULATED, id, &context.project_id)));
+        }
         Ok(self
             .0
             .lock()
@@ -93,6 +98,10 @@ impl Protectable for Things {
 pub struct House {
     folder: tempfile::TempDir,
     pub bank: Arc<FaultyBank<MemoryBank>>,
+    /// Where copies go.
+    pub copies: Arc<FaultyBank<MemoryBank>>,
+    /// The bank plugins of the provider, bank and copy bank.
+    pub banks: (&'static str, Option<&'static str>),
     pub inventory: Arc<Mutex<Inventory>>,
     pub provider: ProviderId,
     pub other_provider: ProviderId,
@@ -103,6 +112,8 @@ impl House {
         Self {
             folder: tempfile::tempdir().unwrap(),
             bank: Arc::new(FaultyBank::new(MemoryBank::new())),
+            copies: Arc::new(FaultyBank::new(MemoryBank::new())),
+            banks: ("memory", None),
             inventory: Arc::default(),
             provider: ProviderId::new(),
             other_provider: ProviderId::new(),
@@ -136,6 +147,9 @@ impl House {
         let mut registry = Registry::new();
         let bank = self.bank.clone();
         registry.bank("memory", move |_| Ok(bank.clone() as Arc<dyn Bank>));
+        let copies = self.copies.clone();
+        registry.bank("copies", move |_| Ok(copies.clone() as Arc<dyn Bank>));
+        let (bank, copy_bank) = self.banks;
         registry.protection(simulated::NAME, |_| Ok(Arc::new(simulated::Simulated)));
         registry.protection(noop::NAME, |_| Ok(Arc::new(noop::Noop)));
         registry.protectable(Arc::new(Things(self.inventory.clone())));
@@ -143,7 +157,8 @@ impl House {
             id,
             name: name.to_owned(),
             description: String::new(),
-            bank: "memory".to_owned(),
+            bank: bank.to_owned(),
+            copy_bank: copy_bank.map(str::to_owned),
             plugins: vec![plugin.to_owned()],
             enabled: true,
             sections: BTreeMap::new(),
@@ -181,6 +196,22 @@ impl House {
             db,
             provider: self.provider,
             inventory: self.inventory.clone(),
+        }
+    }
+
+    /// With a second bank for copies.
+    pub fn with_copy_bank(mut self) -> Self {
+        self.banks = ("memory", Some("copies"));
+        self
+    }
+
+    /// Another machine, whose provider of the same id has the copies' bank as its bank.
+    pub fn after_the_loss_of_all_but_the_copies(&self) -> Self {
+        Self {
+            copies: self.copies.clone(),
+            banks: ("copies", None),
+            provider: self.provider,
+            ..Self::new()
         }
     }
 
@@ -235,13 +266,16 @@ impl Running {
             .unwrap()
     }
 
-    /// Waits until the checkpoint is in a state other than `protecting` and `deleting`.
+    /// Waits until the checkpoint is in a state that it stays in.
     pub async fn settled(&self, id: CheckpointId) -> CheckpointStatus {
         until(async || {
             let status = self.checkpoint(id).await.status;
             (!matches!(
                 status,
-                CheckpointStatus::Protecting | CheckpointStatus::Deleting
+                CheckpointStatus::Protecting
+                    | CheckpointStatus::Deleting
+                    | CheckpointStatus::WaitCopying
+                    | CheckpointStatus::Copying
             ))
             .then_some(status)
         })
@@ -267,6 +301,24 @@ impl Running {
             (log.status != OperationLogStatus::InProgress).then_some(log)
         })
         .await
+    }
+
+    /// Begins to copy a plan: sources and copies.
+    pub async fn copy(&self, plan: &Plan) -> Result<Vec<(CheckpointId, CheckpointId)>, ApiError> {
+        let copies = self.api().copy(&member(), plan.clone()).await?;
+        let pair = |copy: CheckpointCopy| (copy.checkpoint_protect_id, copy.checkpoint_copy_id);
+        Ok(copies.into_iter().map(pair).collect())
+    }
+
+    /// Every checkpoint of the project, oldest first.
+    pub async fn list(&self) -> Vec<Checkpoint> {
+        let api = self.api();
+        let up = vec!["asc".to_owned()];
+        let (keys, filters) = (Vec::new(), BTreeMap::new());
+        let provider = self.provider;
+        api.list_checkpoints(&member(), provider, None, None, keys, up, filters, false)
+            .await
+            .unwrap()
     }
 
     pub async fn delete(&self, id: CheckpointId) -> Result<(), ApiError> {
@@ -310,12 +362,22 @@ impl Running {
         context: &RequestContext,
         checkpoint: CheckpointId,
     ) -> Result<VerificationId, ApiError> {
+        self.verify_with(context, checkpoint, Parameters::new())
+            .await
+    }
+
+    pub async fn verify_with(
+        &self,
+        context: &RequestContext,
+        checkpoint: CheckpointId,
+        parameters: Parameters,
+    ) -> Result<VerificationId, ApiError> {
         let verification = Verification {
             id: VerificationId::new(),
             project_id: context.project_id.clone(),
             provider_id: self.provider,
             checkpoint_id: checkpoint,
-            parameters: Parameters::new(),
+            parameters,
             status: VerificationStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),

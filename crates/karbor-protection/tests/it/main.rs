@@ -8,6 +8,7 @@
 )]
 
 mod checkpoints;
+mod copies;
 mod crash;
 mod house;
 mod operations;

@@ -167,9 +167,9 @@ async fn restore_parameters_are_checked_against_the_schema() {
     assert!(ended.resources_reason[&key].contains("told to fail"));
 }
 
-/// Leases are consulted: what is being read is not deleted, and what is being made is not touched.
+/// Q27, and leases are consulted: what is being read is not deleted, and what is being made is not touched.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_checkpoint_at_work_is_left_alone() {
+async fn q27_a_checkpoint_at_work_is_left_alone() {
     let house = House::new().with_resources(&["sleep=600"]);
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
@@ -322,6 +322,33 @@ async fn a_lease_of_somebody_else_is_respected_until_it_ends() {
     house.bank.inner().advance(minute * 2);
     running.delete(checkpoint).await.unwrap();
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
+}
+
+/// Of a delete and a restore that begin together one goes on, and the other is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_exclude_each_other_one_goes_on() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    for _ in 0..5 {
+        let checkpoint = running.available(1).await;
+        let (restored, deleted) = tokio::join!(
+            running.restore(checkpoint, Parameters::new()),
+            running.delete(checkpoint)
+        );
+        assert!(
+            restored.is_ok() || deleted.is_ok(),
+            "{restored:?} {deleted:?}"
+        );
+        if let Ok(restore) = restored {
+            assert_eq!(
+                running.restored(restore).await.status,
+                RestoreStatus::Success
+            );
+        }
+        if deleted.is_ok() {
+            assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
+        }
+    }
 }
 
 /// Progress is written while the journal is: neither may wait for the other.

@@ -1,7 +1,7 @@
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{CheckpointStatus, ErrorKind, VerificationStatus};
 
-use crate::house::{House, member, stranger};
+use crate::house::{House, SIMULATED, WHO_ASKS, member, stranger};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_checkpoint_is_neither_shown_nor_deleted_nor_reset() {
@@ -33,6 +33,22 @@ async fn a_foreign_checkpoint_is_neither_shown_nor_deleted_nor_reset() {
         running.checkpoint(id).await.status,
         CheckpointStatus::Available
     );
+}
+
+/// Q66: the original told everybody what the first caller might see.
+#[tokio::test(flavor = "multi_thread")]
+async fn q66_every_caller_gets_his_own_answer() {
+    let house = House::new();
+    let running = house.open().await;
+    for context in [member(), stranger(), member()] {
+        let found = running
+            .api()
+            .show_protectable_instance(&context, SIMULATED.to_owned(), WHO_ASKS.to_owned(), None)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!(found.name, context.project_id);
+    }
 }
 
 /// Q64: the original let anybody verify the checkpoint of another project.

@@ -134,7 +134,9 @@ pub(crate) fn unknown_options(provider: &ProviderConfig) -> Vec<String> {
     let mut unknown = Vec::new();
     let filled = provider.sections.iter();
     for (section, options) in filled.filter(|(_, options)| !options.is_empty()) {
-        let known = SECTIONS.iter().find(|(name, _)| name == section);
+        // The copy bank has sections of its own.
+        let of_bank = section.strip_prefix("copy.").unwrap_or(section);
+        let known = SECTIONS.iter().find(|(name, _)| *name == of_bank);
         let Some((_, names)) = known else {
             let names = SECTIONS.iter().map(|(name, _)| *name);
             unknown.push(format!("[{section}]{}", guess(section, names)));

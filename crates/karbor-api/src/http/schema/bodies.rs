@@ -157,6 +157,17 @@ pub(crate) static CHECKPOINT_CREATE: Schema = object(
     )],
     &["checkpoint"],
 );
+/// `POST /providers/{id}/checkpoints/action`.
+pub(crate) static COPY_CREATE: Schema = object(
+    &[(
+        "copy",
+        &object(
+            &[("plan_id", &UUID), ("parameters", &PARAMETERS)],
+            &["plan_id"],
+        ),
+    )],
+    &["copy"],
+);
 /// `PUT /providers/{id}/checkpoints/{id}`.
 pub(crate) static CHECKPOINT_UPDATE: Schema = object(
     &[("os-resetState", &object(&[("state", &STATE)], &["state"]))],

@@ -71,9 +71,7 @@ impl ProtectionPlugin for ApplicationPlugin {
             OperationType::Restore => Ok(Box::new(Restore(host))),
             OperationType::Verify => Ok(Box::new(Verify)),
             OperationType::Delete => Ok(Box::new(Delete)),
-            OperationType::Copy => Err(PluginError::new(format!(
-                "{APPLICATION_PLUGIN} cannot copy"
-            ))),
+            OperationType::Copy => Ok(Box::new(Copy)),
         }
     }
 }
@@ -228,9 +226,7 @@ impl Operation for Protect {
         let application = self.declared(context).await?;
         let object = json!({"kind": APPLICATION, "application": application.describe()});
         let section = context.writable()?;
-        section
-            .put(&kept::key()?, Bytes::from(object.to_string()))
-            .await?;
+        section.put(&kept::key()?, kept::hashed(object)).await?;
         Ok(HookReport::new())
     }
 
@@ -288,31 +284,53 @@ impl Operation for Restore {
     }
 }
 
+/// The description of the application, as it was when it was protected.
+async fn description(context: &OperationContext) -> Result<Bytes, PluginError> {
+    let key = kept::key()?;
+    let place = || format!("{}/{key}", context.data.prefix());
+    let bytes = match context.data.get(&key).await {
+        Ok(bytes) => bytes,
+        Err(BankError::NotFound(_)) => {
+            return Err(PluginError::new(format!(
+                "the object '{}' is not in the bank",
+                place()
+            )));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let is_ours = |object: Value| match object["kind"] == APPLICATION {
+        true => Ok(bytes.clone()),
+        false => Err("it is not about an application".to_owned()),
+    };
+    let read = kept::unhashed(&bytes).and_then(is_ours);
+    read.map_err(|reason| {
+        PluginError::new(format!("the object '{}' is corrupt: {reason}", place()))
+    })
+}
+
+/// The description is all there is, so every level reads it.
 struct Verify;
 
 #[async_trait]
 impl Operation for Verify {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        let key = kept::key()?;
-        let place = || format!("{}/{key}", context.data.prefix());
-        let bytes = match context.data.get(&key).await {
-            Ok(bytes) => bytes,
-            Err(BankError::NotFound(_)) => {
-                return Err(PluginError::new(format!(
-                    "the object '{}' is not in the bank",
-                    place()
-                )));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let object: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if object.get("kind").and_then(Value::as_str) != Some(APPLICATION) {
-            return Err(PluginError::new(format!(
-                "the object '{}' is corrupt",
-                place()
-            )));
-        }
+        description(context).await?;
         Ok(HookReport::new())
+    }
+}
+
+struct Copy;
+
+#[async_trait]
+impl Operation for Copy {
+    async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
+        let bytes = description(context).await?;
+        context.target()?.data.put(&kept::key()?, bytes).await?;
+        Ok(HookReport::new())
+    }
+
+    async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
+        Ok(context.target()?.data.delete(&kept::key()?).await?)
     }
 }
 

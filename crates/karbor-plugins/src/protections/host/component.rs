@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 
 use super::{
     Declared, Host,
+    copy::Copy,
     kept::{self, Kept, checkpoint_tag, operation_tag, resource_tag},
     marker::Marker,
-    parameters::{self, RestoreParameters, VerifyParameters},
+    parameters::{self, RestoreParameters},
     schemas,
 };
-use crate::protections::refuse_type;
+use crate::protections::{refuse_type, verify::VerifyParameters};
 
 /// How one kind of component is read and written.
 #[async_trait]
@@ -77,7 +78,7 @@ impl Restoring<'_> {
     }
 }
 
-fn control(context: &OperationContext) -> Control {
+pub(super) fn control(context: &OperationContext) -> Control {
     Control {
         progress: context.progress.clone(),
         cancel: context.cancel.clone(),
@@ -129,7 +130,7 @@ impl<K: Kind> ProtectionPlugin for ComponentPlugin<K> {
             OperationType::Restore => Ok(Box::new(Restore::<K>(host, PhantomData))),
             OperationType::Verify => Ok(Box::new(Verify(host))),
             OperationType::Delete => Ok(Box::new(Delete(host))),
-            OperationType::Copy => Err(PluginError::new(format!("{} cannot copy", K::PLUGIN))),
+            OperationType::Copy => Ok(Box::new(Copy(host))),
         }
     }
 }
@@ -156,7 +157,7 @@ impl<K: Kind> Protect<K> {
             username: "karbor".to_owned(),
             time: Utc::now(),
             tags: vec![
-                checkpoint_tag(context),
+                checkpoint_tag(context.checkpoint_id),
                 resource_tag(context),
                 operation_tag(context),
             ],
@@ -222,7 +223,7 @@ impl<K: Kind> Operation for Protect<K> {
     }
 }
 
-fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
+pub(super) fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
     if summary.changed > 0 {
         warnings.push(format!(
             "{} files were written to while they were read: quiesce the application to have them consistent",
@@ -249,18 +250,24 @@ fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
 
 /// The report of a snapshot that was made just before a crash: what was warned of died with the run.
 fn report_again(snapshot: &Snapshot) -> HookReport {
+    let mut report = numbers(snapshot);
+    let warning = "the service ended just after the data were saved: whether files vanished or were written to meanwhile is not known";
+    report.insert("warnings".to_owned(), json!([warning]));
+    report
+}
+
+/// What a snapshot says of itself.
+pub(super) fn numbers(snapshot: &Snapshot) -> HookReport {
     let numbers = snapshot.numbers.clone().unwrap_or_default();
     let mut report = HookReport::new();
     report.insert("snapshot".to_owned(), json!(snapshot.id));
     report.insert("bytes".to_owned(), json!(numbers.total_bytes_processed));
     report.insert("new_bytes".to_owned(), json!(numbers.data_added_packed));
     report.insert("files".to_owned(), json!(numbers.total_files_processed));
-    let warning = "the service ended just after the data were saved: whether files vanished or were written to meanwhile is not known";
-    report.insert("warnings".to_owned(), json!([warning]));
     report
 }
 
-async fn forget(vault: &Vault, tags: &[String]) -> Result<(), PluginError> {
+pub(super) async fn forget(vault: &Vault, tags: &[String]) -> Result<(), PluginError> {
     for snapshot in vault.find(tags).await? {
         vault.forget(&snapshot.id).await?;
     }
@@ -268,7 +275,10 @@ async fn forget(vault: &Vault, tags: &[String]) -> Result<(), PluginError> {
 }
 
 /// The vault that a checkpoint's metadata points into.
-async fn vault_of(host: &Host, context: &OperationContext) -> Result<Vault, PluginError> {
+pub(super) async fn vault_of(
+    host: &Host,
+    context: &OperationContext,
+) -> Result<Vault, PluginError> {
     host.vaults.existing(&context.vault).await?.ok_or_else(|| {
         PluginError::new(format!(
             "the vault '{}' is not in the bank: is this the bank the checkpoint was made in?",
@@ -322,7 +332,11 @@ impl Operation for Verify {
         let vault = vault_of(&self.0, context).await?;
         let snapshot = kept.snapshot(&vault, context).await?;
         let done = vault
-            .verify(&snapshot.id, parameters.level(), control(context))
+            .verify(
+                &snapshot.id,
+                parameters.level().of_vault(),
+                control(context),
+            )
             .await?;
         let mut report = HookReport::new();
         report.insert("snapshot".to_owned(), json!(snapshot.id));
@@ -341,7 +355,8 @@ impl Operation for Delete {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         // The metadata last: while it is there, the deletion is not done.
         if let Some(vault) = self.0.vaults.existing(&context.vault).await? {
-            forget(&vault, &[checkpoint_tag(context), resource_tag(context)]).await?;
+            let ours = [checkpoint_tag(context.checkpoint_id), resource_tag(context)];
+            forget(&vault, &ours).await?;
         }
         context.writable()?.delete(&kept::key()?).await?;
         Ok(HookReport::new())

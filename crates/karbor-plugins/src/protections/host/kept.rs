@@ -1,12 +1,15 @@
-//! What a checkpoint keeps of a component besides its snapshot: the object `metadata`.
+//! What a checkpoint keeps of a component besides its snapshot: the object `metadata`. It carries a
+//! hash of itself, so that a bit that flips in the bank is noticed.
 
 use bytes::Bytes;
+use karbor_model::CheckpointId;
 use karbor_plugin::{
     BankError, BankKey, BankSection, HookReport, OperationContext, PluginError, ReadSection,
 };
 use karbor_vault::{Snapshot, SnapshotId, Vault};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 const KEY: &str = "metadata";
 
@@ -33,12 +36,37 @@ pub(crate) fn key() -> Result<BankKey, PluginError> {
     BankKey::parse(KEY).map_err(|e| PluginError::new(e.to_string()))
 }
 
+const HASH: &str = "sha256";
+
+/// An object as it is written: with a hash of the rest.
+pub(crate) fn hashed(mut object: Value) -> Bytes {
+    object[HASH] = Value::from(hash(&object));
+    Bytes::from(object.to_string())
+}
+
+/// Reads what [`hashed`] made, without the hash; or why it is not what was written.
+pub(crate) fn unhashed(bytes: &[u8]) -> Result<Value, String> {
+    let mut object: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let told = object
+        .as_object_mut()
+        .and_then(|object| object.remove(HASH));
+    match told == Some(Value::from(hash(&object))) {
+        true => Ok(object),
+        false => Err("it was changed after it was written".to_owned()),
+    }
+}
+
+fn hash(object: &Value) -> String {
+    let digest = Sha256::digest(object.to_string());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl Kept {
     /// Writes it; durable on return.
     pub(crate) async fn put(&self, section: &BankSection) -> Result<(), PluginError> {
-        let text = serde_json::to_vec(self)
-            .map_err(|e| PluginError::new("the metadata could not be written").with_cause(e))?;
-        Ok(section.put(&key()?, Bytes::from(text)).await?)
+        let unwritable = |e| PluginError::new("the metadata could not be written").with_cause(e);
+        let object = serde_json::to_value(self).map_err(unwritable)?;
+        Ok(section.put(&key()?, hashed(object)).await?)
     }
 
     /// Reads it, if it is there.
@@ -48,9 +76,11 @@ impl Kept {
             Err(BankError::NotFound(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let kept = serde_json::from_slice(&bytes).map_err(|error| {
+        let read = unhashed(&bytes)
+            .and_then(|object| serde_json::from_value(object).map_err(|error| error.to_string()));
+        let kept = read.map_err(|reason| {
             PluginError::new(format!(
-                "the object '{}/{KEY}' is corrupt: {error}; restore or verify an earlier checkpoint",
+                "the object '{}/{KEY}' is corrupt: {reason}; restore or verify an earlier checkpoint",
                 section.prefix()
             ))
         })?;
@@ -84,7 +114,7 @@ impl Kept {
         context: &OperationContext,
     ) -> Result<Snapshot, PluginError> {
         let snapshot = vault.snapshot(&self.snapshot).await?;
-        let wanted = [checkpoint_tag(context), resource_tag(context)];
+        let wanted = [checkpoint_tag(context.checkpoint_id), resource_tag(context)];
         if wanted.iter().all(|tag| snapshot.tags.contains(tag)) {
             return Ok(snapshot);
         }
@@ -96,8 +126,8 @@ impl Kept {
     }
 }
 
-pub(crate) fn checkpoint_tag(context: &OperationContext) -> String {
-    format!("karbor:checkpoint={}", context.checkpoint_id)
+pub(crate) fn checkpoint_tag(checkpoint: CheckpointId) -> String {
+    format!("karbor:checkpoint={checkpoint}")
 }
 
 pub(crate) fn resource_tag(context: &OperationContext) -> String {

@@ -25,6 +25,7 @@
 pub(crate) mod application;
 mod command;
 mod component;
+mod copy;
 mod directory;
 mod kept;
 mod marker;

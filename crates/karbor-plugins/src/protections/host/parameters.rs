@@ -1,7 +1,7 @@
 //! Parameters, after the schema has let them pass.
 
 use karbor_plugin::PluginError;
-use karbor_vault::{Overwrite, VerifyLevel};
+use karbor_vault::Overwrite;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
@@ -17,42 +17,6 @@ pub(crate) struct RestoreParameters {
     pub(crate) restore_to: Option<String>,
     pub(crate) database: Option<String>,
     pub(crate) no_owner: bool,
-}
-
-/// Of a verification.
-#[derive(Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct VerifyParameters {
-    level: Level,
-    percent: u8,
-}
-
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    #[default]
-    Metadata,
-    Data,
-}
-
-impl Default for VerifyParameters {
-    fn default() -> Self {
-        Self {
-            level: Level::Metadata,
-            percent: 100,
-        }
-    }
-}
-
-impl VerifyParameters {
-    pub(crate) fn level(&self) -> VerifyLevel {
-        match self.level {
-            Level::Metadata => VerifyLevel::Metadata,
-            Level::Data => VerifyLevel::Data {
-                percent: self.percent.clamp(1, 100),
-            },
-        }
-    }
 }
 
 /// Reads parameters.

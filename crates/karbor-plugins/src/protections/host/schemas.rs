@@ -3,7 +3,10 @@
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value, json};
 
-use crate::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE};
+use crate::{
+    applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE},
+    protections::verify,
+};
 
 /// The schema of one of this host's types; `{}` when nothing may be given.
 pub(crate) fn schema(resource_type: &str, kind: SchemaKind) -> Value {
@@ -13,7 +16,7 @@ pub(crate) fn schema(resource_type: &str, kind: SchemaKind) -> Value {
     let (what, properties) = match kind {
         SchemaKind::Options => return json!({}),
         SchemaKind::Restore => ("Restore", restore(resource_type)),
-        SchemaKind::Verify => ("Verify", verify(resource_type)),
+        SchemaKind::Verify => ("Verify", Value::Object(verify::properties())),
         SchemaKind::SavedInfo => ("Saved Info", saved_info(resource_type)),
     };
     json!({
@@ -65,22 +68,6 @@ fn restore(resource_type: &str) -> Value {
         }),
         _ => json!({"overwrite": overwrite, "dry_run": dry_run, "restore_to": restore_to}),
     }
-}
-
-fn verify(resource_type: &str) -> Value {
-    if resource_type == APPLICATION {
-        return json!({});
-    }
-    json!({
-        "level": {
-            "type": "string", "title": "Level", "enum": ["metadata", "data"], "default": "metadata",
-            "description": "Check that everything is there, or read it back as well.",
-        },
-        "percent": {
-            "type": "integer", "title": "Percent", "minimum": 1, "maximum": 100, "default": 100,
-            "description": "How much of the data to read back.",
-        },
-    })
 }
 
 fn saved_info(resource_type: &str) -> Value {

@@ -5,21 +5,24 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use karbor_plugin::{PluginError, VaultAccess};
+use karbor_plugin::{BankKey, PluginError, VaultAccess};
 use karbor_vault::{Vault, VaultError, VaultOptions};
 use tokio::sync::OnceCell;
 
-/// The vaults that were opened, by the place of their repository.
+/// A bank, and where in it.
+type Place = (usize, BankKey);
+
+/// The vaults that were opened, by bank and the place of their repository in it.
 #[derive(Default)]
 pub(crate) struct Vaults {
-    open: Mutex<HashMap<String, Arc<OnceCell<Vault>>>>,
+    open: Mutex<HashMap<Place, Arc<OnceCell<Vault>>>>,
 }
 
 impl Vaults {
     fn cell(&self, access: &VaultAccess) -> Arc<OnceCell<Vault>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = access.section.prefix().to_string();
-        open.entry(place).or_default().clone()
+        let (bank, place) = access.section.identity();
+        open.entry((bank, place.clone())).or_default().clone()
     }
 
     /// The vault, made if there is none yet. Two callers never make it twice.
@@ -28,6 +31,21 @@ impl Vaults {
         let open = || async {
             let options = VaultOptions::default();
             Vault::open_or_init(access.section.clone(), &access.password, options).await
+        };
+        Ok(cell.get_or_try_init(open).await?.clone())
+    }
+
+    /// The vault, made if there is none yet, for copies from `like`.
+    pub(crate) async fn open_or_init_like(
+        &self,
+        access: &VaultAccess,
+        like: &Vault,
+    ) -> Result<Vault, PluginError> {
+        let cell = self.cell(access);
+        let open = || async {
+            let options = VaultOptions::default();
+            let section = access.section.clone();
+            Vault::open_or_init_like(section, &access.password, options, like).await
         };
         Ok(cell.get_or_try_init(open).await?.clone())
     }

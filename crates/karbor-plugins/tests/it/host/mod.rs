@@ -54,6 +54,7 @@ impl Lab {
         });
         let names = ["application", "directory", "sqlite", "postgresql"];
         let config = ProviderConfig {
+            copy_bank: None,
             id: ProviderId::new(),
             name: "local".to_owned(),
             description: String::new(),
@@ -148,6 +149,7 @@ impl Lab {
                 section: section(format!("vaults/{}/default", self.provider)),
                 password: Secret::new("correct horse".to_owned()),
             },
+            copy_target: None,
             progress: Arc::new(NoProgress),
             cancel: CancellationToken::new(),
         }

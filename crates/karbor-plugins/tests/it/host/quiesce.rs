@@ -29,6 +29,7 @@ impl Runner {
     fn context(&self, node: &FlowNode) -> OperationContext {
         let parameters = self.parameters.get(&node.resource.resource_type).cloned();
         OperationContext {
+            copy_target: None,
             operation_id: self.operation,
             ..self.lab.context(
                 self.kind,

@@ -1,0 +1,259 @@
+//! Which checkpoints are copies, and which are not copied yet.
+//!
+//! A copy says in its own `extra_info` what it is a copy of. That is the only record: nothing is written
+//! to the source, which may lie in a bank that is failing. A checkpoint is copied when the bank of copies
+//! holds a checkpoint of the same *origin* that is whole or on its way; so a copy that failed or was
+//! deleted is made again, and one that is there is not (Q30).
+
+use std::collections::HashSet;
+
+use chrono::{DateTime, Utc};
+use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus, Plan};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{
+    checkpoints::CheckpointQuery,
+    error::CheckpointError,
+    providers::{Place, Provider},
+};
+
+/// Class of the error that refuses a second copy.
+pub(crate) const COPIED: &str = "CheckpointAlreadyCopied";
+
+/// What a copy is a copy of: the checkpoint that was protected, however often it was copied since.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    copied_from: CheckpointId,
+    /// When its data were protected, UTC.
+    protected_at: DateTime<Utc>,
+}
+
+impl Origin {
+    /// What a copy says of itself; `None` of what is no copy.
+    pub(crate) fn read(checkpoint: &Checkpoint) -> Option<Self> {
+        match checkpoint.extra_info.as_ref()? {
+            Value::String(text) => serde_json::from_str(text).ok(),
+            other => serde_json::from_value(other.clone()).ok(),
+        }
+    }
+
+    /// The origin of any checkpoint: its own, if it is no copy.
+    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
+        Self::read(checkpoint).unwrap_or_else(|| Self {
+            copied_from: checkpoint.id,
+            protected_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
+        })
+    }
+
+    /// As a copy keeps it: JSON text, with the original's mark of a finished copy.
+    pub(crate) fn to_extra_info(&self, finished: bool) -> Value {
+        let mut info = json!({
+            "copied_from": self.copied_from,
+            "protected_at": self.protected_at.to_rfc3339(),
+        });
+        if finished {
+            info["copy_status"] = json!(CheckpointStatus::Finished);
+        }
+        Value::String(info.to_string())
+    }
+}
+
+/// Is it whole, or on its way to be?
+fn counts(copy: &Checkpoint) -> bool {
+    use CheckpointStatus::{Available, Copying, Finished, Protecting, WaitCopying};
+    matches!(
+        copy.status,
+        Available | Finished | WaitCopying | Copying | Protecting
+    )
+}
+
+/// Those of `sources` that `targets` lacks, each origin once, in the order of `sources`. Without a
+/// second bank the two are the same checkpoints, and only copies count as copies.
+fn pick(sources: Vec<Checkpoint>, targets: &[Checkpoint], second_bank: bool) -> Vec<Checkpoint> {
+    let is_copy = |checkpoint: &Checkpoint| Origin::read(checkpoint).is_some();
+    let origin = |checkpoint: &Checkpoint| Origin::of(checkpoint).copied_from;
+    let mut there: HashSet<CheckpointId> = targets
+        .iter()
+        .filter(|target| counts(target) && (second_bank || is_copy(target)))
+        .map(origin)
+        .collect();
+    sources
+        .into_iter()
+        .filter(|source| source.status == CheckpointStatus::Available)
+        .filter(|source| second_bank || !is_copy(source))
+        .filter(|source| there.insert(origin(source)))
+        .collect()
+}
+
+fn of_plan(plan: &Plan) -> CheckpointQuery {
+    CheckpointQuery {
+        project_id: Some(plan.project_id.clone()),
+        plan_id: Some(plan.id),
+        ascending: true,
+        ..CheckpointQuery::default()
+    }
+}
+
+/// The checkpoints of a plan that are not copied yet, oldest first.
+///
+/// # Errors
+/// When either bank cannot be listed.
+pub(crate) async fn missing(provider: &Provider, plan: &Plan) -> Result<Vec<Checkpoint>, ApiError> {
+    let query = of_plan(plan);
+    let sources = provider.home(Place::Bank)?.checkpoints();
+    let place = provider.place_of_copies();
+    let targets = provider.home(place)?.checkpoints().list(&query).await?;
+    let sources = sources.list(&query).await?;
+    let is_there = |source: &Checkpoint| targets.iter().any(|target| target.id == source.id);
+    if place == Place::CopyBank && sources.iter().any(is_there) {
+        let name = &provider.record().name;
+        return Err(ApiError::conflict(
+            "CopyBankIsBank",
+            format!(
+                "The copy bank of the provider '{name}' is its bank once more; the operator has to give it another place."
+            ),
+        ));
+    }
+    Ok(pick(sources, &targets, place == Place::CopyBank))
+}
+
+/// Refuses to copy what is copied already.
+///
+/// # Errors
+/// A 409 of the class [`COPIED`]; or when the bank cannot be listed.
+pub(crate) async fn refuse_second(
+    provider: &Provider,
+    source: &Checkpoint,
+) -> Result<(), ApiError> {
+    let query = CheckpointQuery {
+        project_id: Some(source.project_id.clone()),
+        plan_id: Some(source.protection_plan.id),
+        ..CheckpointQuery::default()
+    };
+    let place = provider.place_of_copies();
+    let targets = provider.home(place)?.checkpoints().list(&query).await?;
+    match pick(vec![source.clone()], &targets, place == Place::CopyBank).is_empty() {
+        false => Ok(()),
+        true => {
+            let message = format!("The checkpoint {} is copied already.", source.id);
+            Err(ApiError::conflict(COPIED, message))
+        }
+    }
+}
+
+/// The checkpoints of a provider, of both its banks.
+///
+/// # Errors
+/// As [`CheckpointCollection::list_both`](crate::checkpoints::CheckpointCollection::list_both).
+pub(crate) async fn list(
+    provider: &Provider,
+    query: &CheckpointQuery,
+) -> Result<Vec<Checkpoint>, CheckpointError> {
+    let mut homes = provider.homes();
+    let (Some(bank), copies) = (homes.next(), homes.next()) else {
+        return Ok(Vec::new());
+    };
+    match copies {
+        Some(copies) => {
+            let second = copies.checkpoints();
+            bank.checkpoints().list_both(second, query).await
+        }
+        None => bank.checkpoints().list(query).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use karbor_model::{CheckpointPlan, INDEX_VERSION, PlanId, ProviderId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn checkpoint(status: CheckpointStatus, origin: Option<&Checkpoint>) -> Checkpoint {
+        let (plan, provider) = (PlanId::new(), ProviderId::new());
+        Checkpoint {
+            version: INDEX_VERSION.to_owned(),
+            id: CheckpointId::new(),
+            status,
+            owner_id: String::new(),
+            provider_id: provider,
+            project_id: "p".to_owned(),
+            protection_plan: CheckpointPlan {
+                id: plan,
+                name: String::new(),
+                provider_id: provider,
+                resources: Vec::new(),
+            },
+            extra_info: origin.map(|origin| Origin::of(origin).to_extra_info(true)),
+            created_at: None,
+            timestamp: 1_800_000_000,
+            resource_graph: None,
+        }
+    }
+
+    fn ids(checkpoints: &[Checkpoint]) -> Vec<CheckpointId> {
+        checkpoints.iter().map(|one| one.id).collect()
+    }
+
+    #[test]
+    fn a_copy_of_a_copy_has_the_origin_of_the_first() {
+        let first = checkpoint(CheckpointStatus::Available, None);
+        let copy = checkpoint(CheckpointStatus::Available, Some(&first));
+        let second = checkpoint(CheckpointStatus::Available, Some(&copy));
+        assert_eq!(Origin::of(&second), Origin::of(&first));
+        assert_eq!(Origin::read(&first), None);
+        // What a user stores there is not taken for it.
+        let mut other = first;
+        other.extra_info = Some(json!({"created_by": "manual", "copied_from": "me"}));
+        assert_eq!(Origin::read(&other), None);
+    }
+
+    /// A bank that copies were made in becomes the bank, the old one is to hold the copies now.
+    #[test]
+    fn banks_may_change_places() {
+        let first = checkpoint(CheckpointStatus::Available, None);
+        let lost = checkpoint(CheckpointStatus::Available, None);
+        let copies = [&first, &lost]
+            .map(|of| checkpoint(CheckpointStatus::Available, Some(of)))
+            .to_vec();
+        let picked = pick(copies.clone(), std::slice::from_ref(&first), true);
+        assert_eq!(ids(&picked), ids(&copies[1..]));
+        assert!(pick(copies.clone(), &copies, false).is_empty());
+    }
+
+    proptest! {
+        /// Every available source has a copy after one round, and the next round copies nothing.
+        #[test]
+        fn q30_a_second_copy_copies_nothing_anew(
+            states in proptest::collection::vec((0..CheckpointStatus::ALL.len(), 0..CheckpointStatus::ALL.len()), 0..20),
+            second_bank: bool,
+        ) {
+            let state = |at: usize| CheckpointStatus::ALL[at];
+            let sources: Vec<_> = states.iter().map(|(at, _)| checkpoint(state(*at), None)).collect();
+            let copies = sources.iter().zip(&states).skip(1).step_by(2);
+            let copies: Vec<_> = copies.map(|(of, (_, at))| checkpoint(state(*at), Some(of))).collect();
+            let all = |copies: &[Checkpoint]| match second_bank {
+                true => (sources.clone(), copies.to_vec()),
+                false => {
+                    let all = [&sources[..], copies].concat();
+                    (all.clone(), all)
+                }
+            };
+            let (from, to) = all(&copies);
+            let picked = pick(from, &to, second_bank);
+            for one in &picked {
+                prop_assert_eq!(one.status, CheckpointStatus::Available);
+                prop_assert!(Origin::read(one).is_none());
+            }
+            let made = picked.iter().map(|of| checkpoint(CheckpointStatus::Available, Some(of)));
+            let copies: Vec<_> = copies.iter().cloned().chain(made).collect();
+            for source in sources.iter().filter(|one| one.status == CheckpointStatus::Available) {
+                let of = |copy: &&Checkpoint| counts(copy) && Origin::of(copy).copied_from == source.id;
+                prop_assert_eq!(copies.iter().filter(of).count(), 1);
+            }
+            let (from, to) = all(&copies);
+            prop_assert!(pick(from, &to, second_bank).is_empty());
+        }
+    }
+}

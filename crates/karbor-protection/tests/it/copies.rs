@@ -1,0 +1,288 @@
+//! Copies of checkpoints, in a second bank and in the same.
+
+use karbor_interfaces::protection::ProtectionApi;
+use karbor_model::{
+    Checkpoint, CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, Plan,
+    Resource, RestoreStatus, VerificationStatus,
+};
+use karbor_testkit::Fault;
+use serde_json::{Value, json};
+
+use crate::house::{House, Running, SIMULATED, id, member, plan, stranger, until};
+
+/// Protects a plan once more.
+async fn protected(running: &Running, plan: &Plan) -> karbor_model::CheckpointId {
+    let id = running.protect(plan.clone()).await.unwrap();
+    assert_eq!(running.settled(id).await, CheckpointStatus::Available);
+    running.log_of(id).await;
+    id
+}
+
+fn extra_info(checkpoint: &Checkpoint) -> Value {
+    let text = checkpoint.extra_info.as_ref().unwrap().as_str().unwrap();
+    serde_json::from_str(text).unwrap()
+}
+
+fn data() -> Parameters {
+    let level = json!({"level": "data"}).as_object().unwrap().clone();
+    [(SIMULATED.to_owned(), level)].into()
+}
+
+async fn is_whole(running: &Running, checkpoint: karbor_model::CheckpointId) {
+    let verified = running
+        .verify_with(&member(), checkpoint, data())
+        .await
+        .unwrap();
+    let verified = running.verified(verified).await;
+    assert_eq!(verified.status, VerificationStatus::Success);
+    let restored = running
+        .restore(checkpoint, Parameters::new())
+        .await
+        .unwrap();
+    let restored = running.restored(restored).await;
+    assert_eq!(restored.status, RestoreStatus::Success);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_restored_when_the_first_bank_is_gone() {
+    let house = House::new()
+        .with_resources(&["app", "part bytes=3000000"])
+        .with_edges(&[(0, 1)])
+        .with_copy_bank();
+    let running = house.open().await;
+    let wanted = running.plan(1);
+    let source = protected(&running, &wanted).await;
+    // A copy asks nobody but the bank what there is.
+    house.inventory.lock().unwrap().broken = true;
+    let copies = running.copy(&wanted).await.unwrap();
+    let [(of, copy)] = copies[..] else {
+        panic!("{copies:?}")
+    };
+    assert_eq!(of, source);
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+    let log = running.log_of(copy).await;
+    assert_eq!(
+        (log.operation_type, log.status, log.plan_id),
+        (
+            OperationType::Copy,
+            OperationLogStatus::Success,
+            Some(wanted.id)
+        )
+    );
+    let (original, made) = (
+        running.checkpoint(source).await,
+        running.checkpoint(copy).await,
+    );
+    let info = extra_info(&made);
+    assert_eq!(info["copied_from"], json!(source));
+    assert_eq!(info["copy_status"], "finished");
+    assert_eq!(original.resource_graph, made.resource_graph);
+    let listed: Vec<_> = running.list().await.iter().map(|one| one.id).collect();
+    assert_eq!(listed.len(), 2);
+    assert!(listed.contains(&source) && listed.contains(&copy));
+    is_whole(&running, copy).await;
+
+    // The bank fails for good: the copy is found and restored as it is configured now.
+    house.bank.inject(Fault::FailForGood, usize::MAX, |_| true);
+    is_whole(&running, copy).await;
+    drop(running);
+
+    // And as the bank of the provider, with an empty database.
+    let lost = house.after_the_loss_of_all_but_the_copies();
+    let running = lost.open().await;
+    let listed: Vec<_> = running.list().await.iter().map(|one| one.id).collect();
+    assert_eq!(listed, [copy]);
+    is_whole(&running, copy).await;
+    // What was claimed by those who are lost ends.
+    lost.copies
+        .inner()
+        .advance(std::time::Duration::from_secs(61));
+    running.delete(copy).await.unwrap();
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Deleted);
+}
+
+/// Q30: what is copied is not copied again; what was not, or is gone, is.
+#[tokio::test(flavor = "multi_thread")]
+async fn q30_a_second_copy_copies_only_what_is_new() {
+    for with_copy_bank in [true, false] {
+        let house = House::new().with_resources(&["one bytes=10"]);
+        let house = match with_copy_bank {
+            true => house.with_copy_bank(),
+            false => house,
+        };
+        let running = house.open().await;
+        let wanted = running.plan(1);
+        let first = protected(&running, &wanted).await;
+        let copies = running.copy(&wanted).await.unwrap();
+        assert_eq!(copies.len(), 1);
+        // Also while the copy is being made.
+        assert_eq!(running.copy(&wanted).await.unwrap(), []);
+        let copy = copies[0].1;
+        assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+        running.log_of(copy).await;
+        assert_eq!(running.copy(&wanted).await.unwrap(), []);
+        let second = protected(&running, &wanted).await;
+        let copies = running.copy(&wanted).await.unwrap();
+        assert_eq!(copies.len(), 1);
+        assert_eq!(copies[0].0, second);
+        running.settled(copies[0].1).await;
+        until(async || running.delete(copy).await.ok()).await;
+        assert_eq!(running.settled(copy).await, CheckpointStatus::Deleted);
+        let again = running.copy(&wanted).await.unwrap();
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].0, first);
+        assert_eq!(
+            running.settled(again[0].1).await,
+            CheckpointStatus::Available
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_copy_at_once_one_copies() {
+    let house = House::new()
+        .with_resources(&["one bytes=10"])
+        .with_copy_bank();
+    let running = house.open().await;
+    let wanted = running.plan(1);
+    protected(&running, &wanted).await;
+    let all = futures::future::join_all((0..4).map(|_| running.copy(&wanted))).await;
+    let mut copies: Vec<_> = all.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(copies.len(), 1, "{copies:?}");
+    let (_, copy) = copies.remove(0);
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+    assert_eq!(running.list().await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_fails_names_the_resource_and_leaves_nothing_but_its_record() {
+    let house = House::new()
+        .with_resources(&["good bytes=10", "bad bytes=10 fail_copy"])
+        .with_copy_bank();
+    let running = house.open().await;
+    let wanted = running.plan(2);
+    let source = protected(&running, &wanted).await;
+    let before = house.keys();
+    let copies = running.copy(&wanted).await.unwrap();
+    let copy = copies[0].1;
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Error);
+    let log = running.log_of(copy).await;
+    assert_eq!(log.status, OperationLogStatus::Failed);
+    let info = log.error_info.unwrap();
+    assert!(
+        info.contains(&id(1)) && info.contains("told to fail"),
+        "{info}"
+    );
+    let data: Vec<_> = house.copies.inner().keys();
+    assert!(
+        !data.iter().any(|key| key.contains("resource-data")),
+        "{data:?}"
+    );
+    assert_eq!(before, house.keys(), "the source's bank was written to");
+    is_whole(&running, source).await;
+    // A copy that failed is no copy.
+    let again = running.copy(&wanted).await.unwrap();
+    assert_eq!(again[0].0, source);
+}
+
+/// The copy bank fails at its nth write and the service dies there; after a restart with the bank
+/// healed, whatever was begun ends truthfully, and the next copy makes what is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_every_write_to_the_copy_bank_ends_truthfully() {
+    for nth in 1..12 {
+        let house = House::new()
+            .with_resources(&["a bytes=10", "b"])
+            .with_edges(&[(0, 1)])
+            .with_copy_bank();
+        let first = house.open().await;
+        let wanted = first.plan(1);
+        protected(&first, &wanted).await;
+        house.copies.fail_write(nth, Fault::Fail);
+        let begun = first.copy(&wanted).await;
+        drop(first);
+        house.copies.heal();
+        let second = house.open().await;
+        if let Ok(copies) = &begun {
+            let copy = copies[0].1;
+            let status = second.settled(copy).await;
+            let log = second.log_of(copy).await;
+            assert_eq!(
+                status == CheckpointStatus::Available,
+                log.status == OperationLogStatus::Success,
+                "write {nth}: {status} and {}",
+                log.status
+            );
+        }
+        for (_, copy) in second.copy(&wanted).await.unwrap() {
+            assert_eq!(second.settled(copy).await, CheckpointStatus::Available);
+        }
+        let copies: Vec<_> = second.list().await;
+        let whole: Vec<_> = copies
+            .iter()
+            .filter(|one| one.status == CheckpointStatus::Available)
+            .collect();
+        assert_eq!(whole.len(), 2, "write {nth}: {copies:?}");
+        for one in whole {
+            is_whole(&second, one.id).await;
+        }
+    }
+}
+
+/// Q29: a plugin that has nothing to copy says so before anything is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn q29_what_cannot_be_copied_is_refused_with_the_reason() {
+    let house = House::new();
+    let running = house.open().await;
+    let resource = Resource::new("OS::Cinder::Volume", id(0), "volume");
+    let wanted = plan(house.other_provider, vec![resource]);
+    let source = running.protect(wanted.clone()).await.unwrap();
+    running.log_of(source).await;
+    let before = house.keys();
+    let error = running.copy(&wanted).await.unwrap_err();
+    assert_eq!(
+        (error.kind, error.class.as_str()),
+        (ErrorKind::BadRequest, "FlowError")
+    );
+    assert!(
+        error.message.contains("no data that could be copied"),
+        "{error}"
+    );
+    assert_eq!(before, house.keys());
+    let foreign = running.api().copy(&stranger(), wanted).await.unwrap_err();
+    assert_eq!(foreign.kind, ErrorKind::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_bank_that_is_the_bank_is_no_copy_bank() {
+    let mut house = House::new().with_resources(&["one"]);
+    house.banks = ("memory", Some("memory"));
+    let running = house.open().await;
+    let wanted = running.plan(1);
+    protected(&running, &wanted).await;
+    let error = running.copy(&wanted).await.unwrap_err();
+    assert!(error.message.contains("another place"), "{error}");
+}
+
+/// A second bank that is only plugged in to copy to does not stand in the way of the first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_bank_that_is_away_keeps_nobody_from_the_first() {
+    let house = House::new().with_resources(&["one"]).with_copy_bank();
+    let running = house.open().await;
+    let wanted = running.plan(1);
+    house
+        .copies
+        .inject(Fault::FailForGood, usize::MAX, |_| true);
+    let source = protected(&running, &wanted).await;
+    assert_eq!(running.list().await.len(), 1);
+    assert_eq!(
+        running.copy(&wanted).await.unwrap_err().kind,
+        ErrorKind::Unavailable
+    );
+    house.copies.heal();
+    let copies = running.copy(&wanted).await.unwrap();
+    assert_eq!(copies[0].0, source);
+    assert_eq!(
+        running.settled(copies[0].1).await,
+        CheckpointStatus::Available
+    );
+}
