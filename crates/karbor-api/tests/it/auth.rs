@@ -24,6 +24,11 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
         ("GET", checkpoints.clone(), Value::Null),
         (
             "POST",
+            format!("{checkpoints}/action"),
+            json!({"copy": {"plan_id": NOBODY}}),
+        ),
+        (
+            "POST",
             checkpoints,
             json!({"checkpoint": {"plan_id": NOBODY}}),
         ),

@@ -108,6 +108,7 @@ async fn call_all(api: &dyn ProtectionApi, context: &RequestContext) -> Vec<Valu
         told(api.protect(c, plan(), map.clone()).await),
         told(api.restore(c, restore(), Some(map.clone())).await),
         told(api.verification(c, verification()).await),
+        told(api.copy(c, plan()).await),
         told(api.delete(c, provider, checkpoint).await),
         told(
             api.reset_state(c, provider, checkpoint, "error".into())
