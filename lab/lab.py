@@ -13,10 +13,10 @@ sys.dont_write_bytecode = True
 import common  # noqa: E402, F401
 
 
-def environment():
-    """Makes the Python environments that are missing; the programs of `clients`."""
+def environment(name="clients"):
+    """Makes the Python environments that are missing; the programs of the one named."""
     subprocess.run(["cargo", "xtask", "python"], cwd=ROOT, check=True)
-    return ROOT / "target/python/clients/bin"
+    return ROOT / "target/python" / name / "bin"
 
 
 def binary():

@@ -113,8 +113,12 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
     tests(complete)?;
     shell::run(&mut cargo_test(&["--doc"], complete))?;
     examples()?;
-    if !environments.iter().any(|(name, _)| name == "clients") {
-        shell::run(&mut Command::new(shell::root().join("lab/clients/run")))?;
+    for lab in ["clients", "openapi"] {
+        if !environments.iter().any(|(name, _)| name == lab) {
+            shell::run(&mut Command::new(
+                shell::root().join("lab").join(lab).join("run"),
+            ))?;
+        }
     }
     println!();
     if complete {
