@@ -186,6 +186,9 @@ async fn protection(
     for remark in remarks {
         tracing::warn!("{remark}");
     }
+    for emptied in crate::status::emptied(db, &providers).await? {
+        tracing::error!("{emptied}");
+    }
     let master_key = master_key(state, &providers).await?;
     let parts = ProtectionParts {
         registry,

@@ -1,11 +1,11 @@
 //! `karbor status upgrade check`: is everything there that a start needs, and will it be taken over?
 //! Exit codes and table are those of the tools that every OpenStack service has for it.
 
-use std::{fmt::Write, os::unix::fs::PermissionsExt, process::ExitCode};
+use std::{fmt::Write, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
 
 use clap::{Args, Subcommand};
 use karbor_db::Db;
-use karbor_plugin::{BankKey, ListRequest};
+use karbor_plugin::{Bank, BankKey, ListRequest};
 use karbor_protection::{MasterKey, Providers};
 
 use crate::{
@@ -119,7 +119,7 @@ async fn check(place: &Place<'_>) -> Result<Vec<Finding>, Failure> {
                 [] => Finding::success("Providers"),
                 remarks => Finding::new("Providers", Code::Warning, remarks.join("; ")),
             });
-            findings.push(banks(&configured.providers).await);
+            findings.push(banks(&loaded, &configured.providers).await?);
             findings.push(master_key(&loaded, &configured.providers).await);
         }
         Err(error) => findings.push(Finding::new("Providers", Code::Failure, error.to_string())),
@@ -196,7 +196,10 @@ fn state_directory(Loaded { state, .. }: &Loaded) -> Finding {
     }
 }
 
-async fn banks(providers: &Providers) -> Finding {
+async fn banks(
+    Loaded { state, config }: &Loaded,
+    providers: &Providers,
+) -> Result<Finding, Failure> {
     let request = ListRequest {
         limit: Some(1),
         ..ListRequest::default()
@@ -212,10 +215,17 @@ async fn banks(providers: &Providers) -> Finding {
             }
         }
     }
-    match broken.as_slice() {
+    let url = settings::database(config, state)?;
+    let schema = Db::inspect(&url).await.ok().flatten();
+    if schema.is_some_and(|schema| schema.pending.is_empty()) {
+        let db = Db::connect(&url).await?;
+        broken.extend(emptied(&db, providers).await?);
+        db.close().await;
+    }
+    Ok(match broken.as_slice() {
         [] => Finding::success("Banks"),
         broken => Finding::new("Banks", Code::Failure, broken.join("; ")),
-    }
+    })
 }
 
 async fn master_key(Loaded { state, .. }: &Loaded, providers: &Providers) -> Finding {
@@ -242,22 +252,44 @@ async fn master_key(Loaded { state, .. }: &Loaded, providers: &Providers) -> Fin
     }
 }
 
+/// Banks that hold no checkpoint although the database knows some of theirs: what lies under a mount
+/// point whose file system is not mounted looks like that. A bank that cannot be read is told elsewhere.
+pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String>, Failure> {
+    let mut told = Vec::new();
+    for provider in providers.all() {
+        let known = db.quota_holdings(provider.record().id).await?.len();
+        let bank = provider.home(karbor_protection::Place::Bank)?.bank();
+        if known > 0 && holds(bank, "checkpoints").await.is_ok_and(|any| !any) {
+            told.push(format!(
+                "the bank of '{}' is empty, but {known} checkpoints were made in it: is its file system \
+                 mounted? Until it is, new checkpoints go elsewhere than you think",
+                provider.record().name
+            ));
+        }
+    }
+    Ok(told)
+}
+
 /// Does any bank hold a repository?
 pub(crate) async fn repositories(providers: &Providers) -> Result<bool, Failure> {
     for provider in providers.all() {
-        let place = BankKey::parse(&format!("vaults/{}", provider.record().id))?;
-        let request = ListRequest {
-            prefix: Some(place),
-            limit: Some(1),
-            ..ListRequest::default()
-        };
         for home in provider.homes() {
-            if !home.bank().list(&request).await?.is_empty() {
+            if holds(home.bank(), &format!("vaults/{}", provider.record().id)).await? {
                 return Ok(true);
             }
         }
     }
     Ok(false)
+}
+
+/// Is anything in a bank at a place?
+async fn holds(bank: &Arc<dyn Bank>, place: &str) -> Result<bool, Failure> {
+    let request = ListRequest {
+        prefix: Some(BankKey::parse(place)?),
+        limit: Some(1),
+        ..ListRequest::default()
+    };
+    Ok(!bank.list(&request).await?.is_empty())
 }
 
 /// A box for each check.

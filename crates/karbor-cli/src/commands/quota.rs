@@ -33,6 +33,12 @@ pub enum QuotaCommand {
         of: String,
         #[command(flatten)]
         limits: Limits,
+        /// The quota class whose limits hold where the project has none of its own
+        #[arg(long)]
+        class: Option<String>,
+        /// Take it out of its quota class
+        #[arg(long, conflicts_with = "class")]
+        no_class: bool,
     },
     /// Give a project the default limits again (administrators)
     Delete {
@@ -68,32 +74,32 @@ pub struct Limits {
     /// How many checkpoints; -1 is no limit
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     checkpoints: Option<i64>,
-    /// Another limit, as the listing names it; may be repeated
-    #[arg(long = "set", value_name = "RESOURCE=N", value_parser = pair)]
-    others: Vec<(String, i64)>,
-}
-
-/// `name=number`
-fn pair(text: &str) -> Result<(String, i64), String> {
-    let pair = text
-        .split_once('=')
-        .and_then(|(name, number)| Some((name.to_owned(), number.parse().ok()?)));
-    pair.ok_or_else(|| "write it like plans=20".to_owned())
+    /// How many bytes its checkpoints may add to the banks; -1 is no limit
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    bytes: Option<i64>,
 }
 
 impl Limits {
-    fn body(self) -> Result<Map<String, Value>, CliError> {
-        let mut body = Map::new();
-        for (name, limit) in [("plans", self.plans), ("checkpoints", self.checkpoints)] {
-            body.extend(limit.map(|limit| (name.to_owned(), limit.into())));
-        }
-        let others = self.others.into_iter();
-        body.extend(others.map(|(name, limit)| (name, limit.into())));
-        if body.is_empty() {
-            return Err(CliError::usage("nothing to change").hint("give --plans or --checkpoints"));
-        }
-        Ok(body)
+    fn body(self) -> Map<String, Value> {
+        let limits = [
+            ("plans", self.plans),
+            ("checkpoints", self.checkpoints),
+            ("bytes", self.bytes),
+        ];
+        let given = limits.into_iter();
+        given
+            .filter_map(|(name, limit)| Some((name.to_owned(), limit?.into())))
+            .collect()
     }
+}
+
+/// Refuses to ask for nothing.
+fn given(body: Map<String, Value>) -> Result<Map<String, Value>, CliError> {
+    if body.is_empty() {
+        return Err(CliError::usage("nothing to change")
+            .hint("give --plans, --checkpoints or --bytes; a project may have a --class too"));
+    }
+    Ok(body)
 }
 
 const LIMITS: &[Column] = &[
@@ -133,8 +139,19 @@ impl QuotaCommand {
                 let answer = session.client.get(&["quotas", &of, "defaults"]).await?;
                 show(session, LIMITS, &answer["quota"])
             }
-            Self::Update { of, limits } => {
-                let body = json!({"quota": limits.body()?});
+            Self::Update {
+                of,
+                limits,
+                class,
+                no_class,
+            } => {
+                let mut wanted = limits.body();
+                match class {
+                    Some(class) => wanted.insert("class".to_owned(), class.into()),
+                    None if no_class => wanted.insert("class".to_owned(), Value::Null),
+                    None => None,
+                };
+                let body = json!({"quota": given(wanted)?});
                 let answer = session.client.put(&["quotas", &of], &body).await?;
                 show(session, LIMITS, &answer["quota"])
             }
@@ -151,7 +168,7 @@ impl QuotaClassCommand {
         let answer = match self {
             Self::Show { class } => session.client.get(&["quota_classes", &class]).await?,
             Self::Update { class, limits } => {
-                let body = json!({"quota_class": limits.body()?});
+                let body = json!({"quota_class": given(limits.body())?});
                 session
                     .client
                     .put(&["quota_classes", &class], &body)

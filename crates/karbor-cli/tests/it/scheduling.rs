@@ -237,12 +237,19 @@ async fn quotas() {
             .shown(&stub)
     );
     let arguments = [
-        "quota", "update", "web", "--plans", "0", "--set", "bytes=-1",
+        "quota",
+        "update",
+        "web",
+        "--plans",
+        "0",
+        "--bytes",
+        "-1",
+        "--no-class",
     ];
     assert_eq!(run(&stub, &arguments).await.exit.code(), 0);
     assert_eq!(
         stub.body("PUT /quotas/web"),
-        json!({"quota": {"plans": 0, "bytes": -1}})
+        json!({"quota": {"plans": 0, "bytes": -1, "class": null}})
     );
     assert_eq!(run(&stub, &["quota", "delete", "web"]).await.exit.code(), 0);
     let class = run(&stub, &["quota-class", "update", "gold", "--plans", "11"]).await;
@@ -294,7 +301,7 @@ fn schedules_that_make_no_sense() {
         &["schedule", "shop", "--daily", "--weekly"][..],
         &["schedule", "shop", "--daily", "--keep-last", "0"],
         &["quota", "update"],
-        &["quota", "update", "web", "--set", "plans"],
+        &["quota", "update", "web", "--class", "gold", "--no-class"],
         &["checkpoint", "copy"],
     ] {
         assert!(refused(arguments).is_some(), "{arguments:?}");

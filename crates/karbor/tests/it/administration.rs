@@ -421,6 +421,26 @@ fn quotas_are_counted_anew() {
     assert_eq!(used["checkpoints"]["in_use"], 1, "{used}");
 }
 
+/// What a bank on a mount point looks like when its file system is not mounted.
+#[test]
+fn an_emptied_bank_is_told() {
+    let mut house = House::new();
+    house.start();
+    house.simulated_plan("kept", &["a"]);
+    house.protected("kept");
+    house.terminate();
+    house.ended();
+    fs::rename(house.state().join("bank"), house.path("unmounted")).unwrap();
+    let checked = house.client(&["status", "upgrade", "check"]);
+    assert_eq!(checked.status.code(), Some(2), "{}", out(&checked));
+    house.start();
+    assert!(
+        house.log().contains("is its file system mounted?"),
+        "{}",
+        house.log()
+    );
+}
+
 #[test]
 fn an_upgrade_is_checked() {
     let mut house = House::new();
