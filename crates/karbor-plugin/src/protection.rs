@@ -266,4 +266,9 @@ pub trait ProtectionPlugin: Send + Sync + 'static {
         operation: OperationType,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError>;
+
+    /// Does it keep anything of a resource? Of one that does not there is no outcome to tell.
+    fn keeps_data(&self) -> bool {
+        true
+    }
 }

@@ -60,6 +60,15 @@ impl Conclusion {
         conclusion
     }
 
+    /// Without outcomes of resources that nothing was kept of: nothing was done to them.
+    pub(crate) fn of_what_is_kept(mut self, provider: &Provider) -> Self {
+        self.resources_status.retain(|key, status| {
+            let resource_type = key.split_once('#').map_or(key.as_str(), |(of, _)| of);
+            status != "available" || provider.keeps_data(resource_type)
+        });
+        self
+    }
+
     /// A run that ended before, or without, its flow.
     pub(crate) fn failed(reason: String) -> Self {
         Self {

@@ -324,6 +324,12 @@ impl Provider {
             .map_err(|error| plugin_refusal(flow, &error))
     }
 
+    /// Is anything kept of a resource of this type?
+    pub(crate) fn keeps_data(&self, resource_type: &str) -> bool {
+        let plugin = self.plugins.get(resource_type);
+        plugin.is_none_or(|plugin| plugin.keeps_data())
+    }
+
     /// The schema of a type's parameters, if a plugin protects the type.
     #[must_use]
     pub fn schema(&self, resource_type: &str, kind: SchemaKind) -> Option<&Value> {

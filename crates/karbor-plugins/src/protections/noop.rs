@@ -46,4 +46,8 @@ impl ProtectionPlugin for Noop {
             _ => Ok(Box::new(NoopOperation)),
         }
     }
+
+    fn keeps_data(&self) -> bool {
+        false
+    }
 }

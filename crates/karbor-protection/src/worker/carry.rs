@@ -100,9 +100,8 @@ impl Worker {
             };
             if outcome.status != Ending::Interrupted {
                 self.unstuck(run.log);
-                return self
-                    .conclude(run, provider, &Conclusion::of(run, &outcome))
-                    .await;
+                let conclusion = Conclusion::of(run, &outcome).of_what_is_kept(provider);
+                return self.conclude(run, provider, &conclusion).await;
             }
             let reason = outcome.interrupted.unwrap_or_default();
             tracing::error!(run = %run.id, reason, "a run was interrupted and waits");

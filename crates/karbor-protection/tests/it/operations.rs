@@ -400,3 +400,21 @@ async fn a_bank_that_takes_no_writes_can_still_be_restored_from() {
     );
     assert!(running.delete(checkpoint).await.is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_of_what_was_not_kept_tells_no_outcome_of_it() {
+    let house = House::new();
+    let mut running = house.open().await;
+    running.provider = house.other_provider;
+    let volume = Resource::new("OS::Cinder::Volume", id(0), "volume");
+    let plan = plan(running.provider, vec![volume]);
+    let checkpoint = running.protect(plan).await.unwrap();
+    assert_eq!(
+        running.settled(checkpoint).await,
+        CheckpointStatus::Available
+    );
+    let restore = running.restore(checkpoint, Parameters::new()).await;
+    let restored = running.restored(restore.unwrap()).await;
+    assert_eq!(restored.status, RestoreStatus::Success);
+    assert!(restored.resources_status.is_empty());
+}
