@@ -20,6 +20,7 @@
 mod admin;
 mod db;
 mod error;
+mod executions;
 mod flows;
 mod holdings;
 mod list;
@@ -31,6 +32,7 @@ mod quotas;
 mod row;
 mod runs;
 mod scheduled_operations;
+mod scheduled_runs;
 mod services;
 mod tokens;
 mod transition;
@@ -39,6 +41,7 @@ mod triggers;
 pub use db::Db;
 pub(crate) use db::Write;
 pub use error::DbError;
+pub use executions::{Fired, Firing, Planned};
 pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
 pub use holdings::{QuotaSettlement, Recounted};
 pub use list::{Direction, ListQuery};
@@ -47,5 +50,6 @@ pub use operation_logs::OperationLogUpdate;
 pub use quotas::{
     QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, QuotaDefaults, USE_DEFAULT_QUOTA_CLASS,
 };
+pub use scheduled_runs::{RunOutcome, ScheduledRun};
 pub use tokens::TokenRecord;
 pub use transition::{Record, Stateful};

@@ -92,6 +92,7 @@ impl Db {
             OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
             OperationLogStatus::Success => (ended(name), Priority::Info),
             OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
+            OperationLogStatus::Missed => (format!("karbor.{name}.missed"), Priority::Error),
         };
         let mut payload = json!({
             "tenant_id": log.project_id,

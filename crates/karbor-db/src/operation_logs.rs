@@ -15,7 +15,7 @@ use crate::{
     transition::{read_state, select_row, update_row},
 };
 
-const LOG: &[&str] = &[
+pub(crate) const LOG: &[&str] = &[
     "id",
     "project_id",
     "operation_type",
@@ -52,24 +52,7 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] when the id is taken.
     pub async fn operation_log_create(&self, log: &OperationLog) -> Result<(), DbError> {
-        let values = [
-            log.id.to_string().into(),
-            log.project_id.as_str().into(),
-            log.operation_type.as_str().into(),
-            log.checkpoint_id.map(|id| id.to_string()).into(),
-            log.plan_id.map(|id| id.to_string()).into(),
-            log.provider_id.map(|id| id.to_string()).into(),
-            log.restore_id.map(|id| id.to_string()).into(),
-            log.verification_id.map(|id| id.to_string()).into(),
-            log.scheduled_operation_id.clone().into(),
-            log.status.as_str().into(),
-            self.time(log.started_at).into(),
-            self.time_opt(log.ended_at).into(),
-            log.error_info.clone().into(),
-            log.extra_info.as_ref().map(json_text).transpose()?.into(),
-            self.time(self.now()).into(),
-        ];
-        let insert = insert_row("operation_logs", LOG, values)?;
+        let insert = insert_row("operation_logs", LOG, self.log_values(log)?)?;
         let write = self.write().await?;
         write.execute(&insert).await?;
         self.announce_operation(&write, log).await?;
@@ -137,6 +120,27 @@ impl Db {
             return Err(DbError::not_found("OperationLog", id));
         }
         Ok(())
+    }
+
+    /// The values of [`LOG`].
+    pub(crate) fn log_values(&self, log: &OperationLog) -> Result<[Expr; LOG.len()], DbError> {
+        Ok([
+            log.id.to_string().into(),
+            log.project_id.as_str().into(),
+            log.operation_type.as_str().into(),
+            log.checkpoint_id.map(|id| id.to_string()).into(),
+            log.plan_id.map(|id| id.to_string()).into(),
+            log.provider_id.map(|id| id.to_string()).into(),
+            log.restore_id.map(|id| id.to_string()).into(),
+            log.verification_id.map(|id| id.to_string()).into(),
+            log.scheduled_operation_id.clone().into(),
+            log.status.as_str().into(),
+            self.time(log.started_at).into(),
+            self.time_opt(log.ended_at).into(),
+            log.error_info.clone().into(),
+            log.extra_info.as_ref().map(json_text).transpose()?.into(),
+            self.time(self.now()).into(),
+        ])
     }
 
     fn log_from(&self, row: &QueryResult) -> Result<OperationLog, DbError> {

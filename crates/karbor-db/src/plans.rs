@@ -232,6 +232,22 @@ impl Db {
         rows.iter().map(plan_from).collect()
     }
 
+    /// Was the plan suspended after it had been started? A plan that is new is suspended, too, but
+    /// not held.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn plan_is_held(&self, id: PlanId) -> Result<bool, DbError> {
+        let select = Query::select()
+            .expr(Expr::col("held_at").is_not_null())
+            .from(Plan::TABLE)
+            .cond_where(is_row::<Plan>(id))
+            .take();
+        let row = self.read().query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found(Plan::WHAT, id))?;
+        Ok(row.try_get_by_index(0)?)
+    }
+
     async fn insert_resources(&self, write: &Write<'_>, plan: &Plan) -> Result<(), DbError> {
         for resources in plan.resources.chunks(CHUNK) {
             let mut insert = Query::insert()

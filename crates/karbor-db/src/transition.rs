@@ -43,6 +43,9 @@ pub trait Stateful: Record {
 
     /// It is an operation's log: a change of its state is told to whoever listens.
     const TOLD: bool = false;
+
+    /// A column that says since when the record is in some state, and which.
+    const SINCE: Option<(&'static str, Self::State)> = None;
 }
 
 impl Record for Plan {
@@ -55,6 +58,7 @@ impl Stateful for Plan {
     type State = PlanStatus;
     const STATES: &'static [PlanStatus] = PlanStatus::ALL;
     const OTHER: PlanStatus = PlanStatus::Suspended;
+    const SINCE: Option<(&'static str, PlanStatus)> = Some(("held_at", PlanStatus::Suspended));
 }
 
 impl Record for Restore {
@@ -217,10 +221,13 @@ impl Db {
             present: Some(from.to_string()),
             message: format!("{} {id}: {illegal}.", R::WHAT),
         })?;
-        let update = update_row::<R>(self, id)
+        let mut update = update_row::<R>(self, id)
             .value("status", to.as_str())
             .cond_where(in_state::<R>(from))
             .take();
+        if let Some((column, state)) = R::SINCE {
+            update.value(column, self.time_opt((to == state).then(|| self.now())));
+        }
         let write = self.write().await?;
         if write.execute(&update).await?.rows_affected() != 1 {
             return Err(self.not_in_state::<R>(&*write, id, from).await?);

@@ -1,4 +1,4 @@
-//! Triggers. When one fires next is kept beside it, see `executions`.
+//! Triggers. When one fires next is kept beside it: see `executions`.
 
 use chrono::TimeDelta;
 use karbor_model::{ScheduledOperation, Trigger, TriggerId};
@@ -14,7 +14,7 @@ use crate::{
     transition::{is_row, not_deleted, select_row},
 };
 
-const TRIGGER: &[&str] = &[
+pub(crate) const TRIGGER: &[&str] = &[
     "id",
     "name",
     "project_id",
@@ -189,7 +189,7 @@ impl Db {
         self.trigger_from(&row.ok_or_else(|| DbError::not_found(Trigger::WHAT, id))?)
     }
 
-    fn trigger_from(&self, row: &QueryResult) -> Result<Trigger, DbError> {
+    pub(crate) fn trigger_from(&self, row: &QueryResult) -> Result<Trigger, DbError> {
         let row = Row::new(row, self.backend(), Trigger::TABLE, TRIGGER);
         Ok(Trigger {
             id: row.parse(0)?,

@@ -6,7 +6,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{CheckpointId, ScheduledOperationId, TriggerId, UnknownState};
+use crate::{
+    CheckpointId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    ScheduledOperationId, TriggerId, UnknownState,
+};
 
 /// When scheduled operations run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +67,16 @@ impl ScheduledOperationType {
             Self::Delete => "delete",
         }
     }
+
+    /// What the operation log calls it.
+    #[must_use]
+    pub fn operation(self) -> OperationType {
+        match self {
+            Self::Protect | Self::RetentionProtect => OperationType::Protect,
+            Self::Verify => OperationType::Verify,
+            Self::Delete => OperationType::Delete,
+        }
+    }
 }
 
 impl fmt::Display for ScheduledOperationType {
@@ -112,6 +125,36 @@ pub struct ScheduledOperation {
     /// When it was last changed, UTC.
     #[serde(default)]
     pub updated_at: Option<DateTime<Utc>>,
+}
+
+impl ScheduledOperation {
+    /// A record for the operation log of a run that did not get to make one.
+    #[must_use]
+    pub fn log_record(
+        &self,
+        id: OperationLogId,
+        status: OperationLogStatus,
+        at: DateTime<Utc>,
+        reason: String,
+    ) -> OperationLog {
+        let defined = |key: &str| self.operation_definition.get(key);
+        OperationLog {
+            id,
+            project_id: self.project_id.clone(),
+            operation_type: self.operation_type.operation(),
+            checkpoint_id: None,
+            plan_id: defined("plan_id").and_then(|id| id.parse().ok()),
+            provider_id: defined("provider_id").and_then(|id| id.parse().ok()),
+            restore_id: None,
+            verification_id: None,
+            scheduled_operation_id: Some(self.id.to_string()),
+            status,
+            started_at: at,
+            ended_at: Some(at),
+            error_info: Some(reason),
+            extra_info: None,
+        }
+    }
 }
 
 /// A checkpoint and its copy in the second bank.

@@ -175,6 +175,8 @@ states! {
         Success = "success" => [],
         /// Not done, or not whole; `error_info` says what and why.
         Failed = "failed" => [],
+        /// Scheduled, and never begun; `error_info` says which run and why.
+        Missed = "missed" => [],
     }
 }
 

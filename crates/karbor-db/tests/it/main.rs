@@ -10,6 +10,7 @@
 
 mod admin;
 mod adoption;
+mod firing;
 mod journal;
 mod lists;
 mod quotas;

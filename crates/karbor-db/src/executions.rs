@@ -1,0 +1,465 @@
+//! When triggers fire next, and their firing.
+//!
+//! A due time is fired by whoever moves it on: one transaction sets the trigger's next due time, if
+//! it still is the one that was read and the trigger still is the version that the next one was
+//! worked out from, and enters a run for each of its operations. So of any number of engines one
+//! fires it, and one that dies either has or has not.
+
+use chrono::{DateTime, Utc};
+use karbor_model::{
+    OperationId, OperationLog, OperationLogId, OperationLogStatus, ScheduledOperation, Trigger,
+    TriggerId,
+};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Func, Order, Query, SelectStatement},
+};
+
+use crate::{
+    Db, DbError, Record, Write,
+    operation_logs::LOG,
+    row::Row,
+    scheduled_operations::OPERATION,
+    scheduled_runs::{RunState, is_unended},
+    transition::not_deleted,
+    triggers::TRIGGER,
+};
+
+/// Rows of one insert: far from every database's limit on parameters.
+const CHUNK: usize = 500;
+
+/// A trigger, and when it fires next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planned {
+    /// The trigger as it was when `at` was worked out.
+    pub trigger: Trigger,
+    /// Its next due time; `None` when it fires no more.
+    pub at: Option<DateTime<Utc>>,
+}
+
+/// What to do about a due time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Firing {
+    /// The trigger with the due time that was read, and is moved on.
+    pub due: Planned,
+    /// The due time to be.
+    pub next: Option<DateTime<Utc>>,
+    /// The due time to run the operations for, and until when they may begin to run. It is not
+    /// `due` when due times were missed and the latest of them is made up.
+    pub run: Option<(DateTime<Utc>, DateTime<Utc>)>,
+    /// Which due times were missed and why, for the operation log.
+    pub missed: Option<String>,
+}
+
+/// What came of [`Db::triggers_fire`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Fired {
+    /// Due times that this call fired; the others were fired by somebody else.
+    pub triggers: u64,
+    /// Runs that were entered.
+    pub runs: u64,
+    /// Records of missed runs that were made.
+    pub missed: u64,
+}
+
+/// An operation that a firing is about.
+struct Candidate {
+    operation: ScheduledOperation,
+    registered: bool,
+    /// The due time of its run that has not ended.
+    running: Option<DateTime<Utc>>,
+    /// The due time of its last run.
+    last: Option<DateTime<Utc>>,
+}
+
+impl Db {
+    /// Triggers of which nobody has worked out yet when they fire next, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn triggers_unplanned(&self, limit: u64) -> Result<Vec<Trigger>, DbError> {
+        let planned = Query::select()
+            .column("id")
+            .from("trigger_executions")
+            .and_where(Expr::col(("trigger_executions", "trigger_id")).equals(("triggers", "id")))
+            .take();
+        let select = Query::select()
+            .columns(TRIGGER.iter().copied())
+            .from(Trigger::TABLE)
+            .and_where(not_deleted("deleted"))
+            .and_where(Expr::col("exhausted_at").is_null())
+            .and_where(Expr::exists(planned).not())
+            .order_by("created_at", Order::Asc)
+            .limit(limit)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        rows.iter().map(|row| self.trigger_from(row)).collect()
+    }
+
+    /// Stores when triggers fire next. One that was changed, deleted or planned by somebody else
+    /// meanwhile is passed over.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn triggers_plan(&self, planned: &[Planned]) -> Result<(), DbError> {
+        let write = self.write().await?;
+        for plan in planned {
+            let stored = match self.trigger_for_update(&write, plan.trigger.id).await {
+                Ok(stored) => stored,
+                Err(DbError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let known = execution_of(plan.trigger.id);
+            if stored.updated_at != plan.trigger.updated_at
+                || write.query_one(&known).await?.is_some()
+            {
+                continue;
+            }
+            match plan.at {
+                Some(at) => self.insert_execution(&write, plan.trigger.id, at).await?,
+                None => self.exhaust(&write, plan.trigger.id).await?,
+            }
+        }
+        write.commit().await
+    }
+
+    /// The next due time of any trigger.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn next_execution(&self) -> Result<Option<DateTime<Utc>>, DbError> {
+        const AT: &[&str] = &["execution_time"];
+        let select = executions()
+            .column(("trigger_executions", "execution_time"))
+            .order_by(("trigger_executions", "execution_time"), Order::Asc)
+            .limit(1)
+            .take();
+        let row = self.read().query_one(&select).await?;
+        row.map(|row| Row::new(&row, self.backend(), "trigger_executions", AT).time(0))
+            .transpose()
+    }
+
+    /// Triggers that are due, longest first.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn executions_due(
+        &self,
+        now: DateTime<Utc>,
+        limit: u64,
+    ) -> Result<Vec<Planned>, DbError> {
+        let select = executions()
+            .columns(TRIGGER.iter().map(|column| (Trigger::TABLE, *column)))
+            .column(("trigger_executions", "execution_time"))
+            .and_where(
+                Expr::col(("trigger_executions", "execution_time")).lte(Expr::val(self.time(now))),
+            )
+            .order_by(("trigger_executions", "execution_time"), Order::Asc)
+            .limit(limit)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        let planned = rows.iter().map(|row| {
+            let trigger = self.trigger_from(row)?;
+            let at =
+                Row::new(row, self.backend(), "trigger_executions", DUE).time(TRIGGER.len())?;
+            Ok(Planned {
+                trigger,
+                at: Some(at),
+            })
+        });
+        planned.collect()
+    }
+
+    /// Fires due times, all in one transaction; those that somebody else has fired, and those of
+    /// triggers that were changed meanwhile, are passed over.
+    ///
+    /// Enabled operations get a run; or, where the run before has not ended or no engine ever took
+    /// the operation on, a record in the operation log that they missed this one.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`]: nothing was fired.
+    pub async fn triggers_fire(&self, firings: &[Firing]) -> Result<Fired, DbError> {
+        let write = self.write().await?;
+        let now = self.now();
+        let mut fired = Fired::default();
+        let (mut runs, mut logs) = (Vec::new(), Vec::new());
+        for firings in firings.chunks(CHUNK) {
+            let mut won = Vec::with_capacity(firings.len());
+            for firing in firings {
+                if self.move_on(&write, firing).await? {
+                    won.push(firing);
+                }
+            }
+            fired.triggers += won.len() as u64;
+            for candidate in self.candidates(&write, &won).await? {
+                let of = candidate.operation.trigger_id;
+                let Some(firing) = won.iter().find(|firing| firing.due.trigger.id == of) else {
+                    continue;
+                };
+                self.fire_one(firing, &candidate, now, &mut runs, &mut logs);
+            }
+        }
+        fired.runs = runs.len() as u64;
+        fired.missed = logs.len() as u64;
+        insert_rows(&write, "scheduled_runs", RUN, runs).await?;
+        let rows = logs.iter().map(|log| self.log_values(log).map(Vec::from));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        insert_rows(&write, OperationLog::TABLE, LOG, rows).await?;
+        for log in &logs {
+            self.announce_operation(&write, log).await?;
+        }
+        write.commit().await?;
+        Ok(fired)
+    }
+
+    /// A run, a record, or both.
+    fn fire_one(
+        &self,
+        firing: &Firing,
+        candidate: &Candidate,
+        now: DateTime<Utc>,
+        runs: &mut Vec<Vec<Expr>>,
+        logs: &mut Vec<OperationLog>,
+    ) {
+        let operation = &candidate.operation;
+        let missed = |reason| {
+            let id = OperationLogId::new();
+            operation.log_record(id, OperationLogStatus::Missed, now, reason)
+        };
+        if let Some(reason) = &firing.missed {
+            logs.push(missed(reason.clone()));
+        }
+        // A trigger that was changed just after it fired may come to the same due time again.
+        let Some((due, run_before)) = firing
+            .run
+            .filter(|(due, _)| candidate.last.is_none_or(|last| last < *due))
+        else {
+            return;
+        };
+        let skipped = match candidate.running {
+            _ if !candidate.registered => Some(format!(
+                "The run due at {due} was left out: the operation's creation was never finished. \
+                 Delete it and create it again."
+            )),
+            Some(before) => Some(format!(
+                "The run due at {due} was left out: the one due at {before} is still going."
+            )),
+            None => None,
+        };
+        if let Some(reason) = skipped {
+            logs.push(missed(reason));
+            return;
+        }
+        runs.push(vec![
+            OperationId::new().to_string().into(),
+            operation.id.to_string().into(),
+            self.time(due).into(),
+            self.time(run_before).into(),
+            self.time(now).into(),
+            RunState::Due.as_str().into(),
+        ]);
+    }
+
+    /// Sets the next due time, if the trigger and its due time are as they were read.
+    async fn move_on(&self, write: &Write<'_>, firing: &Firing) -> Result<bool, DbError> {
+        let Planned {
+            trigger,
+            at: Some(due),
+        } = &firing.due
+        else {
+            return Ok(false);
+        };
+        let version = match trigger.updated_at {
+            Some(at) => Expr::col("updated_at").eq(Expr::val(self.time(at))),
+            None => Expr::col("updated_at").is_null(),
+        };
+        let unchanged = Query::select()
+            .column("id")
+            .from(Trigger::TABLE)
+            .and_where(Expr::col("id").eq(trigger.id.to_string()))
+            .and_where(not_deleted("deleted"))
+            .and_where(version)
+            .take();
+        let as_read = Condition::all()
+            .add(Expr::col("trigger_id").eq(trigger.id.to_string()))
+            .add(Expr::col("execution_time").eq(Expr::val(self.time(*due))))
+            .add(Expr::exists(unchanged));
+        let Some(next) = firing.next else {
+            let delete = Query::delete()
+                .from_table(Alias::new("trigger_executions"))
+                .cond_where(as_read)
+                .take();
+            let won = write.execute(&delete).await?.rows_affected() == 1;
+            if won {
+                self.exhaust(write, trigger.id).await?;
+            }
+            return Ok(won);
+        };
+        let update = Query::update()
+            .table(Alias::new("trigger_executions"))
+            .value("execution_time", self.time(next))
+            .value("updated_at", self.time(self.now()))
+            .cond_where(as_read)
+            .take();
+        Ok(write.execute(&update).await?.rows_affected() == 1)
+    }
+
+    /// The enabled operations of triggers, with what decides whether they run.
+    async fn candidates(
+        &self,
+        write: &Write<'_>,
+        firings: &[&Firing],
+    ) -> Result<Vec<Candidate>, DbError> {
+        let triggers = firings
+            .iter()
+            .map(|firing| firing.due.trigger.id.to_string());
+        let operations = ScheduledOperation::TABLE;
+        let of_operation =
+            |table: &'static str| Expr::col((table, "operation_id")).equals((operations, "id"));
+        let registered = Query::select()
+            .expr(Func::count(Expr::col(("scheduled_operation_states", "id"))))
+            .from("scheduled_operation_states")
+            .and_where(of_operation("scheduled_operation_states"))
+            .and_where(Expr::col(("scheduled_operation_states", "state")).ne("deleted"))
+            .take();
+        let last = Query::select()
+            .expr(Func::max(Expr::col(("scheduled_runs", "due_at"))))
+            .from("scheduled_runs")
+            .and_where(of_operation("scheduled_runs"))
+            .take();
+        let running = last.clone().cond_where(is_unended()).take();
+        let select = Query::select()
+            .columns(OPERATION.iter().map(|column| (operations, *column)))
+            .expr(registered)
+            .expr(running)
+            .expr(last)
+            .from(operations)
+            .and_where(Expr::col((operations, "trigger_id")).is_in(triggers))
+            .and_where(Expr::col((operations, "enabled")).eq(Expr::Constant(true.into())))
+            .and_where(not_deleted((operations, "deleted")))
+            .order_by((operations, "created_at"), Order::Asc)
+            .take();
+        let rows = write.query_all(&select).await?;
+        rows.iter().map(|row| self.candidate_from(row)).collect()
+    }
+
+    fn candidate_from(&self, row: &QueryResult) -> Result<Candidate, DbError> {
+        let rest = Row::new(row, self.backend(), ScheduledOperation::TABLE, CANDIDATE);
+        Ok(Candidate {
+            operation: self.operation_from(row)?,
+            registered: rest.get::<i64>(OPERATION.len())? > 0,
+            running: rest.time_opt(OPERATION.len() + 1)?,
+            last: rest.time_opt(OPERATION.len() + 2)?,
+        })
+    }
+
+    async fn insert_execution(
+        &self,
+        write: &Write<'_>,
+        id: TriggerId,
+        at: DateTime<Utc>,
+    ) -> Result<(), DbError> {
+        const EXECUTION: &[&str] = &["id", "trigger_id", "execution_time", "created_at"];
+        let row = vec![
+            OperationId::new().to_string().into(),
+            id.to_string().into(),
+            self.time(at).into(),
+            self.time(self.now()).into(),
+        ];
+        insert_rows(write, "trigger_executions", EXECUTION, vec![row]).await
+    }
+
+    async fn exhaust(&self, write: &Write<'_>, id: TriggerId) -> Result<(), DbError> {
+        let update = Query::update()
+            .table(Alias::new(Trigger::TABLE))
+            .value("exhausted_at", self.time(self.now()))
+            .and_where(Expr::col("id").eq(id.to_string()))
+            .take();
+        write.execute(&update).await?;
+        Ok(())
+    }
+}
+
+/// The due times of triggers that are not deleted.
+fn executions() -> SelectStatement {
+    Query::select()
+        .from("trigger_executions")
+        .inner_join(
+            Trigger::TABLE,
+            Expr::col(("trigger_executions", "trigger_id")).equals((Trigger::TABLE, "id")),
+        )
+        .and_where(not_deleted((Trigger::TABLE, "deleted")))
+        .take()
+}
+
+/// The due time of one trigger, if it is known.
+fn execution_of(id: TriggerId) -> SelectStatement {
+    Query::select()
+        .column("id")
+        .from("trigger_executions")
+        .and_where(Expr::col("trigger_id").eq(id.to_string()))
+        .take()
+}
+
+/// Inserts rows that are not deleted.
+async fn insert_rows(
+    write: &Write<'_>,
+    table: &'static str,
+    columns: &'static [&'static str],
+    rows: Vec<Vec<Expr>>,
+) -> Result<(), DbError> {
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let mut insert = Query::insert()
+            .into_table(Alias::new(table))
+            .columns(columns.iter().copied().chain(["deleted"]))
+            .take();
+        for row in rows.by_ref().take(CHUNK) {
+            insert
+                .values(row.into_iter().chain([false.into()]))
+                .map_err(|error| DbError::Internal(error.to_string()))?;
+        }
+        write.execute(&insert).await?;
+    }
+    Ok(())
+}
+
+/// What a firing enters of a run.
+const RUN: &[&str] = &[
+    "id",
+    "operation_id",
+    "due_at",
+    "run_before",
+    "triggered_at",
+    "status",
+];
+
+/// [`TRIGGER`] and its due time.
+const DUE: &[&str] = &[
+    "id",
+    "name",
+    "project_id",
+    "type",
+    "properties",
+    "created_at",
+    "updated_at",
+    "execution_time",
+];
+
+/// [`OPERATION`] and what decides whether it runs.
+const CANDIDATE: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "operation_type",
+    "user_id",
+    "project_id",
+    "trigger_id",
+    "operation_definition",
+    "enabled",
+    "created_at",
+    "updated_at",
+    "registered",
+    "running",
+    "last",
+];

@@ -1,0 +1,412 @@
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use karbor_db::{Db, DbError, Fired, Firing, ListQuery, Planned, RunOutcome};
+use karbor_manager::Clock;
+use karbor_model::{
+    CheckpointId, OperationLogStatus, OperationType, Plan, PlanStatus, ScheduledOperation, Trigger,
+};
+use karbor_testkit::FakeClock;
+
+use crate::{
+    scheduling::{operation, trigger},
+    support::{Fixture, fixture, plan},
+};
+
+struct Stage {
+    fixture: Fixture,
+    clock: FakeClock,
+    db: Db,
+}
+
+async fn stage() -> Stage {
+    let fixture = fixture().await;
+    let clock = FakeClock::new();
+    let db = fixture.db.clone().with_clock(Arc::new(clock.clone()));
+    Stage { fixture, clock, db }
+}
+
+impl Stage {
+    fn in_seconds(&self, seconds: i64) -> DateTime<Utc> {
+        self.clock.now() + TimeDelta::seconds(seconds)
+    }
+
+    /// A trigger that is due now, with operations that engines have taken on.
+    async fn due(&self, operations: usize) -> (Planned, Vec<ScheduledOperation>) {
+        let trigger = trigger("p", "t");
+        self.db.trigger_create(&trigger).await.unwrap();
+        let service = self.db.service_register("host", "b", "t").await.unwrap();
+        let mut made = Vec::new();
+        for number in 0..operations {
+            let operation = operation(&trigger, &format!("o-{number}"));
+            self.db
+                .scheduled_operation_create(&operation)
+                .await
+                .unwrap();
+            self.db
+                .scheduled_operation_register(operation.id, service.id, None)
+                .await
+                .unwrap();
+            made.push(operation);
+        }
+        let due = self.planned(trigger, 0);
+        self.db
+            .triggers_plan(std::slice::from_ref(&due))
+            .await
+            .unwrap();
+        (due, made)
+    }
+
+    fn planned(&self, trigger: Trigger, seconds: i64) -> Planned {
+        Planned {
+            trigger,
+            at: Some(self.in_seconds(seconds)),
+        }
+    }
+
+    /// Fires `due` for its own time; the next is a minute later.
+    fn firing(&self, due: &Planned) -> Firing {
+        let at = due.at.unwrap();
+        Firing {
+            due: due.clone(),
+            next: Some(at + TimeDelta::seconds(60)),
+            run: Some((at, at + TimeDelta::seconds(30))),
+            missed: None,
+        }
+    }
+
+    async fn reasons(&self) -> Vec<String> {
+        let logs = self.db.operation_log_list(&ListQuery::default()).await;
+        let logs = logs.unwrap();
+        logs.iter()
+            .inspect(|log| assert_eq!(log.status, OperationLogStatus::Missed))
+            .map(|log| log.error_info.clone().unwrap())
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_trigger_is_planned_once_and_anew_when_it_is_changed() {
+    let stage = stage().await;
+    let trigger = trigger("p", "t");
+    stage.db.trigger_create(&trigger).await.unwrap();
+    let unplanned = stage.db.triggers_unplanned(10).await.unwrap();
+    assert_eq!(unplanned, std::slice::from_ref(&trigger));
+    let (first, second) = (
+        stage.planned(trigger.clone(), 60),
+        stage.planned(trigger, 90),
+    );
+    stage
+        .db
+        .triggers_plan(&[first.clone(), second])
+        .await
+        .unwrap();
+    assert_eq!(stage.db.next_execution().await.unwrap(), first.at);
+    assert!(stage.db.triggers_unplanned(10).await.unwrap().is_empty());
+
+    let changed = stage.db.trigger_update(&first.trigger).await.unwrap();
+    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+    // Somebody worked it out from what the trigger was before.
+    stage.db.triggers_plan(&[first]).await.unwrap();
+    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+    let never = Planned {
+        trigger: changed.clone(),
+        at: None,
+    };
+    stage.db.triggers_plan(&[never]).await.unwrap();
+    assert!(stage.db.triggers_unplanned(10).await.unwrap().is_empty());
+    stage.db.trigger_update(&changed).await.unwrap();
+    assert_eq!(stage.db.triggers_unplanned(10).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn of_many_engines_one_fires_a_due_time() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(3).await;
+    let found = stage.db.executions_due(stage.clock.now(), 10).await;
+    assert_eq!(found.unwrap(), std::slice::from_ref(&due));
+    let firing = stage.firing(&due);
+    let mut engines = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let db = stage.fixture.other().await;
+        let firing = firing.clone();
+        engines.spawn(async move { db.triggers_fire(&[firing]).await.unwrap() });
+    }
+    let fired = engines.join_all().await;
+    let all: u64 = fired.iter().map(|fired| fired.runs).sum();
+    assert_eq!(all, 3);
+    let once = fired.iter().filter(|fired| fired.triggers == 1).count();
+    assert_eq!(once, 1);
+    let lease = stage.in_seconds(60);
+    let claimed = stage.db.runs_claim("a", lease, 10).await.unwrap();
+    let mut names: Vec<_> = claimed.iter().map(|(_, of)| of.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["o-0", "o-1", "o-2"]);
+    assert_eq!(claimed[0].0.due_at, due.at.unwrap());
+    assert!(operations.iter().any(|one| *one == claimed[0].1));
+    assert_eq!(stage.db.next_execution().await.unwrap(), firing.next);
+}
+
+#[tokio::test]
+async fn a_trigger_that_was_changed_or_deleted_is_not_fired() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(1).await;
+    let firing = stage.firing(&due);
+    let changed = stage.db.trigger_update(&due.trigger).await.unwrap();
+    let again = Planned {
+        trigger: changed,
+        at: due.at,
+    };
+    stage
+        .db
+        .triggers_plan(std::slice::from_ref(&again))
+        .await
+        .unwrap();
+    let fired = stage.db.triggers_fire(std::slice::from_ref(&firing)).await;
+    assert_eq!(fired.unwrap(), Fired::default(), "the version is another");
+    stage
+        .db
+        .scheduled_operation_delete(operations[0].id)
+        .await
+        .unwrap();
+    stage.db.trigger_delete(due.trigger.id).await.unwrap();
+    let fired = stage.db.triggers_fire(&[stage.firing(&again)]).await;
+    assert_eq!(fired.unwrap(), Fired::default());
+    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_due_time_that_comes_again_is_not_run_again() {
+    let stage = stage().await;
+    let (due, _) = stage.due(1).await;
+    stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let lease = stage.in_seconds(60);
+    let (run, _) = stage.db.runs_claim("a", lease, 1).await.unwrap().remove(0);
+    stage
+        .db
+        .run_end(&run, "a", RunOutcome::Success, 5)
+        .await
+        .unwrap();
+    // Changed, and planned by an engine whose clock is behind.
+    let changed = stage.db.trigger_update(&due.trigger).await.unwrap();
+    let again = Planned {
+        trigger: changed,
+        at: due.at,
+    };
+    stage
+        .db
+        .triggers_plan(std::slice::from_ref(&again))
+        .await
+        .unwrap();
+    let fired = stage.db.triggers_fire(&[stage.firing(&again)]).await;
+    let moved_on = Fired {
+        triggers: 1,
+        ..Fired::default()
+    };
+    assert_eq!(fired.unwrap(), moved_on);
+}
+
+#[tokio::test]
+async fn what_cannot_run_is_recorded_as_missed() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(2).await;
+    stage
+        .db
+        .scheduled_operation_set_enabled(operations[1].id, false)
+        .await
+        .unwrap();
+    let half_made = operation(&due.trigger, "half made");
+    stage
+        .db
+        .scheduled_operation_create(&half_made)
+        .await
+        .unwrap();
+    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    assert_eq!((fired.runs, fired.missed), (1, 1));
+    let reasons = stage.reasons().await;
+    assert!(
+        reasons[0].contains("creation was never finished"),
+        "{reasons:?}"
+    );
+
+    stage
+        .db
+        .scheduled_operation_delete(half_made.id)
+        .await
+        .unwrap();
+    let due = stage.planned(due.trigger, 60);
+    let mut firing = stage.firing(&due);
+    firing.missed = Some("3 runs were missed".to_owned());
+    firing.next = None;
+    let fired = stage.db.triggers_fire(&[firing]).await.unwrap();
+    assert_eq!((fired.runs, fired.missed), (0, 2));
+    let reasons = stage.reasons().await;
+    assert!(
+        reasons.iter().any(|one| one == "3 runs were missed"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|one| one.contains("is still going")),
+        "{reasons:?}"
+    );
+    assert_eq!(
+        stage.db.next_execution().await.unwrap(),
+        None,
+        "it fires no more"
+    );
+    let logs = stage.db.operation_log_list(&ListQuery::default()).await;
+    let logs = logs.unwrap();
+    let log = logs
+        .iter()
+        .find(|log| log.error_info.as_deref() == Some("3 runs were missed"))
+        .unwrap();
+    assert_eq!(log.operation_type, OperationType::Protect);
+    assert_eq!(log.project_id, "p");
+    assert_eq!(
+        log.scheduled_operation_id,
+        Some(operations[0].id.to_string())
+    );
+}
+
+#[tokio::test]
+async fn a_run_is_one_engines_until_its_lease_runs_out() {
+    let stage = stage().await;
+    let (due, _) = stage.due(1).await;
+    stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let db = &stage.db;
+    let (run, _) = db
+        .runs_claim("a", stage.in_seconds(60), 9)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!(run.started_at, None);
+    let lease = stage.in_seconds(90);
+    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
+    stage.clock.advance(Duration::from_secs(50)).await;
+    let renewed = db.runs_renew("a", stage.in_seconds(60)).await.unwrap();
+    assert_eq!(renewed.into_iter().collect::<Vec<_>>(), [run.id]);
+    stage.clock.advance(Duration::from_secs(50)).await;
+    let checkpoint = CheckpointId::new();
+    db.run_set_checkpoint(run.id, "a", checkpoint)
+        .await
+        .unwrap();
+    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
+
+    stage.clock.advance(Duration::from_secs(11)).await;
+    let (adopted, _) = db
+        .runs_claim("b", stage.in_seconds(60), 9)
+        .await
+        .unwrap()
+        .remove(0);
+    assert_eq!((adopted.id, adopted.due_at), (run.id, run.due_at));
+    assert_eq!(adopted.checkpoint_id, Some(checkpoint));
+    assert!(adopted.started_at.is_some());
+    // Who was slow hears of it, and changes nothing.
+    let renewed = db.runs_renew("a", stage.in_seconds(60)).await.unwrap();
+    assert!(renewed.is_empty());
+    for refused in [
+        db.run_set_checkpoint(run.id, "a", CheckpointId::new())
+            .await,
+        db.run_end(&run, "a", RunOutcome::Failed, 5).await,
+    ] {
+        assert!(
+            matches!(refused, Err(DbError::Conflict { .. })),
+            "{refused:?}"
+        );
+    }
+    db.run_end(&adopted, "b", RunOutcome::Success, 5)
+        .await
+        .unwrap();
+    stage.clock.advance(Duration::from_secs(500)).await;
+    let nothing = db.runs_claim("c", stage.in_seconds(60), 9).await.unwrap();
+    assert!(nothing.is_empty());
+}
+
+#[tokio::test]
+async fn a_run_that_is_given_up_can_be_claimed_at_once() {
+    let stage = stage().await;
+    let (due, _) = stage.due(2).await;
+    let db = &stage.db;
+    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let lease = stage.in_seconds(60);
+    let claimed = db.runs_claim("host/1", lease, 9).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    db.run_release(claimed[0].0.id, "host/2").await.unwrap();
+    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
+    db.run_release(claimed[0].0.id, "host/1").await.unwrap();
+    assert_eq!(db.runs_claim("hos/b", lease, 9).await.unwrap().len(), 1);
+    assert_eq!(db.runs_release("host/").await.unwrap(), 1);
+    assert_eq!(db.runs_claim("c", lease, 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_run_goes_with_its_operation() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(1).await;
+    let db = &stage.db;
+    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let lease = stage.in_seconds(60);
+    let (run, _) = db.runs_claim("a", lease, 9).await.unwrap().remove(0);
+    db.scheduled_operation_delete(operations[0].id)
+        .await
+        .unwrap();
+    assert!(db.runs_renew("a", lease).await.unwrap().is_empty());
+    let end = db.run_end(&run, "a", RunOutcome::Success, 5).await;
+    assert!(matches!(end, Err(DbError::Conflict { .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn ended_runs_are_logged_as_the_original_does_and_the_old_forgotten() {
+    let stage = stage().await;
+    let (mut due, _) = stage.due(1).await;
+    let db = &stage.db;
+    for minute in 1..=4 {
+        db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+        let lease = stage.in_seconds(60);
+        let (run, _) = db.runs_claim("a", lease, 1).await.unwrap().remove(0);
+        let outcome = match minute {
+            4 => RunOutcome::Missed,
+            3 => RunOutcome::Failed,
+            _ => RunOutcome::Success,
+        };
+        db.run_end(&run, "a", outcome, 3).await.unwrap();
+        due = stage.planned(due.trigger, 60 * minute);
+    }
+    let raw = stage.fixture.raw();
+    let mut logs = raw
+        .prepare("SELECT state, expect_start_time FROM scheduled_operation_logs ORDER BY id")
+        .unwrap();
+    let logs: Vec<(String, String)> = logs
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    let states: Vec<_> = logs.iter().map(|(state, _)| state.as_str()).collect();
+    assert_eq!(states, ["success", "failed", "dropped_out_of_window"]);
+    assert_eq!(logs[0].1, "2026-01-01 00:01:00.000000");
+    let runs: i64 = raw
+        .query_row("SELECT count(*) FROM scheduled_runs", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(runs, 1, "the last, so that no due time is run twice");
+}
+
+#[tokio::test]
+async fn a_plan_that_was_started_and_suspended_is_held() {
+    let Fixture {
+        db,
+        folder: _folder,
+    } = fixture().await;
+    let plan = plan("p", "n");
+    db.plan_create(&plan).await.unwrap();
+    let mut held = Vec::new();
+    held.push(db.plan_is_held(plan.id).await.unwrap());
+    for (from, to) in [
+        (PlanStatus::Suspended, PlanStatus::Started),
+        (PlanStatus::Started, PlanStatus::Suspended),
+        (PlanStatus::Suspended, PlanStatus::Started),
+    ] {
+        db.transition::<Plan>(plan.id, from, to).await.unwrap();
+        held.push(db.plan_is_held(plan.id).await.unwrap());
+    }
+    assert_eq!(held, [false, false, true, false]);
+}
