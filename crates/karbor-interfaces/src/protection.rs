@@ -20,7 +20,9 @@ rpc_interface! {
     }
 
     /// Makes a checkpoint of what the plan names and all it depends on. `checkpoint_properties` may
-    /// have `extra_info`, a JSON text that is kept with the checkpoint.
+    /// have `extra_info`, a JSON text that is kept with the checkpoint, and `operation_id`: asked
+    /// for again under the same id, the same checkpoint is answered. (The latter is not in the
+    /// original, which leaves it aside.)
     since (1, 0) call fn protect(
         plan: Plan,
         checkpoint_properties: Map<String, Value> = Map::new()

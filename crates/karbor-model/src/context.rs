@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::ScheduledOperationId;
+
 /// `req-<uuid>`: ties an answer, the log lines and the RPC messages of one request together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -52,6 +54,9 @@ pub struct RequestContext {
     /// identity service sets none apart.
     #[serde(default = "yes")]
     pub is_admin_project: bool,
+    /// The scheduled operation that asks, if one does: what it sets off is recorded as its.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_operation_id: Option<ScheduledOperationId>,
 }
 
 fn yes() -> bool {
@@ -69,6 +74,7 @@ impl RequestContext {
             roles: vec!["admin".to_owned()],
             is_admin: true,
             is_admin_project: true,
+            scheduled_operation_id: None,
         }
     }
 
@@ -83,6 +89,7 @@ impl RequestContext {
             roles: vec![role.to_owned()],
             is_admin,
             is_admin_project: true,
+            scheduled_operation_id: None,
         }
     }
 

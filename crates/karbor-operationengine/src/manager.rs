@@ -1,34 +1,101 @@
 //! The operation engine's manager.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
-use karbor_db::Db;
+use karbor_db::{Db, DbError};
 use karbor_interfaces::{OperationEngineApi, OperationEngineEndpoint, ProtectionApi};
-use karbor_manager::{Manager, ManagerBase, rpc::RpcEndpoint};
+use karbor_manager::{Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks, rpc::RpcEndpoint};
 use karbor_model::{
-    ApiError, RequestContext, ScheduledOperation, ScheduledOperationId, Trigger, TriggerId,
+    ApiError, OperationId, RequestContext, ScheduledOperation, ScheduledOperationId, ServiceRecord,
+    Trigger, TriggerId,
 };
+use tokio::sync::Notify;
+
+use crate::{
+    definition::Definition,
+    engine::{Counters, Engine, Settings, lock},
+    owners::OwnerContexts,
+    schedule::Schedule,
+};
+
+/// How often the report is made, in seconds.
+const REPORT_SPACING: i64 = 60;
 
 /// The operation engine's manager.
 pub struct OperationEngineManager {
     base: ManagerBase<Db>,
-    protection: Arc<dyn ProtectionApi>,
+    engine: Arc<Engine>,
 }
 
 impl OperationEngineManager {
     /// `base` brings host, database, configuration and clock; `protection` is the manager itself or
-    /// a client of it.
-    #[must_use]
-    pub fn new(base: ManagerBase<Db>, protection: Arc<dyn ProtectionApi>) -> Self {
-        Self { base, protection }
+    /// a client of it; `owners` makes the contexts that operations run in.
+    ///
+    /// # Errors
+    /// A 500 when the configuration lacks one of [`OPTIONS`](crate::OPTIONS), or they do not fit
+    /// together.
+    pub fn new(
+        base: ManagerBase<Db>,
+        protection: Arc<dyn ProtectionApi>,
+        owners: Arc<dyn OwnerContexts>,
+    ) -> Result<Self, ApiError> {
+        let engine = Engine {
+            db: base.db().clone(),
+            clock: base.clock().clone(),
+            tasks: base.tasks().clone(),
+            protection,
+            owners,
+            settings: Settings::from_config(base.config())?,
+            owner: format!("{}{}", owners_of(base.host()), OperationId::new()),
+            service_id: Mutex::new(None),
+            changed: Notify::new(),
+            running: Mutex::new(HashMap::new()),
+            trouble: Mutex::new(None),
+            counters: Counters::default(),
+        };
+        Ok(Self {
+            base,
+            engine: Arc::new(engine),
+        })
     }
 
-    /// Who makes, verifies and deletes checkpoints.
-    #[must_use]
-    pub fn protection(&self) -> &Arc<dyn ProtectionApi> {
-        &self.protection
+    /// What a new operation must be: understood, and on a plan and a trigger of its own project.
+    async fn check(&self, operation: &ScheduledOperation) -> Result<(), ApiError> {
+        let definition = Definition::parse(operation)?;
+        let db = self.base.db();
+        let plan = db.plan_get(definition.plan_id).await?;
+        definition.check_plan(operation, &plan)?;
+        let trigger = db.trigger_get(operation.trigger_id).await?;
+        if trigger.project_id != operation.project_id {
+            return Err(ApiError::not_found("Trigger", trigger.id));
+        }
+        Ok(())
     }
+
+    fn service_id(&self) -> Result<i64, ApiError> {
+        lock(&self.engine.service_id).ok_or_else(|| {
+            ApiError::unavailable(
+                "The operation engine is starting. Try again.",
+                "it has no service record yet",
+            )
+        })
+    }
+
+    async fn set_enabled(&self, id: ScheduledOperationId, enabled: bool) -> Result<(), ApiError> {
+        let db = self.base.db();
+        db.scheduled_operation_set_enabled(id, enabled).await?;
+        self.engine.changed.notify_one();
+        Ok(())
+    }
+}
+
+/// What the names of all engines that ever ran on a host begin with.
+fn owners_of(host: &str) -> String {
+    format!("{host}/")
 }
 
 impl Manager for OperationEngineManager {
@@ -44,59 +111,120 @@ impl Manager for OperationEngineManager {
     fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
         vec![Arc::new(OperationEngineEndpoint::new(self.clone()))]
     }
+
+    fn periodic_tasks(self: &Arc<Self>) -> PeriodicTasks<Self> {
+        let report = |manager: Arc<Self>, _| async move { Ok(manager.engine.report()) };
+        PeriodicTasks::new(self.base.clock().clone())
+            .with(PeriodicTask::new("scheduled_operations", report).spacing(REPORT_SPACING))
+    }
+
+    /// What an engine on this host had when it died need not wait for its lease to run out.
+    async fn init_host(self: &Arc<Self>, service: &ServiceRecord) -> Result<(), ApiError> {
+        *lock(&self.engine.service_id) = Some(service.id);
+        let left = self
+            .base
+            .db()
+            .runs_release(&owners_of(self.base.host()))
+            .await?;
+        if left > 0 {
+            tracing::info!(left, "going on with scheduled runs that were begun before");
+        }
+        Ok(())
+    }
+
+    async fn init_host_with_rpc(self: &Arc<Self>) -> Result<(), ApiError> {
+        let tasks = self.base.tasks();
+        tasks.spawn("scheduler", self.engine.clone().schedule());
+        tasks.spawn("leases", self.engine.clone().keep_leases());
+        Ok(())
+    }
+
+    async fn cleanup_host(self: &Arc<Self>) {
+        if let Err(error) = self.base.db().runs_release(&self.engine.owner).await {
+            tracing::warn!(%error, "scheduled runs are free when their leases end");
+        }
+    }
+
+    fn is_working(&self) -> Health {
+        match lock(&self.engine.trouble).clone() {
+            None => Health::Working,
+            Some(reason) => Health::NotWorking { reason },
+        }
+    }
 }
 
 #[async_trait]
 impl OperationEngineApi for OperationEngineManager {
-    async fn verify_trigger(&self, _: &RequestContext, _: Trigger) -> Result<(), ApiError> {
+    async fn verify_trigger(&self, _: &RequestContext, trigger: Trigger) -> Result<(), ApiError> {
+        if trigger.trigger_type != "time" {
+            let reason = format!("Invalid trigger type:{}", trigger.trigger_type);
+            return Err(ApiError::bad_request(reason));
+        }
+        let schedule = Schedule::parse(&trigger.properties, &self.engine.settings.limits)?;
+        schedule.first_after(self.base.clock().now())?;
         Ok(())
     }
 
     async fn create_trigger(&self, _: &RequestContext, _: Trigger) -> Result<(), ApiError> {
+        self.engine.changed.notify_one();
         Ok(())
     }
 
     async fn update_trigger(&self, _: &RequestContext, _: Trigger) -> Result<(), ApiError> {
+        self.engine.changed.notify_one();
         Ok(())
     }
 
     async fn delete_trigger(&self, _: &RequestContext, _: TriggerId) -> Result<(), ApiError> {
+        self.engine.changed.notify_one();
         Ok(())
     }
 
     async fn create_scheduled_operation(
         &self,
         _: &RequestContext,
-        _: ScheduledOperation,
-        _: Option<String>,
+        operation: ScheduledOperation,
+        trust_id: Option<String>,
     ) -> Result<(), ApiError> {
+        self.check(&operation).await?;
+        self.base
+            .db()
+            .scheduled_operation_register(operation.id, self.service_id()?, trust_id.as_deref())
+            .await?;
         Ok(())
     }
 
     async fn delete_scheduled_operation(
         &self,
         _: &RequestContext,
-        _: ScheduledOperationId,
+        operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        Ok(())
+        let db = self.base.db();
+        match db
+            .scheduled_operation_set_enabled(operation_id, false)
+            .await
+        {
+            Ok(()) | Err(DbError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn suspend_scheduled_operation(
         &self,
         _: &RequestContext,
-        _: ScheduledOperationId,
+        operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        Ok(())
+        self.set_enabled(operation_id, false).await
     }
 
     async fn resume_scheduled_operation(
         &self,
         _: &RequestContext,
-        _: ScheduledOperationId,
+        operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        Ok(())
+        self.set_enabled(operation_id, true).await
     }
 }

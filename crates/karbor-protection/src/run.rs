@@ -73,6 +73,15 @@ impl Run {
         }
     }
 
+    /// The same as the operation that whoever asks calls `id`, so that it is carried out once
+    /// however often it is asked for.
+    #[must_use]
+    pub(crate) fn with_id(mut self, id: OperationId) -> Self {
+        self.id = id;
+        self.log = OperationLogId(id.0);
+        self
+    }
+
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.
     #[must_use]
     pub(crate) fn subject(&self) -> (Place, &Checkpoint) {
@@ -117,7 +126,7 @@ impl Run {
             provider_id: Some(self.checkpoint.provider_id),
             restore_id: self.restore_id,
             verification_id: self.verification_id,
-            scheduled_operation_id: None,
+            scheduled_operation_id: self.context.scheduled_operation_id.map(|id| id.to_string()),
             status: OperationLogStatus::InProgress,
             started_at: self.started_at,
             ended_at: None,

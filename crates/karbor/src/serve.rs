@@ -11,7 +11,7 @@ use karbor_manager::{
     service::{Signals, Stopped, run_until_signal},
 };
 use karbor_notification::Courier;
-use karbor_operationengine::OperationEngineManager;
+use karbor_operationengine::{OperationEngineManager, RecordedOwners};
 use karbor_plugin::{ProviderConfig, Registry};
 use karbor_plugins::HostOptions;
 use karbor_protection::{
@@ -81,7 +81,8 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
     let protection = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
     let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
-    let engine = OperationEngineManager::new(base, protection.manager().clone());
+    let owners = Arc::new(RecordedOwners);
+    let engine = OperationEngineManager::new(base, protection.manager().clone(), owners)?;
     let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
     let options = ServiceOptions::from_config(&config)?;
     let engine = Service::new(Arc::new(engine), options, store, transport.clone())

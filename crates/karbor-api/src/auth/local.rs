@@ -53,6 +53,7 @@ impl LocalTokens {
             roles: record.roles.clone(),
             is_admin: record.is_admin,
             is_admin_project: true,
+            scheduled_operation_id: None,
         }))
     }
 

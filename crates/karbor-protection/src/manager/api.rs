@@ -13,7 +13,7 @@ use karbor_model::{
 use karbor_plugin::{BankError, SchemaKind};
 use serde_json::{Map, Value};
 
-use super::ProtectionManager;
+use super::{ProtectionManager, once};
 use crate::{
     checkpoints::CheckpointQuery,
     copies,
@@ -34,21 +34,39 @@ impl ProtectionApi for ProtectionManager {
         plan: Plan,
         checkpoint_properties: Map<String, Value>,
     ) -> Result<CheckpointId, ApiError> {
+        let asked_as = once::operation_id(&checkpoint_properties)?;
+        if let Some(id) = asked_as
+            && let Some(made) = self.made_before(id, &plan).await?
+        {
+            return Ok(made);
+        }
         let provider = self.providers.get(plan.provider_id)?;
         let graph = graph::build(&self.registry, context, &plan.resources).await?;
         let graph = graph.pack().map_err(ApiError::invalid_input)?;
         let checkpoint = self.new_checkpoint(&plan, graph, &checkpoint_properties);
         let id = checkpoint.id;
-        let now = self.base.clock().now();
-        let run = Run::new(
+        let mut run = Run::new(
             OperationType::Protect,
             context,
             (Place::Bank, checkpoint),
-            parameters::typed(provider, SchemaKind::Options, plan.parameters),
-            now,
+            parameters::typed(provider, SchemaKind::Options, plan.parameters.clone()),
+            self.base.clock().now(),
         );
-        self.worker.start(run).await?;
-        Ok(id)
+        if let Some(id) = asked_as {
+            run = run.with_id(id);
+        }
+        let Err(error) = self.worker.start(run).await else {
+            return Ok(id);
+        };
+        // Somebody asked for the same at the same time, and was faster.
+        if let Some(asked_as) = asked_as
+            && error.kind == ErrorKind::Conflict
+            && let Some(made) = self.made_before(asked_as, &plan).await?
+            && made != id
+        {
+            return Ok(made);
+        }
+        Err(error)
     }
 
     async fn restore(

@@ -3,6 +3,7 @@
 
 mod api;
 mod copy;
+mod once;
 mod reset;
 
 use std::{

@@ -23,7 +23,8 @@ impl Worker {
         provider: &Provider,
     ) -> Result<Vec<CheckpointLease>, ApiError> {
         match self.db.operation_log_create(&run.log_record()).await {
-            Ok(()) | Err(DbError::Conflict { .. }) => {}
+            Ok(()) => {}
+            Err(DbError::Conflict { .. }) => self.check_own(run).await?,
             Err(error) => return Err(error.into()),
         }
         let mut claims = Vec::new();
@@ -60,6 +61,17 @@ impl Worker {
             }
             Err(error) => Err(bank_error(&error)),
         }
+    }
+
+    /// Is the record with the run's id the run's? Whoever asked for it may have noted that it came
+    /// to nothing, while it was not known that it had been heard.
+    async fn check_own(&self, run: &Run) -> Result<(), ApiError> {
+        let log = self.db.operation_log_get(run.log).await?;
+        if log.checkpoint_id == Some(run.checkpoint.id) {
+            return Ok(());
+        }
+        let message = format!("Operation {} was given up before it began.", run.log);
+        Err(ApiError::conflict("OperationEnded", message))
     }
 
     /// What the bank is told before the first hook. Safe to repeat.

@@ -1,0 +1,397 @@
+//! What runs do with checkpoints: make one, verify some, delete those that need not be kept.
+
+use std::collections::BTreeMap;
+
+use chrono::DateTime;
+use karbor_db::{DbError, RunOutcome};
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus,
+    Parameters, ProviderId, RequestContext, ScheduledOperationId, Verification, VerificationId,
+    VerificationStatus,
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    definition::{Definition, Verify},
+    retention::{Candidate, RetentionPolicy},
+    runner::{DELAYS, Runner, Step},
+};
+
+/// What checkpoints say of who made them, in the original's word.
+const CREATED_BY: &str = "operation-engine";
+
+/// Checkpoints of one page.
+const PAGE: usize = 500;
+
+impl Runner {
+    /// Makes a checkpoint and sees it to its end; then, if it is good, deletes those before it that
+    /// need not be kept.
+    pub(crate) async fn protect(
+        &mut self,
+        context: &RequestContext,
+        definition: &Definition,
+        policy: Option<&RetentionPolicy>,
+    ) -> Step<RunOutcome> {
+        let id = match self.run.checkpoint_id {
+            Some(id) => id,
+            None => self.ask_for_checkpoint(context, definition).await?,
+        };
+        if self.run.checkpoint_id != Some(id) && !self.made(id).await? {
+            return Ok(None);
+        }
+        match self
+            .await_checkpoint(context, definition.provider_id, id)
+            .await?
+        {
+            None => return Ok(None),
+            Some(false) => return Ok(Some(RunOutcome::Failed)),
+            Some(true) => {}
+        }
+        let Some(policy) = policy else {
+            return Ok(Some(RunOutcome::Success));
+        };
+        let own = Some(self.operation.id);
+        let kept = self.candidates(context, definition, own).await?;
+        if !kept.iter().any(|one| one.id == id) {
+            return Err(ApiError::conflict(
+                "CheckpointNotListed",
+                format!("The bank does not list the new checkpoint {id}: nothing was deleted."),
+            ));
+        }
+        self.delete_what_expired(context, definition, policy, &kept)
+            .await
+    }
+
+    async fn ask_for_checkpoint(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+    ) -> Result<CheckpointId, ApiError> {
+        let plan = self.engine.db.plan_get(definition.plan_id).await?;
+        definition.check_plan(&self.operation, &plan)?;
+        let extra_info = json!({
+            "created_by": CREATED_BY,
+            "trigger_id": self.operation.trigger_id,
+            "scheduled_operation_id": self.operation.id,
+        });
+        let properties = Map::from_iter([
+            ("extra_info".to_owned(), Value::from(extra_info.to_string())),
+            ("operation_id".to_owned(), json!(self.run.id)),
+        ]);
+        self.engine
+            .protection
+            .protect(context, plan, properties)
+            .await
+    }
+
+    /// Waits until the checkpoint is made; says whether it is good.
+    async fn await_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider: ProviderId,
+        id: CheckpointId,
+    ) -> Step<bool> {
+        let mut delay = DELAYS.0;
+        loop {
+            let shown = self
+                .engine
+                .protection
+                .show_checkpoint(context, provider, id);
+            match shown.await.map(|checkpoint| checkpoint.status) {
+                Ok(CheckpointStatus::Available) => return Ok(Some(true)),
+                Ok(CheckpointStatus::Protecting) => {}
+                Ok(_) => return Ok(Some(false)),
+                // Not in the bank yet, or never: its record knows.
+                Err(error) if error.kind == ErrorKind::NotFound => {
+                    if self.is_over().await? {
+                        return Ok(Some(false));
+                    }
+                }
+                Err(error) if error.kind.is_retryable() => {
+                    tracing::warn!(run = %self.run.id, checkpoint = %id, ?error, "a checkpoint cannot be looked at yet");
+                }
+                Err(error) => return Err(error),
+            }
+            if self.pause(&mut delay).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Has the protection manager closed the record of what the run asked for?
+    async fn is_over(&self) -> Result<bool, ApiError> {
+        let log = self.record().await?;
+        Ok(log.is_some_and(|log| log.status != OperationLogStatus::InProgress))
+    }
+
+    /// The available checkpoints of the plan that scheduled operations made, or one of them.
+    async fn candidates(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+        made_by: Option<ScheduledOperationId>,
+    ) -> Result<Vec<Candidate>, ApiError> {
+        let checkpoints = self.available(context, definition).await?;
+        let made = checkpoints.iter().filter(|checkpoint| {
+            let info = extra_info(checkpoint);
+            let of = |key: &str| info.get(key).and_then(Value::as_str);
+            of("created_by") == Some(CREATED_BY)
+                && made_by.is_none_or(|id| {
+                    of("scheduled_operation_id").and_then(|text| text.parse().ok()) == Some(id)
+                })
+        });
+        Ok(made
+            .map(|checkpoint| Candidate {
+                id: checkpoint.id,
+                created_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
+            })
+            .collect())
+    }
+
+    /// Every available checkpoint of the plan, in its project.
+    async fn available(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+    ) -> Result<Vec<Checkpoint>, ApiError> {
+        let filters = BTreeMap::from([
+            ("plan_id".to_owned(), definition.plan_id.to_string()),
+            ("status".to_owned(), CheckpointStatus::Available.to_string()),
+        ]);
+        let mut all: Vec<Checkpoint> = Vec::new();
+        loop {
+            let marker = all.last().map(|checkpoint| checkpoint.id);
+            let page = self.engine.protection.list_checkpoints(
+                context,
+                definition.provider_id,
+                marker,
+                Some(PAGE),
+                Vec::new(),
+                Vec::new(),
+                filters.clone(),
+                false,
+            );
+            let page = page.await?;
+            let last = page.len() < PAGE;
+            all.extend(page);
+            if last {
+                break;
+            }
+        }
+        // An original service leaves filters aside (Q25).
+        all.retain(|checkpoint| {
+            checkpoint.status == CheckpointStatus::Available
+                && checkpoint.project_id == self.operation.project_id
+                && checkpoint.protection_plan.id == definition.plan_id
+        });
+        Ok(all)
+    }
+
+    /// The operation `delete`.
+    pub(crate) async fn delete_expired(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+        policy: &RetentionPolicy,
+        made_by: Option<ScheduledOperationId>,
+    ) -> Step<RunOutcome> {
+        self.check_plan(definition).await?;
+        let kept = self.candidates(context, definition, made_by).await?;
+        self.delete_what_expired(context, definition, policy, &kept)
+            .await
+    }
+
+    async fn delete_what_expired(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+        policy: &RetentionPolicy,
+        kept: &[Candidate],
+    ) -> Step<RunOutcome> {
+        let mut failures = Vec::new();
+        for id in policy.to_delete(kept, self.engine.clock.now()) {
+            if self.stop.is_cancelled() {
+                return Ok(None);
+            }
+            tracing::info!(operation = %self.operation.id, checkpoint = %id, "deleting a checkpoint that need not be kept");
+            let deleted = self
+                .engine
+                .protection
+                .delete(context, definition.provider_id, id);
+            match deleted.await {
+                Ok(()) => {}
+                // Somebody else deletes it, or did.
+                Err(error) if matches!(error.kind, ErrorKind::Conflict | ErrorKind::NotFound) => {
+                    tracing::info!(checkpoint = %id, ?error, "a checkpoint is not deleted now");
+                }
+                Err(error) if error.kind.is_retryable() => return Err(error),
+                Err(error) => failures.push(format!("Checkpoint#{id}: {}", error.message)),
+            }
+        }
+        if failures.is_empty() {
+            return Ok(Some(RunOutcome::Success));
+        }
+        Err(ApiError::new(
+            ErrorKind::Internal,
+            "RetentionFailed",
+            format!(
+                "Checkpoints that need not be kept could not be deleted.\n{}",
+                failures.join("\n")
+            ),
+        ))
+    }
+
+    /// The operation `verify`: each checkpoint gets a verification, as if its owner had asked.
+    pub(crate) async fn verify(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+        verify: &Verify,
+    ) -> Step<RunOutcome> {
+        self.check_plan(definition).await?;
+        let mut checkpoints = self.available(context, definition).await?;
+        checkpoints.sort_unstable_by_key(|one| std::cmp::Reverse((one.timestamp, one.id)));
+        if !verify.all {
+            checkpoints.truncate(1);
+        }
+        if checkpoints.is_empty() {
+            return Err(ApiError::conflict(
+                "NothingToVerify",
+                "The plan has no available checkpoint to verify.",
+            ));
+        }
+        let parameters = self.parameters(context, definition, verify).await?;
+        let mut outcome = RunOutcome::Success;
+        for checkpoint in checkpoints {
+            let id = self
+                .ask_for_verification(context, &checkpoint, &parameters)
+                .await?;
+            match self.await_verification(id).await? {
+                None => return Ok(None),
+                Some(VerificationStatus::Success) => {}
+                Some(_) => outcome = RunOutcome::Failed,
+            }
+        }
+        Ok(Some(outcome))
+    }
+
+    async fn check_plan(&self, definition: &Definition) -> Result<(), ApiError> {
+        let plan = self.engine.db.plan_get(definition.plan_id).await?;
+        definition.check_plan(&self.operation, &plan)
+    }
+
+    /// What was given, and the level for every type whose verification knows levels.
+    async fn parameters(
+        &self,
+        context: &RequestContext,
+        definition: &Definition,
+        verify: &Verify,
+    ) -> Result<Parameters, ApiError> {
+        let mut parameters = verify.parameters.clone();
+        let Some(level) = &verify.level else {
+            return Ok(parameters);
+        };
+        let provider = self
+            .engine
+            .protection
+            .show_provider(context, definition.provider_id)
+            .await?;
+        let schemas = provider.extended_info_schema.get("verify_schema");
+        for (name, schema) in schemas.and_then(Value::as_object).into_iter().flatten() {
+            if schema["properties"].get("level").is_some() {
+                let given = parameters.entry(name.clone()).or_default();
+                given.entry("level").or_insert_with(|| level.clone().into());
+            }
+        }
+        Ok(parameters)
+    }
+
+    async fn ask_for_verification(
+        &self,
+        context: &RequestContext,
+        checkpoint: &Checkpoint,
+        parameters: &Parameters,
+    ) -> Result<VerificationId, ApiError> {
+        let db = &self.engine.db;
+        let verification = Verification {
+            id: VerificationId(self.id_for(&checkpoint.id.to_string())),
+            project_id: self.operation.project_id.clone(),
+            provider_id: checkpoint.provider_id,
+            checkpoint_id: checkpoint.id,
+            parameters: parameters.clone(),
+            status: VerificationStatus::InProgress,
+            resources_status: BTreeMap::new(),
+            resources_reason: BTreeMap::new(),
+            created_at: self.engine.clock.now(),
+        };
+        let id = verification.id;
+        match db.verification_create(&verification).await {
+            Ok(()) => {}
+            // Asked for before; whether it was heard is not known, unless it has ended or is in
+            // the log.
+            Err(DbError::Conflict { .. }) => {
+                let ended = db.verification_get(id).await?.status != VerificationStatus::InProgress;
+                if ended || self.is_verified(id).await? {
+                    return Ok(id);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let asked = self.engine.protection.verification(context, verification);
+        match asked.await {
+            Ok(()) => Ok(id),
+            Err(error) if error.kind.is_retryable() => Err(error),
+            Err(error) => {
+                let reason = (
+                    format!("Checkpoint#{}", checkpoint.id),
+                    error.message.clone(),
+                );
+                let reasons = BTreeMap::from([reason]);
+                db.verification_update_resources(id, &BTreeMap::new(), &reasons)
+                    .await?;
+                let (from, to) = (VerificationStatus::InProgress, VerificationStatus::Fail);
+                match db.transition::<Verification>(id, from, to).await {
+                    Ok(()) | Err(DbError::Conflict { .. }) => Err(error),
+                    Err(other) => Err(other.into()),
+                }
+            }
+        }
+    }
+
+    /// Does the operation log know of the verification?
+    async fn is_verified(&self, id: VerificationId) -> Result<bool, ApiError> {
+        let query = karbor_db::ListQuery {
+            filters: vec![("verification_id".to_owned(), id.to_string())],
+            limit: Some(1),
+            ..karbor_db::ListQuery::default()
+        };
+        let logs = self.engine.db.operation_log_list(&query).await?;
+        Ok(!logs.is_empty())
+    }
+
+    async fn await_verification(&self, id: VerificationId) -> Step<VerificationStatus> {
+        let mut delay = DELAYS.0;
+        loop {
+            let status = self.engine.db.verification_get(id).await?.status;
+            if status != VerificationStatus::InProgress {
+                return Ok(Some(status));
+            }
+            if self.pause(&mut delay).await {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// What a checkpoint says of itself: JSON text, or JSON.
+fn extra_info(checkpoint: &Checkpoint) -> Map<String, Value> {
+    let value = match &checkpoint.extra_info {
+        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+        Some(value) => value.clone(),
+        None => Value::Null,
+    };
+    match value {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,325 @@
+//! One run of a scheduled operation, from its claim to its end.
+//!
+//! A run may be carried out again from its beginning at any time: by the engine that adopts it
+//! after a crash, or after a failure that may pass. Three things make that safe.
+//! * Its id is the id of the operation that it asks the protection manager for, and of that
+//!   operation's record in the log. However often it asks, one checkpoint is made.
+//! * That record is also where a run that came to nothing is noted, so what is noted as missed can
+//!   make no checkpoint any more, and what makes a checkpoint cannot be noted as missed.
+//! * Verifications have ids worked out from the run's and the checkpoint's; and what is deleted
+//!   twice is deleted.
+
+use std::{sync::Arc, time::Duration};
+
+use karbor_db::{DbError, RunOutcome, ScheduledRun};
+use karbor_model::{
+    ApiError, CheckpointId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    RequestContext, ScheduledOperation,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    definition::{Definition, Task},
+    engine::{Engine, count, lock},
+};
+
+/// How long to wait before trying again: at first, and at most.
+pub(crate) const DELAYS: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_secs(15));
+
+/// What came of a step: `None` when the run stopped, because the service does or because the run is
+/// another engine's now.
+pub(crate) type Step<T> = Result<Option<T>, ApiError>;
+
+/// A run that this engine has claimed.
+pub(crate) struct Runner {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) run: ScheduledRun,
+    pub(crate) operation: ScheduledOperation,
+    pub(crate) stop: CancellationToken,
+    /// It was decided that it runs; nothing makes it missed any more.
+    begun: bool,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        run: ScheduledRun,
+        operation: ScheduledOperation,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            engine,
+            run,
+            operation,
+            stop,
+            begun: false,
+        }
+    }
+
+    /// Carries the run out and writes down how it ended; or gives it up, for another engine or the
+    /// next start to go on with.
+    pub(crate) async fn go(mut self) {
+        let ended = match self.carry_out().await {
+            Some(outcome) => self.end(outcome).await,
+            None => None,
+        };
+        if ended.is_none()
+            && let Err(error) = self
+                .engine
+                .db
+                .run_release(self.run.id, &self.engine.owner)
+                .await
+        {
+            tracing::warn!(run = %self.run.id, %error, "a run is free when its lease ends");
+        }
+        lock(&self.engine.running).remove(&self.run.id);
+        // Its operation may be due again.
+        self.engine.changed.notify_one();
+    }
+
+    /// Tries until it has an outcome, as long as trying again can help.
+    async fn carry_out(&mut self) -> Option<RunOutcome> {
+        let mut delay = DELAYS.0;
+        loop {
+            let error = match self.attempt().await {
+                Ok(outcome) => return outcome,
+                Err(error) => error,
+            };
+            // A checkpoint is begun inside the window; all else is seen to its end.
+            let in_time =
+                self.run.checkpoint_id.is_some() || !self.makes_checkpoint() || !self.is_late();
+            if !error.kind.is_retryable() || !in_time {
+                tracing::error!(run = %self.run.id, operation = %self.operation.id, ?error, "a scheduled run failed");
+                return self.fail(error.message).await;
+            }
+            tracing::warn!(run = %self.run.id, operation = %self.operation.id, ?error, "a scheduled run cannot go on yet");
+            if self.pause(&mut delay).await {
+                return None;
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Step<RunOutcome> {
+        match self
+            .engine
+            .db
+            .scheduled_operation_get(self.operation.id)
+            .await
+        {
+            Ok(operation) => self.operation = operation,
+            // And with it the run.
+            Err(DbError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        match self.record().await? {
+            Some(log) if log.checkpoint_id.is_some() => {
+                self.run.checkpoint_id = log.checkpoint_id;
+                self.begun = true;
+            }
+            Some(log) if log.status == OperationLogStatus::Missed => {
+                return Ok(Some(RunOutcome::Missed));
+            }
+            Some(_) => return Ok(Some(RunOutcome::Failed)),
+            None => self.begun = self.begun || self.was_begun().await?,
+        }
+        let definition = Definition::parse(&self.operation)?;
+        if !self.begun
+            && let Some(reason) = self.reason_to_miss(&definition).await?
+        {
+            return Ok(self.miss(reason).await);
+        }
+        self.begun = true;
+        let context = self.context().await?;
+        match &definition.task {
+            Task::Protect => self.protect(&context, &definition, None).await,
+            Task::RetentionProtect(policy) => {
+                self.protect(&context, &definition, Some(policy)).await
+            }
+            Task::Verify(verify) => self.verify(&context, &definition, verify).await,
+            Task::Delete { policy, made_by } => {
+                self.delete_expired(&context, &definition, policy, *made_by)
+                    .await
+            }
+        }
+    }
+
+    /// The record in the operation log that carries the run's id.
+    pub(crate) async fn record(&self) -> Result<Option<OperationLog>, ApiError> {
+        match self.engine.db.operation_log_get(self.log_id()).await {
+            Ok(log) => Ok(Some(log)),
+            Err(DbError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn makes_checkpoint(&self) -> bool {
+        self.operation.operation_type.operation() == OperationType::Protect
+    }
+
+    /// Did an engine before this one begin? The protection manager enters what it was asked for
+    /// before the record in the log; for what makes no checkpoint the claim is enough.
+    async fn was_begun(&self) -> Result<bool, ApiError> {
+        if !self.makes_checkpoint() {
+            return Ok(self.run.started_at.is_some());
+        }
+        match self.engine.db.flow_get(self.run.id).await {
+            Ok(_) => Ok(true),
+            Err(DbError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Why a run that has not begun is not to begin.
+    async fn reason_to_miss(&self, definition: &Definition) -> Result<Option<String>, ApiError> {
+        let (due, plan) = (self.run.due_at, definition.plan_id);
+        if self.is_late() {
+            return Ok(Some(format!(
+                "The run due at {due} was missed: no operation engine began it inside its window, \
+                 which ended at {}.",
+                self.run.run_before
+            )));
+        }
+        if !self.operation.enabled {
+            return Ok(Some(format!(
+                "The run due at {due} was left out: the operation was disabled meanwhile."
+            )));
+        }
+        if self.engine.db.plan_is_held(plan).await? {
+            return Ok(Some(format!(
+                "The run due at {due} was left out: the plan {plan} is suspended. Start it to let \
+                 its scheduled operations run."
+            )));
+        }
+        Ok(None)
+    }
+
+    /// As whom the run acts. An owner who does not allow it any more ends the operation.
+    async fn context(&self) -> Result<RequestContext, ApiError> {
+        let (db, id) = (&self.engine.db, self.operation.id);
+        let trust = match db.scheduled_operation_trust(id).await {
+            Ok(trust) => trust,
+            Err(DbError::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let context = self
+            .engine
+            .owners
+            .context(&self.operation, trust.as_deref());
+        match context.await {
+            Ok(context) => Ok(RequestContext {
+                scheduled_operation_id: Some(id),
+                ..context
+            }),
+            Err(error) if error.kind.is_retryable() => Err(error),
+            Err(error) => {
+                db.scheduled_operation_set_enabled(id, false).await?;
+                let message = format!("{} The operation was disabled.", error.message);
+                Err(ApiError { message, ..error })
+            }
+        }
+    }
+
+    fn is_late(&self) -> bool {
+        self.engine.clock.now() > self.run.run_before
+    }
+
+    /// The id of the run's own record in the operation log.
+    fn log_id(&self) -> OperationLogId {
+        OperationLogId(self.run.id.0)
+    }
+
+    /// Ids of what the run asks for beside its checkpoint: the same each time it asks.
+    pub(crate) fn id_for(&self, what: &str) -> Uuid {
+        Uuid::new_v5(&self.run.id.0, what.as_bytes())
+    }
+
+    /// Notes which checkpoint the run makes; says whether the run still is this engine's.
+    pub(crate) async fn made(&mut self, checkpoint: CheckpointId) -> Result<bool, ApiError> {
+        let db = &self.engine.db;
+        match db
+            .run_set_checkpoint(self.run.id, &self.engine.owner, checkpoint)
+            .await
+        {
+            Ok(()) => {
+                self.run.checkpoint_id = Some(checkpoint);
+                Ok(true)
+            }
+            Err(DbError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn miss(&self, reason: String) -> Option<RunOutcome> {
+        count(&self.engine.counters.missed, 1);
+        self.note(OperationLogStatus::Missed, reason).await?;
+        Some(RunOutcome::Missed)
+    }
+
+    async fn fail(&self, reason: String) -> Option<RunOutcome> {
+        self.note(OperationLogStatus::Failed, reason).await?;
+        Some(RunOutcome::Failed)
+    }
+
+    /// Puts what no other record tells into the operation log. `None`: stopped before it could.
+    async fn note(&self, status: OperationLogStatus, reason: String) -> Option<()> {
+        let now = self.engine.clock.now();
+        let mut log = self
+            .operation
+            .log_record(self.log_id(), status, now, reason);
+        if self.run.checkpoint_id.is_some() {
+            // The checkpoint has its record; this is about what came after.
+            log.id = OperationLogId(self.id_for("retention"));
+            log.operation_type = OperationType::Delete;
+        }
+        let mut delay = DELAYS.0;
+        loop {
+            match self.engine.db.operation_log_create(&log).await {
+                Ok(()) | Err(DbError::Conflict { .. }) => return Some(()),
+                Err(error) => {
+                    tracing::error!(run = %self.run.id, %error, "a scheduled run cannot be noted yet");
+                }
+            }
+            if self.pause(&mut delay).await {
+                return None;
+            }
+        }
+    }
+
+    /// Closes the run. `None`: stopped before it could.
+    async fn end(&self, outcome: RunOutcome) -> Option<()> {
+        let engine = &self.engine;
+        let mut delay = DELAYS.0;
+        loop {
+            let keep = engine.settings.keep_logs;
+            let ended = engine
+                .db
+                .run_end(&self.run, &engine.owner, outcome, keep)
+                .await;
+            match ended {
+                Ok(()) => break,
+                Err(DbError::Conflict { .. }) => return Some(()),
+                Err(error) => {
+                    tracing::error!(run = %self.run.id, %error, "the end of a scheduled run cannot be recorded yet");
+                }
+            }
+            if self.pause(&mut delay).await {
+                return None;
+            }
+        }
+        match outcome {
+            RunOutcome::Success => count(&engine.counters.succeeded, 1),
+            RunOutcome::Failed => count(&engine.counters.failed, 1),
+            RunOutcome::Missed => {}
+        }
+        Some(())
+    }
+
+    /// Waits, longer each time; says whether to stop instead.
+    pub(crate) async fn pause(&self, delay: &mut Duration) -> bool {
+        let stopped = self.engine.wait_or_stop(&self.stop, *delay).await;
+        *delay = (*delay * 2).min(DELAYS.1);
+        stopped
+    }
+}

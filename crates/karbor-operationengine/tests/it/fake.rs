@@ -1,0 +1,340 @@
+//! A protection manager that keeps checkpoints in memory, does as the test says, and outlives every
+//! engine.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use karbor_db::{Db, DbError};
+use karbor_interfaces::ProtectionApi;
+use karbor_manager::Clock;
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, OperationId,
+    OperationLog, OperationLogId, OperationLogStatus, OperationType, Plan, ProtectableType,
+    Provider, ProviderId, RequestContext, Resource, Restore, Verification, VerificationStatus,
+};
+use karbor_testkit::FakeClock;
+use serde_json::{Map, Value, json};
+use tokio::sync::Notify;
+
+type Answer<T> = Result<T, ApiError>;
+
+/// Where a call can be made to hang for ever, as far as whoever asked can tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hang {
+    BeforeProtect,
+    AfterProtect,
+    AfterDelete,
+}
+
+#[derive(Default)]
+pub struct State {
+    pub checkpoints: BTreeMap<CheckpointId, Checkpoint>,
+    pub by_operation: BTreeMap<OperationId, CheckpointId>,
+    /// Who asked for each checkpoint, in order.
+    pub asked: Vec<(RequestContext, Map<String, Value>)>,
+    pub deleted: Vec<CheckpointId>,
+    pub verified: Vec<Verification>,
+    pub hang: Option<Hang>,
+    /// Checkpoints stay `protecting`.
+    pub slow: bool,
+    /// What protect answers, once for each.
+    pub refusals: Vec<ApiError>,
+    /// Checkpoints and verifications end badly.
+    pub bad: bool,
+}
+
+pub struct Fake {
+    pub db: Db,
+    pub clock: FakeClock,
+    pub state: Mutex<State>,
+    pub hung: Notify,
+}
+
+impl Fake {
+    pub fn new(db: Db, clock: FakeClock) -> Arc<Self> {
+        Arc::new(Self {
+            db,
+            clock,
+            state: Mutex::default(),
+            hung: Notify::new(),
+        })
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    async fn hang_at(&self, here: Hang) {
+        if self.state().hang == Some(here) {
+            self.hung.notify_one();
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// A checkpoint of the plan that was made so many days ago.
+    pub fn add(&self, plan: &Plan, days: i64, extra_info: Value) -> CheckpointId {
+        let id = CheckpointId::new();
+        let made = self.clock.now() - chrono::TimeDelta::days(days);
+        let checkpoint = Checkpoint {
+            version: "0.9".to_owned(),
+            id,
+            status: CheckpointStatus::Available,
+            owner_id: String::new(),
+            provider_id: plan.provider_id,
+            project_id: plan.project_id.clone(),
+            protection_plan: CheckpointPlan {
+                id: plan.id,
+                name: plan.name.clone(),
+                provider_id: plan.provider_id,
+                resources: Vec::new(),
+            },
+            extra_info: Some(Value::from(extra_info.to_string())),
+            created_at: Some(made.date_naive()),
+            timestamp: made.timestamp(),
+            resource_graph: None,
+        };
+        self.state().checkpoints.insert(id, checkpoint);
+        id
+    }
+
+    pub fn settle(&self, status: CheckpointStatus) {
+        for checkpoint in self.state().checkpoints.values_mut() {
+            if checkpoint.status == CheckpointStatus::Protecting {
+                checkpoint.status = status;
+            }
+        }
+    }
+
+    pub fn status(&self, id: CheckpointId) -> CheckpointStatus {
+        self.state().checkpoints[&id].status
+    }
+
+    /// As the real one: the record with the id that was asked for is there first.
+    async fn record(&self, id: OperationId, plan: &Plan, checkpoint: CheckpointId) -> Answer<()> {
+        let log = OperationLog {
+            id: OperationLogId(id.0),
+            project_id: plan.project_id.clone(),
+            operation_type: OperationType::Protect,
+            checkpoint_id: Some(checkpoint),
+            plan_id: Some(plan.id),
+            provider_id: Some(plan.provider_id),
+            restore_id: None,
+            verification_id: None,
+            scheduled_operation_id: None,
+            status: OperationLogStatus::Success,
+            started_at: self.clock.now(),
+            ended_at: None,
+            error_info: None,
+            extra_info: None,
+        };
+        match self.db.operation_log_create(&log).await {
+            Ok(()) => Ok(()),
+            Err(DbError::Conflict { .. }) => Err(ApiError::conflict("OperationEnded", "ended")),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[async_trait]
+impl ProtectionApi for Fake {
+    async fn protect(
+        &self,
+        context: &RequestContext,
+        plan: Plan,
+        properties: Map<String, Value>,
+    ) -> Answer<CheckpointId> {
+        self.hang_at(Hang::BeforeProtect).await;
+        if let Some(refusal) = self.state().refusals.pop() {
+            return Err(refusal);
+        }
+        let operation: OperationId = properties["operation_id"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let known = self.state().by_operation.get(&operation).copied();
+        let id = match known {
+            Some(id) => id,
+            None => {
+                let text = properties["extra_info"].as_str().unwrap();
+                let id = self.add(&plan, 0, serde_json::from_str(text).unwrap());
+                self.record(operation, &plan, id).await?;
+                let mut state = self.state();
+                let status = match (state.slow, state.bad) {
+                    (true, _) => CheckpointStatus::Protecting,
+                    (false, true) => CheckpointStatus::Error,
+                    (false, false) => CheckpointStatus::Available,
+                };
+                state.checkpoints.get_mut(&id).unwrap().status = status;
+                state.by_operation.insert(operation, id);
+                state.asked.push((context.clone(), properties));
+                id
+            }
+        };
+        self.hang_at(Hang::AfterProtect).await;
+        Ok(id)
+    }
+
+    async fn verification(&self, _: &RequestContext, verification: Verification) -> Answer<()> {
+        let (id, from) = (verification.id, VerificationStatus::InProgress);
+        let to = match self.state().bad {
+            true => VerificationStatus::Fail,
+            false => VerificationStatus::Success,
+        };
+        self.state().verified.push(verification);
+        self.db.transition::<Verification>(id, from, to).await?;
+        Ok(())
+    }
+
+    async fn delete(
+        &self,
+        context: &RequestContext,
+        _: ProviderId,
+        id: CheckpointId,
+    ) -> Answer<()> {
+        {
+            let mut state = self.state();
+            let checkpoint = state
+                .checkpoints
+                .get_mut(&id)
+                .ok_or_else(|| ApiError::not_found("Checkpoint", id))?;
+            assert!(context.may_access(&checkpoint.project_id));
+            if checkpoint.status != CheckpointStatus::Available {
+                return Err(ApiError::conflict("CheckpointNotBeDeleted", "deleted"));
+            }
+            checkpoint.status = CheckpointStatus::Deleted;
+            state.deleted.push(id);
+        }
+        self.hang_at(Hang::AfterDelete).await;
+        Ok(())
+    }
+
+    async fn show_checkpoint(
+        &self,
+        _: &RequestContext,
+        _: ProviderId,
+        id: CheckpointId,
+    ) -> Answer<Checkpoint> {
+        let found = self.state().checkpoints.get(&id).cloned();
+        found.ok_or_else(|| ApiError::not_found("Checkpoint", id))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        context: &RequestContext,
+        _: ProviderId,
+        marker: Option<CheckpointId>,
+        _: Option<usize>,
+        _: Vec<String>,
+        _: Vec<String>,
+        _: BTreeMap<String, String>,
+        _: bool,
+    ) -> Answer<Vec<Checkpoint>> {
+        assert_eq!(marker, None, "one page is enough");
+        let state = self.state();
+        let all = state.checkpoints.values();
+        Ok(all
+            .filter(|one| context.may_access(&one.project_id))
+            .cloned()
+            .collect())
+    }
+
+    async fn show_provider(&self, _: &RequestContext, id: ProviderId) -> Answer<Provider> {
+        let with_level = json!({"properties": {"level": {}}});
+        let Value::Object(extended_info_schema) = json!({
+            "verify_schema": {"Host::Directory": with_level, "Host::Plain": {"properties": {}}},
+        }) else {
+            unreachable!()
+        };
+        Ok(Provider {
+            id,
+            name: String::new(),
+            description: String::new(),
+            extended_info_schema,
+        })
+    }
+
+    async fn restore(
+        &self,
+        _: &RequestContext,
+        _: Restore,
+        _: Option<Map<String, Value>>,
+    ) -> Answer<()> {
+        unreachable!()
+    }
+
+    async fn reset_state(
+        &self,
+        _: &RequestContext,
+        _: ProviderId,
+        _: CheckpointId,
+        _: String,
+    ) -> Answer<()> {
+        unreachable!()
+    }
+
+    async fn list_protectable_types(&self, _: &RequestContext) -> Answer<Vec<String>> {
+        unreachable!()
+    }
+
+    async fn show_protectable_type(
+        &self,
+        _: &RequestContext,
+        _: String,
+    ) -> Answer<ProtectableType> {
+        unreachable!()
+    }
+
+    async fn list_protectable_instances(
+        &self,
+        _: &RequestContext,
+        _: String,
+        _: Option<String>,
+        _: Option<usize>,
+        _: Vec<String>,
+        _: Vec<String>,
+        _: BTreeMap<String, String>,
+        _: Option<Map<String, Value>>,
+    ) -> Answer<Vec<Resource>> {
+        unreachable!()
+    }
+
+    async fn show_protectable_instance(
+        &self,
+        _: &RequestContext,
+        _: String,
+        _: String,
+        _: Option<Map<String, Value>>,
+    ) -> Answer<Option<Resource>> {
+        unreachable!()
+    }
+
+    async fn list_protectable_dependents(
+        &self,
+        _: &RequestContext,
+        _: String,
+        _: String,
+        _: String,
+    ) -> Answer<Vec<Resource>> {
+        unreachable!()
+    }
+
+    async fn list_providers(
+        &self,
+        _: &RequestContext,
+        _: Option<ProviderId>,
+        _: Option<usize>,
+        _: Vec<String>,
+        _: Vec<String>,
+        _: BTreeMap<String, String>,
+    ) -> Answer<Vec<Provider>> {
+        unreachable!()
+    }
+
+    async fn cancel_operation(&self, _: &RequestContext, _: OperationLogId) -> Answer<()> {
+        unreachable!()
+    }
+}
