@@ -75,6 +75,7 @@ impl Token {
             is_admin: roles.iter().any(|role| role.eq_ignore_ascii_case("admin")),
             roles,
             is_admin_project: self.is_admin_project.unwrap_or(true),
+            scheduled_operation_id: None,
         })
     }
 }

@@ -113,10 +113,8 @@ async fn an_engine_that_was_slow_makes_no_second_checkpoint() {
     let slow = died_at(&house, Dies::Hung(Hang::AfterProtect)).await;
     house.fake.state().hang = None;
     let _other = house.engine("b").await;
-    house.pass(120).await;
-    // The slow one still renews: so take its run away as if it could not have.
-    let left = house.db.runs_release("a/").await.unwrap();
-    assert_eq!(left, 1);
+    // It renews as long as it can: so take its run away as if it could not have.
+    house.db.runs_release("a/").await.unwrap();
     ends_once(&house, Dies::Hung(Hang::AfterProtect)).await;
     drop(slow);
 }

@@ -11,6 +11,7 @@ mod checkpoints;
 mod copies;
 mod crash;
 mod house;
+mod once;
 mod operations;
 mod quotas;
 mod tenancy;

@@ -17,5 +17,6 @@ mod keystone;
 mod kill_data;
 mod kill_hooks;
 mod lost;
+mod scheduled;
 mod stopping;
 mod told;

@@ -1,0 +1,94 @@
+//! A checkpoint that is asked for under an id is made once, however often it is asked for.
+
+use karbor_db::ListQuery;
+use karbor_interfaces::protection::ProtectionApi;
+use karbor_model::{
+    CheckpointStatus, ErrorKind, OperationId, OperationLog, OperationLogId, OperationLogStatus,
+    RequestContext, ScheduledOperationId,
+};
+use serde_json::{Map, Value, json};
+
+use crate::house::{House, member};
+
+fn under(id: OperationId) -> Map<String, Value> {
+    Map::from_iter([("operation_id".to_owned(), json!(id))])
+}
+
+fn scheduled(by: ScheduledOperationId) -> RequestContext {
+    RequestContext {
+        scheduled_operation_id: Some(by),
+        ..member()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_for_again_the_same_checkpoint_is_answered() {
+    let house = House::new().with_resources(&["a"]);
+    let first = house.open().await;
+    let (id, by) = (OperationId::new(), ScheduledOperationId::new());
+    let plan = first.plan(1);
+    let api = first.api();
+    let at_once: Vec<_> = (0..4)
+        .map(|_| async { api.protect(&scheduled(by), plan.clone(), under(id)).await })
+        .collect();
+    let mut made: Vec<_> = futures::future::join_all(at_once)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    made.dedup();
+    assert_eq!(made.len(), 1);
+    let checkpoint = made[0];
+    assert_eq!(first.settled(checkpoint).await, CheckpointStatus::Available);
+    let log = first.log_of(checkpoint).await;
+    assert_eq!(log.id, OperationLogId(id.0));
+    assert_eq!(log.scheduled_operation_id, Some(by.to_string()));
+    drop(first);
+
+    let second = house.open().await;
+    let again = second
+        .api()
+        .protect(&member(), plan.clone(), under(id))
+        .await;
+    assert_eq!(again.unwrap(), checkpoint);
+    let other = second.protect(plan).await.unwrap();
+    assert_ne!(other, checkpoint, "without an id there is another");
+    second.settled(other).await;
+    let logs = second.db.operation_log_list(&ListQuery::default()).await;
+    assert_eq!(logs.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_makes_no_checkpoint_any_more() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let id = OperationId::new();
+    let plan = running.plan(1);
+    let missed = OperationLog {
+        id: OperationLogId(id.0),
+        project_id: plan.project_id.clone(),
+        operation_type: karbor_model::OperationType::Protect,
+        checkpoint_id: None,
+        plan_id: Some(plan.id),
+        provider_id: Some(plan.provider_id),
+        restore_id: None,
+        verification_id: None,
+        scheduled_operation_id: None,
+        status: OperationLogStatus::Missed,
+        started_at: chrono::DateTime::UNIX_EPOCH,
+        ended_at: None,
+        error_info: Some("too late".to_owned()),
+        extra_info: None,
+    };
+    running.db.operation_log_create(&missed).await.unwrap();
+    let refused = running
+        .api()
+        .protect(&member(), plan.clone(), under(id))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    assert!(house.keys().is_empty(), "{:?}", house.keys());
+    let bad = Map::from_iter([("operation_id".to_owned(), json!("x"))]);
+    let refused = running.api().protect(&member(), plan, bad).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::BadRequest);
+}

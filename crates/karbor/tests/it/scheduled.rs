@@ -1,0 +1,167 @@
+//! Scheduled operations of a service that is killed while triggers fire.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use crate::house::{House, LOCAL, id, until};
+
+/// Posts to the API; the answer must be good.
+fn post(house: &House, path: &str, body: &Value) -> Value {
+    let read = |name: &str| fs::read_to_string(house.state().join(name)).unwrap();
+    let (endpoint, token) = (read("endpoint"), read("token"));
+    let (address, root) = endpoint
+        .trim()
+        .strip_prefix("http://")
+        .and_then(|rest| rest.split_once('/'))
+        .unwrap();
+    let body = body.to_string();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(
+        stream,
+        "POST /{root}/{path} HTTP/1.0\r\nHost: {address}\r\nX-Auth-Token: {}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        token.trim(),
+        body.len()
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.contains(" 200 OK"), "{answer}");
+    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+/// A house whose triggers may fire every two seconds.
+fn quick() -> House {
+    let mut house = House::new();
+    for (name, value) in [
+        ("MIN_INTERVAL", "2"),
+        ("MIN_WINDOW_TIME", "0"),
+        ("MAX_WINDOW_TIME", "1"),
+        ("TRIGGER_POLL_INTERVAL", "1"),
+        ("RETAINED_OPERATION_LOG_NUMBER", "1000"),
+    ] {
+        house.set(&format!("OS_DEFAULT__{name}"), value);
+    }
+    house.start();
+    house
+}
+
+/// Protects a plan every two seconds, and keeps the last two.
+fn schedule(house: &House) {
+    house.simulated_plan("simple", &["volume sleep=1"]);
+    let plan = id(&house.json(&["plan", "show", "simple"]));
+    let trigger = json!({"trigger_info": {"name": "often", "type": "time", "properties": {
+        "format": "crontab", "pattern": "* * * * * */2", "window": 1,
+    }}});
+    let trigger = id(&post(house, "triggers", &trigger)["trigger_info"]);
+    let operation = json!({"scheduled_operation": {
+        "name": "keep two", "operation_type": "retention_protect", "trigger_id": trigger,
+        "operation_definition": {"plan_id": plan, "provider_id": LOCAL, "max_backups": "2"},
+    }});
+    post(house, "scheduled_operations", &operation);
+}
+
+fn database(house: &House) -> Connection {
+    let path = house.state().join("karbor.db");
+    let database = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    database.busy_timeout(Duration::from_secs(10)).unwrap();
+    database
+}
+
+fn texts(house: &House, query: &str) -> Vec<String> {
+    let database = database(house);
+    let mut query = database.prepare(query).unwrap();
+    query
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect()
+}
+
+/// Due times whose runs have ended well.
+fn done(house: &House) -> Vec<String> {
+    texts(
+        house,
+        "SELECT expect_start_time FROM scheduled_operation_logs WHERE state = 'success'",
+    )
+}
+
+#[test]
+fn killed_at_any_time_each_due_time_makes_one_checkpoint() {
+    let mut house = quick();
+    schedule(&house);
+    for round in 0..5_u64 {
+        let before = done(&house).len();
+        until("a run to end", || {
+            (done(&house).len() > before).then_some(())
+        });
+        // At another place of the run each time.
+        std::thread::sleep(Duration::from_millis(round * 450));
+        house.kill();
+        house.start();
+    }
+    let before = done(&house).len();
+    until("runs to go on", || {
+        (done(&house).len() >= before + 2).then_some(())
+    });
+    house.terminate();
+    assert!(house.ended().success());
+
+    let due = done(&house);
+    let distinct: BTreeSet<_> = due.iter().collect();
+    assert_eq!(distinct.len(), due.len(), "a due time was run twice");
+    let asked = texts(
+        &house,
+        "SELECT checkpoint_id FROM operation_logs WHERE operation_type = 'protect' \
+         AND checkpoint_id IS NOT NULL AND scheduled_operation_id IS NOT NULL",
+    );
+    let made = fs::read_dir(house.bank().join("checkpoints")).unwrap();
+    let made: BTreeSet<_> = made
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let asked: BTreeSet<_> = asked.into_iter().collect();
+    assert_eq!(made, asked, "every checkpoint is one of a run");
+    // Each run has one record, and its id is the run's: at most one more than has ended.
+    let left = asked.len() - due.len();
+    assert!(
+        left <= 1,
+        "{} checkpoints of {} runs",
+        asked.len(),
+        due.len()
+    );
+    let kept = made
+        .iter()
+        .filter(|checkpoint| house.index(checkpoint)["status"] == "available")
+        .count();
+    assert!((2..=3).contains(&kept), "{kept} are kept");
+}
+
+#[test]
+fn what_was_due_while_the_service_was_down_is_told() {
+    let mut house = quick();
+    schedule(&house);
+    until("a run to end", || (!done(&house).is_empty()).then_some(()));
+    house.kill();
+    std::thread::sleep(Duration::from_secs(6));
+    house.start();
+    let missed = until("the record of what was missed", || {
+        let listed = house.json(&["operation-log", "list"]);
+        let logs = listed.as_array().unwrap().clone();
+        logs.into_iter().find(|log| log["status"] == "missed")
+    });
+    let reason = missed["error_info"].as_str().unwrap();
+    assert!(reason.contains("no operation engine"), "{reason}");
+    let ended = done(&house).len();
+    until("runs to go on", || {
+        (done(&house).len() > ended).then_some(())
+    });
+}
