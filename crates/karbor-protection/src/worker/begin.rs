@@ -67,7 +67,7 @@ impl Worker {
     /// to nothing, while it was not known that it had been heard.
     async fn check_own(&self, run: &Run) -> Result<(), ApiError> {
         let log = self.db.operation_log_get(run.log).await?;
-        if log.checkpoint_id == Some(run.checkpoint.id) {
+        if log.checkpoint_id == Some(run.subject().1.id) {
             return Ok(());
         }
         let message = format!("Operation {} was given up before it began.", run.log);
