@@ -11,9 +11,10 @@ use karbor_db::{Db, DbError};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::Clock;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, OperationId,
-    OperationLog, OperationLogId, OperationLogStatus, OperationType, Plan, ProtectableType,
-    Provider, ProviderId, RequestContext, Resource, Restore, Verification, VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
+    OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType, Plan,
+    ProtectableType, Provider, ProviderId, RequestContext, Resource, Restore, Verification,
+    VerificationStatus,
 };
 use karbor_testkit::FakeClock;
 use serde_json::{Map, Value, json};
@@ -263,6 +264,10 @@ impl ProtectionApi for Fake {
         _: Restore,
         _: Option<Map<String, Value>>,
     ) -> Answer<()> {
+        unreachable!()
+    }
+
+    async fn copy(&self, _: &RequestContext, _: Plan) -> Answer<Vec<CheckpointCopy>> {
         unreachable!()
     }
 
