@@ -10,7 +10,7 @@ Exit codes:
   2  the command or its input is wrong
   3  no such thing
   4  the service refused (token, project, or a state that does not allow it)
-  5  the service cannot be reached
+  5  the service cannot be reached, or cannot use what it needs now (a bank that is full or away)
   6  timed out waiting; the operation goes on in the service
 130  interrupted; the operation goes on in the service";
 
@@ -27,7 +27,7 @@ pub enum Exit {
     NotFound,
     /// The service refused.
     Refused,
-    /// The service cannot be reached.
+    /// The service cannot be reached, or cannot use what it needs now.
     Unreachable,
     /// Timed out waiting.
     TimedOut,
