@@ -149,10 +149,11 @@ impl Registry {
     /// The plugins that a provider names and that are not here.
     #[must_use]
     pub fn missing(&self, provider: &ProviderConfig) -> Vec<String> {
-        let bank = Some(&provider.bank).filter(|bank| !self.banks.contains_key(bank.as_str()));
+        let banks = std::iter::once(&provider.bank).chain(&provider.copy_bank);
+        let banks = banks.filter(|name| !self.banks.contains_key(name.as_str()));
         let protections = provider.plugins.iter();
         let protections = protections.filter(|name| !self.protections.contains_key(name.as_str()));
-        bank.into_iter().chain(protections).cloned().collect()
+        banks.chain(protections).cloned().collect()
     }
 
     /// Makes the bank of a provider.

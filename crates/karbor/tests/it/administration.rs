@@ -227,6 +227,11 @@ fn a_provider_without_its_plugins_is_told_and_the_others_serve() {
         &fs::read_to_string(data("providers.d/cloud.conf")).unwrap(),
     );
     provider(&house, "files.conf", &bank(&house, "bank"));
+    let copies = bank(&house, "other")
+        .replace("Files", "Copies")
+        .replace("22222222", "33333333")
+        .replace("bank = k", "copy_bank = karbor-s3-bank-plugin\nbank = k");
+    provider(&house, "copies.conf", &copies);
     let validated = house.client(&["config", "validate"]);
     let told = out(&validated);
     assert!(validated.status.success(), "{told}");
@@ -237,6 +242,8 @@ fn a_provider_without_its_plugins_is_told_and_the_others_serve() {
         "'karbor-swift-bank-plugin' (a bank in OpenStack Swift) is not here yet",
         "'karbor-volume-protection-plugin'",
         "'karbor-server-protection-plugin'",
+        "warning: provider 'Copies'",
+        "'karbor-s3-bank-plugin' (a bank in an S3 object store) is not here yet",
     ] {
         assert!(told.contains(part), "{part}: {told}");
     }
