@@ -6,6 +6,7 @@ mod demo;
 mod documents;
 mod manage;
 mod original;
+mod owners;
 mod providers;
 mod serve;
 mod settings;

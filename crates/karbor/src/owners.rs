@@ -42,7 +42,9 @@ impl OwnerContexts for TrustingOwners {
         let context = self.0.by_trust(trust_id, RequestId::new()).await?;
         let is_owner = context.user_id.as_ref() == Some(&operation.user_id);
         if !is_owner || context.project_id != operation.project_id {
-            return Err(refused("Its trust is another owner's: delete it and make it anew."));
+            return Err(refused(
+                "Its trust is another owner's: delete it and make it anew.",
+            ));
         }
         Ok(context)
     }

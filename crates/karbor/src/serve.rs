@@ -11,7 +11,7 @@ use karbor_manager::{
     service::{Signals, Stopped, run_until_signal},
 };
 use karbor_notification::Courier;
-use karbor_operationengine::{OperationEngineManager, RecordedOwners};
+use karbor_operationengine::OperationEngineManager;
 use karbor_plugin::{ProviderConfig, Registry};
 use karbor_plugins::HostOptions;
 use karbor_protection::{
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     original,
+    owners::owners,
     providers::embedded,
     settings::{self, ConfigFiles, Loaded, Place},
     state::StateDir,
@@ -81,7 +82,7 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
     let protection = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
     let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
-    let owners = Arc::new(RecordedOwners);
+    let owners = owners(&config, clock.clone())?;
     let engine = OperationEngineManager::new(base, protection.manager().clone(), owners)?;
     let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
     let options = ServiceOptions::from_config(&config)?;
