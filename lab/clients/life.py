@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import datetime
 import json
 import os
 import pathlib
@@ -72,11 +73,21 @@ class Tenant:
         assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout) if table else None
 
+    def shell(self, *arguments):
+        """python-karborclient's own `karbor …`: the property table that it prints."""
+        command = ["karbor", "--os-no-client-auth", "--os-auth-token", self.token,
+                   "--karbor-url", f"{ROOT}/v1/{self.project}", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+        return {row[1].strip(): row[2].strip() for row in rows if len(row) == 4}
+
     def live(self, other):
         self.plan_and_protect()
         self.stay_apart(other)
         self.verify()
         self.restore()
+        self.schedule_and_retain()
         self.clean_up()
         self.have_quotas()
         say(f"{self.name}: lived")
@@ -146,8 +157,52 @@ class Tenant:
         assert self.openstack("restore", "show", made["id"])["status"] == "success"
         say(f"{self.name}: verified and restored")
 
+    def schedule_and_retain(self):
+        """Fires every few seconds; keeps two of its own, and lets the one made by hand alone."""
+        start = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=2)
+        pattern = ("BEGIN:VCALENDAR\nBEGIN:VEVENT\nRRULE:FREQ=SECONDLY;INTERVAL=5\n"
+                   "END:VEVENT\nEND:VCALENDAR")
+        trigger = self.api.triggers.create("every few seconds", "time", {
+            "format": "calendar", "pattern": pattern, "window": 2,
+            "start_time": start.strftime("%Y-%m-%d %H:%M:%S")})
+        shown = self.shell("trigger-show", trigger.id)
+        assert shown["id"] == trigger.id, shown
+        definition = f"provider_id={self.provider},plan_id={self.plan},max_backups=2"
+        made = self.shell("scheduledoperation-create", "keep two", "retention_protect", trigger.id,
+                          definition)
+        operation = made["id"]
+        assert [row["Id"] for row in self.openstack("scheduledoperation", "list")] == [operation]
+
+        def protected():
+            logs = self.api.operation_logs.list(search_opts={"operation_type": "protect"})
+            scheduled = [log for log in logs if log.scheduled_operation_id == operation]
+            return [log.checkpoint_id for log in scheduled if log.status == "success"]
+
+        wait("the fourth scheduled run", lambda: len(protected()) >= 4)
+        self.openstack("scheduledoperation", "delete", operation, table=False)
+        with refused(exceptions.NotFound):
+            self.api.scheduled_operations.get(operation)
+        self.openstack("trigger", "delete", trigger.id, table=False)
+
+        def kept():
+            here = self.api.checkpoints.list(self.provider, search_opts={"plan_id": self.plan})
+            quiet = all(one.status == "available" for one in here)
+            return quiet and len(here) == 3 and {one.id for one in here}
+
+        kept = wait("two of the operation's and the one made by hand", kept)
+        newest = sorted(protected(), key=lambda one: self.made_at(one), reverse=True)[:2]
+        assert kept == {self.checkpoint, *newest}, (kept, newest)
+        self.mine = newest
+        say(f"{self.name}: scheduled and retained")
+
+    def made_at(self, checkpoint):
+        (log,) = self.api.operation_logs.list(
+            search_opts={"operation_type": "protect", "checkpoint_id": checkpoint})
+        return log.started_at
+
     def clean_up(self):
-        self.openstack("checkpoint", "delete", self.provider, self.checkpoint, table=False)
+        for checkpoint in (self.checkpoint, *self.mine):
+            self.openstack("checkpoint", "delete", self.provider, checkpoint, table=False)
         wait("delete", lambda: not self.api.checkpoints.list(self.provider))
         self.openstack("plan", "delete", self.plan, table=False)
         with refused(exceptions.NotFound):
