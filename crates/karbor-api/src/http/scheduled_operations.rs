@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
-    openapi::{Operation, delete_at, get, post},
+    openapi::{Operation, delete_at, get, post, put},
     plans::{parsed, take, text},
     python,
-    schema::SCHEDULED_OPERATION_CREATE,
+    schema::{SCHEDULED_OPERATION_CREATE, SCHEDULED_OPERATION_UPDATE},
     views::ScheduledOperationView,
 };
 use crate::{ApiManager, manager::NewScheduledOperation};
@@ -52,6 +52,14 @@ pub(super) fn operations() -> Vec<Operation> {
             "scheduled_operation:get",
             "Show a scheduled operation",
         )
+        .gives::<ScheduledOperationView<'_>>("scheduled_operation"),
+        put(
+            "/scheduled_operations/{id}",
+            update,
+            "scheduled_operation:update",
+            "Pause a scheduled operation, or let it run again",
+        )
+        .takes(&SCHEDULED_OPERATION_UPDATE)
         .gives::<ScheduledOperationView<'_>>("scheduled_operation"),
         delete_at(
             "/scheduled_operations/{id}",
@@ -113,6 +121,25 @@ pub(crate) async fn create(
 pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let id = call.member_id("operation")?;
     let operation = manager.scheduled_operation_get(&call.context, id).await?;
+    one(
+        "scheduled_operation",
+        &ScheduledOperationView::from(&operation),
+    )
+}
+
+/// Ours: the original could create and delete operations, not pause them.
+pub(crate) async fn update(
+    State(manager): State<Arc<ApiManager>>,
+    call: Call,
+    body: Json,
+) -> Answer {
+    let mut body = body.checked(&SCHEDULED_OPERATION_UPDATE)?;
+    let given = take(&mut body, "scheduled_operation");
+    let enabled = given.get("enabled") == Some(&Value::Bool(true));
+    let id = call.member_id("operation")?;
+    let operation = manager
+        .scheduled_operation_enable(&call.context, id, enabled)
+        .await?;
     one(
         "scheduled_operation",
         &ScheduledOperationView::from(&operation),

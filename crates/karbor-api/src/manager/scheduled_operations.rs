@@ -161,6 +161,31 @@ impl ApiManager {
         }
     }
 
+    /// Lets an operation run when its trigger fires, or leaves it out.
+    pub(crate) async fn scheduled_operation_enable(
+        &self,
+        context: &RequestContext,
+        id: ScheduledOperationId,
+        enabled: bool,
+    ) -> Result<ScheduledOperation, ApiError> {
+        let rule = "scheduled_operation:update";
+        let operation = self.operation_for(context, id, rule).await?;
+        let trigger_id = operation.trigger_id;
+        if enabled {
+            // Its plan may have been deleted since.
+            let definition = operation.operation_definition;
+            self.check_plan(context, definition).await?;
+            self.engine
+                .resume_scheduled_operation(context, id, trigger_id)
+                .await?;
+        } else {
+            self.engine
+                .suspend_scheduled_operation(context, id, trigger_id)
+                .await?;
+        }
+        self.operation_for(context, id, rule).await
+    }
+
     /// The engine lets go of the operation before its record goes: whoever is interrupted in
     /// between asks again.
     pub(crate) async fn scheduled_operation_delete(

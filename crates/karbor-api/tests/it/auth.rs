@@ -90,6 +90,11 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
             crate::scheduled_operations::body(NOBODY, NOBODY, json!({})),
         ),
         ("GET", operation.clone(), Value::Null),
+        (
+            "PUT",
+            operation.clone(),
+            json!({"scheduled_operation": {"enabled": false}}),
+        ),
         ("DELETE", operation, Value::Null),
         ("GET", "/os-services".into(), Value::Null),
         ("GET", "/os-services/1".into(), Value::Null),

@@ -14,7 +14,7 @@ use crate::{
 
 const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"];
 
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "plan",
     "name",
     "description",
@@ -40,6 +40,7 @@ const KEYS: [&str; 26] = [
     "operation_type",
     "trigger_id",
     "operation_definition",
+    "enabled",
     "OS::Cinder::Volume#abc",
 ];
 

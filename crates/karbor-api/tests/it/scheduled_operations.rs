@@ -260,10 +260,13 @@ async fn projects_are_apart() {
     let app = app().await;
     let (id, ..) = made(&app).await;
     let path = format!("/scheduled_operations/{id}");
-    for (method, rule) in [("GET", "get"), ("DELETE", "delete")] {
-        let answer = app
-            .call_as(&app.other, OTHER, method, &path, Value::Null)
-            .await;
+    let pause = json!({"scheduled_operation": {"enabled": false}});
+    for (method, body, rule) in [
+        ("GET", Value::Null, "get"),
+        ("PUT", pause, "update"),
+        ("DELETE", Value::Null, "delete"),
+    ] {
+        let answer = app.call_as(&app.other, OTHER, method, &path, body).await;
         assert_eq!(
             answer.fault(403),
             format!("Policy doesn't allow scheduled_operation:{rule} to be performed.")
@@ -371,4 +374,34 @@ async fn operations_outlive_their_plan_disabled() {
         let gone = app.call("DELETE", path, Value::Null).await;
         assert_eq!(gone.status, 200);
     }
+}
+
+/// Ours: an operation can be paused.
+#[tokio::test]
+async fn an_operation_is_paused_and_goes_on() {
+    let app = app().await;
+    let (id, _, plan) = made(&app).await;
+    let path = format!("/scheduled_operations/{id}");
+    let put = async |enabled: Value| {
+        let body = json!({"scheduled_operation": {"enabled": enabled}});
+        app.call("PUT", &path, body).await
+    };
+    assert_eq!(put(json!(false)).await.status, 200);
+    assert_eq!(put(json!(true)).await.status, 200);
+    let asked = app.engine.names();
+    assert_eq!(
+        asked[asked.len() - 2..],
+        ["suspend_scheduled_operation", "resume_scheduled_operation"]
+    );
+    assert!(put(json!("yes")).await.fault(400).contains("enabled"));
+    // Without its plan it could only fail.
+    let gone = format!("/plans/{plan}");
+    assert_eq!(app.call("DELETE", &gone, Value::Null).await.status, 200);
+    assert_eq!(
+        put(json!(true)).await.fault(404),
+        format!("Plan {plan} could not be found.")
+    );
+    let unknown = format!("/scheduled_operations/{NOBODY}");
+    let body = json!({"scheduled_operation": {"enabled": false}});
+    assert_eq!(app.call("PUT", &unknown, body).await.status, 404);
 }

@@ -66,6 +66,10 @@ static TRIGGER_NAME: Schema = Schema {
     format: Some(Format::Name),
     ..ANY
 };
+static BOOLEAN: Schema = Schema {
+    types: &[Type::Boolean],
+    ..ANY
+};
 static INTEGER: Schema = Schema {
     types: &[Type::Integer],
     ..ANY
@@ -266,6 +270,14 @@ pub(crate) static SCHEDULED_OPERATION_CREATE: Schema = object(
             ],
             &["operation_type", "trigger_id", "operation_definition"],
         ),
+    )],
+    &["scheduled_operation"],
+);
+/// `PUT /scheduled_operations/{id}`, which the original did not have.
+pub(crate) static SCHEDULED_OPERATION_UPDATE: Schema = object(
+    &[(
+        "scheduled_operation",
+        &object(&[("enabled", &BOOLEAN)], &["enabled"]),
     )],
     &["scheduled_operation"],
 );
