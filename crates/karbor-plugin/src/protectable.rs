@@ -21,6 +21,13 @@ pub trait Protectable: Send + Sync + 'static {
     /// The type it finds.
     fn resource_type(&self) -> &str;
 
+    /// Can resources of the type be looked up? One that cannot only says that there is the type and
+    /// what it can depend on: plans take such resources as they are given, and nothing is found to
+    /// depend on them.
+    fn can_look_up(&self) -> bool {
+        true
+    }
+
     /// Types of the resources that can depend on one of this type.
     fn parent_types(&self) -> &[&str];
 

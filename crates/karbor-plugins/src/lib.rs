@@ -26,6 +26,9 @@ pub fn registry() -> Registry {
         .protection(protections::simulated::NAME, |_| {
             Ok(Arc::new(protections::simulated::Simulated))
         });
+    for protectable in protectables::openstack::OpenStackType::all() {
+        registry.protectable(protectable);
+    }
     registry
 }
 

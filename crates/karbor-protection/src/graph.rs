@@ -55,9 +55,10 @@ pub(crate) async fn dependents(
         .protectables()
         .values()
         .filter(|protectable| {
-            protectable
+            let of_parent = protectable
                 .parent_types()
-                .contains(&parent.resource_type.as_str())
+                .contains(&parent.resource_type.as_str());
+            of_parent && protectable.can_look_up()
         })
         .map(|protectable| protectable.dependents(context, parent));
     let found = try_join_all(lookups)
@@ -66,14 +67,15 @@ pub(crate) async fn dependents(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The resource as its protectable knows it now. A type that no protectable finds is taken as the
-/// plan has it: its plugin alone knows it.
+/// The resource as its protectable knows it now. One of a type that no protectable can look up is
+/// taken as the plan has it: its plugin alone knows it.
 async fn confirm(
     registry: &Registry,
     context: &RequestContext,
     resource: &Resource,
 ) -> Result<Resource, ApiError> {
-    let Some(protectable) = registry.protectables().get(&resource.resource_type) else {
+    let known = registry.protectables().get(&resource.resource_type);
+    let Some(protectable) = known.filter(|protectable| protectable.can_look_up()) else {
         return Ok(resource.clone());
     };
     let found = protectable

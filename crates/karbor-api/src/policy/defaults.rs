@@ -103,6 +103,11 @@ pub const DEFAULTS: &[RuleDefault] = &[
         "POST /scheduled_operations",
     ),
     rule(
+        "scheduled_operation:update",
+        OWNER,
+        "PUT /scheduled_operations/{scheduled_operation_id}, which the original did not have",
+    ),
+    rule(
         "scheduled_operation:delete",
         OWNER,
         "DELETE /scheduled_operations/{scheduled_operation_id}",

@@ -1,3 +1,4 @@
 //! Protectables: where resources are found.
 
 pub mod host;
+pub mod openstack;

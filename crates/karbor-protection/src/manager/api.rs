@@ -174,7 +174,11 @@ impl ProtectionApi for ProtectionManager {
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
         };
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
-        if !matches!(state, CheckpointStatus::Available | CheckpointStatus::Error) {
+        // Waiting for whoever makes it would end in an error where all went well.
+        let is_made = checkpoint.status == CheckpointStatus::Protecting
+            && self.is_held(home, checkpoint_id).await?;
+        let can_be_set = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);
+        if is_made || !can_be_set {
             return Err(refused());
         }
         // Alone with the checkpoint: what is asked next stays true until it is done.
@@ -296,7 +300,7 @@ impl ProtectionApi for ProtectionManager {
         filters: BTreeMap<String, String>,
         _parameters: Option<Map<String, Value>>,
     ) -> Result<Vec<Resource>, ApiError> {
-        let found = self.protectable(&protectable_type)?.list(context).await;
+        let found = self.lookup(&protectable_type)?.list(context).await;
         let found = found.map_err(|error| graph::lookup_failed(&error))?;
         let field = |resource: &Resource, key: &str| match key {
             "id" => Some(resource.id.clone()),
@@ -317,7 +321,7 @@ impl ProtectionApi for ProtectionManager {
         _parameters: Option<Map<String, Value>>,
     ) -> Result<Option<Resource>, ApiError> {
         let found = self
-            .protectable(&protectable_type)?
+            .lookup(&protectable_type)?
             .show(context, &protectable_id)
             .await;
         found.map_err(|error| graph::lookup_failed(&error))

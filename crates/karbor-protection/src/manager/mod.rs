@@ -168,6 +168,22 @@ impl ProtectionManager {
             })
     }
 
+    /// The protectable of a type, to look resources up with.
+    fn lookup(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {
+        let protectable = self.protectable(resource_type)?;
+        if protectable.can_look_up() {
+            return Ok(protectable);
+        }
+        Err(ApiError::new(
+            ErrorKind::BadRequest,
+            "ListProtectableResourceFailed",
+            format!(
+                "This service is not connected to where resources of type {resource_type} are: it \
+                 cannot say which there are. Name them in the plan."
+            ),
+        ))
+    }
+
     fn new_checkpoint(
         &self,
         plan: &Plan,

@@ -17,6 +17,7 @@ use karbor_model::{
     Restore, RestoreId, RestoreStatus, Verification, VerificationId, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
+use karbor_plugins::protectables::openstack::OpenStackType;
 use karbor_plugins::protections::{noop, simulated};
 use karbor_protection::{MasterKey, OPTIONS, ProtectionManager, ProtectionParts, Providers};
 use karbor_testkit::{FaultyBank, MemoryBank};
@@ -153,6 +154,9 @@ impl House {
         registry.protection(simulated::NAME, |_| Ok(Arc::new(simulated::Simulated)));
         registry.protection(noop::NAME, |_| Ok(Arc::new(noop::Noop)));
         registry.protectable(Arc::new(Things(self.inventory.clone())));
+        for protectable in OpenStackType::all() {
+            registry.protectable(protectable);
+        }
         let config = |id, name: &str, plugin: &str| ProviderConfig {
             id,
             name: name.to_owned(),

@@ -188,6 +188,23 @@ async fn q27_a_checkpoint_at_work_is_left_alone() {
     );
 }
 
+/// A reset must not wait for the end of the run and then call its good checkpoint an error.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_does_not_wait_for_a_checkpoint_that_is_being_made() {
+    let house = House::new().with_resources(&["sleep=0.5"]);
+    let running = house.open().await;
+    let checkpoint = running.protect(running.plan(1)).await.unwrap();
+    let reset = running
+        .api()
+        .reset_state(&member(), running.provider, checkpoint, "error".to_owned())
+        .await;
+    assert_eq!(reset.unwrap_err().class, "CheckpointNotBeReset");
+    assert_eq!(
+        running.settled(checkpoint).await,
+        CheckpointStatus::Available
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_is_being_restored_is_not_deleted() {
     let house = House::new().with_resources(&["one"]);
@@ -417,4 +434,51 @@ async fn a_restore_of_what_was_not_kept_tells_no_outcome_of_it() {
     let restored = running.restored(restore.unwrap()).await;
     assert_eq!(restored.status, RestoreStatus::Success);
     assert!(restored.resources_status.is_empty());
+}
+
+/// As recorded: the original knew OpenStack's types also where there was none. Plans take resources
+/// of them as they are given.
+#[tokio::test(flavor = "multi_thread")]
+async fn types_that_cannot_be_looked_up_are_known_by_name() {
+    let house = House::new();
+    let running = house.open().await;
+    let (api, me) = (running.api(), member());
+    let types = api.list_protectable_types(&me).await.unwrap();
+    assert_eq!(types.len(), 9, "{types:?}");
+    for (name, expected) in [
+        (
+            "OS::Nova::Server",
+            vec!["OS::Cinder::Volume", "OS::Glance::Image"],
+        ),
+        ("OS::Cinder::Volume", vec![]),
+        ("OS::Neutron::Network", vec![]),
+        (
+            "OS::Keystone::Project",
+            vec![
+                "OS::Cinder::Volume",
+                "OS::Glance::Image",
+                "OS::Kubernetes::Pod",
+                "OS::Manila::Share",
+                "OS::Neutron::Network",
+                "OS::Nova::Server",
+                "OS::Trove::Instance",
+            ],
+        ),
+    ] {
+        let shown = api.show_protectable_type(&me, name.to_owned()).await;
+        assert_eq!(shown.unwrap().dependent_types, expected);
+    }
+    let server = "OS::Nova::Server".to_owned();
+    let shown = api.show_protectable_instance(&me, server, id(1), None);
+    let error = shown.await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::BadRequest);
+    assert!(error.message.contains("OS::Nova::Server"), "{error}");
+    let server = Resource::new("OS::Nova::Server", id(1), "a server");
+    let mut plan = running.plan(0);
+    plan.resources = vec![server];
+    let checkpoint = running.protect(plan).await.unwrap();
+    assert_eq!(
+        running.settled(checkpoint).await,
+        CheckpointStatus::Available
+    );
 }
