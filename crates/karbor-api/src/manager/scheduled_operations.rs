@@ -46,7 +46,9 @@ impl ApiManager {
                 format!("Invalid operation type: {}", new.operation_type),
             )
         })?;
-        let operation_definition = self.check_plan(context, new.operation_definition).await?;
+        let operation_definition = self
+            .check_plan(context, &context.project_id, new.operation_definition)
+            .await?;
         let operation = ScheduledOperation {
             id: ScheduledOperationId::new(),
             name: new.name,
@@ -117,11 +119,12 @@ impl ApiManager {
         }
     }
 
-    /// The plan is the project's own (Q65), there (Q43), and protected by the provider named.
+    /// The plan is `project`'s own (Q65), there (Q43), and protected by the provider named.
     /// Returns the definition with ids in their one notation: the plan's deletion looks for it.
     async fn check_plan(
         &self,
         context: &RequestContext,
+        project: &str,
         mut definition: BTreeMap<String, String>,
     ) -> Result<BTreeMap<String, String>, ApiError> {
         let text = |key: &str| definition.get(key).map_or("", String::as_str);
@@ -129,7 +132,7 @@ impl ApiManager {
             .parse()
             .map_err(|_| invalid_definition("Plan_id is invalid"))?;
         let plan = self.plan_get(context, plan_id).await?;
-        if plan.project_id != context.project_id {
+        if plan.project_id != project {
             return Err(invalid_definition("The plan belongs to another project"));
         }
         if text("provider_id").parse() != Ok(plan.provider_id) {
@@ -174,7 +177,8 @@ impl ApiManager {
         if enabled {
             // Its plan may have been deleted since.
             let definition = operation.operation_definition;
-            self.check_plan(context, definition).await?;
+            let project = &operation.project_id;
+            self.check_plan(context, project, definition).await?;
             self.engine
                 .resume_scheduled_operation(context, id, trigger_id)
                 .await?;

@@ -133,6 +133,9 @@ fn body(method: &str, path: &str, ids: &BTreeMap<&str, String>) -> Value {
         ("POST", "/scheduled_operations") => {
             crate::scheduled_operations::body(trigger, plan, json!({}))
         }
+        ("PUT", "/scheduled_operations/{id}") => {
+            json!({"scheduled_operation": {"enabled": false}})
+        }
         ("PUT", "/os-services/{id}") => json!({"status": "enabled"}),
         ("PUT", "/quotas/{id}") => json!({"quota": {"plans": 50}}),
         ("PUT", "/quota_classes/{id}") => json!({"quota_class": {"plans": 50}}),
