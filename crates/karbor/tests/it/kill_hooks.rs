@@ -137,6 +137,37 @@ fn verification_survives_a_kill_at_every_hook() {
 }
 
 #[test]
+fn copy_survives_a_kill_at_every_hook() {
+    let mut house = House::new();
+    crate::copies::two_banks(&house);
+    // One copy at a time would hold up the others at the first hook.
+    house.set("OS_PROTECTION__MAX_PARALLEL_COPIES", "5");
+    house.start();
+    plans(&house, "copy");
+    let copies = HOOKS.map(|plan| {
+        house.protected(plan);
+        let copies = house.json(&["checkpoint", "copy", plan]);
+        (plan, crate::copies::copy_of(&copies))
+    });
+    die(&mut house);
+    house.start();
+    for (hook, copy) in &copies {
+        let log = house.operation_ended(copy, "copy");
+        let status = house.checkpoint(copy)["status"].clone();
+        if *hook == "undo" {
+            told_to_fail(&log);
+            assert_eq!(status, "error");
+            continue;
+        }
+        assert_eq!(log["status"], "success", "{hook}: {log}");
+        assert_eq!(status, "available", "{hook}");
+        let restored = house.json(&["restore", "create", copy, "--wait"]);
+        assert_eq!(restored["status"], "success", "{hook}");
+    }
+    nothing_in_progress(&house);
+}
+
+#[test]
 fn delete_survives_a_kill_at_every_hook() {
     let mut house = House::started();
     plans(&house, "delete");

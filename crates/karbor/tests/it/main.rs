@@ -12,6 +12,7 @@ mod administration;
 mod application;
 mod at_once;
 mod bad_luck;
+mod copies;
 mod house;
 mod keystone;
 mod kill_data;
