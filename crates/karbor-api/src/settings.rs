@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use karbor_db::QuotaDefaults;
-use karbor_manager::{Config, ConfigError};
+use karbor_manager::{Config, ConfigError, config::Source};
 
 use crate::auth::AuthStrategy;
 
@@ -88,10 +88,7 @@ impl Settings {
                 "max_request_body_size",
                 1..=1 << 30,
             )?,
-            // A request that waits for a service must see it time out.
-            request_timeout: config
-                .seconds("DEFAULT", "osapi_request_timeout")?
-                .max(config.seconds("DEFAULT", "rpc_response_timeout")? + ROOM),
+            request_timeout: request_timeout(config)?,
             client_timeout: config.seconds("DEFAULT", "client_socket_timeout")?,
             max_connections: number(config, "DEFAULT", "osapi_max_connections", 1..=1_000_000)?,
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,
@@ -103,6 +100,16 @@ impl Settings {
     pub(crate) fn only_this_machine(&self) -> bool {
         self.auth_strategy == AuthStrategy::Noauth && !self.noauth_on_any_address
     }
+}
+
+/// A request that waits for a service must see it time out: the default gives way, what somebody
+/// chose does not.
+fn request_timeout(config: &Config) -> Result<Duration, ConfigError> {
+    let given = config.seconds("DEFAULT", "osapi_request_timeout")?;
+    if *config.source("DEFAULT", "osapi_request_timeout")? != Source::Default {
+        return Ok(given);
+    }
+    Ok(given.max(config.seconds("DEFAULT", "rpc_response_timeout")? + ROOM))
 }
 
 fn number<T: TryFrom<i64>>(

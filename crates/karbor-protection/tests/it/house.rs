@@ -428,7 +428,7 @@ pub fn stranger() -> RequestContext {
 
 /// Asks again and again until there is an answer; the whole test is bounded.
 pub async fn until<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let bound = tokio::time::Duration::from_secs(30);
+    let bound = tokio::time::Duration::from_secs(120);
     tokio::time::timeout(bound, async {
         loop {
             if let Some(answer) = ask().await {
