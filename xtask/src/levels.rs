@@ -216,8 +216,8 @@ mod tests {
             ["karbor-api -> sqlx: only karbor-db may use sqlx"]
         );
         assert_eq!(
-            offences(&workspace("karbor-protection", "reqwest", None)),
-            ["karbor-protection -> reqwest: only karbor-cli, karbor-identity may use reqwest"]
+            offences(&workspace("karbor-protection", "rusqlite", None)),
+            ["karbor-protection -> rusqlite: only karbor-plugins, karbor may use rusqlite"]
         );
     }
 

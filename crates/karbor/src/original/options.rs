@@ -89,7 +89,6 @@ pub(crate) const IDLE: &[IdleOptions] = &[
             "protection_manager",
             "provider_registry",
             "quota_driver",
-            "scheduling_strategy",
             "workflow_engine",
         ],
         why: FIXED,
@@ -124,18 +123,8 @@ pub(crate) const IDLE: &[IdleOptions] = &[
     },
     IdleOptions {
         group: "DEFAULT",
-        names: &["trigger_poll_interval"],
-        why: "the next due time is waited for, not polled",
-    },
-    IdleOptions {
-        group: "DEFAULT",
         names: &["sync_status_interval"],
         why: "a status is written when it changes, not at intervals",
-    },
-    IdleOptions {
-        group: "DEFAULT",
-        names: &["retained_operation_log_number"],
-        why: "the logs of scheduled operations are kept",
     },
     IdleOptions {
         group: "DEFAULT",
