@@ -18,7 +18,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("karbor-plugin", 1),
     ("karbor-db", 2),
     ("karbor-interfaces", 2),
-    ("karbor-notification", 2),
+    ("karbor-notification", 3),
     ("karbor-vault", 2),
     ("karbor-flow", 2),
     ("karbor-identity", 2),
