@@ -267,8 +267,9 @@ pub trait ProtectionPlugin: Send + Sync + 'static {
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError>;
 
-    /// Does it keep anything of a resource? Of one that does not there is no outcome to tell.
-    fn keeps_data(&self) -> bool {
+    /// Does it tell of each resource that it was restored or verified? One that does not tells of
+    /// those that failed only, as the original's plugins did.
+    fn tells_success(&self) -> bool {
         true
     }
 }

@@ -60,11 +60,11 @@ impl Conclusion {
         conclusion
     }
 
-    /// Without outcomes of resources that nothing was kept of: nothing was done to them.
-    pub(crate) fn of_what_is_kept(mut self, provider: &Provider) -> Self {
+    /// Without the good outcomes that their plugins do not tell.
+    pub(crate) fn as_told_by(mut self, provider: &Provider) -> Self {
         self.resources_status.retain(|key, status| {
             let resource_type = key.split_once('#').map_or(key.as_str(), |(of, _)| of);
-            status != "available" || provider.keeps_data(resource_type)
+            status != "available" || provider.tells_success(resource_type)
         });
         self
     }

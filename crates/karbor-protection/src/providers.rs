@@ -324,10 +324,10 @@ impl Provider {
             .map_err(|error| plugin_refusal(flow, &error))
     }
 
-    /// Is anything kept of a resource of this type?
-    pub(crate) fn keeps_data(&self, resource_type: &str) -> bool {
+    /// Does the type's plugin tell of each resource that it was restored or verified?
+    pub(crate) fn tells_success(&self, resource_type: &str) -> bool {
         let plugin = self.plugins.get(resource_type);
-        plugin.is_none_or(|plugin| plugin.keeps_data())
+        plugin.is_none_or(|plugin| plugin.tells_success())
     }
 
     /// The schema of a type's parameters, if a plugin protects the type.

@@ -47,7 +47,7 @@ impl ProtectionPlugin for Noop {
         }
     }
 
-    fn keeps_data(&self) -> bool {
+    fn tells_success(&self) -> bool {
         false
     }
 }

@@ -138,6 +138,10 @@ impl ProtectionPlugin for Simulated {
         };
         Ok(Box::new(Holding(simulated)))
     }
+
+    fn tells_success(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes that look random and are always the same for one resource and chunk.

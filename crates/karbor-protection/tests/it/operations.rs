@@ -418,8 +418,9 @@ async fn a_bank_that_takes_no_writes_can_still_be_restored_from() {
     assert!(running.delete(checkpoint).await.is_err());
 }
 
+/// As recorded (056, 061): clients compare the record with the answer to its creation.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restore_of_what_was_not_kept_tells_no_outcome_of_it() {
+async fn the_original_s_plugins_tell_no_outcome_but_failures() {
     let house = House::new();
     let mut running = house.open().await;
     running.provider = house.other_provider;
@@ -430,6 +431,12 @@ async fn a_restore_of_what_was_not_kept_tells_no_outcome_of_it() {
         running.settled(checkpoint).await,
         CheckpointStatus::Available
     );
+    let restore = running.restore(checkpoint, Parameters::new()).await;
+    let restored = running.restored(restore.unwrap()).await;
+    assert_eq!(restored.status, RestoreStatus::Success);
+    assert!(restored.resources_status.is_empty());
+    running.provider = house.provider;
+    let checkpoint = running.available(1).await;
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
     assert_eq!(restored.status, RestoreStatus::Success);
