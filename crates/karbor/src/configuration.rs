@@ -1,5 +1,7 @@
 //! `karbor config`: check, show or explain the configuration.
 
+use std::io::Write as _;
+
 use clap::{Args, Subcommand};
 use karbor_db::Db;
 use karbor_plugins::applications::{Applications, Severity, Surroundings};
@@ -124,7 +126,7 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-#[allow(clippy::print_stdout, reason = "this is the command's answer")]
+/// The command's answer. Whoever reads it may have seen enough and gone (`| head`).
 pub(crate) fn print(text: &str) {
-    println!("{text}");
+    let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -421,7 +421,7 @@ async fn a_bank_that_takes_no_writes_can_still_be_restored_from() {
 /// As recorded (056, 061): clients compare the record with the answer to its creation.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_original_s_plugins_tell_no_outcome_but_failures() {
-    let house = House::new();
+    let house = House::new().with_resources(&["plain"]);
     let mut running = house.open().await;
     running.provider = house.other_provider;
     let volume = Resource::new("OS::Cinder::Volume", id(0), "volume");
