@@ -2,7 +2,8 @@
 
 use karbor_db::ListQuery;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLogStatus, OperationType, State,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus,
+    OperationType, State,
 };
 use serde_json::Value;
 
@@ -30,7 +31,8 @@ impl ProtectionManager {
     }
 
     /// A checkpoint whose protect failed was undone, and one whose delete was begun has lost data:
-    /// neither can be called available by hand.
+    /// neither can be called available by hand. Nor can one that nothing good is known
+    /// of (the operation log is new): it must have been made, or verified, with success.
     async fn was_whole(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
         if checkpoint.status != CheckpointStatus::Error {
             return Ok(false);
@@ -40,13 +42,22 @@ impl ProtectionManager {
             ..ListQuery::default()
         };
         let logs = self.base.db().operation_log_list(&query).await?;
-        Ok(logs.iter().all(|log| match log.operation_type {
+        let vouches = |log: &OperationLog| {
+            let kind = log.operation_type;
+            log.status == OperationLogStatus::Success
+                && matches!(
+                    kind,
+                    OperationType::Protect | OperationType::Copy | OperationType::Verify
+                )
+        };
+        let spoils = |log: &OperationLog| match log.operation_type {
             OperationType::Protect | OperationType::Copy => {
-                log.status == OperationLogStatus::Success
+                log.status != OperationLogStatus::Success
             }
-            OperationType::Delete => log.extra_info.as_ref().is_none_or(Value::is_null),
-            _ => true,
-        }))
+            OperationType::Delete => !log.extra_info.as_ref().is_none_or(Value::is_null),
+            _ => false,
+        };
+        Ok(logs.iter().any(vouches) && !logs.iter().any(spoils))
     }
 
     pub(super) async fn is_held(

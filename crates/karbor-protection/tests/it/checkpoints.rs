@@ -289,3 +289,35 @@ async fn only_a_whole_checkpoint_can_be_reset_to_available() {
         "CheckpointNotBeReset"
     );
 }
+
+/// With a new database nothing is known of how a checkpoint was made: the user's word is not enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_operation_log_does_not_know_cannot_be_reset_to_available() {
+    let house = House::new().with_resources(&["one", "fail_protect"]);
+    let first = house.open().await;
+    let failed = first.protect(first.plan(2)).await.unwrap();
+    assert_eq!(first.settled(failed).await, CheckpointStatus::Error);
+    // Not before its claim is given up.
+    until(async || {
+        let (context, state) = (member(), "error".to_owned());
+        let api = first.api();
+        let reset = api.reset_state(&context, first.provider, failed, state);
+        reset.await.ok()
+    })
+    .await;
+    drop(first);
+
+    let mut second = House::new();
+    second.bank = house.bank.clone();
+    second.provider = house.provider;
+    let running = second.open().await;
+    let refused = running
+        .api()
+        .reset_state(&member(), running.provider, failed, "available".to_owned())
+        .await;
+    assert_eq!(refused.unwrap_err().class, "CheckpointNotBeReset");
+    assert_eq!(
+        running.checkpoint(failed).await.status,
+        CheckpointStatus::Error
+    );
+}
