@@ -103,6 +103,20 @@ pub(crate) async fn init(
         Err(BankError::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    // Keys alone are what an attempt leaves that died before its config.
+    for kind in [FileKind::Index, FileKind::Snapshot] {
+        if !list(section, kind).await?.is_empty() {
+            // Another may have made it meanwhile.
+            return match section.stat(&config).await {
+                Ok(_) => Ok(()),
+                Err(BankError::NotFound(_)) => Err(VaultError::damaged(
+                    format!("the repository '{}'", section.prefix()),
+                    "its config is missing; put it back from a copy of the bank".to_owned(),
+                )),
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
     let password = password.clone();
     let created = Time::from(Utc::now()).to_text();
     let (key_file, sealed) = blocking(move || {

@@ -379,3 +379,20 @@ async fn a_damaged_parent_only_costs_time() {
         .await
         .unwrap();
 }
+
+/// A new config would come with a new key: what is there could never be read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_used_repository_without_its_config_is_not_made_anew() {
+    let (bank, vault) = memory().await;
+    store_stream(&vault, "s", b"content").await;
+    let config = BankKey::parse("vaults/p/q/config").unwrap();
+    bank.inner().delete(&config).await.unwrap();
+    let error = Vault::open_or_init(section(bank.clone()), &secret(), VaultOptions::default())
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("its config is missing"),
+        "{error}"
+    );
+    assert!(bank.inner().get(&config).await.is_err());
+}
