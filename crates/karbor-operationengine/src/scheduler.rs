@@ -165,6 +165,10 @@ impl Engine {
             let claimed = self.db.runs_claim(&self.owner, lease, BATCH).await?;
             let last = (claimed.len() as u64) < BATCH;
             for (run, operation) in claimed {
+                // Ours already, with a lease that had lapsed: it is renewed now, and goes on.
+                if lock(&self.running).contains_key(&run.id) {
+                    continue;
+                }
                 if run.started_at.is_some() {
                     tracing::info!(run = %run.id, operation = %operation.id, "going on with a run that was begun before");
                     count(&self.counters.adopted, 1);
