@@ -102,7 +102,10 @@ impl Worker {
         let checkpoints = provider.home(run.place)?.checkpoints();
         let written = match checkpoints.get(run.checkpoint.id).await {
             Ok(there) => there,
-            Err(NotFound(_)) => run.checkpoint.clone(),
+            Err(NotFound(_)) => {
+                self.refuse_hollow(run).await?;
+                run.checkpoint.clone()
+            }
             Err(error) => return Err(error.into()),
         };
         Ok(checkpoints.create(&written).await?)
@@ -116,6 +119,7 @@ impl Worker {
         let written = match checkpoints.get(copy.id).await {
             Ok(there) => there,
             Err(NotFound(_)) => {
+                self.refuse_hollow(run).await?;
                 self.prepare_reading(run, provider).await?;
                 copies::refuse_second(provider, &run.checkpoint).await?;
                 copy.clone()
@@ -123,6 +127,15 @@ impl Worker {
             Err(error) => return Err(error.into()),
         };
         Ok(checkpoints.create(&written).await?)
+    }
+
+    /// A run whose hooks have begun, in a bank that does not know its checkpoint: the bank was lost or
+    /// is another. What those hooks wrote is not in it, and they would not run again.
+    async fn refuse_hollow(&self, run: &Run) -> Result<(), ApiError> {
+        match self.db.flow_events(run.id).await?.is_empty() {
+            true => Ok(()),
+            false => Err(ApiError::not_found("Checkpoint", run.subject().1.id)),
+        }
     }
 
     /// A copy's turn has come: the bank says so. Safe to repeat.

@@ -9,6 +9,9 @@ use karbor_plugin::Bank;
 use super::{RETRY_DELAYS, Worker, release};
 use crate::{conclude::Conclusion, error::NOT_AVAILABLE, leases, providers::Provider, run::Run};
 
+/// The class of the error that a bank without the checkpoint answers with.
+const NOT_FOUND: &str = "CheckpointNotFound";
+
 impl Worker {
     /// Goes on with every run of this host that has not ended.
     ///
@@ -104,7 +107,8 @@ impl Worker {
         let lease = self.claim(run, &provider).await?;
         match self.prepare(run, &provider).await {
             Ok(()) => {}
-            Err(error) if error.class == NOT_AVAILABLE => {
+            // The bank's last word: it holds nothing that the run could go on with.
+            Err(error) if [NOT_AVAILABLE, NOT_FOUND].contains(&error.class.as_str()) => {
                 let conclusion = Conclusion::failed(error.message);
                 self.conclude(run, &provider, &conclusion).await;
                 release(lease).await;

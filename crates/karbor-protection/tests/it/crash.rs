@@ -2,7 +2,7 @@
 //! tested with the binary.)
 
 use karbor_model::{CheckpointStatus, OperationLogStatus, Parameters, RestoreStatus};
-use karbor_testkit::{Fault, Verb};
+use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
 
 use crate::house::{House, until};
 
@@ -44,6 +44,31 @@ async fn q69_a_protect_goes_on_after_a_crash() {
         second.log_of(checkpoint).await.status,
         OperationLogStatus::Failed
     );
+}
+
+/// What finished hooks wrote is in the lost bank, and they would not run again: a checkpoint made of
+/// the rest would be hollow.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protect_does_not_go_on_in_another_bank() {
+    let mut house = House::new().with_resources(&["sleep=600", "quick"]);
+    let first = house.open().await;
+    let checkpoint = first.protect(first.plan(2)).await.unwrap();
+    let of_quick = format!("resource-data/{}/metadata", crate::house::id(1));
+    until(async || {
+        let keys = house.bank.inner().keys();
+        keys.iter()
+            .any(|key| key.ends_with(&of_quick))
+            .then_some(())
+    })
+    .await;
+    drop(first);
+    house.bank = std::sync::Arc::new(FaultyBank::new(MemoryBank::new()));
+    let second = house.open().await;
+    let log = second.log_of(checkpoint).await;
+    assert_eq!(log.status, OperationLogStatus::Failed);
+    let error = log.error_info.unwrap();
+    assert!(error.contains("could not be found"), "{error}");
+    assert!(second.list().await.is_empty());
 }
 
 /// The bank fails at its nth write and the service dies there; after a restart with the bank
