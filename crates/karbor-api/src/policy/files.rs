@@ -94,7 +94,7 @@ impl PolicyFiles {
     /// The files to read, in the order in which a later one wins.
     fn existing(&self) -> Result<Vec<PathBuf>, PolicyError> {
         let mut files = Vec::new();
-        match self.candidates.iter().find(|file| file.exists()) {
+        match self.candidates.iter().find(|file| is_there(file)) {
             Some(file) => files.push(file.clone()),
             // Reading it tells why not.
             None if self.required => files.extend(self.candidates.first().cloned()),
@@ -125,6 +125,12 @@ impl PolicyFiles {
     }
 }
 
+/// Only what is surely absent is: a file that cannot be looked at, or a link to nowhere, is an error
+/// when it is read, and never means the defaults.
+fn is_there(file: &Path) -> bool {
+    !matches!(fs::symlink_metadata(file), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
 /// The files of a folder by name, without hidden ones. There need not be such a folder.
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     let unreadable = |error| PolicyError::Unreadable {
@@ -140,7 +146,8 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>, PolicyError> {
     for entry in entries {
         let path = entry.map_err(unreadable)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_file() && !name.starts_with('.') && !name.ends_with('~') {
+        // What is no folder and cannot be read either is an error when it is read.
+        if !path.is_dir() && !name.starts_with('.') && !name.ends_with('~') {
             files.push(path);
         }
     }

@@ -166,7 +166,14 @@ impl Policy {
         }
         state.looked_at = now;
         let stamp = files.stamp();
-        if stamp != state.stamp {
+        let gone = |file: &std::path::PathBuf| stamp.iter().all(|(there, ..)| there != file);
+        if let Some((file, ..)) = state.stamp.iter().find(|(file, ..)| gone(file)) {
+            // It may only be on its way to a new version: what it forbade is not allowed meanwhile.
+            let file = file.display();
+            tracing::error!(
+                "the policies stay as they were: {file} is gone; restart to do without it"
+            );
+        } else if stamp != state.stamp {
             state.stamp = stamp;
             match files.load() {
                 Ok(rules) => {

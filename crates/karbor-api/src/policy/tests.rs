@@ -75,9 +75,26 @@ fn a_changed_file_counts_within_a_second_and_a_broken_one_does_not() {
     fs::write(&file, "'plan:create': 'role:nobody'").unwrap();
     second();
     assert!(!may(&policy, "plan:create"));
+    // Gone, or there and not to be read, it never means the defaults.
     fs::remove_file(&file).unwrap();
     second();
+    assert!(!may(&policy, "plan:create"));
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &file).unwrap();
+    second();
+    assert!(!may(&policy, "plan:create"));
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, "'plan:create': 'role:member'").unwrap();
+    second();
     assert!(may(&policy, "plan:create"));
+}
+
+#[test]
+fn a_link_to_nowhere_at_start_is_no_absent_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    std::os::unix::fs::symlink(folder.path().join("nowhere"), &file).unwrap();
+    let opened = Policy::open(files(folder.path(), None), FakeClock::new().shared());
+    assert!(matches!(opened, Err(PolicyError::Unreadable { .. })));
 }
 
 #[test]
