@@ -79,7 +79,11 @@ def run(options, place):
     generator = shutil.which(options.wrk)
     load = load_wrk if generator else load_own
     rows, cpu_by_case = [], {}
-    with common.Service(options, place / "api") as service:
+    state = place / "api"
+    state.mkdir(mode=0o700)
+    # More plans are made than the default allows a project.
+    (state / "karbor.conf").write_text("[DEFAULT]\nquota_plans = -1\n")
+    with common.Service(options, state) as service:
         provider = service.provider("local")
         plans = [service.make_plan(f"plan-{number}", provider, common.volumes(1, number)) for number in range(PLANS)]
         time.sleep(0.5)

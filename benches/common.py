@@ -138,12 +138,7 @@ class Service(Process):
     def __init__(self, options, state, port=None):
         self.binary, self.state, self.port = options.karbor, state, port or free_port()
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.environment = {
-            **clean_environment(state.parent),
-            "KARBOR_STATE_DIR": str(state),
-            # More plans are made than the default allows a project.
-            "OS_DEFAULT__QUOTA_PLANS": "-1",
-        }
+        self.environment = {**clean_environment(state.parent), "KARBOR_STATE_DIR": str(state)}
         self.log = open(state.parent / f"{state.name}.log", "ab")
         self.started = time.perf_counter()
         self.child = subprocess.Popen(
