@@ -61,7 +61,7 @@ impl Conclusion {
     }
 
     /// Without the good outcomes that their plugins do not tell.
-    pub(crate) fn as_told_by(mut self, provider: &Provider) -> Self {
+    pub(crate) fn told_by(mut self, provider: &Provider) -> Self {
         self.resources_status.retain(|key, status| {
             let resource_type = key.split_once('#').map_or(key.as_str(), |(of, _)| of);
             status != "available" || provider.tells_success(resource_type)

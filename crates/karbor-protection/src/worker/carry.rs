@@ -100,7 +100,7 @@ impl Worker {
             };
             if outcome.status != Ending::Interrupted {
                 self.unstuck(run.log);
-                let conclusion = Conclusion::of(run, &outcome).as_told_by(provider);
+                let conclusion = Conclusion::of(run, &outcome).told_by(provider);
                 return self.conclude(run, provider, &conclusion).await;
             }
             let reason = outcome.interrupted.unwrap_or_default();
