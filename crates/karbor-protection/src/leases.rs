@@ -114,6 +114,8 @@ pub(crate) struct CheckpointLease {
     place: BankKey,
     purpose: Purpose,
     lease: Lease,
+    /// It lapsed, and it is not known yet whether somebody else came meanwhile.
+    must_look: bool,
 }
 
 impl CheckpointLease {
@@ -138,6 +140,7 @@ impl CheckpointLease {
             place,
             purpose,
             lease,
+            must_look: false,
         };
         let mut is_held = true;
         let mut looks = 1;
@@ -209,23 +212,21 @@ impl CheckpointLease {
     }
 
     /// A claim that lapsed (a machine that slept, a bank that hung) may be taken up again only if
-    /// nobody relied on its absence meanwhile.
+    /// nobody relied on its absence meanwhile. Until that is known it is not made to last longer.
     async fn renew(&mut self, clock: &dyn Clock) -> Result<(), BankError> {
-        let lapsed = self.has_lapsed(clock);
-        let renewing = self.bank.renew_lease(&self.lease, LEASE_TTL);
-        self.lease = karbor_manager::timeout(clock, LEASE_TTL / 4, renewing)
-            .await
-            .map_err(|elapsed| BankError::Other {
-                message: elapsed.to_string(),
-                retryable: true,
-            })??;
-        if !lapsed {
-            return Ok(());
+        let patience = LEASE_TTL / 4;
+        if !self.must_look {
+            self.must_look = self.has_lapsed(clock);
+            let renewing = self.bank.renew_lease(&self.lease, LEASE_TTL);
+            self.lease = in_time(clock, patience, renewing).await?;
         }
-        match self.in_the_way().await? {
-            None => Ok(()),
-            Some(other) => Err(held_by(other)),
+        if self.must_look {
+            if let Some(other) = in_time(clock, patience, self.in_the_way()).await? {
+                return Err(held_by(other));
+            }
+            self.must_look = false;
         }
+        Ok(())
     }
 
     /// Gives the claim up. What cannot be given up ends by itself.
@@ -234,6 +235,18 @@ impl CheckpointLease {
             tracing::warn!(lease = self.lease.name, %error, "a lease could not be released; it ends by itself");
         }
     }
+}
+
+async fn in_time<T>(
+    clock: &dyn Clock,
+    patience: Duration,
+    asked: impl Future<Output = Result<T, BankError>>,
+) -> Result<T, BankError> {
+    let answer = karbor_manager::timeout(clock, patience, asked).await;
+    answer.map_err(|elapsed| BankError::Other {
+        message: elapsed.to_string(),
+        retryable: true,
+    })?
 }
 
 fn held_by(lease: Lease) -> BankError {
@@ -273,4 +286,90 @@ pub(crate) async fn holder(
 ) -> Result<Option<Lease>, BankError> {
     let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
     Ok(bank.leases(&place).await?.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use karbor_testkit::{FakeClock, Fault, FaultyBank, MemoryBank, Verb};
+
+    use super::*;
+
+    struct Scene {
+        bank: Arc<FaultyBank<MemoryBank>>,
+        clock: FakeClock,
+        checkpoint: CheckpointId,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let clock = FakeClock::new();
+            clock.set_time_of_day(Utc::now());
+            Self {
+                bank: Arc::new(FaultyBank::new(MemoryBank::new())),
+                clock,
+                checkpoint: CheckpointId::new(),
+            }
+        }
+
+        async fn claim(&self, operation: OperationType) -> CheckpointLease {
+            let (bank, run) = (self.bank.clone(), OperationId::new());
+            let purpose = Purpose::Operation(operation);
+            CheckpointLease::acquire(bank, &self.clock, self.checkpoint, purpose, run, "owner")
+                .await
+                .unwrap()
+        }
+
+        /// Everybody sleeps until all claims have ended.
+        fn lapse(&self) {
+            let while_ = LEASE_TTL + Duration::from_secs(1);
+            self.bank.inner().advance(while_);
+            self.clock.turn(while_);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lapsed_claim_is_carried_on_only_after_a_look_that_found_nobody() {
+        let scene = Scene::new();
+        let mut claim = scene.claim(OperationType::Delete).await;
+        scene.lapse();
+        let other = scene.claim(OperationType::Restore).await;
+        scene
+            .bank
+            .inject(Fault::Fail, 1, |call| call.verb == Verb::Leases);
+        claim.renew(&scene.clock).await.unwrap_err();
+        for _ in 0..2 {
+            let error = claim.renew(&scene.clock).await.unwrap_err();
+            assert!(matches!(error, BankError::LeaseHeld { .. }), "{error}");
+        }
+        other.release().await;
+        claim.renew(&scene.clock).await.unwrap();
+        // What is known is not looked at again.
+        let looks = scene.bank.count(Verb::Leases);
+        claim.renew(&scene.clock).await.unwrap();
+        assert_eq!(scene.bank.count(Verb::Leases), looks);
+    }
+
+    #[tokio::test]
+    async fn a_run_does_not_go_on_for_long_without_knowing_whether_somebody_came() {
+        let scene = Scene::new();
+        let claim = scene.claim(OperationType::Delete).await;
+        scene.lapse();
+        scene
+            .bank
+            .inject(Fault::Fail, usize::MAX, |call| call.verb == Verb::Leases);
+        let (done, run) = (CancellationToken::new(), CancellationToken::new());
+        let keep = tokio::spawn({
+            let (clock, done, run) = (scene.clock.clone(), done.clone(), run.clone());
+            async move { claim.keep(&clock, done, run).await }
+        });
+        scene.clock.wait_for_sleepers(1).await;
+        for _ in 0..8 {
+            scene.bank.inner().advance(LEASE_TTL / 4);
+            scene.clock.advance(LEASE_TTL / 4).await;
+        }
+        assert!(run.is_cancelled());
+        done.cancel();
+        keep.await.unwrap();
+    }
 }
