@@ -250,7 +250,8 @@ impl Runner {
     ) -> Step<RunOutcome> {
         self.check_plan(definition).await?;
         let mut checkpoints = self.available(context, definition).await?;
-        checkpoints.sort_unstable_by_key(|one| std::cmp::Reverse((one.timestamp, one.id)));
+        // Of the same second the original comes first, as listed, and copies after it.
+        checkpoints.sort_by_key(|one| std::cmp::Reverse(one.timestamp));
         if !verify.all {
             checkpoints.truncate(1);
         }

@@ -23,7 +23,10 @@ use karbor_model::{
 };
 use karbor_plugin::{Bank, BankError, BankKey, BankSection, list_all};
 
-use crate::{copies::Origin, error::CheckpointError};
+use crate::{
+    copies::{self, Origin},
+    error::CheckpointError,
+};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +35,7 @@ pub struct CheckpointQuery {
     pub project_id: Option<String>,
     /// Only those of this plan.
     pub plan_id: Option<PlanId>,
-    /// Made on this day or later, UTC.
+    /// Made on this day or later, UTC; a copy counts as made when its data were protected.
     pub start_date: Option<NaiveDate>,
     /// Made on this day or earlier, UTC.
     pub end_date: Option<NaiveDate>,
@@ -132,7 +135,7 @@ impl CheckpointCollection {
         let mut copy = self.get(id).await?;
         if copy.status != CheckpointStatus::Available {
             copy.status = copy.status.becoming(CheckpointStatus::Available)?;
-            copy.extra_info = Origin::read(&copy).map(|origin| origin.to_extra_info(true));
+            copy.extra_info = copy.extra_info.as_ref().map(copies::finished);
             self.write(&copy).await?;
         }
         Ok(())
@@ -215,29 +218,54 @@ impl CheckpointCollection {
             query.start_date.is_none_or(|start| day >= start)
                 && query.end_date.is_none_or(|end| day <= end)
         });
-        if query.ascending {
-            entries.sort_by(|(a, _), (b, _)| a.cmp(b));
-        } else {
-            entries.sort_by(|(a, _), (b, _)| b.cmp(a));
-        }
+        entries.sort_by(|(a, _), (b, _)| match query.ascending {
+            true => a.cmp(b),
+            false => b.cmp(a),
+        });
         if let Some(marker) = query.marker {
-            let at = entries.iter().position(|(entry, _)| entry.id == marker);
-            let at = at.ok_or(CheckpointError::UnknownMarker(marker))?;
-            entries.drain(..=at);
+            let at = entries.iter().find(|(entry, _)| entry.id == marker);
+            let (at, _) = at.ok_or(CheckpointError::UnknownMarker(marker))?;
+            let second = at.timestamp;
+            let before = entries
+                .iter()
+                .position(|(entry, _)| entry.timestamp == second);
+            entries.drain(..before.unwrap_or_default());
         }
-        let limit = query.limit.unwrap_or(usize::MAX);
-        stream::iter(entries)
-            .map(|(entry, of)| async move { of.read_entry(entry).await })
+        let (limit, mut marker) = (query.limit.unwrap_or(usize::MAX), query.marker);
+        let seconds = entries.chunk_by(|(a, _), (b, _)| a.timestamp == b.timestamp);
+        let seconds: Vec<_> = seconds.map(<[_]>::to_vec).collect();
+        stream::iter(seconds)
+            .map(Self::originals_first)
             .buffered(READ_AHEAD)
-            .try_filter(|checkpoint| {
-                let wanted = query
-                    .status
-                    .is_none_or(|status| checkpoint.status == status);
+            .map_ok(|second| stream::iter(second.into_iter().map(Ok)))
+            .try_flatten()
+            .try_filter(move |checkpoint| {
+                // All before the marker is left out, and the marker itself.
+                let is_before = marker.is_some();
+                marker = marker.filter(|marker| checkpoint.id != *marker);
+                let wanted = !is_before
+                    && query
+                        .status
+                        .is_none_or(|status| checkpoint.status == status);
                 std::future::ready(wanted && checkpoint.status != CheckpointStatus::Deleted)
             })
             .take(limit)
             .try_collect()
             .await
+    }
+
+    /// Reads what was made in the same second: a copy is as old as what it is a copy of, and comes
+    /// after it.
+    async fn originals_first(
+        entries: Vec<(Entry, Self)>,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let mut checkpoints: Vec<_> = stream::iter(entries)
+            .map(|(entry, of)| async move { of.read_entry(entry).await })
+            .buffered(READ_AHEAD)
+            .try_collect()
+            .await?;
+        checkpoints.sort_by_key(|checkpoint| Origin::read(checkpoint).is_some());
+        Ok(checkpoints)
     }
 
     /// Every checkpoint that is not deleted, with its project, by the index alone.

@@ -3,20 +3,17 @@
 //! A copy says in its own `extra_info` what it is a copy of. That is the only record: nothing is written
 //! to the source, which may lie in a bank that is failing. A checkpoint is copied when the bank of copies
 //! holds a checkpoint of the same *origin* that is whole or on its way; so a copy that failed or was
-//! deleted is made again, and one that is there is not (Q30).
+//! deleted is made again, and one that is there is not (Q30). On its way is what somebody works on; the
+//! worker gives up what nobody does.
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, Utc};
-use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus, Plan};
+use chrono::{DateTime, SecondsFormat, Utc};
+use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use crate::{
-    checkpoints::CheckpointQuery,
-    error::CheckpointError,
-    providers::{Place, Provider},
-};
+use crate::{checkpoints::CheckpointQuery, error::CheckpointError, providers::Provider};
 
 /// Class of the error that refuses a second copy.
 pub(crate) const COPIED: &str = "CheckpointAlreadyCopied";
@@ -46,31 +43,49 @@ impl Origin {
         })
     }
 
-    /// As a copy keeps it: JSON text, with the original's mark of a finished copy.
-    pub(crate) fn to_extra_info(&self, finished: bool) -> Value {
-        let mut info = json!({
+    /// When its data were protected, UTC.
+    pub(crate) fn protected_at(&self) -> DateTime<Utc> {
+        self.protected_at
+    }
+
+    /// What a new copy says of itself: JSON text.
+    pub(crate) fn of_copy(&self, copied_at: DateTime<Utc>) -> Value {
+        let info = json!({
             "copied_from": self.copied_from,
             "protected_at": self.protected_at.to_rfc3339(),
+            "copied_at": copied_at.to_rfc3339_opts(SecondsFormat::Secs, false),
         });
-        if finished {
-            info["copy_status"] = json!(CheckpointStatus::Finished);
-        }
         Value::String(info.to_string())
     }
 }
 
+/// What a copy says of itself, with the original's mark of a copy that is whole.
+pub(crate) fn finished(extra_info: &Value) -> Value {
+    let text = extra_info.as_str().unwrap_or_default();
+    let mut info: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+    info.insert("copy_status".to_owned(), json!(CheckpointStatus::Finished));
+    Value::String(Value::Object(info).to_string())
+}
+
+/// Does it say that somebody is making it?
+pub(crate) fn is_unfinished(copy: &Checkpoint) -> bool {
+    use CheckpointStatus::{Copying, Protecting, WaitCopying};
+    matches!(copy.status, WaitCopying | Copying | Protecting)
+}
+
 /// Is it whole, or on its way to be?
 fn counts(copy: &Checkpoint) -> bool {
-    use CheckpointStatus::{Available, Copying, Finished, Protecting, WaitCopying};
-    matches!(
-        copy.status,
-        Available | Finished | WaitCopying | Copying | Protecting
-    )
+    use CheckpointStatus::{Available, Finished};
+    matches!(copy.status, Available | Finished) || is_unfinished(copy)
 }
 
 /// Those of `sources` that `targets` lacks, each origin once, in the order of `sources`. Without a
 /// second bank the two are the same checkpoints, and only copies count as copies.
-fn pick(sources: Vec<Checkpoint>, targets: &[Checkpoint], second_bank: bool) -> Vec<Checkpoint> {
+pub(crate) fn pick(
+    sources: Vec<Checkpoint>,
+    targets: &[Checkpoint],
+    second_bank: bool,
+) -> Vec<Checkpoint> {
     let is_copy = |checkpoint: &Checkpoint| Origin::read(checkpoint).is_some();
     let origin = |checkpoint: &Checkpoint| Origin::of(checkpoint).copied_from;
     let mut there: HashSet<CheckpointId> = targets
@@ -84,62 +99,6 @@ fn pick(sources: Vec<Checkpoint>, targets: &[Checkpoint], second_bank: bool) -> 
         .filter(|source| second_bank || !is_copy(source))
         .filter(|source| there.insert(origin(source)))
         .collect()
-}
-
-fn of_plan(plan: &Plan) -> CheckpointQuery {
-    CheckpointQuery {
-        project_id: Some(plan.project_id.clone()),
-        plan_id: Some(plan.id),
-        ascending: true,
-        ..CheckpointQuery::default()
-    }
-}
-
-/// The checkpoints of a plan that are not copied yet, oldest first.
-///
-/// # Errors
-/// When either bank cannot be listed.
-pub(crate) async fn missing(provider: &Provider, plan: &Plan) -> Result<Vec<Checkpoint>, ApiError> {
-    let query = of_plan(plan);
-    let sources = provider.home(Place::Bank)?.checkpoints();
-    let place = provider.place_of_copies();
-    let targets = provider.home(place)?.checkpoints().list(&query).await?;
-    let sources = sources.list(&query).await?;
-    let is_there = |source: &Checkpoint| targets.iter().any(|target| target.id == source.id);
-    if place == Place::CopyBank && sources.iter().any(is_there) {
-        let name = &provider.record().name;
-        return Err(ApiError::conflict(
-            "CopyBankIsBank",
-            format!(
-                "The copy bank of the provider '{name}' is its bank once more; the operator has to give it another place."
-            ),
-        ));
-    }
-    Ok(pick(sources, &targets, place == Place::CopyBank))
-}
-
-/// Refuses to copy what is copied already.
-///
-/// # Errors
-/// A 409 of the class [`COPIED`]; or when the bank cannot be listed.
-pub(crate) async fn refuse_second(
-    provider: &Provider,
-    source: &Checkpoint,
-) -> Result<(), ApiError> {
-    let query = CheckpointQuery {
-        project_id: Some(source.project_id.clone()),
-        plan_id: Some(source.protection_plan.id),
-        ..CheckpointQuery::default()
-    };
-    let place = provider.place_of_copies();
-    let targets = provider.home(place)?.checkpoints().list(&query).await?;
-    match pick(vec![source.clone()], &targets, place == Place::CopyBank).is_empty() {
-        false => Ok(()),
-        true => {
-            let message = format!("The checkpoint {} is copied already.", source.id);
-            Err(ApiError::conflict(COPIED, message))
-        }
-    }
 }
 
 /// The checkpoints of a provider, of both its banks.
@@ -185,7 +144,7 @@ mod tests {
                 provider_id: provider,
                 resources: Vec::new(),
             },
-            extra_info: origin.map(|origin| Origin::of(origin).to_extra_info(true)),
+            extra_info: origin.map(|origin| finished(&Origin::of(origin).of_copy(Utc::now()))),
             created_at: None,
             timestamp: 1_800_000_000,
             resource_graph: None,

@@ -14,8 +14,12 @@ use crate::{
 };
 
 impl ProtectionManager {
-    /// Begins a run for every checkpoint of the plan that is not copied yet. Those that somebody else
-    /// works on are left out: being copied, they need no second copy; being deleted, none at all.
+    /// Begins a run for every checkpoint of the plan that is not copied yet. What the answer does not
+    /// name is copied, or being copied; or else its failure is in the operation log, and asking again
+    /// tells it, too.
+    ///
+    /// # Errors
+    /// When no copy could begin of what is not copied: why, and how much is left.
     pub(super) async fn copy_all(
         &self,
         context: &RequestContext,
@@ -24,32 +28,43 @@ impl ProtectionManager {
     ) -> Result<Vec<CheckpointCopy>, ApiError> {
         let provider = self.providers.get(plan.provider_id)?;
         let mut begun = Vec::new();
-        for source in copies::missing(provider, plan).await? {
+        let mut refused = None;
+        for source in self.worker.not_copied(provider, plan).await? {
             let copy = self.copy_run(context, provider, source, parameters);
             let pair = CheckpointCopy {
                 checkpoint_protect_id: copy.checkpoint.id,
                 checkpoint_copy_id: copy.subject().1.id,
             };
-            match self.worker.start(copy).await {
-                Ok(()) => begun.push(pair),
-                Err(error)
-                    if matches!(
-                        error.class.as_str(),
-                        "LeaseHeld" | copies::COPIED | NOT_AVAILABLE
-                    ) =>
-                {
-                    let source = pair.checkpoint_protect_id;
-                    tracing::info!(%source, %error, "a checkpoint is not copied now");
-                }
-                // What was begun goes on, and the next copy begins with what is left.
-                Err(error) if !begun.is_empty() => {
-                    tracing::error!(plan = %plan.id, ?error, "not every checkpoint of a plan is being copied");
-                    break;
-                }
-                Err(error) => return Err(error),
+            let Err(error) = self.worker.start(copy.clone()).await else {
+                begun.push(pair);
+                continue;
+            };
+            // Of one source: the next may be free. Anything else would meet the next as well.
+            let is_its_own = matches!(
+                error.class.as_str(),
+                "LeaseHeld" | copies::COPIED | NOT_AVAILABLE
+            );
+            tracing::warn!(source = %copy.checkpoint.id, ?error, "a checkpoint is not copied now");
+            refused = Some((copy, error));
+            if !is_its_own {
+                break;
             }
         }
-        Ok(begun)
+        let Some((copy, mut error)) = refused else {
+            return Ok(begun);
+        };
+        if !begun.is_empty() {
+            self.worker.tell_refused(&copy, &error).await;
+            return Ok(begun);
+        }
+        // Somebody else may have copied, or removed, what could not be copied here.
+        let left = match self.worker.not_copied(provider, plan).await?.len() {
+            0 => return Ok(begun),
+            1 => "1 checkpoint of the plan is".to_owned(),
+            many => format!("{many} checkpoints of the plan are"),
+        };
+        error.message = format!("{left} not copied: {}", error.message);
+        Err(error)
     }
 
     fn copy_run(
@@ -60,13 +75,16 @@ impl ProtectionManager {
         parameters: &Parameters,
     ) -> Run {
         let now = self.base.clock().now();
+        let origin = copies::Origin::of(&source);
+        // As old as its data: whoever wants the newest does not want what was copied last.
+        let protected_at = origin.protected_at();
         let checkpoint = Checkpoint {
             id: CheckpointId::new(),
             status: CheckpointStatus::WaitCopying,
             owner_id: self.worker.owner.clone(),
-            extra_info: Some(copies::Origin::of(&source).to_extra_info(false)),
-            created_at: Some(now.date_naive()),
-            timestamp: now.timestamp(),
+            extra_info: Some(origin.of_copy(now)),
+            created_at: Some(protected_at.date_naive()),
+            timestamp: protected_at.timestamp(),
             ..source.clone()
         };
         let source = (Place::Bank, source);

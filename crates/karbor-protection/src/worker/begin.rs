@@ -8,7 +8,6 @@ use karbor_plugin::{Bank, BankError};
 
 use super::{Worker, release};
 use crate::{
-    copies,
     error::{bank_error, not_available},
     leases::{CheckpointLease, Purpose},
     providers::Provider,
@@ -121,7 +120,7 @@ impl Worker {
             Err(NotFound(_)) => {
                 self.refuse_hollow(run).await?;
                 self.prepare_reading(run, provider).await?;
-                copies::refuse_second(provider, &run.checkpoint).await?;
+                self.refuse_second(provider, &run.checkpoint).await?;
                 copy.clone()
             }
             Err(error) => return Err(error.into()),

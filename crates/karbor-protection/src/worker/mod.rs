@@ -7,6 +7,7 @@
 
 mod begin;
 mod carry;
+mod copies;
 mod record;
 mod resume;
 

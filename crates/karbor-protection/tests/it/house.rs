@@ -325,6 +325,25 @@ impl Running {
             .unwrap()
     }
 
+    /// The ids of every checkpoint of the project, asked for in pages of `limit`.
+    pub async fn pages(&self, direction: &str, limit: usize) -> Vec<CheckpointId> {
+        let mut all = Vec::new();
+        loop {
+            let direction = vec![direction.to_owned()];
+            let (marker, limit) = (all.last().copied(), Some(limit));
+            let (keys, filters) = (Vec::new(), BTreeMap::new());
+            let (asker, provider) = (member(), self.provider);
+            let page = self.api().list_checkpoints(
+                &asker, provider, marker, limit, keys, direction, filters, false,
+            );
+            let page = page.await.unwrap();
+            if page.is_empty() {
+                return all;
+            }
+            all.extend(page.iter().map(|one| one.id));
+        }
+    }
+
     pub async fn delete(&self, id: CheckpointId) -> Result<(), ApiError> {
         self.api().delete(&member(), self.provider, id).await
     }
