@@ -222,8 +222,8 @@ pub(crate) fn string<'v>(record: &'v Value, field: &str) -> &'v str {
 /// A time without its fraction of a second.
 pub(crate) fn time(record: &Value, field: &str) -> String {
     let text = string(record, field);
-    match chrono::NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%dT%H:%M:%S%.f")
-    {
+    let bare = text.trim_end_matches('Z').trim_end_matches("+00:00");
+    match chrono::NaiveDateTime::parse_from_str(bare, "%Y-%m-%dT%H:%M:%S%.f") {
         Ok(time) => time.format("%Y-%m-%d %H:%M:%S").to_string(),
         Err(_) => text.to_owned(),
     }
@@ -259,10 +259,11 @@ mod tests {
 
     #[test]
     fn times_lose_their_fractions_only() {
-        let record =
-            json!({"at": "2026-11-22T10:20:39.379530", "z": "2026-11-22T10:20:39Z", "odd": "soon"});
+        let record = json!({"at": "2026-11-22T10:20:39.379530", "z": "2026-11-22T10:20:39Z",
+                "utc": "2026-11-22T10:20:39+00:00", "odd": "soon"});
         assert_eq!(time(&record, "at"), "2026-11-22 10:20:39");
         assert_eq!(time(&record, "z"), "2026-11-22 10:20:39");
+        assert_eq!(time(&record, "utc"), "2026-11-22 10:20:39");
         assert_eq!(time(&record, "odd"), "soon");
         assert_eq!(time(&record, "none"), "");
     }

@@ -9,7 +9,7 @@ use super::copy::CopyArguments;
 use crate::{
     arguments::{ListOptions, WaitOptions},
     error::{CliError, Exit},
-    output::{Column, column, string, text, time},
+    output::{Column, column, string, text, time, unpacked},
     report,
     session::Session,
     wait::{Job, Operation, wait},
@@ -95,6 +95,9 @@ const LIST: &[Column] = &[
     column("RESOURCES", |checkpoint| {
         report::graph(checkpoint).map_or_else(String::new, |graph| graph.nodes().len().to_string())
     }),
+    column("COPY OF", |checkpoint| {
+        text(&copy_info(checkpoint), "copied_from")
+    }),
 ];
 
 pub(super) const SHOW: &[Column] = &[
@@ -108,17 +111,26 @@ pub(super) const SHOW: &[Column] = &[
     column("EXTRA INFO", |checkpoint| text(checkpoint, "extra_info")),
 ];
 
-/// The API knows the day only; the operation log knows the time.
-fn made(checkpoint: &Value) -> String {
-    let logged = match time(&checkpoint["operation_log"], "started_at") {
-        empty if empty.is_empty() => time(checkpoint, MADE_AT),
-        at => at,
-    };
-    if logged.is_empty() {
-        text(checkpoint, "created_at")
+/// What a copy says of itself; nothing of what is no copy.
+pub(super) fn copy_info(checkpoint: &Value) -> Value {
+    let info = unpacked(&checkpoint["extra_info"]);
+    let is_copy = ["copied_from", "protected_at"].map(|field| info[field].is_string());
+    if is_copy == [true; 2] {
+        info
     } else {
-        logged
+        Value::Null
     }
+}
+
+/// The API knows the day only; the operation log knows the time. A copy is as old as its data.
+fn made(checkpoint: &Value) -> String {
+    let known = [
+        time(&copy_info(checkpoint), "protected_at"),
+        time(&checkpoint["operation_log"], "started_at"),
+        time(checkpoint, MADE_AT),
+    ];
+    let known = known.into_iter().find(|at| !at.is_empty());
+    known.unwrap_or_else(|| text(checkpoint, "created_at"))
 }
 
 impl CheckpointCommand {
@@ -312,6 +324,11 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
         add_times(session, std::slice::from_mut(&mut checkpoint)).await?;
     }
     session.show(SHOW, &checkpoint)?;
+    let copy = copy_info(&checkpoint);
+    if !copy.is_null() {
+        let row = vec![text(&copy, "copied_from"), time(&copy, "copied_at")];
+        session.more("Copy", vec!["OF", "COPIED"], vec![row])?;
+    }
     let graph = report::graph(&checkpoint);
     let rows = graph
         .iter()

@@ -160,6 +160,31 @@ async fn checkpoints_of_a_plan_with_their_times() {
     );
 }
 
+/// A copy says what it is a copy of, and is as old as that.
+#[tokio::test]
+async fn a_copy_is_told_from_what_was_protected() {
+    let mut copy = checkpoint(OLDER, "available");
+    copy["extra_info"] = json!({
+        "copied_from": CHECKPOINT, "protected_at": "2026-11-22T10:20:39+00:00",
+        "copied_at": "2026-11-25T20:00:00+00:00", "copy_status": "finished",
+    })
+    .to_string()
+    .into();
+    let stub = Stub::start()
+        .await
+        .on("GET /providers", 200, providers())
+        .on(
+            &format!("GET /providers/{PROVIDER}/checkpoints"),
+            200,
+            json!({"checkpoints": [checkpoint(CHECKPOINT, "available"), copy]}),
+        )
+        .on("GET /operation_logs", 200, json!({"operation_logs": []}));
+    let list = run(&stub, &["checkpoint", "list"]).await;
+    insta::assert_snapshot!(list.shown(&stub));
+    let show = run(&stub, &["checkpoint", "show", &OLDER[..6]]).await;
+    insta::assert_snapshot!(show.shown(&stub));
+}
+
 #[tokio::test]
 async fn a_checkpoint_by_the_beginning_of_its_id() {
     let stub = Stub::start()

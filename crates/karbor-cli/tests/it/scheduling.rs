@@ -1,8 +1,9 @@
 //! Triggers, scheduled operations, quotas, copies.
 
+use karbor_cli::Exit;
 use serde_json::{Value, json};
 
-use crate::stub::{CHECKPOINT, OLDER, PLAN, PROVIDER, Stub, refused, run};
+use crate::stub::{CHECKPOINT, OLDER, PLAN, PROVIDER, Run, Stub, refused, run};
 
 const TRIGGER: &str = "018280be-618c-427d-b546-06080113955a";
 const OPERATION: &str = "aaf235a0-8107-4b8c-b912-7e535ae05a31";
@@ -257,42 +258,177 @@ async fn quotas() {
     assert_eq!(run(&stub, &["quota", "update", "web"]).await.exit.code(), 2);
 }
 
-#[tokio::test]
-async fn copies_are_waited_for_one_by_one() {
-    let copies = [
-        "c0000000-0000-4000-8000-000000000001",
-        "c0000000-0000-4000-8000-000000000002",
-    ];
-    let pairs = json!([
-        {"checkpoint_protect_id": CHECKPOINT, "checkpoint_copy_id": copies[0]},
-        {"checkpoint_protect_id": OLDER, "checkpoint_copy_id": copies[1]},
-    ]);
+const COPIES: [&str; 2] = [
+    "c0000000-0000-4000-8000-000000000001",
+    "c0000000-0000-4000-8000-000000000002",
+];
+
+fn pair(source: &str, copy: &str) -> Value {
+    json!({"checkpoint_protect_id": source, "checkpoint_copy_id": copy})
+}
+
+/// A checkpoint in a list; with `of`, a copy.
+fn listed(id: &str, status: &str, of: Option<&str>) -> Value {
+    let extra_info = of.map(|of| {
+        json!({"copied_from": of, "protected_at": "2026-11-22T10:20:39+00:00"}).to_string()
+    });
+    json!({"id": id, "status": status, "extra_info": extra_info})
+}
+
+/// A service that answers to copies with these, one after the other, and lists `checkpoints`.
+async fn copying(answers: &[Result<&[Value], Value>], checkpoints: &[Value]) -> Stub {
     let mut stub = Stub::start().await.on("GET /plans", 200, plans()).on(
-        &format!("POST /providers/{PROVIDER}/checkpoints/action"),
+        &format!("GET /providers/{PROVIDER}/checkpoints?plan_id={PLAN}"),
         200,
-        json!({"copy": {"plan_id": PLAN, "provider_id": PROVIDER, "checkpoint_id": pairs}}),
+        json!({"checkpoints": checkpoints}),
     );
-    for (copy, states) in [
-        (copies[0], ["wait_copying", "available"]),
-        (copies[1], ["copying", "error"]),
-    ] {
-        let path = format!("GET /providers/{PROVIDER}/checkpoints/{copy}");
-        for status in states {
-            stub = stub.on(
-                &path,
+    for answer in answers {
+        let (status, body) = match answer {
+            Ok(pairs) => (
                 200,
-                json!({"checkpoint": {"id": copy, "status": status}}),
-            );
-        }
+                json!({"copy": {"plan_id": PLAN, "provider_id": PROVIDER, "checkpoint_id": pairs}}),
+            ),
+            Err(fault) => (413, json!({"overLimit": fault})),
+        };
         stub = stub.on(
-            &format!("GET /operation_logs?checkpoint_id={copy}"),
-            200,
-            json!({"operation_logs": [{"operation_type": "copy", "status": "failed", "started_at": "x",
-                "error_info": "the second bank is full"}]}),
+            &format!("POST /providers/{PROVIDER}/checkpoints/action"),
+            status,
+            body,
         );
     }
-    let copied = run(&stub, &["checkpoint", "copy", "shop", "--wait"]).await;
-    insta::assert_snapshot!(copied.shown(&stub));
+    stub
+}
+
+/// What a copy goes through, and why it failed if it did.
+fn goes_through(mut stub: Stub, copy: &str, states: &[&str], reason: &str) -> Stub {
+    let path = format!("GET /providers/{PROVIDER}/checkpoints/{copy}");
+    for status in states {
+        let body = json!({"checkpoint": {"id": copy, "status": status}});
+        stub = stub.on(&path, 200, body);
+    }
+    stub.on(
+        &format!("GET /operation_logs?checkpoint_id={copy}"),
+        200,
+        json!({"operation_logs": [{"operation_type": "copy", "status": "failed", "started_at": "x",
+            "error_info": reason}]}),
+    )
+}
+
+async fn copy(stub: &Stub, more: &[&str]) -> Run {
+    run(stub, &[&["checkpoint", "copy", "shop"], more].concat()).await
+}
+
+#[tokio::test]
+async fn copies_are_waited_for_one_by_one() {
+    let checkpoints = [
+        listed(CHECKPOINT, "available", None),
+        listed(COPIES[0], "available", Some(CHECKPOINT)),
+        listed(OLDER, "available", None),
+        listed(COPIES[1], "error", Some(OLDER)),
+    ];
+    let pairs = [pair(CHECKPOINT, COPIES[0]), pair(OLDER, COPIES[1])];
+    let stub = copying(&[Ok(&pairs)], &checkpoints).await;
+    let stub = goes_through(stub, COPIES[0], &["wait_copying", "available"], "");
+    let failed = ["copying", "error"];
+    let stub = goes_through(stub, COPIES[1], &failed, "the second bank is full");
+    insta::assert_snapshot!(copy(&stub, &["--wait"]).await.shown(&stub));
+    // What failed would fail once more.
+    let asked = stub.lines().into_iter();
+    assert_eq!(asked.filter(|line| line.starts_with("POST")).count(), 1);
+}
+
+/// What could not begin at once is asked for again when the others are copied.
+#[tokio::test]
+async fn copies_are_asked_for_until_none_is_left() {
+    let checkpoints = [
+        listed(CHECKPOINT, "available", None),
+        listed(COPIES[0], "available", Some(CHECKPOINT)),
+        listed(OLDER, "available", None),
+        listed(COPIES[1], "available", Some(OLDER)),
+    ];
+    let rounds = [[pair(CHECKPOINT, COPIES[0])], [pair(OLDER, COPIES[1])]];
+    let answers = [Ok(&rounds[0][..]), Ok(&rounds[1][..]), Ok(&[][..])];
+    let stub = copying(&answers, &checkpoints).await;
+    let stub = goes_through(stub, COPIES[0], &["available"], "");
+    let stub = goes_through(stub, COPIES[1], &["copying", "available"], "");
+    let done = copy(&stub, &["--wait"]).await;
+    assert_eq!(done.exit, Exit::Done, "{done:?}");
+    insta::assert_snapshot!(done.shown(&stub));
+    let stub = copying(&answers, &checkpoints).await;
+    let begun = copy(&stub, &[]).await;
+    insta::assert_snapshot!(begun.shown(&stub));
+    let stub = copying(&answers, &checkpoints).await;
+    let begun = copy(&stub, &["-f", "json"]).await;
+    let answer: Value = serde_json::from_str(&begun.out).unwrap();
+    assert_eq!(answer["checkpoint_id"], json!([rounds[0][0], rounds[1][0]]));
+}
+
+#[tokio::test]
+async fn what_is_left_to_copy_is_told() {
+    let message = "1 checkpoint of the plan is not copied: Maximum number of checkpoints exceeded";
+    let full = || Err(json!({"message": message}));
+    let checkpoints = [
+        listed(CHECKPOINT, "available", None),
+        listed(COPIES[0], "available", Some(CHECKPOINT)),
+        listed(OLDER, "available", None),
+    ];
+    let pairs = [pair(CHECKPOINT, COPIES[0])];
+    for wait in [&["--wait"][..], &[]] {
+        let stub = copying(&[Ok(&pairs), full()], &checkpoints).await;
+        let stub = goes_through(stub, COPIES[0], &["available"], "");
+        let partly = copy(&stub, wait).await;
+        assert_eq!(partly.exit, Exit::Failed, "{partly:?}");
+        assert!(partly.out.contains(COPIES[0]), "{partly:?}");
+        assert!(partly.err.contains("1 copy has begun"), "{partly:?}");
+        assert!(partly.err.contains(message), "{partly:?}");
+    }
+    // A copy that fails at once is not made for ever.
+    let stub = copying(&[Ok(&pairs)], &checkpoints).await;
+    let endless = copy(&stub, &[]).await;
+    assert_eq!(endless.exit, Exit::Failed, "{endless:?}");
+    // The service's word is not taken for it.
+    let stub = copying(&[Ok(&[])], &checkpoints).await;
+    insta::assert_snapshot!(copy(&stub, &[]).await.shown(&stub));
+}
+
+#[tokio::test]
+async fn when_all_is_copied_that_is_shown() {
+    let checkpoints = [
+        listed(CHECKPOINT, "available", None),
+        listed(OLDER, "error", None),
+        listed(COPIES[0], "available", Some(CHECKPOINT)),
+        // Of one that was deleted.
+        listed(COPIES[1], "available", Some("gone")),
+    ];
+    let stub = copying(&[Ok(&[])], &checkpoints).await;
+    let done = copy(&stub, &["--wait"]).await;
+    insta::assert_snapshot!(done.shown(&stub));
+    assert_eq!(copy(&stub, &["-f", "value"]).await.out, "");
+
+    let stub = copying(&[Ok(&[])], &checkpoints[1..2]).await;
+    let nothing = copy(&stub, &[]).await;
+    assert_eq!(nothing.out, "");
+    assert!(
+        nothing.err.contains("no available checkpoint"),
+        "{nothing:?}"
+    );
+}
+
+/// Somebody else began to copy: that is waited for, too.
+#[tokio::test]
+async fn what_is_being_copied_is_not_called_copied() {
+    let checkpoints = [
+        listed(CHECKPOINT, "available", None),
+        listed(COPIES[0], "copying", Some(CHECKPOINT)),
+    ];
+    let stub = copying(&[Ok(&[])], &checkpoints).await;
+    let now = copy(&stub, &[]).await;
+    assert!(now.err.contains("being copied (1 now)"), "{now:?}");
+    let stub = copying(&[Ok(&[])], &checkpoints).await;
+    let stub = goes_through(stub, COPIES[0], &["copying", "error"], "the bank is full");
+    let failed = copy(&stub, &["--wait"]).await;
+    assert_eq!(failed.exit, Exit::Failed, "{failed:?}");
+    assert!(failed.err.contains("the bank is full"), "{failed:?}");
 }
 
 #[test]
