@@ -229,6 +229,11 @@ impl Db {
         if write.execute(&update).await?.rows_affected() == 0 {
             return Err(lost(run.id));
         }
+        let began = Query::select()
+            .column("started_at")
+            .from("scheduled_runs")
+            .and_where(Expr::col("id").eq(run.id.to_string()))
+            .take();
         let log = Query::insert()
             .into_table(Alias::new("scheduled_operation_logs"))
             .columns([
@@ -245,7 +250,7 @@ impl Db {
                 run.operation_id.to_string().into(),
                 self.time(run.due_at).into(),
                 self.time(run.triggered_at).into(),
-                self.time(run.started_at.unwrap_or(now)).into(),
+                began.into(),
                 self.time(now).into(),
                 outcome.as_str().into(),
                 self.time(now).into(),

@@ -77,6 +77,7 @@ impl Runner {
         let properties = Map::from_iter([
             ("extra_info".to_owned(), Value::from(extra_info.to_string())),
             ("operation_id".to_owned(), json!(self.run.id)),
+            ("begin_before".to_owned(), json!(self.run.run_before)),
         ]);
         self.engine
             .protection
@@ -101,14 +102,13 @@ impl Runner {
                 Ok(CheckpointStatus::Available) => return Ok(Some(true)),
                 Ok(CheckpointStatus::Protecting) => {}
                 Ok(_) => return Ok(Some(false)),
-                // Not in the bank yet, or never: its record knows.
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    if self.is_over().await? {
-                        return Ok(Some(false));
+                // Not in the bank yet, or never, or the bank is away: its record knows.
+                Err(error) if error.kind == ErrorKind::NotFound || error.kind.is_retryable() => {
+                    tracing::debug!(run = %self.run.id, checkpoint = %id, ?error, "a checkpoint cannot be looked at yet");
+                    match self.record().await?.map(|log| log.status) {
+                        None | Some(OperationLogStatus::InProgress) => {}
+                        Some(status) => return Ok(Some(status == OperationLogStatus::Success)),
                     }
-                }
-                Err(error) if error.kind.is_retryable() => {
-                    tracing::warn!(run = %self.run.id, checkpoint = %id, ?error, "a checkpoint cannot be looked at yet");
                 }
                 Err(error) => return Err(error),
             }
@@ -116,12 +116,6 @@ impl Runner {
                 return Ok(None);
             }
         }
-    }
-
-    /// Has the protection manager closed the record of what the run asked for?
-    async fn is_over(&self) -> Result<bool, ApiError> {
-        let log = self.record().await?;
-        Ok(log.is_some_and(|log| log.status != OperationLogStatus::InProgress))
     }
 
     /// The available checkpoints of the plan that scheduled operations made, or one of them.

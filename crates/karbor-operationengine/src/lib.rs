@@ -26,7 +26,7 @@
 //! | after, before a claim | the run is due: any engine claims it |
 //! | claimed, nothing asked for | adopted; begun if now is inside its window, else missed |
 //! | asked for, answer not written down | adopted; asked for again, answered with the same checkpoint |
-//! | while the checkpoint is made | adopted; waited for |
+//! | while the checkpoint is made, or its bank is away | adopted; waited for |
 //! | while old checkpoints are deleted | adopted; what is left to delete is deleted |
 //! | noted as missed or failed, not closed | adopted; the note is found and the run closed |
 //!

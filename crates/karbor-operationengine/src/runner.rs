@@ -1,11 +1,13 @@
 //! One run of a scheduled operation, from its claim to its end.
 //!
 //! A run may be carried out again from its beginning at any time: by the engine that adopts it
-//! after a crash, or after a failure that may pass. Three things make that safe.
+//! after a crash, or after a failure that may pass. Four things make that safe.
 //! * Its id is the id of the operation that it asks the protection manager for, and of that
 //!   operation's record in the log. However often it asks, one checkpoint is made.
 //! * That record is also where a run that came to nothing is noted, so what is noted as missed can
 //!   make no checkpoint any more, and what makes a checkpoint cannot be noted as missed.
+//! * Until when it may begin goes with it: the protection manager tries so long while the bank is
+//!   away, under the same ids.
 //! * Verifications have ids worked out from the run's and the checkpoint's; and what is deleted
 //!   twice is deleted.
 
@@ -32,14 +34,41 @@ pub(crate) const DELAYS: (Duration, Duration) =
 /// another engine's now.
 pub(crate) type Step<T> = Result<Option<T>, ApiError>;
 
+/// Why a run does not go on.
+enum Halt {
+    /// Not now; it is tried again.
+    NotYet(ApiError),
+    /// It failed.
+    Failed(ApiError),
+    /// It is not to begin.
+    Missed(String),
+}
+
+impl From<ApiError> for Halt {
+    fn from(error: ApiError) -> Self {
+        match error.kind.is_retryable() {
+            true => Self::NotYet(error),
+            false => Self::Failed(error),
+        }
+    }
+}
+
+impl From<DbError> for Halt {
+    fn from(error: DbError) -> Self {
+        ApiError::from(error).into()
+    }
+}
+
 /// A run that this engine has claimed.
 pub(crate) struct Runner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) run: ScheduledRun,
     pub(crate) operation: ScheduledOperation,
     pub(crate) stop: CancellationToken,
-    /// It was decided that it runs; nothing makes it missed any more.
+    /// This engine, or one before it, decided that it runs.
     begun: bool,
+    /// Why the last try inside the window came to nothing.
+    trouble: Option<ApiError>,
 }
 
 impl Runner {
@@ -51,10 +80,11 @@ impl Runner {
     ) -> Self {
         Self {
             engine,
+            begun: run.started_at.is_some(),
             run,
             operation,
             stop,
-            begun: false,
+            trouble: None,
         }
     }
 
@@ -79,29 +109,39 @@ impl Runner {
         self.engine.changed.notify_one();
     }
 
-    /// Tries until it has an outcome, as long as trying again can help.
+    /// Tries until it has an outcome.
     async fn carry_out(&mut self) -> Option<RunOutcome> {
         let mut delay = DELAYS.0;
         loop {
-            let error = match self.attempt().await {
+            let (run, operation) = (self.run.id, self.operation.id);
+            match self.attempt().await {
                 Ok(outcome) => return outcome,
-                Err(error) => error,
-            };
-            // A checkpoint is begun inside the window; all else is seen to its end.
-            let in_time =
-                self.run.checkpoint_id.is_some() || !self.makes_checkpoint() || !self.is_late();
-            if !error.kind.is_retryable() || !in_time {
-                tracing::error!(run = %self.run.id, operation = %self.operation.id, ?error, "a scheduled run failed");
-                return self.fail(error.message).await;
+                Err(Halt::NotYet(error)) => {
+                    tracing::warn!(%run, %operation, ?error, "a scheduled run cannot go on yet");
+                    if !self.is_late() {
+                        self.trouble = Some(error);
+                    }
+                }
+                Err(Halt::Failed(error)) => {
+                    tracing::error!(%run, %operation, ?error, "a scheduled run failed");
+                    if self.note(OperationLogStatus::Failed, error.message).await? {
+                        return Some(RunOutcome::Failed);
+                    }
+                }
+                Err(Halt::Missed(reason)) => {
+                    if self.note(OperationLogStatus::Missed, reason).await? {
+                        count(&self.engine.counters.missed, 1);
+                        return Some(RunOutcome::Missed);
+                    }
+                }
             }
-            tracing::warn!(run = %self.run.id, operation = %self.operation.id, ?error, "a scheduled run cannot go on yet");
             if self.pause(&mut delay).await {
                 return None;
             }
         }
     }
 
-    async fn attempt(&mut self) -> Step<RunOutcome> {
+    async fn attempt(&mut self) -> Result<Option<RunOutcome>, Halt> {
         match self
             .engine
             .db
@@ -113,26 +153,24 @@ impl Runner {
             Err(DbError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        match self.record().await? {
+        let begun = match self.record().await? {
             Some(log) if log.checkpoint_id.is_some() => {
                 self.run.checkpoint_id = log.checkpoint_id;
-                self.begun = true;
+                true
             }
             Some(log) if log.status == OperationLogStatus::Missed => {
                 return Ok(Some(RunOutcome::Missed));
             }
             Some(_) => return Ok(Some(RunOutcome::Failed)),
-            None => self.begun = self.begun || self.was_begun().await?,
-        }
+            None => self.was_begun().await?,
+        };
         let definition = Definition::parse(&self.operation)?;
-        if !self.begun
-            && let Some(reason) = self.reason_to_miss(&definition).await?
-        {
-            return Ok(self.miss(reason).await);
+        if !begun {
+            self.may_begin(&definition).await?;
         }
         self.begun = true;
         let context = self.context().await?;
-        match &definition.task {
+        let outcome = match &definition.task {
             Task::Protect => self.protect(&context, &definition, None).await,
             Task::RetentionProtect(policy) => {
                 self.protect(&context, &definition, Some(policy)).await
@@ -142,7 +180,8 @@ impl Runner {
                 self.delete_expired(&context, &definition, policy, *made_by)
                     .await
             }
-        }
+        };
+        Ok(outcome?)
     }
 
     /// The record in the operation log that carries the run's id.
@@ -158,11 +197,11 @@ impl Runner {
         self.operation.operation_type.operation() == OperationType::Protect
     }
 
-    /// Did an engine before this one begin? The protection manager enters what it was asked for
-    /// before the record in the log; for what makes no checkpoint the claim is enough.
+    /// Was it begun before? The protection manager enters what it was asked for before the record in the
+    /// log; for what makes no checkpoint it is enough that an engine decided that it runs.
     async fn was_begun(&self) -> Result<bool, ApiError> {
         if !self.makes_checkpoint() {
-            return Ok(self.run.started_at.is_some());
+            return Ok(self.begun);
         }
         match self.engine.db.flow_get(self.run.id).await {
             Ok(_) => Ok(true),
@@ -171,28 +210,31 @@ impl Runner {
         }
     }
 
-    /// Why a run that has not begun is not to begin.
-    async fn reason_to_miss(&self, definition: &Definition) -> Result<Option<String>, ApiError> {
+    /// A checkpoint is begun inside the window; what is begun is seen to its end.
+    async fn may_begin(&mut self, definition: &Definition) -> Result<(), Halt> {
         let (due, plan) = (self.run.due_at, definition.plan_id);
         if self.is_late() {
-            return Ok(Some(format!(
-                "The run due at {due} was missed: no operation engine began it inside its window, \
-                 which ended at {}.",
-                self.run.run_before
-            )));
+            return Err(match self.trouble.take() {
+                Some(error) => Halt::Failed(error),
+                None => Halt::Missed(format!(
+                    "The run due at {due} was missed: no operation engine began it inside its \
+                     window, which ended at {}.",
+                    self.run.run_before
+                )),
+            });
         }
         if !self.operation.enabled {
-            return Ok(Some(format!(
+            return Err(Halt::Missed(format!(
                 "The run due at {due} was left out: the operation was disabled meanwhile."
             )));
         }
         if self.engine.db.plan_is_held(plan).await? {
-            return Ok(Some(format!(
+            return Err(Halt::Missed(format!(
                 "The run due at {due} was left out: the plan {plan} is suspended. Start it to let \
                  its scheduled operations run."
             )));
         }
-        Ok(None)
+        Ok(())
     }
 
     /// As whom the run acts. An owner who does not allow it any more ends the operation.
@@ -251,19 +293,9 @@ impl Runner {
         }
     }
 
-    async fn miss(&self, reason: String) -> Option<RunOutcome> {
-        count(&self.engine.counters.missed, 1);
-        self.note(OperationLogStatus::Missed, reason).await?;
-        Some(RunOutcome::Missed)
-    }
-
-    async fn fail(&self, reason: String) -> Option<RunOutcome> {
-        self.note(OperationLogStatus::Failed, reason).await?;
-        Some(RunOutcome::Failed)
-    }
-
-    /// Puts what no other record tells into the operation log. `None`: stopped before it could.
-    async fn note(&self, status: OperationLogStatus, reason: String) -> Option<()> {
+    /// Puts what no other record tells into the operation log. `None`: stopped before it could; `false`:
+    /// the run has a record already, which is to be read.
+    async fn note(&self, status: OperationLogStatus, reason: String) -> Option<bool> {
         let now = self.engine.clock.now();
         let mut log = self
             .operation
@@ -276,7 +308,8 @@ impl Runner {
         let mut delay = DELAYS.0;
         loop {
             match self.engine.db.operation_log_create(&log).await {
-                Ok(()) | Err(DbError::Conflict { .. }) => return Some(()),
+                Ok(()) => return Some(true),
+                Err(DbError::Conflict { .. }) => return Some(log.id != self.log_id()),
                 Err(error) => {
                     tracing::error!(run = %self.run.id, %error, "a scheduled run cannot be noted yet");
                 }

@@ -1,6 +1,7 @@
 //! One run of an operation, as it is kept in the flow record: all that is needed to go on with it
 //! after a restart.
 
+use chrono::{DateTime, Utc};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, OperationId, OperationLog, OperationLogId,
     OperationLogStatus, OperationType, Parameters, RequestContext, ResourceGraph, RestoreId,
@@ -41,7 +42,11 @@ pub(crate) struct Run {
     /// Its record in the operation log.
     pub log: OperationLogId,
     /// When it was asked for, UTC.
-    pub started_at: chrono::DateTime<chrono::Utc>,
+    pub started_at: DateTime<Utc>,
+    /// Until when it may begin: so long it is tried again when the bank or the database is away.
+    /// `None`: at once or not at all.
+    #[serde(default)]
+    pub begin_before: Option<DateTime<Utc>>,
     /// The restore it carries out.
     pub restore_id: Option<RestoreId>,
     /// The verification it carries out.
@@ -56,7 +61,7 @@ impl Run {
         context: &RequestContext,
         (place, checkpoint): (Place, Checkpoint),
         parameters: Parameters,
-        now: chrono::DateTime<chrono::Utc>,
+        now: DateTime<Utc>,
     ) -> Self {
         Self {
             id: OperationId::new(),
@@ -68,6 +73,7 @@ impl Run {
             parameters,
             log: OperationLogId::new(),
             started_at: now,
+            begin_before: None,
             restore_id: None,
             verification_id: None,
         }
@@ -80,6 +86,18 @@ impl Run {
         self.id = id;
         self.log = OperationLogId(id.0);
         self
+    }
+
+    /// When its time to begin was over, if it was at `now`.
+    #[must_use]
+    pub(crate) fn late(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.begin_before.filter(|end| now > *end)
+    }
+
+    /// Is an `error` at its begin worth another try?
+    #[must_use]
+    pub(crate) fn may_wait(&self, error: &ApiError, now: DateTime<Utc>) -> bool {
+        error.kind.is_retryable() && self.begin_before.is_some_and(|end| now <= end)
     }
 
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.

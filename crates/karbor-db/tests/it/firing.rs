@@ -391,6 +391,36 @@ async fn ended_runs_are_logged_as_the_original_does_and_the_old_forgotten() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_run_says_when_it_was_first_begun() {
+    let stage = stage().await;
+    let (due, _) = stage.due(1).await;
+    let db = &stage.db;
+    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let began = stage.in_seconds(0);
+    let claim = async |owner| {
+        let claimed = db.runs_claim(owner, stage.in_seconds(60), 1).await;
+        claimed.unwrap().remove(0).0
+    };
+    let first = claim("a").await;
+    stage.clock.advance(Duration::from_secs(100)).await;
+    let adopted = claim("b").await;
+    assert_eq!((first.started_at, adopted.started_at), (None, Some(began)));
+    stage.clock.advance(Duration::from_secs(7)).await;
+    // As it was before it was claimed: it does not say yet when it was.
+    db.run_end(&first, "b", RunOutcome::Success, 3)
+        .await
+        .unwrap();
+    let query = "SELECT actual_start_time, end_time FROM scheduled_operation_logs";
+    let times: (String, String) = stage
+        .fixture
+        .raw()
+        .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    let text = |at: DateTime<Utc>| at.format("%Y-%m-%d %H:%M:%S%.6f").to_string();
+    assert_eq!(times, (text(began), text(stage.in_seconds(0))));
+}
+
+#[tokio::test]
 async fn a_plan_that_was_started_and_suspended_is_held() {
     let Fixture {
         db,

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use karbor_model::{CheckpointStatus, OperationLogStatus, ScheduledOperationType};
+use karbor_interfaces::OperationEngineApi;
+use karbor_model::{CheckpointStatus, OperationLogStatus, RequestContext, ScheduledOperationType};
 use serde_json::json;
 
 use crate::{
@@ -117,6 +118,44 @@ async fn an_engine_that_was_slow_makes_no_second_checkpoint() {
     house.db.runs_release("a/").await.unwrap();
     ends_once(&house, Dies::Hung(Hang::AfterProtect)).await;
     drop(slow);
+}
+
+/// It claims what it released, or what it could not renew in time, as anybody would.
+#[tokio::test]
+async fn an_engine_goes_on_with_a_run_that_it_has_and_does_not_begin_it_anew() {
+    let house = House::new().await;
+    let step = Dies::Hung(Hang::BeforeProtect);
+    let engine = died_at(&house, step).await;
+    assert_eq!(house.fake.state().calls, 1);
+    house.db.runs_release("a/").await.unwrap();
+    // Told of a change, it looks for what is due.
+    let context = RequestContext::admin();
+    let trigger = house.hourly().await;
+    engine
+        .manager()
+        .create_trigger(&context, trigger)
+        .await
+        .unwrap();
+    until(async || house.running().then_some(())).await;
+    house.pass(100).await;
+    assert_eq!(house.fake.state().calls, 1, "it was begun once");
+    drop(engine);
+    house.fake.state().hang = None;
+    let _again = house.engine("a").await;
+    ends_once(&house, step).await;
+}
+
+/// The answer that a checkpoint is made does not come before the window is over.
+#[tokio::test]
+async fn a_lost_answer_at_the_end_of_the_window_fails_nothing() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let protect = ScheduledOperationType::Protect;
+    house.scheduled(&engine, protect, &[]).await;
+    house.fake.state().lost_after = Some(Duration::from_secs(1000));
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["success"]);
+    assert_eq!(house.fake.state().asked.len(), 1);
 }
 
 #[tokio::test]

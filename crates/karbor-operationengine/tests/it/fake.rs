@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -45,6 +46,12 @@ pub struct State {
     pub refusals: Vec<ApiError>,
     /// Checkpoints and verifications end badly.
     pub bad: bool,
+    /// The bank is away: no checkpoint can be looked at.
+    pub away: bool,
+    /// How often protect was called.
+    pub calls: usize,
+    /// So much time passes before protect answers, and the answer is lost.
+    pub lost_after: Option<Duration>,
 }
 
 pub struct Fake {
@@ -115,6 +122,10 @@ impl Fake {
 
     /// As the real one: the record with the id that was asked for is there first.
     async fn record(&self, id: OperationId, plan: &Plan, checkpoint: CheckpointId) -> Answer<()> {
+        let status = match self.state().bad {
+            true => OperationLogStatus::Failed,
+            false => OperationLogStatus::Success,
+        };
         let log = OperationLog {
             id: OperationLogId(id.0),
             project_id: plan.project_id.clone(),
@@ -125,7 +136,7 @@ impl Fake {
             restore_id: None,
             verification_id: None,
             scheduled_operation_id: None,
-            status: OperationLogStatus::Success,
+            status,
             started_at: self.clock.now(),
             ended_at: None,
             error_info: None,
@@ -147,6 +158,7 @@ impl ProtectionApi for Fake {
         plan: Plan,
         properties: Map<String, Value>,
     ) -> Answer<CheckpointId> {
+        self.state().calls += 1;
         self.hang_at(Hang::BeforeProtect).await;
         if let Some(refusal) = self.state().refusals.pop() {
             return Err(refusal);
@@ -176,6 +188,10 @@ impl ProtectionApi for Fake {
             }
         };
         self.hang_at(Hang::AfterProtect).await;
+        if let Some(time) = self.state().lost_after.take() {
+            self.clock.turn(time);
+            return Err(ApiError::unavailable("No answer came.", "test"));
+        }
         Ok(id)
     }
 
@@ -219,7 +235,11 @@ impl ProtectionApi for Fake {
         _: ProviderId,
         id: CheckpointId,
     ) -> Answer<Checkpoint> {
-        let found = self.state().checkpoints.get(&id).cloned();
+        let state = self.state();
+        if state.away {
+            return Err(ApiError::unavailable("The bank is away.", "test"));
+        }
+        let found = state.checkpoints.get(&id).cloned();
         found.ok_or_else(|| ApiError::not_found("Checkpoint", id))
     }
 

@@ -240,6 +240,16 @@ impl House {
         .await
     }
 
+    /// Is any run an engine's?
+    pub fn running(&self) -> bool {
+        let raw = rusqlite::Connection::open(self.folder.path().join("karbor.db")).unwrap();
+        raw.busy_timeout(Duration::from_secs(5)).unwrap();
+        let query = "SELECT count(*) FROM scheduled_runs WHERE status = 'running'";
+        raw.query_row(query, [], |row| row.get::<_, i64>(0))
+            .unwrap()
+            > 0
+    }
+
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
     }

@@ -93,6 +93,28 @@ async fn a_protect_is_tried_again_inside_its_window() {
     assert!(failed.scheduled_operation_id.is_some());
 }
 
+/// The protection manager gave it up when its window was over, and nobody can look into the bank.
+#[tokio::test]
+async fn a_bank_that_stays_away_fails_the_run_and_not_the_next() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let protect = ScheduledOperationType::Protect;
+    house.scheduled(&engine, protect, &[]).await;
+    {
+        let mut state = house.fake.state();
+        (state.away, state.bad) = (true, true);
+    }
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["failed"]);
+    assert_eq!(house.logs().await.len(), 1, "one record of it");
+    {
+        let mut state = house.fake.state();
+        (state.away, state.bad) = (false, false);
+    }
+    house.pass(3600).await;
+    assert_eq!(house.ended(2).await, ["failed", "success"]);
+}
+
 /// Q65: operations could be scheduled on the plans of others.
 #[tokio::test]
 async fn q65_a_plan_that_became_foreign_is_not_protected() {

@@ -25,6 +25,10 @@ async fn an_operation_runs_on_time_as_its_owner() {
     assert_eq!(context.project_id, PROJECT);
     assert!(!context.is_admin);
     assert_eq!(context.scheduled_operation_id, Some(operation.id));
+    assert_eq!(
+        properties["begin_before"], "2026-01-01T01:15:00Z",
+        "its window"
+    );
     let info: serde_json::Value =
         serde_json::from_str(properties["extra_info"].as_str().unwrap()).unwrap();
     assert_eq!(info["created_by"], "operation-engine");

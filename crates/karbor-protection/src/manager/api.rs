@@ -35,6 +35,7 @@ impl ProtectionApi for ProtectionManager {
         checkpoint_properties: Map<String, Value>,
     ) -> Result<CheckpointId, ApiError> {
         let asked_as = once::operation_id(&checkpoint_properties)?;
+        let begin_before = once::begin_before(&checkpoint_properties)?;
         if let Some(id) = asked_as
             && let Some(made) = self.made_before(id, &plan).await?
         {
@@ -52,6 +53,7 @@ impl ProtectionApi for ProtectionManager {
             parameters::typed(provider, SchemaKind::Options, plan.parameters.clone()),
             self.base.clock().now(),
         );
+        run.begin_before = begin_before;
         if let Some(id) = asked_as {
             run = run.with_id(id);
         }

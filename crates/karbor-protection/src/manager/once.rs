@@ -1,5 +1,6 @@
 //! Operations that are asked for by id: asked for again, they are not begun again.
 
+use chrono::{DateTime, Utc};
 use karbor_db::DbError;
 use karbor_model::{ApiError, CheckpointId, OperationId, OperationLogId, OperationType, Plan};
 use serde_json::{Map, Value};
@@ -17,6 +18,20 @@ pub(super) fn operation_id(
     let id = given.as_str().and_then(|text| text.parse().ok());
     id.map(Some)
         .ok_or_else(|| ApiError::invalid_field("operation_id", given, "It must be a uuid."))
+}
+
+/// Until when what is asked for may begin, if it has time.
+pub(super) fn begin_before(
+    properties: &Map<String, Value>,
+) -> Result<Option<DateTime<Utc>>, ApiError> {
+    let Some(given) = properties.get("begin_before").filter(|at| !at.is_null()) else {
+        return Ok(None);
+    };
+    let at = given.as_str().and_then(|text| text.parse().ok());
+    at.map(Some).ok_or_else(|| {
+        let reason = "It must be a time like 2026-11-22T01:15:00Z.";
+        ApiError::invalid_field("begin_before", given, reason)
+    })
 }
 
 impl ProtectionManager {

@@ -14,6 +14,12 @@ use crate::{
     run::Run,
 };
 
+/// Class of the error that the record with a run's id says that the run came to nothing.
+pub(super) const ENDED: &str = "OperationEnded";
+
+/// Class of the error that a run may not begin any more.
+pub(super) const LATE: &str = "WindowMissed";
+
 impl Worker {
     /// Enters the run in the operation log and claims its checkpoints. Safe to repeat.
     pub(super) async fn claim(
@@ -21,11 +27,7 @@ impl Worker {
         run: &Run,
         provider: &Provider,
     ) -> Result<Vec<CheckpointLease>, ApiError> {
-        match self.db.operation_log_create(&run.log_record()).await {
-            Ok(()) => {}
-            Err(DbError::Conflict { .. }) => self.check_own(run).await?,
-            Err(error) => return Err(error.into()),
-        }
+        self.enter_log(run).await?;
         let mut claims = Vec::new();
         for (place, checkpoint, purpose) in run.claims() {
             let bank = provider.home(place)?.bank().clone();
@@ -38,6 +40,18 @@ impl Worker {
             }
         }
         Ok(claims)
+    }
+
+    /// Enters the run in the operation log. Safe to repeat.
+    ///
+    /// # Errors
+    /// [`ENDED`] when the record with its id is not its own.
+    pub(super) async fn enter_log(&self, run: &Run) -> Result<(), ApiError> {
+        match self.db.operation_log_create(&run.log_record()).await {
+            Ok(()) => Ok(()),
+            Err(DbError::Conflict { .. }) => self.check_own(run).await,
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What can be read can be restored: where a claim cannot be written (the bank is full, or was
@@ -70,7 +84,7 @@ impl Worker {
             return Ok(());
         }
         let message = format!("Operation {} was given up before it began.", run.log);
-        Err(ApiError::conflict("OperationEnded", message))
+        Err(ApiError::conflict(ENDED, message))
     }
 
     /// What the bank is told before the first hook. Safe to repeat.
@@ -103,6 +117,7 @@ impl Worker {
             Ok(there) => there,
             Err(NotFound(_)) => {
                 self.refuse_hollow(run).await?;
+                self.refuse_late(run)?;
                 run.checkpoint.clone()
             }
             Err(error) => return Err(error.into()),
@@ -134,6 +149,17 @@ impl Worker {
         match self.db.flow_events(run.id).await?.is_empty() {
             true => Ok(()),
             false => Err(ApiError::not_found("Checkpoint", run.subject().1.id)),
+        }
+    }
+
+    /// Nothing of it is in the bank, and the time that it had to begin is over.
+    fn refuse_late(&self, run: &Run) -> Result<(), ApiError> {
+        match run.late(self.clock.now()) {
+            None => Ok(()),
+            Some(end) => Err(ApiError::conflict(
+                LATE,
+                format!("It could not begin before {end}, the end of its window."),
+            )),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The worker: begins runs, carries them out, ends them, and goes on with those that a crash left.
 //!
 //! The order of writes is what makes a run survive anything. The flow record comes first; whatever
-//! follows (`claim`, `prepare`, the hooks, `conclude`) may be repeated. The flow record is closed last. So a
+//! follows (`claim`, `prepare`, the hooks, `conclude`) may be repeated. A run that has time to begin is tried
+//! again while the bank or the database is away. The flow record is closed last. So a
 //! run is either not there, or there and unfinished and will be taken up again, or closed with
 //! every other record telling how it ended.
 
@@ -64,13 +65,18 @@ impl Worker {
     /// Begins a run: enters it, claims its checkpoint, and lets it go on in the background.
     ///
     /// # Errors
-    /// Why it cannot begin. The operation log has it as failed then.
+    /// Why it cannot begin. The operation log has it as failed then. A run that has time and may
+    /// begin later is no error.
     pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), ApiError> {
         let provider = self.providers.get(run.checkpoint.provider_id)?.clone();
         let hooks = self.hooks(&run, &provider)?;
         self.enter(&run).await?;
         let lease = match self.claim(&run, &provider).await {
             Ok(lease) => lease,
+            Err(error) if run.may_wait(&error, self.clock.now()) => {
+                self.begin_later(run, error);
+                return Ok(());
+            }
             // Somebody else may be at work on the checkpoint: the bank is left alone.
             Err(error) => return Err(self.refuse(&run, error).await),
         };
@@ -79,14 +85,24 @@ impl Worker {
                 self.spawn(run, provider, hooks, lease);
                 Ok(())
             }
+            Err(error) if run.may_wait(&error, self.clock.now()) => {
+                release(lease).await;
+                self.begin_later(run, error);
+                Ok(())
+            }
             Err(error) => {
-                let failed = Conclusion::failed(error.message.clone());
-                if let Err(error) = conclude_in_bank(&run, &provider, &failed).await {
-                    tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
-                }
+                self.tell_bank(&run, &provider, &error).await;
                 release(lease).await;
                 Err(self.refuse(&run, error).await)
             }
+        }
+    }
+
+    /// The bank is told that a run did not begin, if it can be.
+    async fn tell_bank(&self, run: &Run, provider: &Provider, error: &ApiError) {
+        let failed = Conclusion::failed(error.message.clone());
+        if let Err(error) = conclude_in_bank(run, provider, &failed).await {
+            tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
         }
     }
 

@@ -6,7 +6,7 @@ use karbor_model::{
     Verification, VerificationStatus,
 };
 
-use super::{RETRY_DELAYS, Worker};
+use super::{RETRY_DELAYS, Worker, begin::ENDED};
 use crate::{
     conclude::{Conclusion, conclude_in_bank},
     providers::Provider,
@@ -79,23 +79,13 @@ impl Worker {
                     .await,
             )?;
         }
-        let update = OperationLogUpdate {
-            extra_info: Some(conclusion.extra_info.clone()),
-            error_info: conclusion.error_info.clone(),
-            ended_at: Some(self.clock.now()),
-            ..OperationLogUpdate::default()
-        };
-        self.db.operation_log_update(run.log, &update).await?;
-        let end = if ok {
-            OperationLogStatus::Success
-        } else {
-            OperationLogStatus::Failed
-        };
-        once(
-            self.db
-                .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
-                .await,
-        )?;
+        // It may have come to its end before it could be entered in the log.
+        match self.enter_log(run).await {
+            Ok(()) => self.end_log(run, conclusion).await?,
+            // What others noted under its id stays.
+            Err(error) if error.class == ENDED => {}
+            Err(error) => return Err(error),
+        }
         once(
             self.db
                 .flow_end(
@@ -111,6 +101,26 @@ impl Worker {
             "a run ended"
         );
         Ok(())
+    }
+
+    async fn end_log(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
+        let update = OperationLogUpdate {
+            extra_info: Some(conclusion.extra_info.clone()),
+            error_info: conclusion.error_info.clone(),
+            ended_at: Some(self.clock.now()),
+            ..OperationLogUpdate::default()
+        };
+        self.db.operation_log_update(run.log, &update).await?;
+        let end = if conclusion.is_success() {
+            OperationLogStatus::Success
+        } else {
+            OperationLogStatus::Failed
+        };
+        once(
+            self.db
+                .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
+                .await,
+        )
     }
 
     pub(super) async fn record_at_last(&self, run: &Run, conclusion: &Conclusion) {

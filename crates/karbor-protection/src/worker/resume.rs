@@ -1,13 +1,25 @@
-//! Goes on with the runs that a stop or a crash interrupted.
+//! Goes on with the runs that a stop or a crash interrupted, and with those that could not begin at once.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use karbor_db::FlowRecord;
+use karbor_db::{FlowRecord, OperationLogUpdate};
 use karbor_model::{ApiError, FlowStatus};
 use karbor_plugin::Bank;
 
-use super::{RETRY_DELAYS, Worker, release};
-use crate::{conclude::Conclusion, error::NOT_AVAILABLE, leases, providers::Provider, run::Run};
+use serde_json::json;
+
+use super::{
+    RETRY_DELAYS, Worker,
+    begin::{ENDED, LATE},
+    release,
+};
+use crate::{
+    conclude::Conclusion,
+    error::NOT_AVAILABLE,
+    leases::{self, CheckpointLease},
+    providers::Provider,
+    run::Run,
+};
 
 /// The class of the error that a bank without the checkpoint answers with.
 const NOT_FOUND: &str = "CheckpointNotFound";
@@ -69,20 +81,43 @@ impl Worker {
             }
         };
         tracing::info!(run = %id, operation = %run.operation, checkpoint = %run.checkpoint.id, "resuming a run");
-        let mut delay = RETRY_DELAYS.0;
-        loop {
-            match self.try_resume(&run).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(run = %id, ?error, "a run cannot be resumed yet");
-                    self.stuck(run.log, error.message);
-                }
+        self.try_on(&run, RETRY_DELAYS.0).await;
+    }
+
+    /// Tries to begin a run again, of which the first try came to `error`. All that it takes is in the
+    /// flow record: a restart goes on with it.
+    pub(super) fn begin_later(self: &Arc<Self>, run: Run, error: ApiError) {
+        let worker = self.clone();
+        self.tasks.spawn(format!("begin {}", run.id), async move {
+            let mut delay = RETRY_DELAYS.0;
+            if !worker.pause(&run, error, &mut delay).await {
+                worker.try_on(&run, delay).await;
             }
-            if self.wait_or_stop(delay).await {
+        });
+    }
+
+    async fn try_on(self: &Arc<Self>, run: &Run, mut delay: Duration) {
+        while let Err(error) = self.try_resume(run).await {
+            if self.pause(run, error, &mut delay).await {
                 return;
             }
-            delay = (delay * 2).min(RETRY_DELAYS.1);
         }
+    }
+
+    /// Says why a run does not go on yet, and waits, longer each time; says whether to stop instead.
+    async fn pause(&self, run: &Run, error: ApiError, delay: &mut Duration) -> bool {
+        tracing::error!(run = %run.id, ?error, "a run cannot go on yet");
+        let update = OperationLogUpdate {
+            extra_info: Some(json!({ "waiting": error.message })),
+            ..OperationLogUpdate::default()
+        };
+        if let Err(error) = self.db.operation_log_update(run.log, &update).await {
+            tracing::warn!(run = %run.id, %error, "why a run waits could not be recorded");
+        }
+        self.stuck(run.log, error.message);
+        let stopped = self.wait_or_stop(*delay).await;
+        *delay = (*delay * 2).min(RETRY_DELAYS.1);
+        stopped
     }
 
     /// The provider, with the banks that the run needs.
@@ -104,21 +139,21 @@ impl Worker {
                 return self.record(run, &conclusion).await;
             }
         };
-        let lease = self.claim(run, &provider).await?;
+        let lease = match self.claim(run, &provider).await {
+            Ok(lease) => lease,
+            Err(error) => return self.unless_over(run, &provider, Vec::new(), error).await,
+        };
         match self.prepare(run, &provider).await {
             Ok(()) => {}
             // The bank's last word: it holds nothing that the run could go on with.
-            Err(error) if [NOT_AVAILABLE, NOT_FOUND].contains(&error.class.as_str()) => {
+            Err(error) if [NOT_AVAILABLE, NOT_FOUND, LATE].contains(&error.class.as_str()) => {
                 let conclusion = Conclusion::failed(error.message);
                 self.conclude(run, &provider, &conclusion).await;
                 release(lease).await;
                 self.unstuck(run.log);
                 return Ok(());
             }
-            Err(error) => {
-                release(lease).await;
-                return Err(error);
-            }
+            Err(error) => return self.unless_over(run, &provider, lease, error).await,
         }
         match self.hooks(run, &provider) {
             Ok(hooks) => self.spawn(run.clone(), provider, hooks, lease),
@@ -130,5 +165,43 @@ impl Worker {
         }
         self.unstuck(run.log);
         Ok(())
+    }
+
+    /// An `error` at the begin of a run is worth another try, unless it is over.
+    async fn unless_over(
+        &self,
+        run: &Run,
+        provider: &Provider,
+        claims: Vec<CheckpointLease>,
+        error: ApiError,
+    ) -> Result<(), ApiError> {
+        let over = self.over(run, &error).await;
+        if !claims.is_empty() && matches!(over, Ok(Some(_))) {
+            self.tell_bank(run, provider, &error).await;
+        }
+        release(claims).await;
+        let Some(reason) = over? else {
+            return Err(error);
+        };
+        self.record(run, &Conclusion::failed(reason)).await?;
+        self.unstuck(run.log);
+        Ok(())
+    }
+
+    /// Why a run that cannot begin never will: whoever asked for it gave it up, or its time is over. What
+    /// has begun is seen to its end.
+    async fn over(&self, run: &Run, error: &ApiError) -> Result<Option<String>, ApiError> {
+        if error.class == ENDED {
+            return Ok(Some(error.message.clone()));
+        }
+        let Some(end) = run.late(self.clock.now()) else {
+            return Ok(None);
+        };
+        let begun = !self.db.flow_events(run.id).await?.is_empty();
+        let reason = format!(
+            "{} It could not begin before {end}, the end of its window.",
+            error.message
+        );
+        Ok((!begun).then_some(reason))
     }
 }

@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use karbor_db::{Db, ListQuery};
 use karbor_interfaces::protection::ProtectionApi;
-use karbor_manager::{Config, InProcess, RunningService, Service, ServiceOptions, SystemClock};
+use karbor_manager::{
+    Clock, Config, InProcess, RunningService, Service, ServiceOptions, SystemClock,
+};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, OperationLog,
     OperationLogStatus, Parameters, Plan, PlanId, PlanStatus, ProviderId, RequestContext, Resource,
@@ -20,7 +22,7 @@ use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig
 use karbor_plugins::protectables::openstack::OpenStackType;
 use karbor_plugins::protections::{noop, simulated};
 use karbor_protection::{MasterKey, OPTIONS, ProtectionManager, ProtectionParts, Providers};
-use karbor_testkit::{FaultyBank, MemoryBank};
+use karbor_testkit::{FakeClock, FaultyBank, MemoryBank};
 use serde_json::Map;
 
 pub const SIMULATED: &str = "Simulated::Resource";
@@ -104,6 +106,7 @@ pub struct House {
     /// The bank plugins of the provider, bank and copy bank.
     pub banks: (&'static str, Option<&'static str>),
     pub inventory: Arc<Mutex<Inventory>>,
+    clock: Arc<dyn Clock>,
     pub provider: ProviderId,
     pub other_provider: ProviderId,
 }
@@ -116,6 +119,7 @@ impl House {
             copies: Arc::new(FaultyBank::new(MemoryBank::new())),
             banks: ("memory", None),
             inventory: Arc::default(),
+            clock: Arc::new(SystemClock::new()),
             provider: ProviderId::new(),
             other_provider: ProviderId::new(),
         }
@@ -138,12 +142,7 @@ impl House {
     }
 
     pub async fn open(&self) -> Running {
-        let db = Db::connect(&format!(
-            "sqlite://{}/karbor.db",
-            self.folder.path().display()
-        ))
-        .await
-        .unwrap();
+        let db = Db::connect(&self.url()).await.unwrap();
         db.migrate().await.unwrap();
         let mut registry = Registry::new();
         let bank = self.bank.clone();
@@ -184,10 +183,8 @@ impl House {
             .options(karbor_manager::service::OPTIONS)
             .build()
             .unwrap();
-        let clock = Arc::new(SystemClock::new());
-        let manager =
-            ProtectionManager::new(Some("host".to_owned()), db.clone(), options, clock, parts)
-                .unwrap();
+        let (host, clock) = (Some("host".to_owned()), self.clock.clone());
+        let manager = ProtectionManager::new(host, db.clone(), options, clock, parts).unwrap();
         let transport = Arc::new(InProcess::new());
         let service = Service::new(
             Arc::new(manager),
@@ -201,6 +198,12 @@ impl House {
             provider: self.provider,
             inventory: self.inventory.clone(),
         }
+    }
+
+    /// On a clock whose hands the test turns.
+    pub fn with_clock(mut self, clock: &FakeClock) -> Self {
+        self.clock = clock.shared();
+        self
     }
 
     /// With a second bank for copies.
@@ -217,6 +220,18 @@ impl House {
             provider: self.provider,
             ..Self::new()
         }
+    }
+
+    pub fn url(&self) -> String {
+        format!("sqlite://{}/karbor.db", self.folder.path().display())
+    }
+
+    /// The database, behind everybody's back.
+    pub fn database(&self) -> rusqlite::Connection {
+        let raw = rusqlite::Connection::open(self.folder.path().join("karbor.db")).unwrap();
+        raw.busy_timeout(std::time::Duration::from_secs(10))
+            .unwrap();
+        raw
     }
 
     /// Keys in the bank, without the leases.

@@ -15,3 +15,4 @@ mod once;
 mod operations;
 mod quotas;
 mod tenancy;
+mod windows;

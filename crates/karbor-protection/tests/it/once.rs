@@ -1,14 +1,15 @@
 //! A checkpoint that is asked for under an id is made once, however often it is asked for.
 
-use karbor_db::ListQuery;
+use karbor_db::{Db, ListQuery};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    CheckpointStatus, ErrorKind, OperationId, OperationLog, OperationLogId, OperationLogStatus,
-    RequestContext, ScheduledOperationId,
+    CheckpointStatus, ErrorKind, FlowStatus, OperationId, OperationLog, OperationLogId,
+    OperationLogStatus, Plan, RequestContext, ScheduledOperationId,
 };
+use karbor_testkit::Fault;
 use serde_json::{Map, Value, json};
 
-use crate::house::{House, member};
+use crate::house::{House, member, until};
 
 fn under(id: OperationId) -> Map<String, Value> {
     Map::from_iter([("operation_id".to_owned(), json!(id))])
@@ -64,7 +65,25 @@ async fn what_was_given_up_makes_no_checkpoint_any_more() {
     let running = house.open().await;
     let id = OperationId::new();
     let plan = running.plan(1);
-    let missed = OperationLog {
+    let missed = missed(id, &plan);
+    running.db.operation_log_create(&missed).await.unwrap();
+    let refused = running
+        .api()
+        .protect(&member(), plan.clone(), under(id))
+        .await
+        .unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    let log = running.db.operation_log_get(missed.id).await.unwrap();
+    assert_eq!(log.error_info.as_deref(), Some("too late"));
+    assert!(house.keys().is_empty(), "{:?}", house.keys());
+    let bad = Map::from_iter([("operation_id".to_owned(), json!("x"))]);
+    let refused = running.api().protect(&member(), plan, bad).await;
+    assert_eq!(refused.unwrap_err().kind, ErrorKind::BadRequest);
+}
+
+/// A run that came to nothing before it was asked for.
+fn missed(id: OperationId, plan: &Plan) -> OperationLog {
+    OperationLog {
         id: OperationLogId(id.0),
         project_id: plan.project_id.clone(),
         operation_type: karbor_model::OperationType::Protect,
@@ -79,16 +98,83 @@ async fn what_was_given_up_makes_no_checkpoint_any_more() {
         ended_at: None,
         error_info: Some("too late".to_owned()),
         extra_info: None,
+    }
+}
+
+/// It was given up while the service was down that had heard of it, and had not entered it in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_is_not_gone_on_with() {
+    let house = House::new().with_resources(&["sleep=600"]);
+    let first = house.open().await;
+    let id = OperationId::new();
+    let plan = first.plan(1);
+    house.bank.inject(Fault::Hang, 1, |call| call.verb.writes());
+    let heard = async {
+        let _ = first
+            .api()
+            .protect(&member(), plan.clone(), under(id))
+            .await;
     };
-    running.db.operation_log_create(&missed).await.unwrap();
+    let entered = until(async || first.db.operation_log_get(OperationLogId(id.0)).await.ok());
+    tokio::select! {
+        () = heard => unreachable!("it hangs"),
+        _ = entered => {}
+    }
+    drop(first);
+    house
+        .database()
+        .execute("DELETE FROM operation_logs", [])
+        .unwrap();
+    let second = Db::connect(&house.url()).await.unwrap();
+    second
+        .operation_log_create(&missed(id, &plan))
+        .await
+        .unwrap();
+    drop(second);
+    let third = house.open().await;
+    until(async || {
+        let flow = third.db.flow_get(id).await.unwrap();
+        (flow.status == FlowStatus::Failed).then_some(())
+    })
+    .await;
+    let log = third
+        .db
+        .operation_log_get(OperationLogId(id.0))
+        .await
+        .unwrap();
+    assert_eq!(
+        (log.status, log.error_info.as_deref()),
+        (OperationLogStatus::Missed, Some("too late"))
+    );
+    assert!(house.keys().is_empty(), "{:?}", house.keys());
+}
+
+/// The database fails just when the run is to be entered in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_entered_in_the_log_is_entered_as_failed() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let id = OperationId::new();
+    let raw = house.database();
+    raw.execute_batch(
+        "CREATE TRIGGER away BEFORE INSERT ON operation_logs BEGIN SELECT RAISE(ABORT, 'away'); END",
+    )
+    .unwrap();
     let refused = running
         .api()
-        .protect(&member(), plan.clone(), under(id))
-        .await
-        .unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::Conflict);
-    assert!(house.keys().is_empty(), "{:?}", house.keys());
-    let bad = Map::from_iter([("operation_id".to_owned(), json!("x"))]);
-    let refused = running.api().protect(&member(), plan, bad).await;
-    assert_eq!(refused.unwrap_err().kind, ErrorKind::BadRequest);
+        .protect(&member(), running.plan(1), under(id))
+        .await;
+    refused.unwrap_err();
+    raw.execute_batch("DROP TRIGGER away").unwrap();
+    let log = until(async || {
+        let log = running
+            .db
+            .operation_log_get(OperationLogId(id.0))
+            .await
+            .ok()?;
+        (log.status != OperationLogStatus::InProgress).then_some(log)
+    })
+    .await;
+    assert_eq!(log.status, OperationLogStatus::Failed);
+    assert!(running.list().await.is_empty());
 }
