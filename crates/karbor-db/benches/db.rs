@@ -10,9 +10,10 @@
 use std::{fs, future::Future, time::Instant};
 
 use chrono::{TimeDelta, Utc};
-use karbor_db::{Db, FlowEvent, FlowEventKind, FlowRecord, ListQuery};
+use karbor_db::{Db, FlowEvent, FlowEventKind, FlowRecord, ListQuery, QuotaDefaults};
 use karbor_model::{
-    FlowStatus, OperationId, OperationType, Plan, PlanId, PlanStatus, ProviderId, Resource,
+    FlowStatus, OperationId, OperationType, Plan, PlanId, PlanStatus, ProviderId, QuotaResource,
+    Resource,
 };
 use serde_json::json;
 
@@ -90,10 +91,14 @@ async fn main() {
         db.plan_get(plans[7].id).await.unwrap();
     })
     .await;
-    measure("plan_create, one resource", 500, || async {
+    let defaults = QuotaDefaults {
+        limits: [(QuotaResource::Plans, 1_000_000)].into(),
+        use_default_class: true,
+    };
+    measure("plan_create_within, one resource", 500, || async {
         let mut plan = plan(0);
         plan.project_id = "other".to_owned();
-        db.plan_create(&plan).await.unwrap();
+        db.plan_create_within(&plan, &defaults).await.unwrap();
     })
     .await;
     for batch in [1, 10, 100, 8000] {

@@ -15,7 +15,7 @@ use karbor_model::{
 };
 use sea_orm::{
     ConnectionTrait,
-    sea_query::{Alias, Expr, ExprTrait, Order, Query},
+    sea_query::{Alias, Expr, ExprTrait, InsertStatement, Order, Query},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -54,13 +54,12 @@ pub(crate) fn ended(what: &str) -> String {
 
 impl Db {
     /// Writes a notification, in the transaction of what it tells of.
-    pub(crate) async fn announce(
+    fn notification(
         &self,
-        write: &Write<'_>,
         event_type: &str,
         priority: Priority,
         payload: &Value,
-    ) -> Result<(), DbError> {
+    ) -> Result<InsertStatement, DbError> {
         let now = self.now();
         let insert = Query::insert()
             .into_table(Alias::new("notifications"))
@@ -77,8 +76,7 @@ impl Db {
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        write.execute(&insert).await?;
-        Ok(())
+        Ok(insert)
     }
 
     /// Tells what an operation log says now.
@@ -117,10 +115,24 @@ impl Db {
             payload["message"] = json!(message);
             payload["exception"] = json!([message]);
         }
-        self.announce(write, &event_type, priority, &payload).await
+        let insert = self.notification(&event_type, priority, &payload)?;
+        write.execute(&insert).await?;
+        Ok(())
     }
 
     /// Tells that a record of a project was made, changed or deleted: `what` is e.g. `plan_create`.
+    pub(crate) fn record_notification(
+        &self,
+        what: &str,
+        project: &str,
+        id: String,
+        name: &str,
+    ) -> Result<InsertStatement, DbError> {
+        let payload = json!({ "tenant_id": project, "id": id, "name": name });
+        self.notification(&ended(what), Priority::Info, &payload)
+    }
+
+    /// Writes [`Db::record_notification`].
     pub(crate) async fn announce_record(
         &self,
         write: &Write<'_>,
@@ -129,9 +141,9 @@ impl Db {
         id: String,
         name: &str,
     ) -> Result<(), DbError> {
-        let payload = json!({ "tenant_id": project, "id": id, "name": name });
-        self.announce(write, &ended(what), Priority::Info, &payload)
-            .await
+        let insert = self.record_notification(what, project, id, name)?;
+        write.execute(&insert).await?;
+        Ok(())
     }
 
     async fn claim_notifications(

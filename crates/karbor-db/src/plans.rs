@@ -1,12 +1,14 @@
 //! Plans and the resources they name.
 
+use std::iter;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_model::{
     Parameters, Plan, PlanId, PlanStatus, ProviderId, Resource, ScheduledOperation,
 };
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult,
-    sea_query::{Alias, Expr, ExprTrait, Func, Query, UpdateStatement},
+    sea_query::{Alias, Expr, ExprTrait, Func, InsertStatement, Query, UpdateStatement},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -86,16 +88,15 @@ impl Db {
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        write.execute(&insert).await?;
-        self.insert_resources(write, plan).await?;
-        self.announce_record(
-            write,
+        let notification = self.record_notification(
             "plan_create",
             &plan.project_id,
             plan.id.to_string(),
             &plan.name,
-        )
-        .await
+        )?;
+        let resources = self.resource_rows(plan)?;
+        let all = iter::once(insert).chain(resources).chain([notification]);
+        write.insert_all(all).await
     }
 
     /// One plan.
@@ -149,7 +150,7 @@ impl Db {
         }
         if !same_resources(&plan.resources, &stored.resources) {
             self.mark_resources_deleted(&write, plan.id).await?;
-            self.insert_resources(&write, plan).await?;
+            write.insert_all(self.resource_rows(plan)?).await?;
         }
         self.announce_record(
             &write,
@@ -248,7 +249,8 @@ impl Db {
         Ok(row.try_get_by_index(0)?)
     }
 
-    async fn insert_resources(&self, write: &Write<'_>, plan: &Plan) -> Result<(), DbError> {
+    fn resource_rows(&self, plan: &Plan) -> Result<Vec<InsertStatement>, DbError> {
+        let mut inserts = Vec::new();
         for resources in plan.resources.chunks(CHUNK) {
             let mut insert = Query::insert()
                 .into_table(Alias::new("resources"))
@@ -268,9 +270,9 @@ impl Db {
                     ])
                     .map_err(|error| DbError::Internal(error.to_string()))?;
             }
-            write.execute(&insert).await?;
+            inserts.push(insert);
         }
-        Ok(())
+        Ok(inserts)
     }
 
     async fn mark_resources_deleted(&self, write: &Write<'_>, id: PlanId) -> Result<(), DbError> {

@@ -16,7 +16,10 @@ use karbor_manager::{Config, ConfigError, OptionDef, OptionKind};
 use karbor_model::{QuotaChange, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};
 use sea_orm::{
     ConnectionTrait, DbBackend,
-    sea_query::{Alias, Condition, Expr, ExprTrait, Func, OnConflict, Order, Query},
+    sea_query::{
+        Alias, Condition, Expr, ExprTrait, Func, OnConflict, Order, Query, SelectStatement,
+        UnionType,
+    },
 };
 
 use crate::{Db, DbError, Write, row::Row, transition::not_deleted};
@@ -122,10 +125,43 @@ impl Owner<'_> {
 
     fn rows(&self) -> Condition {
         let (_, column, name) = self.place();
-        Condition::all()
-            .add(Expr::col(column).eq(name))
-            .add(not_deleted("deleted"))
+        rows(Expr::col(column).eq(name))
     }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            table: self.place().0,
+            rows: self.rows(),
+        }
+    }
+}
+
+/// Where limits are stored.
+struct Limits {
+    table: &'static str,
+    rows: Condition,
+}
+
+impl Limits {
+    /// Those of the class that a project was put in.
+    fn of_class_of(project: &str) -> Self {
+        Self {
+            table: "quota_classes",
+            rows: rows(Expr::col("class_name").in_subquery(class_of(project))),
+        }
+    }
+}
+
+fn rows(of: Expr) -> Condition {
+    Condition::all().add(of).add(not_deleted("deleted"))
+}
+
+fn class_of(project: &str) -> SelectStatement {
+    Query::select()
+        .column("class_name")
+        .from("quota_projects")
+        .and_where(Expr::col("project_id").eq(project))
+        .take()
 }
 
 impl Db {
@@ -141,15 +177,17 @@ impl Db {
         self.limits_in(self.read(), project, defaults).await
     }
 
-    pub(crate) async fn limits_in(
+    async fn limits_in(
         &self,
         on: &impl ConnectionTrait,
         project: &str,
         defaults: &QuotaDefaults,
     ) -> Result<QuotaLimits, DbError> {
-        let mut limits = self.without_own(on, project, defaults).await?;
-        limits.extend(self.stored(on, Owner::Project(project)).await?);
-        Ok(limits)
+        let limits = [
+            Limits::of_class_of(project),
+            Owner::Project(project).limits(),
+        ];
+        self.limits_of(on, limits, defaults).await
     }
 
     /// What a project may have if it has no quota of its own.
@@ -161,23 +199,8 @@ impl Db {
         project: &str,
         defaults: &QuotaDefaults,
     ) -> Result<QuotaLimits, DbError> {
-        self.without_own(self.read(), project, defaults).await
-    }
-
-    async fn without_own(
-        &self,
-        on: &impl ConnectionTrait,
-        project: &str,
-        defaults: &QuotaDefaults,
-    ) -> Result<QuotaLimits, DbError> {
-        let mut limits = defaults.limits.clone();
-        if defaults.use_default_class {
-            limits.extend(self.stored(on, Owner::Class(DEFAULT_CLASS)).await?);
-        }
-        if let Some(class) = self.class_in(on, project).await? {
-            limits.extend(self.stored(on, Owner::Class(&class)).await?);
-        }
-        Ok(limits)
+        self.limits_of(self.read(), [Limits::of_class_of(project)], defaults)
+            .await
     }
 
     /// What a project of this class may have.
@@ -189,14 +212,44 @@ impl Db {
         class: &str,
         defaults: &QuotaDefaults,
     ) -> Result<QuotaLimits, DbError> {
+        self.limits_of(self.read(), [Owner::Class(class).limits()], defaults)
+            .await
+    }
+
+    /// The limits where the database has none, then everybody's, then these: the last counts.
+    async fn limits_of(
+        &self,
+        on: &impl ConnectionTrait,
+        stored: impl IntoIterator<Item = Limits>,
+        defaults: &QuotaDefaults,
+    ) -> Result<QuotaLimits, DbError> {
+        let default = defaults
+            .use_default_class
+            .then(|| Owner::Class(DEFAULT_CLASS).limits());
+        let stored = default.into_iter().chain(stored).zip(0..);
+        let selects = stored.map(|(limits, rank)| {
+            Query::select()
+                .columns(LIMIT.iter().copied())
+                .expr_as(Expr::val(rank), "rank")
+                .column("id")
+                .from(limits.table)
+                .cond_where(limits.rows)
+                .take()
+        });
+        let all = selects.reduce(|mut all, next| all.union(UnionType::All, next).take());
         let mut limits = defaults.limits.clone();
-        if defaults.use_default_class {
-            limits.extend(
-                self.stored(self.read(), Owner::Class(DEFAULT_CLASS))
-                    .await?,
-            );
+        let Some(mut all) = all else {
+            return Ok(limits);
+        };
+        all.order_by("rank", Order::Asc).order_by("id", Order::Asc);
+        for row in on.query_all(&all).await? {
+            let row = Row::new(&row, self.backend(), "quotas", LIMIT);
+            // What the original did not limit, and a NULL, limit nothing.
+            if let (Ok(resource), Some(limit)) = (row.text(0)?.parse(), row.get::<Option<i64>>(1)?)
+            {
+                limits.insert(resource, limit);
+            }
         }
-        limits.extend(self.stored(self.read(), Owner::Class(class)).await?);
         Ok(limits)
     }
 
@@ -205,48 +258,10 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`].
     pub async fn quota_class_of(&self, project: &str) -> Result<Option<String>, DbError> {
-        self.class_in(self.read(), project).await
-    }
-
-    async fn class_in(
-        &self,
-        on: &impl ConnectionTrait,
-        project: &str,
-    ) -> Result<Option<String>, DbError> {
-        const CLASS: &[&str] = &["class_name"];
-        let select = Query::select()
-            .columns(CLASS.iter().copied())
-            .from("quota_projects")
-            .and_where(Expr::col("project_id").eq(project))
-            .take();
-        match on.query_one(&select).await? {
-            Some(row) => Row::new(&row, self.backend(), "quota_projects", CLASS).get(0),
+        match self.read().query_one(&class_of(project)).await? {
+            Some(row) => Ok(row.try_get_by_index(0)?),
             None => Ok(None),
         }
-    }
-
-    async fn stored(
-        &self,
-        on: &impl ConnectionTrait,
-        owner: Owner<'_>,
-    ) -> Result<QuotaLimits, DbError> {
-        let (table, ..) = owner.place();
-        let select = Query::select()
-            .columns(LIMIT.iter().copied())
-            .from(table)
-            .cond_where(owner.rows())
-            .order_by("id", Order::Asc)
-            .take();
-        let mut limits = QuotaLimits::new();
-        for row in on.query_all(&select).await? {
-            let row = Row::new(&row, self.backend(), table, LIMIT);
-            // What the original did not limit, and a NULL, limit nothing.
-            if let (Ok(resource), Some(limit)) = (row.text(0)?.parse(), row.get::<Option<i64>>(1)?)
-            {
-                limits.insert(resource, limit);
-            }
-        }
-        Ok(limits)
     }
 
     /// Gives a project limits of its own, or a class.
