@@ -1,6 +1,6 @@
 //! Records: what the database and the wire hold.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -225,7 +225,8 @@ pub struct Provider {
     /// Description.
     pub description: String,
     /// `options_schema`, `restore_schema`, `verify_schema`, `saved_info_schema`, each by resource type.
-    pub extended_info_schema: Map<String, Value>,
+    /// Shared: it is large, never changes, and every request that names a provider asks for it.
+    pub extended_info_schema: Arc<Map<String, Value>>,
 }
 
 /// A protectable type as the API shows it.

@@ -236,7 +236,7 @@ impl Provider {
                 id: config.id,
                 name: config.name.clone(),
                 description: config.description.clone(),
-                extended_info_schema,
+                extended_info_schema: Arc::new(extended_info_schema),
             },
             bank,
             copy_bank,

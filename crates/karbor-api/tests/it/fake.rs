@@ -1,7 +1,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -50,7 +50,7 @@ fn providers() -> Vec<Provider> {
         }) else {
             unreachable!()
         };
-        map
+        Arc::new(map)
     };
     vec![
         Provider {

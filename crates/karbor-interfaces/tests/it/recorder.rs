@@ -1,6 +1,10 @@
 //! A protection manager that writes down what it is asked, and a transport that listens in.
 
-use std::{collections::BTreeMap, sync::Mutex, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -115,7 +119,7 @@ fn provider(id: ProviderId) -> Provider {
         id,
         name: "local".to_owned(),
         description: String::new(),
-        extended_info_schema: Map::new(),
+        extended_info_schema: Arc::default(),
     }
 }
 

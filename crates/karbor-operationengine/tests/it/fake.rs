@@ -274,7 +274,7 @@ impl ProtectionApi for Fake {
             id,
             name: String::new(),
             description: String::new(),
-            extended_info_schema,
+            extended_info_schema: Arc::new(extended_info_schema),
         })
     }
 
