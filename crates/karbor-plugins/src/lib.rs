@@ -4,6 +4,7 @@ pub mod applications;
 pub mod banks;
 pub mod protectables;
 pub mod protections;
+mod rename;
 
 use std::sync::Arc;
 

@@ -4,6 +4,7 @@
 use std::{
     fs::File,
     os::fd::{AsFd, OwnedFd},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,6 +17,7 @@ use rustix::{
 };
 
 use super::dirs::{make_directory, open_directory};
+use crate::rename::rename_new_at;
 
 const TEMP: &str = "+tmp";
 const LOCK: &str = "lock";
@@ -108,26 +110,15 @@ impl TempFile {
 
     /// Moves the file to `name` in `directory`; `EEXIST` if there is something.
     pub(super) fn move_new(&mut self, directory: impl AsFd, name: &str) -> Result<(), Errno> {
-        #[cfg(target_os = "linux")]
-        {
-            let flags = rustix::fs::RenameFlags::NOREPLACE;
-            let area = &self.area.directory;
-            match rustix::fs::renameat_with(area, &self.name, &directory, name, flags) {
-                Ok(()) => {
-                    self.moved = true;
-                    return Ok(());
-                }
-                // Not every file system can (NFS cannot); those that cannot can link.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        self.link(directory, name)
-    }
-
-    fn link(&self, directory: impl AsFd, name: &str) -> Result<(), Errno> {
-        let area = &self.area.directory;
-        rustix::fs::linkat(area, &self.name, directory, name, AtFlags::empty())
+        let area = self.area.directory.as_fd();
+        rename_new_at(
+            area,
+            Path::new(&self.name),
+            directory.as_fd(),
+            Path::new(name),
+        )?;
+        self.moved = true;
+        Ok(())
     }
 }
 
@@ -235,22 +226,5 @@ mod tests {
                 .count(),
             0
         );
-    }
-
-    #[test]
-    fn linking_never_replaces_either() {
-        let (directory, fd) = container();
-        let area = Arc::new(TempArea::open(&fd).unwrap());
-        for wanted in [Ok(()), Err(Errno::EXIST)] {
-            let mut file = area.create().unwrap();
-            file.file.write_all(b"first").unwrap();
-            assert_eq!(file.link(&fd, "object"), wanted);
-        }
-        assert_eq!(
-            std::fs::read(directory.path().join("object")).unwrap(),
-            b"first"
-        );
-        let left = directory.path().join("+tmp").join(&area.name);
-        assert_eq!(std::fs::read_dir(left).unwrap().count(), 1, "only the lock");
     }
 }

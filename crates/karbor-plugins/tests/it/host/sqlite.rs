@@ -328,3 +328,46 @@ async fn a_database_of_another_application_in_a_protected_directory_is_refused()
     let error = lab.protect(&directory).await.unwrap_err();
     assert!(error.message.contains("exclude '/s.db*'"), "{error}");
 }
+
+/// Killed after it noted that nothing was there: what is there now may be the application's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_run_again_does_not_replace_a_database_made_meanwhile() {
+    for mode in ["delete", "wal"] {
+        let lab = lab();
+        let path = lab.path("s.db");
+        drop(make(&path, mode));
+        let before = dump(&path);
+        let resource = lab.resource(SQLITE).await;
+        let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+        fs::remove_file(&path).unwrap();
+        let context = lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+        let restore = lab.operation(OperationType::Restore, &resource);
+        restore.main(&context).await.unwrap();
+        let report = restore.main(&context).await.unwrap();
+        assert_eq!(
+            (&report["files"], &report["unchanged"]),
+            (&json!(0), &json!(1))
+        );
+        assert_eq!(dump(&path), before);
+
+        fs::remove_file(&path).unwrap();
+        let meanwhile = Connection::open(&path).unwrap();
+        let sql = format!(
+            "PRAGMA journal_mode={mode}; CREATE TABLE mine (n); INSERT INTO mine VALUES (7)"
+        );
+        meanwhile.execute_batch(&sql).unwrap();
+        for open in [Some(meanwhile), None] {
+            let error = restore.main(&context).await.unwrap_err();
+            assert!(
+                error.message.contains("there is a database at the place"),
+                "{error}"
+            );
+            assert_eq!(rows(&path, "SELECT n FROM mine"), 7, "{mode}");
+            drop(open);
+        }
+        restore.undo(&context).await.unwrap();
+        assert_eq!(rows(&path, "SELECT n FROM mine"), 7, "{mode}");
+        let names = super::tree(&lab.dir.path().join("restore"));
+        assert!(names.is_empty(), "{names:?}");
+    }
+}

@@ -10,7 +10,8 @@
 //! into the new one. `before_restore` is the place to stop it. The old `-wal`, `-shm` and `-journal`
 //! are removed before the rename: a crash between the two leaves an old database without its last
 //! transactions, which were to be overwritten anyway; the other way round it would leave a new
-//! database that SQLite corrupts with an old log.
+//! database that SQLite corrupts with an old log. With `overwrite` `never` the rename does not replace:
+//! a restore that is run again takes a database for its own only if it is the same, byte by byte.
 
 mod copy;
 mod replace;
@@ -259,8 +260,9 @@ async fn write(
     file.flush().await.map_err(|e| unusable(&e))?;
     drop(file);
     let (target, temporary) = (target.clone(), temporary.to_owned());
-    let if_changed = run.parameters.overwrite == Overwrite::IfChanged;
-    let replaced = blocking(move || replace::replace(&temporary, &target, if_changed)).await?;
+    let overwrite = run.parameters.overwrite;
+    let replaced = blocking(move || replace::replace(&temporary, &target, overwrite)).await?;
+    let replaced = replaced.ok_or_else(|| refusal(run))?;
     let mut report = HookReport::new();
     report.insert("files".to_owned(), json!(u64::from(replaced)));
     report.insert("bytes".to_owned(), json!(if replaced { bytes } else { 0 }));

@@ -9,9 +9,11 @@ use std::{
 };
 
 use karbor_plugin::{OperationContext, PluginError};
+use karbor_vault::Overwrite;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{super::directory::unusable, super::places::Target, copy, remove_logs};
+use crate::rename::rename_new;
 
 /// Is there anything at this place?
 pub(super) fn there(path: &Path) -> Result<bool, PluginError> {
@@ -38,8 +40,13 @@ pub(super) fn beside(target: &Path, context: &OperationContext) -> Result<PathBu
     Ok(target.with_file_name(name))
 }
 
-/// Checks `new` and renames it to the target. `false` if the target was the same already.
-pub(super) fn replace(new: &Path, target: &Target, if_changed: bool) -> Result<bool, PluginError> {
+/// Checks `new` and renames it to the target. `false` if the target was the same already, or, with
+/// [`Overwrite::Never`], `None` if there is another database.
+pub(super) fn replace(
+    new: &Path,
+    target: &Target,
+    overwrite: Overwrite,
+) -> Result<Option<bool>, PluginError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let opened = Connection::open_with_flags(new, flags)
         .map_err(|e| PluginError::new("what was restored is not a database").with_cause(e))?;
@@ -47,17 +54,23 @@ pub(super) fn replace(new: &Path, target: &Target, if_changed: bool) -> Result<b
     drop(opened);
     let path = &target.path;
     if there(path)? {
-        if if_changed && same(new, path).map_err(|e| unusable(&e))? {
-            return Ok(false);
+        let unchanged = || same(new, path).map_err(|e| unusable(&e));
+        match overwrite {
+            Overwrite::Never => return Ok(unchanged()?.then_some(false)),
+            Overwrite::IfChanged if unchanged()? => return Ok(Some(false)),
+            _ => in_use(path)?,
         }
-        in_use(path)?;
     }
-    put(new, target).map_err(|e| unusable(&e))?;
-    Ok(true)
+    match put(new, target, overwrite) {
+        Ok(()) => Ok(Some(true)),
+        // Made since we looked.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
+        Err(error) => Err(unusable(&error)),
+    }
 }
 
 /// Sets owner and mode, makes the new file durable, and lets it take the place.
-fn put(new: &Path, target: &Target) -> io::Result<()> {
+fn put(new: &Path, target: &Target, overwrite: Overwrite) -> io::Result<()> {
     let (path, place) = (&target.path, &target.place);
     let existing = fs::metadata(path).ok();
     let owner = existing
@@ -77,9 +90,16 @@ fn put(new: &Path, target: &Target) -> io::Result<()> {
     fs::set_permissions(new, fs::Permissions::from_mode(mode.unwrap_or(0o600)))?;
     File::open(new)?.sync_all()?;
     let dir = path.parent().unwrap_or(Path::new("/"));
+    // Logs of a database that was made meanwhile are not ours to remove.
+    if overwrite == Overwrite::Never && fs::symlink_metadata(path).is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
     remove_logs(path)?;
     File::open(dir)?.sync_all()?;
-    fs::rename(new, path)?;
+    match overwrite {
+        Overwrite::Never => rename_new(new, path)?,
+        _ => fs::rename(new, path)?,
+    }
     File::open(dir)?.sync_all()
 }
 
