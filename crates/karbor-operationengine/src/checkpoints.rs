@@ -322,11 +322,10 @@ impl Runner {
         let id = verification.id;
         match db.verification_create(&verification).await {
             Ok(()) => {}
-            // Asked for before; whether it was heard is not known, unless it has ended or is in
-            // the log.
+            // Asked for before; whether it was heard is not known, unless it has ended.
             Err(DbError::Conflict { .. }) => {
-                let ended = db.verification_get(id).await?.status != VerificationStatus::InProgress;
-                if ended || self.is_verified(id).await? {
+                let status = db.verification_get(id).await?.status;
+                if status != VerificationStatus::InProgress {
                     return Ok(id);
                 }
             }
@@ -351,17 +350,6 @@ impl Runner {
                 }
             }
         }
-    }
-
-    /// Does the operation log know of the verification?
-    async fn is_verified(&self, id: VerificationId) -> Result<bool, ApiError> {
-        let query = karbor_db::ListQuery {
-            filters: vec![("verification_id".to_owned(), id.to_string())],
-            limit: Some(1),
-            ..karbor_db::ListQuery::default()
-        };
-        let logs = self.engine.db.operation_log_list(&query).await?;
-        Ok(!logs.is_empty())
     }
 
     async fn await_verification(&self, id: VerificationId) -> Step<VerificationStatus> {

@@ -24,6 +24,7 @@ use crate::{
     parameters,
     providers::Place,
     run::Run,
+    worker::KNOWN,
 };
 
 #[async_trait]
@@ -102,9 +103,14 @@ impl ProtectionApi for ProtectionManager {
             .available(context, provider, verification.checkpoint_id)
             .await?;
         let now = self.base.clock().now();
-        let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now);
+        let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now)
+            .with_id(OperationId(verification.id.0));
         run.verification_id = Some(verification.id);
-        self.worker.start(run).await
+        match self.worker.start(run).await {
+            // It was asked for before.
+            Err(error) if error.class == KNOWN => Ok(()),
+            other => other,
+        }
     }
 
     async fn copy(

@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use karbor_db::{Db, FlowRecord, QuotaDefaults};
+use karbor_db::{Db, DbError, FlowRecord, QuotaDefaults};
 use karbor_flow::{Executor, FlowTime, plan};
 use karbor_manager::{Clock, TaskSet};
 use karbor_model::{ApiError, FlowStatus, OperationLogId};
@@ -39,6 +39,9 @@ use crate::{
 
 /// How long to wait before trying again to write down how a run goes: at first, and at most.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Class of the error that a run was entered before.
+pub(crate) const KNOWN: &str = "OperationKnown";
 
 /// What the worker works with.
 pub(crate) struct Worker {
@@ -109,15 +112,18 @@ impl Worker {
     /// Writes the run down, if the quota of its project allows it.
     async fn enter(&self, run: &Run) -> Result<(), ApiError> {
         let flow = self.flow_record(run)?;
-        match quota::reserved(run) {
+        let entered = match quota::reserved(run) {
             Some(holding) => {
                 self.db
                     .flow_create_holding(&flow, &holding, &self.quotas)
-                    .await?;
+                    .await
             }
-            None => self.db.flow_create(&flow).await?,
-        }
-        Ok(())
+            None => self.db.flow_create(&flow).await,
+        };
+        entered.map_err(|error| match error {
+            DbError::Conflict { message, .. } => ApiError::conflict(KNOWN, message),
+            other => other.into(),
+        })
     }
 
     /// A run that could not begin: its records say so, and nothing of it stays in progress.

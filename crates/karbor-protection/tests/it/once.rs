@@ -149,6 +149,32 @@ async fn what_was_given_up_is_not_gone_on_with() {
     assert!(house.keys().is_empty(), "{:?}", house.keys());
 }
 
+/// Whoever asks for a verification asks again when it is not known that it was heard.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_that_is_asked_for_again_is_not_made_again() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let id = running.verify(&member(), checkpoint).await.unwrap();
+    let verification = running.db.verification_get(id).await.unwrap();
+    let context = member();
+    let again = running.api().verification(&context, verification);
+    again.await.unwrap();
+    running.verified(id).await;
+    let logs = running.db.operation_log_list(&ListQuery::default()).await;
+    let of_it = logs.unwrap();
+    let of_it: Vec<_> = of_it
+        .iter()
+        .filter(|log| log.verification_id == Some(id))
+        .collect();
+    assert_eq!(of_it.len(), 1);
+    assert_eq!(
+        of_it[0].id,
+        OperationLogId(id.0),
+        "known before it is in the log"
+    );
+}
+
 /// The database fails just when the run is to be entered in the log.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_could_not_be_entered_in_the_log_is_entered_as_failed() {
