@@ -10,8 +10,10 @@ pub trait OwnerContexts: Send + Sync + 'static {
     /// gave for it, where users come from an identity service.
     ///
     /// # Errors
-    /// A retryable one when it cannot be told now. Any other means that the owner does not let the
-    /// operation run any more: it is disabled.
+    /// A retryable one when it cannot be told now. [`ErrorKind::Forbidden`] when the owner does not let
+    /// the operation run any more: it is disabled. Any other fails the run.
+    ///
+    /// [`ErrorKind::Forbidden`]: karbor_model::ErrorKind::Forbidden
     async fn context(
         &self,
         operation: &ScheduledOperation,

@@ -15,8 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 use karbor_db::{DbError, RunOutcome, ScheduledRun};
 use karbor_model::{
-    ApiError, CheckpointId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    RequestContext, ScheduledOperation,
+    ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationLogStatus,
+    OperationType, RequestContext, ScheduledOperation,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -254,7 +254,7 @@ impl Runner {
                 scheduled_operation_id: Some(id),
                 ..context
             }),
-            Err(error) if error.kind.is_retryable() => Err(error),
+            Err(error) if error.kind != ErrorKind::Forbidden => Err(error),
             Err(error) => {
                 db.scheduled_operation_set_enabled(id, false).await?;
                 let message = format!("{} The operation was disabled.", error.message);

@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::FakeClock;
 
-/// As much of keystone v3 as a service asks for: tokens and trusts. Users are named like their ids, and
+/// As much of keystone v3 as a service asks for: tokens and trusts. Application credentials have the id of
+/// their user, and the password as their secret. Users are named like their ids, and
 /// so are projects and roles; every password is [`PASSWORD`](Self::PASSWORD).
 #[derive(Clone)]
 pub struct FakeKeystone {
@@ -224,6 +225,11 @@ impl State {
             let token = identity["token"]["id"].as_str().unwrap_or_default();
             let token = self.live(token);
             token.and_then(|token| Some(token["token"]["user"]["id"].as_str()?.to_owned()))
+        } else if identity["methods"][0] == "application_credential" {
+            let credential = &identity["application_credential"];
+            let name = credential["id"].as_str();
+            name.filter(|_| credential["secret"] == self.password)
+                .map(str::to_owned)
         } else {
             let user = &identity["password"]["user"];
             let name = user["name"].as_str().or_else(|| user["id"].as_str());
@@ -247,6 +253,8 @@ impl State {
             let roles = named.filter_map(|role| Some(role["name"].as_str()?.to_owned()));
             let roles: Vec<_> = roles.collect();
             self.issue(&text("trustor_user_id"), Some(&text("project_id")), &roles)
+        } else if scope.is_null() && identity["application_credential"].is_object() {
+            self.issue(&name, Some(&project), &roles)
         } else if scope.is_null() {
             self.issue(&name, None, &[])
         } else {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use karbor_api::AuthStrategy;
-use karbor_identity::Keystone;
+use karbor_identity::{Keystone, TrustError};
 use karbor_manager::{Clock, Config};
-use karbor_model::{ApiError, RequestContext, RequestId, ScheduledOperation};
+use karbor_model::{ApiError, ErrorKind, RequestContext, RequestId, ScheduledOperation};
 use karbor_operationengine::{OwnerContexts, RecordedOwners};
 
 type Failure = Box<dyn std::error::Error>;
@@ -39,7 +39,8 @@ impl OwnerContexts for TrustingOwners {
                  run it: delete it and make it anew.",
             )
         })?;
-        let context = self.0.by_trust(trust_id, RequestId::new()).await?;
+        let context = self.0.by_trust(trust_id, RequestId::new()).await;
+        let context = context.map_err(untaken)?;
         let is_owner = context.user_id.as_ref() == Some(&operation.user_id);
         if !is_owner || context.project_id != operation.project_id {
             return Err(refused(
@@ -50,6 +51,37 @@ impl OwnerContexts for TrustingOwners {
     }
 }
 
+/// Trying again gives the service no user to take trusts.
+fn untaken(error: TrustError) -> ApiError {
+    match error {
+        TrustError::NoTrustee => {
+            let message = format!("The service cannot act for the owner: {error}, and restart it.");
+            ApiError::new(ErrorKind::Internal, "AuthorizationFailure", message)
+        }
+        other => other.into(),
+    }
+}
+
 fn refused(message: &str) -> ApiError {
     ApiError::forbidden("AuthorizationFailure", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_without_a_trustee_fails_the_run_and_blames_nobody_else() {
+        let error = untaken(TrustError::NoTrustee);
+        assert_eq!(
+            error.kind,
+            ErrorKind::Internal,
+            "neither tried again nor the owner's doing"
+        );
+        assert_eq!(
+            error.message,
+            "The service cannot act for the owner: an application credential cannot take trusts; set a user \
+             and a password in [trustee], and restart it."
+        );
+    }
 }

@@ -1,7 +1,10 @@
 //! Users that come from keystone.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use karbor_db::ListQuery;
+use karbor_manager::Clock;
+use karbor_model::{ScheduledOperation, ScheduledOperationId, ScheduledOperationType};
 use karbor_testkit::{FakeClock, FakeKeystone};
 use serde_json::{Value, json};
 
@@ -106,6 +109,60 @@ async fn keystone_away_is_503_and_not_401() {
         .await;
     let told = refused.fault(503);
     assert!(told.contains("operator"), "{told}");
+}
+
+/// The service had a password when the operation was made, and an application credential now: it takes no
+/// trust any more, so it cannot end one either.
+#[tokio::test]
+async fn an_operation_can_be_deleted_when_nobody_can_end_its_trust() {
+    let fake = FakeKeystone::start(FakeClock::new()).await;
+    let group = "keystone_authtoken";
+    let options = [
+        ("DEFAULT", "auth_strategy", "keystone"),
+        (group, "auth_url", fake.url.as_str()),
+        (group, "auth_type", "v3applicationcredential"),
+        (group, "application_credential_id", "karbor"),
+        (
+            group,
+            "application_credential_secret",
+            FakeKeystone::PASSWORD,
+        ),
+    ];
+    let app = app_with(&options).await;
+    let token = fake.token("demo");
+    let refused = schedule(&app, &token).await;
+    let told = refused.fault(503);
+    assert!(told.contains("no user to take trusts"), "{told}");
+    let triggers = app.db.trigger_list(&ListQuery::default()).await.unwrap();
+    let operation = ScheduledOperation {
+        id: ScheduledOperationId::new(),
+        name: "nightly".to_owned(),
+        description: None,
+        operation_type: ScheduledOperationType::Protect,
+        user_id: "demo".to_owned(),
+        project_id: "p1".to_owned(),
+        trigger_id: triggers[0].id,
+        operation_definition: BTreeMap::new(),
+        enabled: true,
+        created_at: app.clock.now(),
+        updated_at: None,
+    };
+    let id = operation.id;
+    app.db.scheduled_operation_create(&operation).await.unwrap();
+    let service = app
+        .db
+        .service_register("host", "karbor-operationengine", "t");
+    let service = service.await.unwrap().id;
+    let registered = app
+        .db
+        .scheduled_operation_register(id, service, Some("trust-1"));
+    registered.await.unwrap();
+    let path = format!("/scheduled_operations/{id}");
+    let gone = app
+        .call_as(&token, "p1", "DELETE", &path, Value::Null)
+        .await;
+    assert_eq!(gone.status, 200, "{}", gone.json());
+    app.db.scheduled_operation_get(id).await.unwrap_err();
 }
 
 async fn schedule(app: &App, token: &str) -> crate::app::Answer {

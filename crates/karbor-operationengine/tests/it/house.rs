@@ -10,7 +10,7 @@ use karbor_manager::{
     Clock, Config, InProcess, ManagerBase, RunningService, Service, ServiceOptions,
 };
 use karbor_model::{
-    ApiError, OperationLog, OperationLogStatus, Plan, PlanId, PlanStatus, ProviderId,
+    ApiError, ErrorKind, OperationLog, OperationLogStatus, Plan, PlanId, PlanStatus, ProviderId,
     RequestContext, ScheduledOperation, ScheduledOperationId, ScheduledOperationType, Trigger,
     TriggerId,
 };
@@ -29,6 +29,8 @@ pub type Engine = RunningService<OperationEngineManager>;
 #[derive(Default)]
 pub struct Owners {
     pub gone: std::sync::atomic::AtomicBool,
+    /// The service is configured so that it can act for nobody.
+    pub misconfigured: std::sync::atomic::AtomicBool,
 }
 
 #[async_trait]
@@ -43,6 +45,16 @@ impl OwnerContexts for Owners {
             return Err(ApiError::forbidden(
                 "TrustGone",
                 format!("The trust {trust} is gone."),
+            ));
+        }
+        if self
+            .misconfigured
+            .load(std::sync::atomic::Ordering::Relaxed)
+        {
+            return Err(ApiError::new(
+                ErrorKind::Internal,
+                "NoTrustee",
+                "The service has no user to take trusts.",
             ));
         }
         Ok(RequestContext::for_project(

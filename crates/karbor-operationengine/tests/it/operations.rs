@@ -167,6 +167,23 @@ async fn an_owner_who_is_gone_ends_the_operation() {
     assert!(!stored.unwrap().enabled);
 }
 
+/// That is not the owner's doing: the operation runs again once the service is mended.
+#[tokio::test]
+async fn a_service_that_can_act_for_nobody_fails_runs_and_disables_nothing() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let operation = house
+        .scheduled(&engine, ScheduledOperationType::Protect, &[])
+        .await;
+    house.owners.misconfigured.store(true, Ordering::Relaxed);
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["failed"]);
+    let reason = house.reason(OperationLogStatus::Failed).await;
+    assert_eq!(reason, "The service has no user to take trusts.");
+    let stored = house.db.scheduled_operation_get(operation.id).await;
+    assert!(stored.unwrap().enabled);
+}
+
 #[tokio::test]
 async fn the_newest_checkpoint_is_verified_or_all_are() {
     for (which, count) in [(None, 1), (Some("all"), 3)] {
