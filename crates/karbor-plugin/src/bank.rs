@@ -98,6 +98,14 @@ pub enum BankError {
         /// What was found.
         reason: String,
     },
+    /// It could not be reached since the start, and still cannot; it is tried anew at every use.
+    #[error("{bank} is away: {reason}")]
+    Away {
+        /// Which bank, in words.
+        bank: String,
+        /// Why it cannot be reached.
+        reason: String,
+    },
     /// Anything else; `retryable` says whether trying again can help.
     #[error("the bank failed: {message}")]
     Other {
@@ -106,6 +114,21 @@ pub enum BankError {
         /// Can trying again help?
         retryable: bool,
     },
+}
+
+impl BankError {
+    /// Can trying again help?
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(
+            self,
+            Self::Away { .. }
+                | Self::Other {
+                    retryable: true,
+                    ..
+                }
+        )
+    }
 }
 
 /// A store of objects under keys. An object is whole or absent, whatever dies when.

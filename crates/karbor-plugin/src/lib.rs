@@ -12,6 +12,7 @@ mod bank;
 #[cfg(feature = "contract")]
 pub mod contract;
 mod key;
+mod late;
 mod protectable;
 mod protection;
 mod registry;

@@ -94,16 +94,9 @@ impl PluginError {
 
 impl From<BankError> for PluginError {
     fn from(error: BankError) -> Self {
-        let retryable = matches!(
-            &error,
-            BankError::Other {
-                retryable: true,
-                ..
-            }
-        );
         Self {
             message: error.to_string(),
-            retryable,
+            retryable: error.is_retryable(),
             cause: None,
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use karbor_model::ProviderId;
 
-use crate::{Bank, Protectable, ProtectionPlugin};
+use crate::{Bank, Protectable, ProtectionPlugin, late::LateBank};
 
 /// One `providers.d/*.conf`, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,10 +94,18 @@ pub enum RegistryError {
         /// What is wrong and what to do.
         message: String,
     },
+    /// Its configuration is good, but the bank cannot be opened now.
+    #[error("provider '{provider}': {message}")]
+    Away {
+        /// The provider.
+        provider: String,
+        /// Why, and what to do.
+        message: String,
+    },
 }
 
 type BankFactory =
-    Box<dyn Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync>;
+    Arc<dyn Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync>;
 type ProtectionFactory =
     Box<dyn Fn(&ProviderConfig) -> Result<Arc<dyn ProtectionPlugin>, RegistryError> + Send + Sync>;
 
@@ -122,7 +130,7 @@ impl Registry {
         name: &'static str,
         make: impl Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync + 'static,
     ) -> &mut Self {
-        self.banks.insert(name, Box::new(make));
+        self.banks.insert(name, Arc::new(make));
         self
     }
 
@@ -161,13 +169,16 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub fn make_bank(&self, provider: &ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> {
-        let make = self.banks.get(provider.bank.as_str());
-        let make =
-            make.ok_or_else(|| unknown(provider, "bank", &provider.bank, self.banks.keys()))?;
-        make(provider)
+        self.bank_factory(provider)?(provider)
     }
 
-    /// Makes the bank that a provider's copies go to, if it names one.
+    fn bank_factory(&self, provider: &ProviderConfig) -> Result<&BankFactory, RegistryError> {
+        let make = self.banks.get(provider.bank.as_str());
+        make.ok_or_else(|| unknown(provider, "bank", &provider.bank, self.banks.keys()))
+    }
+
+    /// Makes the bank that a provider's copies go to, if it names one. One that is away, a disk that is
+    /// only plugged in to copy to, is opened when it is there: nothing else has to wait for it.
     ///
     /// # Errors
     /// [`RegistryError`]; also when it is the provider's bank once more.
@@ -191,8 +202,18 @@ impl Registry {
                 "its copy bank is its bank once more: the sections [{COPY}…] must say another place"
             )));
         }
-        match self.make_bank(&config) {
+        let make = self.bank_factory(&config)?.clone();
+        match make(&config) {
             Ok(bank) => Ok(Some(bank)),
+            Err(RegistryError::Away { message, .. }) => {
+                let name = format!("the copy bank of '{}'", provider.name);
+                tracing::warn!(
+                    reason = message,
+                    "{name} is away; it is tried anew when it is needed"
+                );
+                let open = Arc::new(move || make(&config));
+                Ok(Some(Arc::new(LateBank::new(name, open))))
+            }
             Err(RegistryError::Config { message, .. }) => Err(refuse(format!(
                 "its copy bank, which the sections [{COPY}…] configure: {message}"
             ))),

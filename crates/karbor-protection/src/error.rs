@@ -80,6 +80,13 @@ pub fn bank_error(error: &BankError) -> ApiError {
         BankError::Full(_) => {
             ApiError::unavailable("The bank is full. Free space in it, then try again.", error)
         }
+        BankError::Away { bank, .. } => {
+            let message = format!(
+                "It needs {bank}, which is away. Once the operator has brought it back (nothing has to be \
+                 restarted), try again."
+            );
+            ApiError::unavailable(message, error)
+        }
         BankError::LeaseHeld { name, owner, .. } => {
             ApiError::conflict("LeaseHeld", leases::told(name, owner))
         }

@@ -137,13 +137,7 @@ impl VaultError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Locked { .. } | Self::LockLost(_) => true,
-            Self::Bank(error) => matches!(
-                error,
-                BankError::Other {
-                    retryable: true,
-                    ..
-                }
-            ),
+            Self::Bank(error) => error.is_retryable(),
             _ => false,
         }
     }

@@ -276,7 +276,12 @@ fn remarks(configs: &[ProviderConfig], providers: &Providers) -> Vec<String> {
 /// The master key. Where repositories exist it is never made anew: they could not be opened with it.
 async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey, Failure> {
     let path = state.join("master.key");
-    let repositories = !path.exists() && crate::status::repositories(providers).await?;
+    let repositories = match path.exists() {
+        true => false,
+        false => crate::status::repositories(providers).await.map_err(|error| {
+            format!("there is no master key, and whether an old one is needed cannot be told: {error}")
+        })?,
+    };
     let key = MasterKey::load_or_create(&path, !repositories)?;
     Ok(key)
 }

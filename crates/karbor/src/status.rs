@@ -1,12 +1,19 @@
 //! `karbor status upgrade check`: is everything there that a start needs, and will it be taken over?
 //! Exit codes and table are those of the tools that every OpenStack service has for it.
 
-use std::{fmt::Write, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc};
+use std::{
+    collections::BTreeSet, fmt::Write, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc,
+};
 
 use clap::{Args, Subcommand};
-use karbor_db::Db;
+use karbor_db::{Db, ListQuery};
+use karbor_model::{OperationLogStatus, OperationType};
 use karbor_plugin::{Bank, BankKey, ListRequest};
-use karbor_protection::{MasterKey, Providers};
+use karbor_protection::{
+    MasterKey,
+    Place::{Bank as FirstBank, CopyBank},
+    Provider, Providers,
+};
 
 use crate::{
     configuration::print,
@@ -257,17 +264,55 @@ async fn master_key(Loaded { state, .. }: &Loaded, providers: &Providers) -> Fin
 pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String>, Failure> {
     let mut told = Vec::new();
     for provider in providers.all() {
+        let name = &provider.record().name;
+        let is_empty = async |place| match provider.home(place) {
+            Ok(home) => holds(home.bank(), "checkpoints")
+                .await
+                .is_ok_and(|any| !any),
+            Err(_) => false,
+        };
         let known = db.quota_holdings(provider.record().id).await?.len();
-        let bank = provider.home(karbor_protection::Place::Bank)?.bank();
-        if known > 0 && holds(bank, "checkpoints").await.is_ok_and(|any| !any) {
+        if known > 0 && is_empty(FirstBank).await {
             told.push(format!(
-                "the bank of '{}' is empty, but {known} checkpoints were made in it: is its file system \
-                 mounted? Until it is, new checkpoints go elsewhere than you think",
-                provider.record().name
+                "the bank of '{name}' is empty, but {known} checkpoints were made in it: is its file system \
+                 mounted? Until it is, new checkpoints go elsewhere than you think"
             ));
+        }
+        if is_empty(CopyBank).await {
+            let known = copies(db, provider).await?;
+            if known > 0 {
+                told.push(format!(
+                    "the copy bank of '{name}' is empty, but {known} copies were made in it: is its file \
+                     system mounted? Until it is, all is copied anew, elsewhere than you think"
+                ));
+            }
         }
     }
     Ok(told)
+}
+
+/// How many copies were made and not deleted, as the operation log knows, and are not in the bank: a copy
+/// bank that became the bank has nothing to miss in the next.
+async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
+    let query = |operation: OperationType| ListQuery {
+        filters: vec![
+            ("provider_id".to_owned(), provider.record().id.to_string()),
+            ("operation_type".to_owned(), operation.to_string()),
+            ("status".to_owned(), OperationLogStatus::Success.to_string()),
+        ],
+        ..ListQuery::default()
+    };
+    let ids = async |operation| -> Result<BTreeSet<_>, Failure> {
+        let logs = db.operation_log_list(&query(operation)).await?;
+        Ok(logs.iter().filter_map(|log| log.checkpoint_id).collect())
+    };
+    let deleted = ids(OperationType::Delete).await?;
+    let bank = provider.home(FirstBank)?.checkpoints();
+    let mut missed = 0;
+    for copy in ids(OperationType::Copy).await?.difference(&deleted) {
+        missed += usize::from(bank.get(*copy).await.is_err());
+    }
+    Ok(missed)
 }
 
 /// Does any bank hold a repository?

@@ -95,7 +95,8 @@ impl FileSystemBank {
     /// `file_system_bank_plugin`.
     ///
     /// # Errors
-    /// [`RegistryError::Config`] that says what to do.
+    /// [`RegistryError::Config`], or [`RegistryError::Away`] when it cannot be opened now; either says
+    /// what to do.
     pub fn from_config(config: &ProviderConfig) -> Result<Self, RegistryError> {
         let refuse = |message: String| RegistryError::Config {
             provider: config.name.clone(),
@@ -124,8 +125,12 @@ impl FileSystemBank {
                 ))
             })?,
         };
-        Self::open_or_make(Path::new(path), container, !must_exist)
-            .map_err(|error| refuse(format!("the bank cannot be opened: {error}")))
+        Self::open_or_make(Path::new(path), container, !must_exist).map_err(|error| {
+            RegistryError::Away {
+                provider: config.name.clone(),
+                message: format!("the bank cannot be opened: {error}"),
+            }
+        })
     }
 
     /// Runs blocking work off the runtime's threads. It runs to its end even if the caller goes.

@@ -1,6 +1,6 @@
 //! A second bank, and the loss of the first.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
@@ -40,6 +40,23 @@ fn provider(house: &House, bank: &str, copy_bank: Option<&str>) {
 /// The provider with its bank where it always is, and a second one.
 pub fn two_banks(house: &House) {
     provider(house, "state/bank", Some("elsewhere"));
+}
+
+/// With a second bank on a disk that is plugged in when its folder is there.
+fn second_disk(house: &House) -> PathBuf {
+    two_banks(house);
+    let file = house.state().join("providers.d/local.conf");
+    let mut text = fs::read_to_string(&file).unwrap();
+    text.push_str("file_system_bank_must_exist = True\n");
+    fs::write(file, text).unwrap();
+    house.path("elsewhere/karbor")
+}
+
+/// What a command that must fail said, and its exit code.
+fn refused(house: &House, arguments: &[&str]) -> (Option<i32>, String) {
+    let ended = house.client(arguments);
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    (ended.status.code(), said)
 }
 
 /// The only copy of an answer to `checkpoint copy`.
@@ -117,4 +134,86 @@ fn a_copy_that_was_killed_in_the_middle_goes_on() {
     let verified = house.json(&["verification", "create", &copy, "--data", "--wait"]);
     assert_eq!(verified["status"], "success", "{verified}");
     application.restores(&house);
+}
+
+/// The second disk is away when the service starts: only what needs it fails, until it is back.
+#[test]
+fn a_second_bank_that_is_away_at_the_start_comes_back_by_itself() {
+    let mut house = House::new();
+    let application = Application::new(&house, 4);
+    let disk = second_disk(&house);
+    // Whether its copies need a key that is lost cannot be told yet.
+    let said = house.refused();
+    assert!(said.contains("no master key"), "{said}");
+    fs::create_dir_all(&disk).unwrap();
+    house.start();
+    house.kill();
+    fs::remove_dir(&disk).unwrap();
+    house.start();
+    house.json(&["protect", "shop", "--wait"]);
+    application.restores(&house);
+    assert_eq!(
+        house
+            .json(&["checkpoint", "list"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    let (code, said) = refused(&house, &["checkpoint", "copy", "shop", "--wait"]);
+    assert_eq!(code, Some(5), "{said}");
+    assert!(said.contains("copy bank"), "{said}");
+    assert!(house.log().contains("is not there"), "{}", house.log());
+    assert!(!disk.exists());
+
+    fs::create_dir_all(&disk).unwrap();
+    let copies = house.json(&["checkpoint", "copy", "shop", "--wait"]);
+    let copy = copy_of(&copies);
+    assert_eq!(house.checkpoint(&copy)["status"], "available");
+    assert_eq!(
+        house
+            .json(&["checkpoint", "list"])
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+/// What lies under the mount point of a second disk that is not mounted is taken for no bank of copies.
+#[test]
+fn a_second_bank_that_lost_its_copies_is_told() {
+    let mut house = House::new();
+    two_banks(&house);
+    house.start();
+    house.simulated_plan("simple", &["volume bytes=1000"]);
+    house.protected("simple");
+    let copies = house.json(&["checkpoint", "copy", "simple", "--wait"]);
+    let copy = copy_of(&copies);
+    house.kill();
+    let told = "the copy bank of 'local' is empty, but 1 copies were made in it";
+    house.start();
+    assert!(!house.log().contains("is empty"), "{}", house.log());
+    house.kill();
+    fs::rename(house.path("elsewhere"), house.path("mounted")).unwrap();
+    // Also after the checkpoints were counted anew.
+    for _ in 0..2 {
+        house.start();
+        assert!(house.log().contains(told), "{}", house.log());
+        house.kill();
+        house.text(&["manage", "quota", "usage-fix"]);
+    }
+    let checked = house.client(&["status", "upgrade", "check"]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(said.contains("copy bank"), "{said}");
+    fs::remove_dir_all(house.path("elsewhere")).unwrap();
+    fs::rename(house.path("mounted"), house.path("elsewhere")).unwrap();
+    house.start();
+    assert!(!house.log().contains("is empty"), "{}", house.log());
+    // Copies that became the bank's are not missed in a new copy bank.
+    house.kill();
+    provider(&house, "elsewhere", Some("new"));
+    house.start();
+    assert!(!house.log().contains("is empty"), "{}", house.log());
+    assert_eq!(house.checkpoint(&copy)["status"], "available");
 }
