@@ -32,7 +32,7 @@ const NOTIFICATION: &[&str] = &[
     "payload",
     "created_at",
     "attempts",
-    "taken_by",
+    "sink",
     "next_at",
 ];
 
@@ -146,14 +146,76 @@ impl Db {
         Ok(())
     }
 
+    async fn deal_out_notifications(&self, sinks: &[&str]) -> Result<(), DbError> {
+        const COPIED: &[&str] = &[
+            "id",
+            "event_type",
+            "priority",
+            "payload",
+            "created_at",
+            "attempts",
+            "next_at",
+        ];
+        // Asked before anything is locked: mostly there is nothing.
+        let stray = Query::select()
+            .column("seq")
+            .from("notifications")
+            .and_where(Expr::col("sink").is_not_in(sinks.iter().copied()))
+            .limit(1)
+            .take();
+        if self.read().query_one(&stray).await?.is_none() {
+            return Ok(());
+        }
+        let write = self.write().await?;
+        let claim = Uuid::new_v4().to_string();
+        let update = Query::update()
+            .table(Alias::new("notifications"))
+            .value("claim", claim.as_str())
+            .and_where(Expr::col("sink").eq(""))
+            .and_where(Expr::col("claim").is_null())
+            .take();
+        write.execute(&update).await?;
+        for sink in sinks {
+            let dealt = Query::select()
+                .columns(COPIED.iter().copied())
+                .expr(Expr::val(*sink))
+                .from("notifications")
+                .and_where(Expr::col("claim").eq(claim.as_str()))
+                .order_by("seq", Order::Asc)
+                .take();
+            let insert = Query::insert()
+                .into_table(Alias::new("notifications"))
+                .columns(COPIED.iter().copied().chain(["sink"]))
+                .select_from(dealt)
+                .map_err(|error| DbError::Internal(error.to_string()))?
+                .take();
+            write.execute(&insert).await?;
+        }
+        let done = Query::delete()
+            .from_table(Alias::new("notifications"))
+            .and_where(Expr::col("claim").eq(claim))
+            .take();
+        write.execute(&done).await?;
+        let orphans = Query::delete()
+            .from_table(Alias::new("notifications"))
+            .and_where(Expr::col("sink").is_not_in([""].iter().chain(sinks).copied()))
+            .take();
+        write.execute(&orphans).await?;
+        write.commit().await
+    }
+
     async fn claim_notifications(
         &self,
+        sink: &str,
         now: DateTime<Utc>,
         until: DateTime<Utc>,
         limit: u64,
     ) -> Result<Vec<Outgoing>, DbError> {
         const SEQ: &[&str] = &["seq"];
-        let due = || Expr::col("next_at").lte(Expr::val(self.time(now)));
+        let due = || {
+            let due = Expr::col("next_at").lte(Expr::val(self.time(now)));
+            Expr::col("sink").eq(sink).and(due)
+        };
         let select = Query::select()
             .columns(SEQ.iter().copied())
             .from("notifications")
@@ -189,8 +251,6 @@ impl Db {
         let rows = self.read().query_all(&mine).await?;
         let outgoing = rows.iter().map(|row| {
             let row = Row::new(row, self.backend(), "notifications", NOTIFICATION);
-            let taken_by = row.text(6)?;
-            let names = taken_by.split(',').filter(|name| !name.is_empty());
             Ok(Outgoing {
                 notification: Notification {
                     id: row.text(0)?,
@@ -200,7 +260,6 @@ impl Db {
                     created_at: row.time(4)?,
                 },
                 attempts: u32::try_from(row.int(5)?).unwrap_or_default(),
-                taken_by: names.map(str::to_owned).collect(),
                 next_at: row.time(7)?,
             })
         });
@@ -209,6 +268,7 @@ impl Db {
 
     async fn settle_notifications(
         &self,
+        sink: &str,
         done: &[String],
         back: &[Outgoing],
     ) -> Result<(), DbError> {
@@ -219,6 +279,7 @@ impl Db {
         if !done.is_empty() {
             let delete = Query::delete()
                 .from_table(Alias::new("notifications"))
+                .and_where(Expr::col("sink").eq(sink))
                 .and_where(Expr::col("id").is_in(done.iter().map(String::as_str)))
                 .take();
             write.execute(&delete).await?;
@@ -227,9 +288,9 @@ impl Db {
             let update = Query::update()
                 .table(Alias::new("notifications"))
                 .value("attempts", i64::from(outgoing.attempts))
-                .value("taken_by", outgoing.taken_by.join(","))
                 .value("next_at", self.time(outgoing.next_at))
                 .value("claim", None::<String>)
+                .and_where(Expr::col("sink").eq(sink))
                 .and_where(Expr::col("id").eq(outgoing.notification.id.as_str()))
                 .take();
             write.execute(&update).await?;
@@ -240,16 +301,21 @@ impl Db {
 
 #[async_trait]
 impl NotificationOutbox for Db {
+    async fn deal_out(&self, sinks: &[&str]) -> Result<(), ApiError> {
+        Ok(self.deal_out_notifications(sinks).await?)
+    }
+
     async fn take(
         &self,
+        sink: &str,
         now: DateTime<Utc>,
         until: DateTime<Utc>,
         limit: u64,
     ) -> Result<Vec<Outgoing>, ApiError> {
-        Ok(self.claim_notifications(now, until, limit).await?)
+        Ok(self.claim_notifications(sink, now, until, limit).await?)
     }
 
-    async fn settle(&self, done: &[String], back: &[Outgoing]) -> Result<(), ApiError> {
-        Ok(self.settle_notifications(done, back).await?)
+    async fn settle(&self, sink: &str, done: &[String], back: &[Outgoing]) -> Result<(), ApiError> {
+        Ok(self.settle_notifications(sink, done, back).await?)
     }
 }

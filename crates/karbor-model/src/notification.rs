@@ -53,13 +53,11 @@ pub struct Notification {
     pub created_at: DateTime<Utc>,
 }
 
-/// A notification that was taken out of the outbox to be delivered.
+/// A notification that was taken out of the outbox to be delivered to a sink.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outgoing {
     /// What to deliver.
     pub notification: Notification,
-    /// Who has it already, by name.
-    pub taken_by: Vec<String>,
     /// How often a delivery failed.
     pub attempts: u32,
     /// When it may be taken out again.

@@ -9,16 +9,17 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::{join, join_all, try_join_all};
 use karbor_manager::{Clock, NotificationOutbox};
-use karbor_model::{ApiError, Outgoing};
+use karbor_model::{ApiError, Notification, Outgoing};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Envelope, Sink};
+use crate::{Envelope, Sink, SinkError};
 
 /// How often the outbox is looked into.
-const INTERVAL: Duration = Duration::from_secs(2);
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many are taken out at once.
+/// How many are taken out at once for a sink.
 const BATCH: u64 = 50;
 
 /// For how long nobody else takes out what this courier has; longer than a round lasts.
@@ -30,10 +31,10 @@ const ROUND: TimeDelta = TimeDelta::minutes(1);
 /// How long to wait before a failed delivery is tried again: at first, and at most.
 const RETRY_DELAYS: (TimeDelta, TimeDelta) = (TimeDelta::seconds(5), TimeDelta::minutes(10));
 
-/// What became of notifications since the start.
+/// What became of notifications since the start, each counted for each sink.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Every sink has them.
+    /// A sink took it.
     pub delivered: u64,
     /// Attempts that failed.
     pub failed: u64,
@@ -87,18 +88,17 @@ impl Courier {
 
     /// Delivers until `stop`. What is on its way then is delivered again at the next start.
     pub async fn run(&self, stop: &CancellationToken) {
-        let deliver = async {
+        let deal_out = async {
             loop {
-                match self.round().await {
-                    Ok(BATCH) => continue,
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(?error, "notifications wait in the database"),
+                if let Err(error) = self.deal_out().await {
+                    tracing::warn!(?error, "notifications wait in the database");
                 }
                 self.clock.sleep(INTERVAL).await;
             }
         };
+        let serve = join_all(self.sinks.iter().map(|sink| self.serve(&**sink)));
         tokio::select! {
-            never = deliver => never,
+            ((), _) = join(deal_out, serve) => {}
             () = stop.cancelled() => {}
         }
         let Counts {
@@ -114,67 +114,94 @@ impl Courier {
         );
     }
 
-    /// Takes out what is due, oldest first, and takes it to the sinks; answers how many were
-    /// done with. After a failure the rest goes back, in its order: whoever does not answer for one
-    /// will hardly answer for the next.
+    /// Takes out what is due for every sink, oldest first; answers how many deliveries were done with.
     ///
     /// # Errors
     /// When the outbox cannot be used.
     pub async fn round(&self) -> Result<u64, ApiError> {
+        self.deal_out().await?;
+        let turns = self.sinks.iter().map(|sink| self.turn(&**sink));
+        Ok(try_join_all(turns).await?.into_iter().sum())
+    }
+
+    async fn deal_out(&self) -> Result<(), ApiError> {
+        let names: Vec<_> = self.sinks.iter().map(|sink| sink.name()).collect();
+        self.outbox.deal_out(&names).await
+    }
+
+    /// Each sink has its own pace: none waits for another.
+    async fn serve(&self, sink: &dyn Sink) {
+        loop {
+            match self.turn(sink).await {
+                Ok(BATCH) => continue,
+                Ok(_) => {}
+                Err(error) => tracing::warn!(?error, "notifications wait in the database"),
+            }
+            self.clock.sleep(INTERVAL).await;
+        }
+    }
+
+    /// Takes what is due to a sink. After a failure the rest goes back, in its order: whoever does
+    /// not answer for one will hardly answer for the next.
+    async fn turn(&self, sink: &dyn Sink) -> Result<u64, ApiError> {
         let begun = self.clock.now();
-        let taken = self.outbox.take(begun, begun + LEASE, BATCH).await?;
+        let taken = self
+            .outbox
+            .take(sink.name(), begun, begun + LEASE, BATCH)
+            .await?;
         let (mut done, mut back) = (Vec::new(), Vec::new());
-        let mut trouble = false;
+        let mut trouble = None;
         for mut outgoing in taken {
             let now = self.clock.now();
-            if trouble || now - begun > ROUND {
-                outgoing.next_at = now;
-                back.push(outgoing);
-            } else if self.deliver(&mut outgoing, now).await {
-                done.push(outgoing.notification.id);
+            let envelope = Envelope::new(&outgoing.notification, &self.host);
+            if trouble.is_none() && now - begun <= ROUND {
+                match sink.take(&envelope, now).await {
+                    Ok(()) => {
+                        self.delivered.fetch_add(1, Ordering::Relaxed);
+                        done.push(envelope.message_id);
+                        continue;
+                    }
+                    Err(error) => {
+                        self.failed.fetch_add(1, Ordering::Relaxed);
+                        put_off(&mut outgoing, sink, &error, now);
+                        trouble = Some(error);
+                    }
+                }
             } else {
-                trouble = true;
-                back.push(outgoing);
+                outgoing.next_at = now;
+            }
+            match &trouble {
+                Some(error) if now - outgoing.notification.created_at >= self.max_age => {
+                    self.give_up(&envelope, sink, error);
+                    done.push(envelope.message_id);
+                }
+                _ => back.push(outgoing),
             }
         }
-        self.outbox.settle(&done, &back).await?;
+        self.outbox.settle(sink.name(), &done, &back).await?;
         Ok(u64::try_from(done.len()).unwrap_or_default())
     }
 
-    /// `true` when there is nothing more to do with it.
-    async fn deliver(&self, outgoing: &mut Outgoing, now: DateTime<Utc>) -> bool {
-        let envelope = Envelope::new(&outgoing.notification, &self.host);
-        let mut failure = None;
-        for sink in &self.sinks {
-            if outgoing.taken_by.iter().any(|name| name == sink.name()) {
-                continue;
-            }
-            match sink.take(&envelope, now).await {
-                Ok(()) => outgoing.taken_by.push(sink.name().to_owned()),
-                Err(error) => failure = Some((sink.name(), error)),
-            }
-        }
-        let Some((sink, error)) = failure else {
-            self.delivered.fetch_add(1, Ordering::Relaxed);
-            return true;
-        };
-        self.failed.fetch_add(1, Ordering::Relaxed);
+    fn give_up(&self, envelope: &Envelope, sink: &dyn Sink, error: &SinkError) {
+        let given_up = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
         let Envelope {
             message_id,
             event_type,
+            payload,
             ..
-        } = &envelope;
-        if now - outgoing.notification.created_at >= self.max_age {
-            let given_up = self.given_up.fetch_add(1, Ordering::Relaxed) + 1;
-            tracing::error!(message_id, event_type, sink, %error, given_up, payload = %envelope.payload, "a notification is given up: it is too old");
-            return true;
-        }
-        let delay = retry_delay(outgoing.attempts);
-        tracing::warn!(message_id, event_type, sink, %error, retry_in = delay.num_seconds(), "a notification could not be delivered yet");
-        outgoing.attempts = outgoing.attempts.saturating_add(1);
-        outgoing.next_at = now + delay;
-        false
+        } = envelope;
+        let sink = sink.name();
+        tracing::error!(message_id, event_type, sink, %error, given_up, %payload, "a notification is given up: it is too old");
     }
+}
+
+fn put_off(outgoing: &mut Outgoing, sink: &dyn Sink, error: &SinkError, now: DateTime<Utc>) {
+    let delay = retry_delay(outgoing.attempts);
+    let (sink, retry_in) = (sink.name(), delay.num_seconds());
+    let Notification { id, event_type, .. } = &outgoing.notification;
+    tracing::warn!(message_id = id, event_type, sink, %error, retry_in, "a notification could not be delivered yet");
+    outgoing.attempts = outgoing.attempts.saturating_add(1);
+    outgoing.next_at = now + delay;
 }
 
 fn retry_delay(attempts: u32) -> TimeDelta {

@@ -37,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(scheduling::Scheduling),
             Box::new(quotas::Quotas),
             Box::new(notifications::Notifications),
+            Box::new(notifications::Sinks),
         ]
     }
 

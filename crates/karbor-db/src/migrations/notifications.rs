@@ -1,7 +1,10 @@
 //! The outbox of notifications.
 
 use async_trait::async_trait;
-use sea_orm::DbErr;
+use sea_orm::{
+    ConnectionTrait, DbErr,
+    sea_query::{Alias, Query, Table},
+};
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
 use super::table::{Kind, TableSpec, make_index, opt, req};
@@ -25,6 +28,32 @@ impl MigrationTrait for Notifications {
             false,
         );
         make_index(manager, &due).await
+    }
+}
+
+/// Each sink has rows of its own; what no sink has yet is for nobody.
+pub(super) struct Sinks;
+
+impl MigrationName for Sinks {
+    fn name(&self) -> &'static str {
+        "m0006_sinks"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for Sinks {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let rename = Table::alter()
+            .table(Alias::new("notifications"))
+            .rename_column(Alias::new("taken_by"), Alias::new("sink"))
+            .take();
+        manager.alter_table(rename).await?;
+        let clear = Query::update()
+            .table(Alias::new("notifications"))
+            .value("sink", "")
+            .take();
+        manager.get_connection().execute(&clear).await?;
+        Ok(())
     }
 }
 

@@ -103,7 +103,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 5);
+    assert_eq!(applied, 6);
 }
 
 #[tokio::test]

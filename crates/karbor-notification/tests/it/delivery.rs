@@ -18,6 +18,7 @@ use karbor_notification::{
 };
 use karbor_testkit::FakeClock;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{events::plan, server::Server};
 
@@ -31,6 +32,29 @@ fn config(url: &str) -> Config {
         .set("notifications", "webhook_secret", SECRET)
         .build()
         .unwrap()
+}
+
+fn webhook(url: &str) -> Arc<dyn Sink> {
+    let all = sinks(&config(url)).unwrap();
+    let mut webhook = all.into_iter().filter(|sink| sink.name() == "webhook");
+    webhook.next().unwrap()
+}
+
+/// Sinks that are configured no more leave nothing behind.
+#[tokio::test]
+async fn what_waits_for_a_sink_that_is_no_more_is_forgotten() {
+    let clock = FakeClock::new();
+    let db = database(&clock).await;
+    db.plan_create(&plan("p")).await.unwrap();
+    let gone = courier(&db, &clock, vec![webhook("http://127.0.0.1:1/hook")]);
+    assert_eq!(gone.round().await.unwrap(), 0);
+    db.plan_create(&plan("q")).await.unwrap();
+    assert_eq!(courier(&db, &clock, Vec::new()).round().await.unwrap(), 0);
+    let recorder = Arc::new(Recorder::default());
+    let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook("http://127.0.0.1:1/hook")];
+    clock.turn(DAY);
+    assert_eq!(courier(&db, &clock, all).round().await.unwrap(), 0);
+    assert_eq!(recorder.took.lock().unwrap().len(), 0);
 }
 
 async fn database(clock: &FakeClock) -> Db {
@@ -76,7 +100,7 @@ async fn a_webhook_that_fails_first_gets_everything_signed_and_in_order() {
         "302 Found\r\nlocation: http://127.0.0.1:1/elsewhere\r\n",
     ];
     let server = Server::answering(&answers).await;
-    let courier = courier(&db, &clock, sinks(&config(&server.url)).unwrap());
+    let courier = courier(&db, &clock, vec![webhook(&server.url)]);
     for name in ["first", "second"] {
         db.plan_create(&plan(name)).await.unwrap();
     }
@@ -142,15 +166,84 @@ async fn who_has_it_is_not_told_again_while_another_fails() {
     let db = database(&clock).await;
     let server = Server::answering(&["503 Service Unavailable\r\n"]).await;
     let recorder = Arc::new(Recorder::default());
-    let mut all: Vec<Arc<dyn Sink>> = vec![recorder.clone()];
-    all.extend(sinks(&config(&server.url)).unwrap());
+    let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook(&server.url)];
     db.plan_create(&plan("p")).await.unwrap();
-    assert_eq!(courier(&db, &clock, all.clone()).round().await.unwrap(), 0);
+    assert_eq!(courier(&db, &clock, all.clone()).round().await.unwrap(), 1);
     clock.turn(Duration::from_secs(5));
     // Another service goes on with it.
     assert_eq!(courier(&db, &clock, all).round().await.unwrap(), 1);
     assert_eq!(recorder.took.lock().unwrap().len(), 1);
     assert_eq!(server.received().len(), 2);
+}
+
+/// A webhook that nobody answers at is asked once a round; the log gets all there is meanwhile.
+#[tokio::test]
+async fn a_sink_in_trouble_holds_nobody_else_back() {
+    let clock = FakeClock::new();
+    let db = database(&clock).await;
+    let recorder = Arc::new(Recorder::default());
+    let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook("http://127.0.0.1:1/hook")];
+    for at in 0..120 {
+        db.plan_create(&plan(&at.to_string())).await.unwrap();
+    }
+    let courier = courier(&db, &clock, all);
+    for _ in 0..3 {
+        courier.round().await.unwrap();
+    }
+    assert_eq!(recorder.took.lock().unwrap().len(), 120);
+    assert_eq!(courier.counts().failed, 3, "asked once a round");
+}
+
+/// Never answers.
+struct Silent;
+
+#[async_trait]
+impl Sink for Silent {
+    fn name(&self) -> &'static str {
+        "silent"
+    }
+
+    async fn take(&self, _: &Envelope, _: DateTime<Utc>) -> Result<(), SinkError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_slow_sink_delays_nobody_else() {
+    let clock = FakeClock::new();
+    let db = database(&clock).await;
+    let recorder = Arc::new(Recorder::default());
+    let courier = courier(&db, &clock, vec![Arc::new(Silent), recorder.clone()]);
+    let stop = CancellationToken::new();
+    let told = async {
+        for at in 1..=2 {
+            db.plan_create(&plan("p")).await.unwrap();
+            while recorder.took.lock().unwrap().len() < at {
+                clock.turn(Duration::from_secs(1));
+                tokio::task::yield_now().await;
+            }
+        }
+        stop.cancel();
+    };
+    let all = async { tokio::join!(courier.run(&stop), told) };
+    let ended = tokio::time::timeout(Duration::from_secs(60), all).await;
+    assert!(ended.is_ok(), "the other sink waits for the silent one");
+}
+
+#[tokio::test]
+async fn what_is_too_old_is_given_up_without_asking_a_sink_in_trouble() {
+    let clock = FakeClock::new();
+    let db = database(&clock).await;
+    let recorder = Arc::new(Recorder::default());
+    *recorder.refusals.lock().unwrap() = 1;
+    let courier = courier(&db, &clock, vec![recorder.clone()]);
+    for name in ["a", "b", "c"] {
+        db.plan_create(&plan(name)).await.unwrap();
+    }
+    clock.turn(DAY);
+    assert_eq!(courier.round().await.unwrap(), 3);
+    let counts = courier.counts();
+    assert_eq!((counts.given_up, counts.failed), (3, 1));
 }
 
 #[tokio::test]
@@ -230,8 +323,7 @@ fn secrets_are_not_shown_and_bad_options_are_named() {
 #[tokio::test]
 async fn an_error_of_the_webhook_does_not_tell_the_url() {
     let clock = FakeClock::new();
-    let sinks = sinks(&config("http://127.0.0.1:1/hook?key=hunter2")).unwrap();
-    let webhook = sinks.iter().find(|sink| sink.name() == "webhook").unwrap();
+    let webhook = webhook("http://127.0.0.1:1/hook?key=hunter2");
     let envelope = Envelope {
         message_id: "1".to_owned(),
         publisher_id: "p".to_owned(),

@@ -53,7 +53,8 @@ async fn database() -> Db {
 async fn told(db: &Db) -> Vec<Notification> {
     let later = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let until = later + chrono::TimeDelta::hours(1);
-    let taken = db.take(later, until, 100).await.unwrap();
+    db.deal_out(&["test"]).await.unwrap();
+    let taken = db.take("test", later, until, 100).await.unwrap();
     taken.into_iter().map(|out| out.notification).collect()
 }
 
