@@ -1,6 +1,7 @@
 //! Where the rules come from, and noticing that they changed.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -44,8 +45,31 @@ pub struct PolicyFiles {
     folders: Vec<PathBuf>,
 }
 
-/// What a file looked like: a change of any of these is a change of the file.
-type Stamp = Vec<(PathBuf, u64, i64, i64, u64)>;
+/// What the files looked like, by their names: a change of any of these is a change.
+pub(super) type Stamp = BTreeMap<PathBuf, Option<Look>>;
+
+/// What one looked like: `ctime` tells what a tool that puts `mtime` back would hide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    place: (u64, u64),
+    modified: (i64, i64),
+    changed: (i64, i64),
+    mode: u32,
+    size: u64,
+}
+
+impl Look {
+    fn at(file: &Path) -> Option<Self> {
+        let found = fs::metadata(file).ok()?;
+        Some(Self {
+            place: (found.dev(), found.ino()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+            mode: found.mode(),
+            size: found.size(),
+        })
+    }
+}
 
 impl PolicyFiles {
     /// As `[oslo_policy]` says, relative to `folder`. A file that nobody named need not exist;
@@ -107,21 +131,9 @@ impl PolicyFiles {
     }
 
     /// What the files look like now.
-    pub(super) fn stamp(&self) -> Stamp {
-        let files = self.existing().unwrap_or_default();
-        files
-            .into_iter()
-            .map(|file| match fs::metadata(&file) {
-                Ok(found) => (
-                    file,
-                    found.ino(),
-                    found.mtime(),
-                    found.mtime_nsec(),
-                    found.len(),
-                ),
-                Err(_) => (file, 0, 0, 0, 0),
-            })
-            .collect()
+    pub(super) fn stamp(&self) -> Result<Stamp, PolicyError> {
+        let files = self.existing()?.into_iter();
+        Ok(files.map(|file| (file.clone(), Look::at(&file))).collect())
     }
 }
 

@@ -32,6 +32,7 @@ use karbor_model::{ApiError, RequestContext};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use self::files::Stamp;
 pub use self::{
     check::{Check, Subject, Target, Template},
     defaults::{DEFAULTS, RuleDefault, sample},
@@ -56,7 +57,51 @@ pub struct Policy {
 struct State {
     rules: Arc<Rules>,
     looked_at: Duration,
-    stamp: Vec<(std::path::PathBuf, u64, i64, i64, u64)>,
+    /// What the files looked like when `rules` was read.
+    stamp: Stamp,
+    /// What is wrong with them since, told once.
+    trouble: Option<String>,
+}
+
+impl State {
+    /// Reads the files again if they look different; what fails is tried again at the next look.
+    fn renew(
+        &mut self,
+        stamp: Result<Stamp, PolicyError>,
+        load: impl FnOnce() -> Result<Rules, PolicyError>,
+    ) {
+        let renewed = match stamp {
+            Ok(stamp) if stamp == self.stamp => {
+                self.trouble = None;
+                return;
+            }
+            // It may only be on its way to a new version: what it forbade is not allowed meanwhile.
+            Ok(stamp) => match self.stamp.keys().find(|file| !stamp.contains_key(*file)) {
+                Some(file) => Err(format!(
+                    "{} is gone; restart to do without it",
+                    file.display()
+                )),
+                None => load()
+                    .map(|rules| (stamp, rules))
+                    .map_err(|error| error.to_string()),
+            },
+            Err(error) => Err(error.to_string()),
+        };
+        match renewed {
+            Ok((stamp, rules)) => {
+                tracing::info!("the policies were read anew");
+                self.rules = Arc::new(rules);
+                self.stamp = stamp;
+                self.trouble = None;
+            }
+            Err(trouble) => {
+                if self.trouble.as_ref() != Some(&trouble) {
+                    tracing::error!("the policies stay as they were: {trouble}");
+                }
+                self.trouble = Some(trouble);
+            }
+        }
+    }
 }
 
 impl std::fmt::Debug for Policy {
@@ -71,7 +116,7 @@ impl Policy {
     /// The defaults, for good.
     #[must_use]
     pub fn defaults(clock: Arc<dyn Clock>) -> Self {
-        Self::new(None, Rules::default(), Vec::new(), clock)
+        Self::new(None, Rules::default(), Stamp::new(), clock)
     }
 
     /// What the files say, now and whenever they change.
@@ -79,21 +124,17 @@ impl Policy {
     /// # Errors
     /// [`PolicyError`] when they cannot be read.
     pub fn open(files: PolicyFiles, clock: Arc<dyn Clock>) -> Result<Self, PolicyError> {
-        let stamp = files.stamp();
+        let stamp = files.stamp()?;
         let rules = files.load()?;
         Ok(Self::new(Some(files), rules, stamp, clock))
     }
 
-    fn new(
-        files: Option<PolicyFiles>,
-        rules: Rules,
-        stamp: Vec<(std::path::PathBuf, u64, i64, i64, u64)>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
+    fn new(files: Option<PolicyFiles>, rules: Rules, stamp: Stamp, clock: Arc<dyn Clock>) -> Self {
         let state = Mutex::new(State {
             rules: Arc::new(rules),
             looked_at: clock.monotonic(),
             stamp,
+            trouble: None,
         });
         Self {
             files,
@@ -165,24 +206,7 @@ impl Policy {
             return state.rules.clone();
         }
         state.looked_at = now;
-        let stamp = files.stamp();
-        let gone = |file: &std::path::PathBuf| stamp.iter().all(|(there, ..)| there != file);
-        if let Some((file, ..)) = state.stamp.iter().find(|(file, ..)| gone(file)) {
-            // It may only be on its way to a new version: what it forbade is not allowed meanwhile.
-            let file = file.display();
-            tracing::error!(
-                "the policies stay as they were: {file} is gone; restart to do without it"
-            );
-        } else if stamp != state.stamp {
-            state.stamp = stamp;
-            match files.load() {
-                Ok(rules) => {
-                    tracing::info!("the policies were read anew");
-                    state.rules = Arc::new(rules);
-                }
-                Err(error) => tracing::error!("the policies stay as they were: {error}"),
-            }
-        }
+        state.renew(files.stamp(), || files.load());
         state.rules.clone()
     }
 }

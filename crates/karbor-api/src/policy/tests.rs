@@ -155,3 +155,68 @@ fn administrators_of_an_ordinary_project_can_be_told_apart() {
     context.is_admin_project = false;
     assert!(!policy.is_admin(&context));
 }
+
+/// What was in the way may be gone, and the file looks as it did when it could not be read.
+#[test]
+fn a_load_that_failed_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.yaml");
+    fs::write(&file, "'plan:create': '!'").unwrap();
+    let there = files(folder.path(), None);
+    let policy = Policy::open(there.clone(), FakeClock::new().shared()).unwrap();
+    fs::write(&file, "'plan:create': 'role:member'").unwrap();
+    let fail = || {
+        Err(PolicyError::Unreadable {
+            file: file.clone(),
+            error: std::io::ErrorKind::PermissionDenied.into(),
+        })
+    };
+    let renew = |load: &dyn Fn() -> Result<Rules, PolicyError>| {
+        policy.state.lock().unwrap().renew(there.stamp(), load);
+    };
+    renew(&fail);
+    assert!(!may(&policy, "plan:create"));
+    renew(&|| there.load());
+    assert!(may(&policy, "plan:create"));
+}
+
+/// As large as before, and with the old time put back.
+#[test]
+fn a_file_that_was_changed_with_its_time_kept_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("policy.yaml");
+    fs::write(&path, "'plan:create': '!'").unwrap();
+    let clock = FakeClock::new();
+    let policy = Policy::open(files(folder.path(), None), clock.shared()).unwrap();
+    let before = fs::metadata(&path).unwrap();
+    let changed = |path: &Path| {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = fs::metadata(path).unwrap();
+        (found.ctime(), found.ctime_nsec())
+    };
+    let first = changed(&path);
+    // The clock of the file system may stand still for a moment.
+    while changed(&path) == first {
+        fs::write(&path, "'plan:create': '@'").unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(before.modified().unwrap()).unwrap();
+    }
+    clock.turn(LOOK_EVERY);
+    assert!(may(&policy, "plan:create"));
+}
+
+/// A folder that cannot be looked into is no empty folder.
+#[test]
+fn a_folder_that_cannot_be_read_leaves_the_rules_as_they_were() {
+    let folder = tempfile::tempdir().unwrap();
+    let rules = folder.path().join("policy.d");
+    let clock = FakeClock::new();
+    let policy = Policy::open(files(folder.path(), None), clock.shared()).unwrap();
+    fs::write(&rules, "not a folder").unwrap();
+    fs::write(folder.path().join("policy.yaml"), "'plan:create': '!'").unwrap();
+    clock.turn(LOOK_EVERY);
+    assert!(may(&policy, "plan:create"));
+    fs::remove_file(&rules).unwrap();
+    clock.turn(LOOK_EVERY);
+    assert!(!may(&policy, "plan:create"));
+}
