@@ -2,11 +2,12 @@
 
 use std::{fs, path::PathBuf};
 
+use karbor_testkit::PostgresServer;
 use serde_json::Value;
 
 use crate::{
     application::Application,
-    house::{House, LOCAL, files, until},
+    house::{House, LOCAL, files, id, until},
 };
 
 /// A provider like the embedded one, with a second bank beside the state directory.
@@ -95,12 +96,7 @@ fn an_application_is_restored_from_its_copy_when_the_first_bank_is_gone() {
     provider(&house, "elsewhere", None);
     house.start();
     let found = house.json(&["checkpoint", "list"]);
-    let ids: Vec<_> = found
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(crate::house::id)
-        .collect();
+    let ids: Vec<_> = found.as_array().unwrap().iter().map(id).collect();
     assert_eq!(ids, [copy]);
     application.restores(&house);
     // Life goes on in the bank of copies.
@@ -124,9 +120,25 @@ fn a_copy_that_was_killed_in_the_middle_goes_on() {
         packs.iter().any(is_pack).then_some(())
     });
     house.kill();
+    let index = house.path(&format!("elsewhere/karbor/checkpoints/{copy}/index.json"));
+    let killed: Value = serde_json::from_slice(&fs::read(index).unwrap()).unwrap();
+    assert_eq!(killed["status"], "copying", "the kill came too late");
     house.start();
+    // Asked for again while it goes on, it is waited for and not made twice.
+    let again = house.json(&["checkpoint", "copy", "shop", "--wait"]);
+    if !again["checkpoint_id"].as_array().unwrap().is_empty() {
+        assert_eq!(copy_of(&again), copy);
+    }
     let log = house.operation_ended(&copy, "copy");
     assert_eq!(log["status"], "success", "{log}");
+    let there = fs::read_dir(house.path("elsewhere/karbor/checkpoints")).unwrap();
+    assert_eq!(there.count(), 1, "copied twice");
+    let done = house.client(&["checkpoint", "copy", "shop"]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(
+        said.contains("every available checkpoint of the plan is copied"),
+        "{said}"
+    );
     house.kill();
     fs::remove_dir_all(house.state().join("bank")).unwrap();
     // As it is configured: the copy is listed and restored beside an empty first bank.
@@ -216,4 +228,66 @@ fn a_second_bank_that_lost_its_copies_is_told() {
     house.start();
     assert!(!house.log().contains("is empty"), "{}", house.log());
     assert_eq!(house.checkpoint(&copy)["status"], "available");
+}
+
+/// Dumps of PostgreSQL are copied and restored like everything else, and the newest is the newest,
+/// whatever was copied last.
+#[test]
+fn a_postgresql_database_is_restored_from_its_copy() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let mut house = House::new();
+    two_banks(&house);
+    let declaration = format!(
+        "name = 'books'\nprojects = ['default']\n[[postgresql]]\nname = 'books'\ndatabase = 'books'\n\
+         host = {:?}\nport = {}\nuser = {:?}\nbin_dir = {:?}\n",
+        server.socket_dir(),
+        PostgresServer::PORT,
+        PostgresServer::USER,
+        server.bin_dir()
+    );
+    fs::write(house.state().join("applications.d/books.toml"), declaration).unwrap();
+    server.sql("postgres", "CREATE DATABASE books");
+    server.sql(
+        "books",
+        "CREATE TABLE entries (id integer PRIMARY KEY, what text NOT NULL);
+         INSERT INTO entries SELECT i, 'entry number ' || i FROM generate_series(1, 20000) i",
+    );
+    let all = || server.sql("books", "SELECT id, what FROM entries ORDER BY id");
+    house.start();
+    let older = id(&house.json(&["protect", "books", "--wait"]));
+    let made = house.index(&older)["timestamp"].as_u64().unwrap();
+    until("the next second", || {
+        let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+        (now > made).then_some(())
+    });
+    server.sql(
+        "books",
+        "UPDATE entries SET what = upper(what) WHERE id % 7 = 0",
+    );
+    let wanted = all();
+    let newest = id(&house.json(&["protect", "books", "--wait"]));
+    let copies = house.json(&["checkpoint", "copy", "books", "--wait"]);
+    let pairs = copies["checkpoint_id"].as_array().unwrap();
+    assert_eq!(pairs.len(), 2, "{copies}");
+    let of = |pair: &&Value| pair["checkpoint_protect_id"] == newest.as_str();
+    let copy = pairs.iter().find(of).unwrap()["checkpoint_copy_id"].clone();
+    house.kill();
+    fs::remove_dir_all(house.state().join("bank")).unwrap();
+
+    house.start();
+    server.sql("books", "DROP TABLE entries");
+    let restore = [
+        "restore",
+        "books",
+        "--latest",
+        "--overwrite",
+        "always",
+        "--wait",
+    ];
+    let restored = house.json(&restore);
+    assert_eq!(restored["status"], "success", "{restored}");
+    assert_eq!(restored["checkpoint_id"], copy, "not the newest");
+    assert_eq!(all(), wanted);
 }
