@@ -4,13 +4,13 @@
 use karbor_model::{ScheduledOperation, ScheduledOperationId};
 use sea_orm::{
     ConnectionTrait, QueryResult,
-    sea_query::{Alias, Expr, ExprTrait, Query},
+    sea_query::{Alias, Expr, ExprTrait, Order, Query},
 };
 
 use crate::{
     Db, DbError, ListQuery, Record, Write,
     row::{Row, json_text},
-    transition::{is_row, select_row, update_row},
+    transition::{is_row, not_deleted, select_row, update_row},
 };
 
 pub(crate) const OPERATION: &[&str] = &[
@@ -31,8 +31,8 @@ pub(crate) const OPERATION: &[&str] = &[
 pub(crate) const REGISTERED: &str = "registered";
 
 impl Db {
-    /// Stores a new scheduled operation. It does not run before an engine has taken it on
-    /// ([`Db::scheduled_operation_register`]).
+    /// Stores a new scheduled operation with the trust that its owner gave for it, if any. It does not
+    /// run before an engine has taken it on ([`Db::scheduled_operation_register`]).
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is no such trigger; [`DbError::Conflict`] when the id is
@@ -40,10 +40,11 @@ impl Db {
     pub async fn scheduled_operation_create(
         &self,
         operation: &ScheduledOperation,
+        trust_id: Option<&str>,
     ) -> Result<(), DbError> {
         let insert = Query::insert()
             .into_table(Alias::new(ScheduledOperation::TABLE))
-            .columns(OPERATION.iter().copied().chain(["deleted"]))
+            .columns(OPERATION.iter().copied().chain(["trust_id", "deleted"]))
             .values([
                 operation.id.to_string().into(),
                 operation.name.as_str().into(),
@@ -56,6 +57,7 @@ impl Db {
                 operation.enabled.into(),
                 self.time(operation.created_at).into(),
                 self.time_opt(operation.updated_at).into(),
+                trust_id.map(str::to_owned).into(),
                 false.into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
@@ -183,6 +185,37 @@ impl Db {
         ];
         self.insert("scheduled_operation_states", STATE, values)
             .await
+    }
+
+    /// Operations that no engine has taken on, with their trusts, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn scheduled_operations_unregistered(
+        &self,
+        limit: u64,
+    ) -> Result<Vec<(ScheduledOperation, Option<String>)>, DbError> {
+        const STATES: &str = "scheduled_operation_states";
+        let operations = ScheduledOperation::TABLE;
+        let registered = Query::select()
+            .column("id")
+            .from(STATES)
+            .and_where(Expr::col((STATES, "operation_id")).equals((operations, "id")))
+            .take();
+        let select = Query::select()
+            .columns(OPERATION.iter().copied().chain(["trust_id"]))
+            .from(operations)
+            .and_where(not_deleted("deleted"))
+            .and_where(Expr::exists(registered).not())
+            .order_by("created_at", Order::Asc)
+            .limit(limit)
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        let unregistered = rows.iter().map(|row| {
+            let trust = row.try_get_by_index(OPERATION.len())?;
+            Ok((self.operation_from(row)?, trust))
+        });
+        unregistered.collect()
     }
 
     /// The trust that an operation runs by, if any.

@@ -50,6 +50,7 @@ mod retention;
 mod runner;
 mod schedule;
 mod scheduler;
+mod taking;
 
 pub use engine::EngineReport;
 pub use manager::OperationEngineManager;

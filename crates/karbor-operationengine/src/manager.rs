@@ -16,7 +16,6 @@ use karbor_model::{
 use tokio::sync::Notify;
 
 use crate::{
-    definition::Definition,
     engine::{Counters, Engine, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
@@ -60,28 +59,6 @@ impl OperationEngineManager {
         Ok(Self {
             base,
             engine: Arc::new(engine),
-        })
-    }
-
-    /// What a new operation must be: understood, and on a plan and a trigger of its own project.
-    async fn check(&self, operation: &ScheduledOperation) -> Result<(), ApiError> {
-        let definition = Definition::parse(operation)?;
-        let db = self.base.db();
-        let plan = db.plan_get(definition.plan_id).await?;
-        definition.check_plan(operation, &plan)?;
-        let trigger = db.trigger_get(operation.trigger_id).await?;
-        if trigger.project_id != operation.project_id {
-            return Err(ApiError::not_found("Trigger", trigger.id));
-        }
-        Ok(())
-    }
-
-    fn service_id(&self) -> Result<i64, ApiError> {
-        lock(&self.engine.service_id).ok_or_else(|| {
-            ApiError::unavailable(
-                "The operation engine is starting. Try again.",
-                "it has no service record yet",
-            )
         })
     }
 
@@ -186,12 +163,8 @@ impl OperationEngineApi for OperationEngineManager {
         operation: ScheduledOperation,
         trust_id: Option<String>,
     ) -> Result<(), ApiError> {
-        self.check(&operation).await?;
-        self.base
-            .db()
-            .scheduled_operation_register(operation.id, self.service_id()?, trust_id.as_deref())
-            .await?;
-        Ok(())
+        let trust_id = trust_id.as_deref();
+        self.engine.take_on(&operation, trust_id).await
     }
 
     async fn delete_scheduled_operation(

@@ -46,13 +46,14 @@ impl Engine {
         }
     }
 
-    /// Plans what is new, fires what is due, begins what is to run. Returns how long nothing will
+    /// Takes on what no engine was told of, plans what is new, fires what is due, begins what is to run. Returns how long nothing will
     /// be due, as far as is known.
     async fn round(self: &Arc<Self>) -> Result<Duration, ApiError> {
         let poll = self.settings.poll_interval;
         if self.is_disabled().await? {
             return Ok(poll);
         }
+        self.take_on_left().await?;
         self.plan().await?;
         self.fire().await?;
         self.begin().await?;

@@ -1,7 +1,8 @@
 //! Scheduled operations: what triggers fire.
 //!
-//! An operation is recorded, then an engine is asked to take it on; until it has, nothing runs it.
-//! What the engine refuses is removed again.
+//! An operation is recorded with its trust, then an engine is asked to take it on; until it has, nothing
+//! runs it. What the engine refuses is removed again. What no engine was told of, because we died
+//! before, engines find by themselves.
 //!
 //! Where users come from keystone, an operation runs as its owner by a trust: it is made here, where
 //! the owner's token is, before the operation, and ended before the operation goes. So a trust that
@@ -82,7 +83,9 @@ impl ApiManager {
         operation: &ScheduledOperation,
         trust: Option<String>,
     ) -> Result<(), ApiError> {
-        self.db().scheduled_operation_create(operation).await?;
+        self.db()
+            .scheduled_operation_create(operation, trust.as_deref())
+            .await?;
         let taken = self
             .engine
             .create_scheduled_operation(context, operation.clone(), trust)

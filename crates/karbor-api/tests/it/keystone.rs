@@ -148,7 +148,10 @@ async fn an_operation_can_be_deleted_when_nobody_can_end_its_trust() {
         updated_at: None,
     };
     let id = operation.id;
-    app.db.scheduled_operation_create(&operation).await.unwrap();
+    app.db
+        .scheduled_operation_create(&operation, None)
+        .await
+        .unwrap();
     let service = app
         .db
         .service_register("host", "karbor-operationengine", "t");

@@ -13,6 +13,7 @@ mod ours;
 mod quotas;
 mod scheduling;
 mod table;
+mod trusts;
 
 use sea_orm::{
     ConnectionTrait, DatabaseTransaction, DynIden,
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(quotas::Quotas),
             Box::new(notifications::Notifications),
             Box::new(notifications::Sinks),
+            Box::new(trusts::Trusts),
         ]
     }
 

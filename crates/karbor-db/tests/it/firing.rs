@@ -40,7 +40,7 @@ impl Stage {
         for number in 0..operations {
             let operation = operation(&trigger, &format!("o-{number}"));
             self.db
-                .scheduled_operation_create(&operation)
+                .scheduled_operation_create(&operation, None)
                 .await
                 .unwrap();
             self.db
@@ -218,7 +218,7 @@ async fn what_cannot_run_is_recorded_as_missed() {
     let half_made = operation(&due.trigger, "half made");
     stage
         .db
-        .scheduled_operation_create(&half_made)
+        .scheduled_operation_create(&half_made, None)
         .await
         .unwrap();
     let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();

@@ -49,7 +49,9 @@ async fn stored(db: &Db, project: &str, name: &str) -> (Trigger, ScheduledOperat
     let trigger = trigger(project, name);
     db.trigger_create(&trigger).await.unwrap();
     let operation = operation(&trigger, name);
-    db.scheduled_operation_create(&operation).await.unwrap();
+    db.scheduled_operation_create(&operation, None)
+        .await
+        .unwrap();
     (trigger, operation)
 }
 
@@ -114,7 +116,9 @@ async fn a_trigger_in_use_stays() {
         db.trigger_get(trigger.id).await.unwrap_err(),
         db.trigger_delete(trigger.id).await.unwrap_err(),
         db.trigger_update(&trigger).await.unwrap_err(),
-        db.scheduled_operation_create(&operation).await.unwrap_err(),
+        db.scheduled_operation_create(&operation, None)
+            .await
+            .unwrap_err(),
     ] {
         let expected = format!("Trigger {} could not be found.", trigger.id);
         assert_eq!(error.to_string(), expected);
@@ -155,6 +159,29 @@ async fn an_operation_goes_with_what_an_engine_noted_of_it() {
     assert_eq!(left, 0);
     let gone = db.scheduled_operation_delete(id).await.unwrap_err();
     assert!(matches!(gone, DbError::NotFound { .. }), "{gone:?}");
+}
+
+#[tokio::test]
+async fn what_no_engine_took_on_is_found_with_its_trust() {
+    let fixture = fixture().await;
+    let db = &fixture.db;
+    let trigger = trigger("p", "n");
+    db.trigger_create(&trigger).await.unwrap();
+    let (with, without) = (operation(&trigger, "a"), operation(&trigger, "b"));
+    let trust = Some("trust".to_owned());
+    db.scheduled_operation_create(&with, trust.as_deref())
+        .await
+        .unwrap();
+    db.scheduled_operation_create(&without, None).await.unwrap();
+    let mut found = db.scheduled_operations_unregistered(9).await.unwrap();
+    found.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    assert_eq!(found, [(with.clone(), trust), (without.clone(), None)]);
+    let service = db.service_register("host", "b", "t").await.unwrap();
+    db.scheduled_operation_register(with.id, service.id, None)
+        .await
+        .unwrap();
+    let found = db.scheduled_operations_unregistered(9).await.unwrap();
+    assert_eq!(found, [(without, None)]);
 }
 
 #[tokio::test]
@@ -245,7 +272,9 @@ async fn a_deleted_plans_operations_are_disabled() {
         let mut operation = operation(&trigger, &plan.name);
         let id = plan.id.to_string();
         operation.operation_definition.insert("plan_id".into(), id);
-        db.scheduled_operation_create(&operation).await.unwrap();
+        db.scheduled_operation_create(&operation, None)
+            .await
+            .unwrap();
         ids.push(operation.id);
     }
     db.plan_delete(plans[1].id).await.unwrap();

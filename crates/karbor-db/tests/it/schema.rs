@@ -51,6 +51,9 @@ async fn a_fresh_database_has_the_originals_tables_column_for_column() {
         if table == "plans" {
             expected.push(("held_at".into(), "DATETIME".into(), false));
         }
+        if table == "scheduled_operations" {
+            expected.push(("trust_id".into(), "VARCHAR(64)".into(), false));
+        }
         assert_eq!(ours[&table], expected, "{table}");
     }
     for table in [
@@ -103,7 +106,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 6);
+    assert_eq!(applied, 7);
 }
 
 #[tokio::test]

@@ -99,7 +99,7 @@ async fn q42_q43_q65_a_definition_is_checked_when_it_is_made() {
         let operation = house.operation(&trigger, operation_type, &[(key, value)]);
         house
             .db
-            .scheduled_operation_create(&operation)
+            .scheduled_operation_create(&operation, None)
             .await
             .unwrap();
         let context = RequestContext::for_project("u", crate::house::PROJECT, false);

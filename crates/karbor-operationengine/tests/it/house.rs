@@ -175,11 +175,16 @@ impl House {
         }
     }
 
+    pub async fn recorded(&self, operation: &ScheduledOperation, trust: Option<&str>) {
+        let recorded = self.db.scheduled_operation_create(operation, trust);
+        recorded.await.unwrap();
+    }
+
     /// As the API does it: recorded, and then taken on by an engine.
     pub async fn take_on(&self, engine: &Engine, operation: &ScheduledOperation) {
-        self.db.scheduled_operation_create(operation).await.unwrap();
-        let context = RequestContext::for_project(USER, PROJECT, false);
         let trust = Some("trust-1".to_owned());
+        self.recorded(operation, trust.as_deref()).await;
+        let context = RequestContext::for_project(USER, PROJECT, false);
         engine
             .manager()
             .create_scheduled_operation(&context, operation.clone(), trust)
@@ -234,11 +239,9 @@ impl House {
 
     /// How the ended runs ended, in the original's words, once there are so many.
     pub async fn ended(&self, count: usize) -> Vec<String> {
-        let path = self.folder.path().join("karbor.db");
         until(async || {
             self.clock.turn(Duration::from_millis(500));
-            let raw = rusqlite::Connection::open(&path).unwrap();
-            raw.busy_timeout(Duration::from_secs(5)).unwrap();
+            let raw = self.raw();
             let mut query = raw
                 .prepare("SELECT state FROM scheduled_operation_logs ORDER BY id")
                 .unwrap();
@@ -252,10 +255,16 @@ impl House {
         .await
     }
 
-    /// Is any run an engine's?
-    pub fn running(&self) -> bool {
+    /// The database, behind everybody's back.
+    pub fn raw(&self) -> rusqlite::Connection {
         let raw = rusqlite::Connection::open(self.folder.path().join("karbor.db")).unwrap();
         raw.busy_timeout(Duration::from_secs(5)).unwrap();
+        raw
+    }
+
+    /// Is any run an engine's?
+    pub fn running(&self) -> bool {
+        let raw = self.raw();
         let query = "SELECT count(*) FROM scheduled_runs WHERE status = 'running'";
         raw.query_row(query, [], |row| row.get::<_, i64>(0))
             .unwrap()

@@ -120,27 +120,11 @@ async fn a_bank_that_stays_away_fails_the_run_and_not_the_next() {
 async fn q65_a_plan_that_became_foreign_is_not_protected() {
     let house = House::new().await;
     let engine = house.engine("a").await;
-    let foreign = plan("p2");
-    house.db.plan_create(&foreign).await.unwrap();
-    // Past every check at its creation.
-    let trigger = house.hourly().await;
-    let plan_id = foreign.id.to_string();
-    let provider_id = foreign.provider_id.to_string();
-    let operation = house.operation(
-        &trigger,
-        ScheduledOperationType::Protect,
-        &[("plan_id", &plan_id), ("provider_id", &provider_id)],
-    );
     house
-        .db
-        .scheduled_operation_create(&operation)
-        .await
-        .unwrap();
-    house
-        .db
-        .scheduled_operation_register(operation.id, engine.record().id, None)
-        .await
-        .unwrap();
+        .scheduled(&engine, ScheduledOperationType::Protect, &[])
+        .await;
+    let moved = "UPDATE plans SET project_id = 'p2'";
+    house.raw().execute(moved, []).unwrap();
     house.pass(3700).await;
     assert_eq!(house.ended(1).await, ["failed"]);
     assert!(house.fake.state().asked.is_empty());

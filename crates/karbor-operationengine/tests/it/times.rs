@@ -112,6 +112,35 @@ async fn a_trigger_that_came_when_no_engine_was_there_is_followed_from_its_begin
     assert!(reason.starts_with("2 runs"), "{reason}");
 }
 
+/// Whoever made it died before an engine was told of it.
+#[tokio::test]
+async fn an_operation_that_no_engine_was_told_of_is_taken_on() {
+    let house = House::new().await;
+    let trigger = house.hourly().await;
+    let operation = house.operation(&trigger, PROTECT, &[]);
+    house.recorded(&operation, Some("trust-7")).await;
+    let wrong = house.operation(&trigger, PROTECT, &[("plan_id", "none")]);
+    house.recorded(&wrong, None).await;
+    let engine = house.engine("a").await;
+    until(async || house.db.next_execution().await.unwrap()).await;
+    let trust = house.db.scheduled_operation_trust(operation.id).await;
+    assert_eq!(trust.unwrap().as_deref(), Some("trust-7"));
+    house
+        .db
+        .scheduled_operation_get(wrong.id)
+        .await
+        .unwrap_err();
+    // Whoever made it was only slow.
+    let context = RequestContext::admin();
+    let told = engine
+        .manager()
+        .create_scheduled_operation(&context, operation, None);
+    told.await.unwrap();
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["success"]);
+    assert_eq!(house.logs().await.len(), 1, "nothing is missed");
+}
+
 #[tokio::test]
 async fn runs_of_one_operation_do_not_pile_up() {
     let house = House::new().await;

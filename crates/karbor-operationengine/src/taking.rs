@@ -1,0 +1,83 @@
+//! Scheduled operations are taken on: checked, and noted with the trust by which each runs. What was not
+//! is not run.
+
+use karbor_db::DbError;
+use karbor_model::{ApiError, ScheduledOperation};
+
+use crate::{
+    definition::Definition,
+    engine::{Engine, lock},
+};
+
+/// How many are looked at in one round.
+const BATCH: u64 = 100;
+
+impl Engine {
+    /// Takes an operation on. Safe to repeat.
+    pub(crate) async fn take_on(
+        &self,
+        operation: &ScheduledOperation,
+        trust_id: Option<&str>,
+    ) -> Result<(), ApiError> {
+        self.check(operation).await?;
+        self.register(operation, trust_id).await
+    }
+
+    /// Takes on what whoever made it had no time to tell of; what is refused is removed, as its maker would
+    /// have.
+    pub(crate) async fn take_on_left(&self) -> Result<(), ApiError> {
+        for (operation, trust_id) in self.db.scheduled_operations_unregistered(BATCH).await? {
+            let id = operation.id;
+            match self.check(&operation).await {
+                Ok(()) => match self.register(&operation, trust_id.as_deref()).await {
+                    Ok(()) => tracing::info!(operation = %id, "a scheduled operation was taken on"),
+                    Err(error) => {
+                        tracing::error!(operation = %id, ?error, "a scheduled operation cannot be taken on yet");
+                    }
+                },
+                Err(error) if error.kind.is_retryable() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(operation = %id, ?error, "a scheduled operation is refused and removed");
+                    match self.db.scheduled_operation_delete(id).await {
+                        Ok(()) | Err(DbError::NotFound { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a new operation must be: understood, and on a plan and a trigger of its own project.
+    async fn check(&self, operation: &ScheduledOperation) -> Result<(), ApiError> {
+        let definition = Definition::parse(operation)?;
+        let plan = self.db.plan_get(definition.plan_id).await?;
+        definition.check_plan(operation, &plan)?;
+        let trigger = self.db.trigger_get(operation.trigger_id).await?;
+        if trigger.project_id != operation.project_id {
+            return Err(ApiError::not_found("Trigger", trigger.id));
+        }
+        Ok(())
+    }
+
+    async fn register(
+        &self,
+        operation: &ScheduledOperation,
+        trust_id: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let service = lock(&self.service_id).ok_or_else(|| {
+            ApiError::unavailable(
+                "The operation engine is starting. Try again.",
+                "it has no service record yet",
+            )
+        })?;
+        let registered = self
+            .db
+            .scheduled_operation_register(operation.id, service, trust_id);
+        match registered.await {
+            // It, or another engine, has found the operation by itself.
+            Ok(()) | Err(DbError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
