@@ -85,8 +85,10 @@ pub(crate) struct Index {
     blobs: [IdMap<Entry>; 2],
     /// Of blobs that are in several packs, the other places.
     others: [IdMap<Vec<Entry>>; 2],
-    /// Packs that are not in the bank as they should be.
+    /// Packs that are not in the bank, or too short, by its latest listing.
     lost: IdSet,
+    /// Packs in which something was read that is not what was written.
+    damaged: IdSet,
 }
 
 impl Index {
@@ -94,25 +96,29 @@ impl Index {
         &self.files
     }
 
-    /// One without files that knows the same packs as lost.
+    /// One without files that knows the same packs as lost and damaged.
     pub(crate) fn emptied(&self) -> Self {
         Self {
             lost: self.lost.clone(),
+            damaged: self.damaged.clone(),
             ..Self::default()
         }
     }
 
-    /// Is a blob in a pack that is not lost?
+    /// Is a blob in a pack that is good, as far as is known?
     pub(crate) fn has(&self, kind: BlobKind, id: &Id) -> bool {
-        self.find(kind, id)
-            .is_some_and(|at| !self.lost.contains(&at.pack))
+        self.find(kind, id).is_some_and(|at| self.is_good(&at.pack))
     }
 
-    /// Where a blob is; in a lost pack only if it is nowhere else.
+    fn is_good(&self, pack: &Id) -> bool {
+        !self.lost.contains(pack) && !self.damaged.contains(pack)
+    }
+
+    /// Where a blob is; in a lost or damaged pack only if it is nowhere else.
     pub(crate) fn find(&self, kind: BlobKind, id: &Id) -> Option<Location> {
         let mut first = None;
         for at in self.places(kind, id) {
-            if !self.lost.contains(&at.pack) {
+            if self.is_good(&at.pack) {
                 return Some(at);
             }
             first = first.or(Some(at));
@@ -144,6 +150,20 @@ impl Index {
             }
         }
         self.lost.len()
+    }
+
+    /// Packs that were found damaged and are not mended.
+    pub(crate) fn damaged(&self) -> IdSet {
+        self.damaged.clone()
+    }
+
+    pub(crate) fn note_damaged(&mut self, pack: Id) {
+        self.damaged.insert(pack);
+    }
+
+    /// A damaged pack is mended, or was not damaged after all.
+    pub(crate) fn note_mended(&mut self, pack: &Id) {
+        self.damaged.remove(pack);
     }
 
     fn location(&self, entry: Entry) -> Option<Location> {

@@ -21,7 +21,7 @@
 //!   exception, counted in the summary, is a file that was deleted between listing and opening (see
 //!   `writer/walk.rs` for what is promised of files that change).
 //! * Everything read is compared with its hash before it is used; damage is told with the object and the
-//!   file that needs it.
+//!   file that needs it. Nothing that is written later relies on what was found damaged.
 //! * Restores replace files atomically and never write outside the target.
 //! * Memory is bounded for each vault, whatever the sizes of files and the number of writers: see
 //!   `engine/mod.rs` for writing (about 130 MiB with two workers), `restore/mod.rs` for reading (about 50).
@@ -37,7 +37,8 @@
 //! # What is not here
 //!
 //! Forgetting removes the snapshot file only. Space is given back by a prune, which this engine does not
-//! have yet; `restic prune` does it. Nor does it repair indexes (`restic rebuild-index` does).
+//! have yet; `restic prune` does it. Damaged packs are taken out of the index (`mend.rs`), but an index is not
+//! made anew from packs (`restic rebuild-index` does).
 //!
 //! # Differences from restic's own writer, all within the format
 //!
@@ -54,6 +55,7 @@ mod id;
 mod index;
 mod keyfile;
 mod lock;
+mod mend;
 mod node;
 mod pack;
 mod polynomial;

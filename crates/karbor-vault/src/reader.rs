@@ -16,7 +16,7 @@ use crate::{
     index::Location,
     node::{Node, tree_from_json},
     pack::BlobKind,
-    repository::{FileKind, Repository, lock, read},
+    repository::{FileKind, Repository, lock, read, write},
 };
 
 const WINDOWS: usize = 8;
@@ -79,7 +79,10 @@ impl BlobReader {
                 BlobKind::Data => "data",
                 BlobKind::Tree => "tree",
             };
-            VaultError::damaged(format!("{kind} blob {id}"), "no index file knows it")
+            VaultError::damaged(
+                format!("{kind} blob {id}"),
+                "no index file knows it; protecting again stores it anew if its source still has it",
+            )
         })
     }
 
@@ -111,8 +114,14 @@ impl BlobReader {
         id: &Id,
         decoder: &mut Decoder,
     ) -> Result<Vec<u8>, VaultError> {
-        let sealed = self.fetch(at)?;
-        decoder.decode(id, &sealed, at, &self.repository.crypto)
+        let sealed = self.fetch(at);
+        let data =
+            sealed.and_then(|sealed| decoder.decode(id, &sealed, at, &self.repository.crypto));
+        if let Err(VaultError::Damaged { .. }) = &data {
+            // From now on nothing relies on it that is written.
+            write(&self.repository.index).note_damaged(at.pack);
+        }
+        data
     }
 
     /// Reads a tree. Call it from a thread that may block.

@@ -102,6 +102,7 @@ impl Vault {
         if lock(&self.inner.engine).strong_count() == 0 {
             repository.packs_in_bank().await?;
         }
+        self.mend_or_warn(&held).await;
         let engine = self.engine()?;
         let state = Arc::new(WriterState::new(control));
         let repository = repository.clone();
@@ -127,7 +128,7 @@ impl Vault {
     }
 
     /// The engine of all writers there are.
-    fn engine(&self) -> Result<Arc<Engine>, VaultError> {
+    pub(crate) fn engine(&self) -> Result<Arc<Engine>, VaultError> {
         let mut engine = lock(&self.inner.engine);
         if let Some(running) = engine.upgrade() {
             return Ok(running);

@@ -1,7 +1,7 @@
 //! Verifies snapshots: is what they claim really in the bank?
 //!
 //! Damage does not stop a verification: it goes on to the end, names the first it found with the file that
-//! needs it, and says how much more there is.
+//! needs it, and says how much more there is. Then damaged packs are taken out of the index (`mend.rs`).
 
 use std::{
     collections::HashMap,
@@ -20,7 +20,7 @@ use crate::{
     node::{Kind, Node},
     pack::BlobKind,
     reader::{BlobReader, pack_header},
-    repository::{FileKind, blocking, lock, read},
+    repository::{FileKind, blocking, lock, read, write},
 };
 
 /// So many blobs wait for a worker.
@@ -172,6 +172,9 @@ impl Vault {
         })
         .await;
         if let Some(held) = held {
+            if !matches!(done, Err(VaultError::Cancelled)) {
+                self.mend_or_warn(&held).await;
+            }
             held.release().await;
         }
         done
@@ -355,10 +358,17 @@ impl Walk<'_> {
         if self.choice.is_none() {
             return Ok(());
         }
-        let repository = self.run.reader.repository().clone();
-        let header = self
-            .runtime
-            .block_on(pack_header(&repository, pack, size))?;
+        let checked = self.header(pack, size);
+        if let Err(VaultError::Damaged { .. }) = &checked {
+            write(&self.run.reader.repository().index).note_damaged(*pack);
+        }
+        checked
+    }
+
+    /// Does a pack's header say what the index does?
+    fn header(&self, pack: &Id, size: u64) -> Result<(), VaultError> {
+        let repository = self.run.reader.repository();
+        let header = self.runtime.block_on(pack_header(repository, pack, size))?;
         let index = read(&repository.index);
         let agrees = header.iter().all(|entry| {
             let known = index.find(entry.kind, &entry.id);
@@ -369,7 +379,10 @@ impl Walk<'_> {
         });
         match agrees {
             true => Ok(()),
-            false => Err(damaged("its header and the index do not agree".to_owned())),
+            false => Err(VaultError::damaged(
+                FileKind::Pack.object(pack),
+                "its header and the index do not agree",
+            )),
         }
     }
 }

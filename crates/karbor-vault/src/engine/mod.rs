@@ -40,7 +40,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 pub(crate) use codec::Decoder;
 pub(crate) use queue::Queue;
-pub(crate) use worker::{Sink, Worker};
+pub(crate) use worker::{Known, Sink, Worker};
 pub(crate) use writer_state::WriterState;
 
 use crate::{

@@ -12,7 +12,7 @@ use std::{
 use super::{SnapshotWriter, intake::Intake};
 use crate::{
     Snapshot, SnapshotId, TreeSummary, Vault, VaultError,
-    engine::{Decoder, Sink, Worker, WriterState},
+    engine::{Decoder, Known},
     id::Id,
     index::IdSet,
     node::{Kind, Node, tree_from_json},
@@ -20,21 +20,6 @@ use crate::{
     reader::BlobReader,
     repository::{blocking, read},
 };
-
-/// Nobody waits for the id of a blob that is copied: it is known.
-struct Known;
-
-impl Sink for Known {
-    fn taken(
-        self: Arc<Self>,
-        _: usize,
-        _: Id,
-        _: &mut Worker,
-        _: &WriterState,
-    ) -> Result<(), VaultError> {
-        Ok(())
-    }
-}
 
 /// The walk through the trees of the snapshot.
 struct Copier {

@@ -13,6 +13,7 @@ mod concurrency;
 mod copies;
 mod damage;
 mod locks;
+mod mending;
 mod mishaps;
 mod restic;
 mod restores;
