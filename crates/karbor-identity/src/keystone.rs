@@ -73,13 +73,19 @@ impl Keystone {
         if let Some(token) = self.cache.get(&key, &*self.clock) {
             return Ok(Known::Bearer(token));
         }
+        if self.cache.is_bad(&key, &*self.clock) {
+            return Ok(Known::Nobody);
+        }
         match self.ask_for(secret).await? {
             Some(token) if token.expires_at > self.clock.now() => {
                 let token = Arc::new(token);
                 self.cache.insert(key, token.clone(), &*self.clock);
                 Ok(Known::Bearer(token))
             }
-            _ => Ok(Known::Nobody),
+            _ => {
+                self.cache.insert_bad(key, &*self.clock);
+                Ok(Known::Nobody)
+            }
         }
     }
 

@@ -35,6 +35,19 @@ pub enum ScheduledOperationCommand {
         /// Name or id
         operation: String,
     },
+    /// Pause scheduled operations: what becomes due meanwhile is left out
+    #[command(alias = "suspend")]
+    Pause {
+        /// Names or ids
+        #[arg(required = true)]
+        operations: Vec<String>,
+    },
+    /// Let paused scheduled operations run again
+    Resume {
+        /// Names or ids
+        #[arg(required = true)]
+        operations: Vec<String>,
+    },
     /// Delete scheduled operations; their triggers and the checkpoints they made stay
     Delete {
         /// Names or ids
@@ -162,6 +175,8 @@ impl ScheduledOperationCommand {
                 let operation = session.client.scheduled_operation(&operation).await?;
                 session.show(SHOW, &operation)
             }
+            Self::Pause { operations } => enable(session, &operations, false).await,
+            Self::Resume { operations } => enable(session, &operations, true).await,
             Self::Delete { operations } => {
                 for wanted in &operations {
                     let operation = session.client.scheduled_operation(wanted).await?;
@@ -276,6 +291,31 @@ impl ScheduleArguments {
             }
         }
     }
+}
+
+async fn enable(
+    session: &mut Session,
+    operations: &[String],
+    enabled: bool,
+) -> Result<(), CliError> {
+    let body = json!({"scheduled_operation": {"enabled": enabled}});
+    let now = if enabled {
+        "runs again"
+    } else {
+        "is paused; what becomes due meanwhile is left out"
+    };
+    for wanted in operations {
+        let operation = session.client.scheduled_operation(wanted).await?;
+        session
+            .client
+            .put(&["scheduled_operations", string(&operation, "id")], &body)
+            .await?;
+        session.note(&format!(
+            "scheduled operation {} {now}",
+            string(&operation, "name")
+        ))?;
+    }
+    Ok(())
 }
 
 async fn create(session: &Session, operation: Value) -> Result<Value, CliError> {

@@ -443,3 +443,21 @@ fn schedules_that_make_no_sense() {
         assert!(refused(arguments).is_some(), "{arguments:?}");
     }
 }
+
+#[tokio::test]
+async fn a_scheduled_operation_is_paused_and_resumed() {
+    for (verb, enabled) in [("pause", false), ("resume", true)] {
+        let at = format!("PUT /scheduled_operations/{OPERATION}");
+        let answer = json!({"scheduled_operation": operation("nightly", "protect")});
+        let found = json!({"operations": [operation("nightly", "protect")]});
+        let stub = Stub::start()
+            .await
+            .on("GET /scheduled_operations", 200, found)
+            .on(&at, 200, answer);
+        let run = run(&stub, &["scheduled-operation", verb, "nightly"]).await;
+        assert_eq!(run.exit, Exit::Done);
+        assert!(run.err.contains("nightly"), "{}", run.err);
+        let asked = json!({"scheduled_operation": {"enabled": enabled}});
+        assert_eq!(stub.body(&at), asked);
+    }
+}

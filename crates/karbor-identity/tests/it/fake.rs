@@ -69,15 +69,55 @@ async fn a_good_token_is_remembered_and_a_revoked_one_passes_no_longer_than_the_
     assert!(context(&keystone, &token).await.is_none());
 }
 
+fn looks(fake: &FakeKeystone) -> usize {
+    let asked = fake.asked();
+    let looks = asked.iter().filter(|line| *line == "GET /auth/tokens");
+    looks.count()
+}
+
+/// Whoever repeats a bad token does not make keystone work; what becomes a token passes soon after.
 #[tokio::test]
-async fn a_bad_token_is_not_remembered() {
-    let (_, fake, keystone) = house().await;
-    for _ in 0..2 {
-        assert!(context(&keystone, "bogus").await.is_none());
+async fn a_bad_token_is_remembered_for_a_moment_only() {
+    let (clock, fake, keystone) = house().await;
+    for _ in 0..3 {
+        assert!(context(&keystone, "token-2").await.is_none());
     }
-    let looks = fake.asked();
-    let looks = looks.iter().filter(|line| *line == "GET /auth/tokens");
-    assert_eq!(looks.count(), 2);
+    assert_eq!(looks(&fake), 1);
+    // The service's own token was the first.
+    assert_eq!(fake.token("demo"), "token-2");
+    clock.turn(Duration::from_secs(5) - MOMENT);
+    assert!(context(&keystone, "token-2").await.is_none());
+    clock.turn(MOMENT);
+    assert!(context(&keystone, "token-2").await.is_some());
+    assert_eq!(looks(&fake), 1);
+}
+
+/// Inventing tokens fills nothing: the good ones stay, and memory has an end.
+#[tokio::test]
+async fn bad_tokens_drive_no_good_one_out() {
+    let (_, fake, keystone) = house().await;
+    let token = fake.token("demo");
+    assert!(context(&keystone, &token).await.is_some());
+    for at in 0..1_010 {
+        assert!(context(&keystone, &format!("bogus-{at}")).await.is_none());
+    }
+    fake.asked();
+    assert!(context(&keystone, &token).await.is_some());
+    assert!(context(&keystone, "bogus-1").await.is_none());
+    assert_eq!(looks(&fake), 0);
+    assert!(context(&keystone, "bogus-1009").await.is_none());
+    assert_eq!(looks(&fake), 1, "the place for bad ones is full");
+}
+
+#[tokio::test]
+async fn trouble_is_not_remembered_of_a_token() {
+    let (_, fake, keystone) = house().await;
+    let token = fake.token("demo");
+    assert!(context(&keystone, "bogus").await.is_none());
+    fake.trouble(Some(503));
+    keystone.identify(&secret(&token)).await.unwrap_err();
+    fake.trouble(None);
+    assert!(context(&keystone, &token).await.is_some());
 }
 
 #[tokio::test]
