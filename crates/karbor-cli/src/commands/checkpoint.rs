@@ -122,6 +122,15 @@ pub(super) fn copy_info(checkpoint: &Value) -> Value {
     }
 }
 
+/// The day that its data were protected, in a form that sorts.
+pub(super) fn made_on(checkpoint: &Value) -> String {
+    let copy = text(&copy_info(checkpoint), "protected_at");
+    match copy.split_once('T') {
+        Some((day, _)) => day.to_owned(),
+        None => text(checkpoint, "created_at"),
+    }
+}
+
 /// The API knows the day only; the operation log knows the time. A copy is as old as its data.
 fn made(checkpoint: &Value) -> String {
     let known = [

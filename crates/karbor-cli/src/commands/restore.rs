@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{checkpoint::Search, wishes};
+use super::{
+    checkpoint::{Search, made_on},
+    wishes,
+};
 use crate::{
     arguments::{ListOptions, WaitOptions, json_object},
     error::CliError,
@@ -169,15 +172,14 @@ async fn latest(
         query: vec![("status", "available".to_owned())],
         limit: None,
     };
-    search
-        .run(session)
-        .await?
-        .into_iter()
-        .find(|(_, checkpoint)| string(checkpoint, "status") == "available")
-        .ok_or_else(|| {
-            CliError::not_found(format!("plan {plan} has no checkpoint that is available"))
-                .hint(format!("make one: karbor protect {plan} --wait"))
-        })
+    let mut found = search.run(session).await?;
+    found.retain(|(_, checkpoint)| string(checkpoint, "status") == "available");
+    // Newest first of each provider already: what is left is whose newest it is.
+    found.sort_by_key(|(_, checkpoint)| std::cmp::Reverse(made_on(checkpoint)));
+    found.into_iter().next().ok_or_else(|| {
+        CliError::not_found(format!("plan {plan} has no checkpoint that is available"))
+            .hint(format!("make one: karbor protect {plan} --wait"))
+    })
 }
 
 /// A checkpoint given by id must be of the plan that was named: the name is there as a check.

@@ -1,8 +1,11 @@
 //! Tables, JSON, values; names wherever ids are.
 
+use karbor_cli::Exit;
 use serde_json::{Value, json};
 
-use crate::stub::{CHECKPOINT, OLDER, PLAN, PROVIDER, Stub, refused, run, run_into_closed_pipe};
+use crate::stub::{
+    CHECKPOINT, OLDER, PLAN, PROVIDER, RESTORE, Stub, refused, run, run_into_closed_pipe,
+};
 
 fn plan(name: &str, id: &str) -> Value {
     json!({
@@ -225,6 +228,45 @@ async fn checkpoints_outlive_their_plan() {
     )
     .await;
     assert_eq!(listed.out, format!("{CHECKPOINT}\n"), "{}", listed.err);
+}
+
+/// Without the plan nothing says which provider has the newest; a copy of before counts by its data.
+#[tokio::test]
+async fn the_latest_is_the_newest_of_all_providers() {
+    const OTHER: &str = "0ca4b6f0-0000-4000-8000-000000000001";
+    let made = |id: &str, on: &str| {
+        let mut made = checkpoint(id, "available");
+        made["created_at"] = on.into();
+        made
+    };
+    let mut copy = made("c0000000-0000-4000-8000-000000000001", "2026-11-25");
+    let origin = json!({"copied_from": "x", "protected_at": "2025-11-22T10:20:39+00:00"});
+    copy["extra_info"] = origin.to_string().into();
+    let mut providers = providers();
+    let mut other = providers["providers"][0].clone();
+    other["id"] = OTHER.into();
+    providers["providers"].as_array_mut().unwrap().push(other);
+    let stub = Stub::start()
+        .await
+        .on("GET /plans", 200, json!({"plans": []}))
+        .on("GET /providers", 200, providers)
+        .on(
+            &format!("GET /providers/{PROVIDER}/checkpoints?status=available"),
+            200,
+            json!({"checkpoints": [copy, made(OLDER, "2026-11-22")]}),
+        )
+        .on(
+            &format!("GET /providers/{OTHER}/checkpoints?status=available"),
+            200,
+            json!({"checkpoints": [made(CHECKPOINT, "2026-11-24")]}),
+        )
+        .on("POST /restores", 200, json!({"restore": {"id": RESTORE}}));
+    let begun = run(&stub, &["restore", "shop", "--latest"]).await;
+    assert_eq!(begun.exit, Exit::Done, "{begun:?}");
+    assert_eq!(
+        stub.body("POST /restores")["restore"]["checkpoint_id"],
+        CHECKPOINT
+    );
 }
 
 #[tokio::test]
