@@ -17,9 +17,6 @@ use crate::{
 /// Class of the error that the record with a run's id says that the run came to nothing.
 pub(super) const ENDED: &str = "OperationEnded";
 
-/// Class of the error that a run may not begin any more.
-pub(super) const LATE: &str = "WindowMissed";
-
 impl Worker {
     /// Enters the run in the operation log and claims its checkpoints. Safe to repeat.
     pub(super) async fn claim(
@@ -117,7 +114,6 @@ impl Worker {
             Ok(there) => there,
             Err(NotFound(_)) => {
                 self.refuse_hollow(run).await?;
-                self.refuse_late(run)?;
                 run.checkpoint.clone()
             }
             Err(error) => return Err(error.into()),
@@ -149,17 +145,6 @@ impl Worker {
         match self.db.flow_events(run.id).await?.is_empty() {
             true => Ok(()),
             false => Err(ApiError::not_found("Checkpoint", run.subject().1.id)),
-        }
-    }
-
-    /// Nothing of it is in the bank, and the time that it had to begin is over.
-    fn refuse_late(&self, run: &Run) -> Result<(), ApiError> {
-        match run.late(self.clock.now()) {
-            None => Ok(()),
-            Some(end) => Err(ApiError::conflict(
-                LATE,
-                format!("It could not begin before {end}, the end of its window."),
-            )),
         }
     }
 

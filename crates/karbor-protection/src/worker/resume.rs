@@ -8,14 +8,10 @@ use karbor_plugin::Bank;
 
 use serde_json::json;
 
-use super::{
-    RETRY_DELAYS, Worker,
-    begin::{ENDED, LATE},
-    release,
-};
+use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
     conclude::Conclusion,
-    error::NOT_AVAILABLE,
+    error::{CheckpointError, NOT_AVAILABLE},
     leases::{self, CheckpointLease},
     providers::Provider,
     run::Run,
@@ -23,6 +19,9 @@ use crate::{
 
 /// The class of the error that a bank without the checkpoint answers with.
 const NOT_FOUND: &str = "CheckpointNotFound";
+
+/// Class of the error that a run may not begin any more.
+const LATE: &str = "WindowMissed";
 
 impl Worker {
     /// Goes on with every run of this host that has not ended.
@@ -143,7 +142,11 @@ impl Worker {
             Ok(lease) => lease,
             Err(error) => return self.unless_over(run, &provider, Vec::new(), error).await,
         };
-        match self.prepare(run, &provider).await {
+        let prepared = match self.refuse_late(run, &provider).await {
+            Ok(()) => self.prepare(run, &provider).await,
+            Err(error) => Err(error),
+        };
+        match prepared {
             Ok(()) => {}
             // The bank's last word: it holds nothing that the run could go on with.
             Err(error) if [NOT_AVAILABLE, NOT_FOUND, LATE].contains(&error.class.as_str()) => {
@@ -165,6 +168,21 @@ impl Worker {
         }
         self.unstuck(run.log);
         Ok(())
+    }
+
+    /// What was asked for in time is not begun after it, but what was begun is gone on with.
+    async fn refuse_late(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
+        let Some(end) = run.late(self.clock.now()) else {
+            return Ok(());
+        };
+        let (place, subject) = run.subject();
+        let there = provider.home(place)?.checkpoints().get(subject.id).await;
+        let in_bank = !matches!(there, Err(CheckpointError::NotFound(_)));
+        if in_bank || !self.db.flow_events(run.id).await?.is_empty() {
+            return Ok(());
+        }
+        let message = format!("It could not begin before {end}, the end of its window.");
+        Err(ApiError::conflict(LATE, message))
     }
 
     /// An `error` at the begin of a run is worth another try, unless it is over.
