@@ -184,8 +184,6 @@ fn names(directory: &OwnedFd) -> Result<Vec<String>, Errno> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn container() -> (tempfile::TempDir, OwnedFd) {

@@ -18,6 +18,7 @@ use super::{
     marker::Marker,
     parameters::{self, RestoreParameters},
     schemas,
+    vaults::Vaults,
 };
 use crate::protections::{refuse_type, verify::VerifyParameters};
 
@@ -128,7 +129,7 @@ impl<K: Kind> ProtectionPlugin for ComponentPlugin<K> {
         match operation {
             OperationType::Protect => Ok(Box::new(Protect::<K>(host, PhantomData))),
             OperationType::Restore => Ok(Box::new(Restore::<K>(host, PhantomData))),
-            OperationType::Verify => Ok(Box::new(Verify(host))),
+            OperationType::Verify => Ok(Box::new(Verify)),
             OperationType::Delete => Ok(Box::new(Delete(host))),
             OperationType::Copy => Ok(Box::new(Copy(host))),
         }
@@ -279,12 +280,15 @@ pub(super) async fn vault_of(
     host: &Host,
     context: &OperationContext,
 ) -> Result<Vault, PluginError> {
-    host.vaults.existing(&context.vault).await?.ok_or_else(|| {
-        PluginError::new(format!(
-            "the vault '{}' is not in the bank: is this the bank the checkpoint was made in?",
-            context.vault.section.prefix()
-        ))
-    })
+    let vault = host.vaults.existing(&context.vault).await?;
+    vault.ok_or_else(|| no_vault(context))
+}
+
+fn no_vault(context: &OperationContext) -> PluginError {
+    PluginError::new(format!(
+        "the vault '{}' is not in the bank: is this the bank the checkpoint was made in, and is the vault's 'config' there?",
+        context.vault.section.prefix()
+    ))
 }
 
 struct Restore<K>(Arc<Host>, PhantomData<K>);
@@ -322,14 +326,16 @@ impl<K: Kind> Operation for Restore<K> {
     }
 }
 
-struct Verify(Arc<Host>);
+struct Verify;
 
 #[async_trait]
 impl Operation for Verify {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let parameters: VerifyParameters = parameters::read(&context.parameters)?;
         let kept = Kept::get(context).await?;
-        let vault = vault_of(&self.0, context).await?;
+        // Not the one in use, which would not notice that its config or key is gone.
+        let vault = Vaults::afresh(&context.vault).await?;
+        let vault = vault.ok_or_else(|| no_vault(context))?;
         let snapshot = kept.snapshot(&vault, context).await?;
         let done = vault
             .verify(

@@ -1,4 +1,5 @@
-//! Opened vaults: opening one derives a key on purpose slowly, so each is opened once.
+//! Opened vaults: opening one derives a key on purpose slowly, so each is opened once; a verification
+//! opens its own.
 
 use std::{
     collections::HashMap,
@@ -60,10 +61,21 @@ impl Vaults {
             let options = VaultOptions::default();
             Vault::open(access.section.clone(), &access.password, options).await
         };
-        match cell.get_or_try_init(open).await {
-            Ok(vault) => Ok(Some(vault.clone())),
-            Err(VaultError::NotARepository(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        found(cell.get_or_try_init(open).await.cloned())
+    }
+
+    /// As [`existing`](Self::existing), but opened now: its config and keys have to be there and whole.
+    pub(crate) async fn afresh(access: &VaultAccess) -> Result<Option<Vault>, PluginError> {
+        let options = VaultOptions::default();
+        found(Vault::open(access.section.clone(), &access.password, options).await)
+    }
+}
+
+/// A repository that is not there is no error.
+fn found(opened: Result<Vault, VaultError>) -> Result<Option<Vault>, PluginError> {
+    match opened {
+        Ok(vault) => Ok(Some(vault)),
+        Err(VaultError::NotARepository(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

@@ -2,6 +2,7 @@
 
 mod applications;
 mod contract;
+mod damage;
 mod directory;
 mod postgresql;
 mod protectables;
