@@ -11,6 +11,7 @@ use std::{
 
 use chrono::{DateTime, SubsecRound, Utc};
 use karbor_manager::{Clock, SystemClock};
+use karbor_model::{RequestContext, RequestId};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
     SqlxSqliteConnector, Statement, StatementBuilder, TransactionOptions, TransactionTrait,
@@ -42,6 +43,8 @@ pub struct Db {
     turn: Arc<Mutex<()>>,
     file: Option<Arc<DbFile>>,
     clock: Arc<dyn Clock>,
+    /// The request that asked for what is written; told with it.
+    request: Option<RequestId>,
 }
 
 impl fmt::Debug for Db {
@@ -84,6 +87,19 @@ impl Db {
     /// As [`Db::connect`].
     pub async fn open(path: &Path) -> Result<Self, DbError> {
         Self::open_file(SqliteConnectOptions::new().filename(path), false).await
+    }
+
+    /// The same database, asked on behalf of a request: what is told of what it writes names it.
+    #[must_use]
+    pub fn asked_by(&self, context: &RequestContext) -> Self {
+        Self {
+            request: Some(context.request_id.clone()),
+            ..self.clone()
+        }
+    }
+
+    pub(crate) fn request(&self) -> Option<&RequestId> {
+        self.request.as_ref()
     }
 
     /// Takes the time of new records from `clock` instead of the machine's.
@@ -159,6 +175,7 @@ impl Db {
             turn: Arc::default(),
             file,
             clock: Arc::new(SystemClock::new()),
+            request: None,
         })
     }
 

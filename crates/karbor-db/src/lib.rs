@@ -52,4 +52,4 @@ pub use quotas::{
 };
 pub use scheduled_runs::{RunOutcome, ScheduledRun};
 pub use tokens::TokenRecord;
-pub use transition::{Record, Stateful};
+pub use transition::{Record, Stateful, Told};

@@ -47,6 +47,41 @@ fn operation_name(operation: OperationType) -> &'static str {
     }
 }
 
+/// Event, priority and payload of what an operation log says.
+fn told_of(log: &OperationLog) -> (String, Priority, Value) {
+    let name = operation_name(log.operation_type);
+    let (event_type, priority) = match log.status {
+        OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
+        OperationLogStatus::Success => (ended(name), Priority::Info),
+        OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
+        OperationLogStatus::Missed => (format!("karbor.{name}.missed"), Priority::Error),
+    };
+    let mut payload = json!({
+        "tenant_id": log.project_id,
+        "operation_log_id": log.id,
+        "operation_type": log.operation_type,
+        "status": log.status,
+        "checkpoint_id": log.checkpoint_id,
+        "plan_id": log.plan_id,
+        "provider_id": log.provider_id,
+        "restore_id": log.restore_id,
+        "verification_id": log.verification_id,
+        "scheduled_operation_id": log.scheduled_operation_id,
+        "started_at": log.started_at,
+        "ended_at": log.ended_at,
+    });
+    if priority == Priority::Error {
+        // The original's names for what went wrong.
+        let message = log
+            .error_info
+            .as_deref()
+            .unwrap_or("no reason was recorded");
+        payload["message"] = json!(message);
+        payload["exception"] = json!([message]);
+    }
+    (event_type, priority, payload)
+}
+
 /// `karbor.<what>.end`.
 pub(crate) fn ended(what: &str) -> String {
     format!("karbor.{what}.end")
@@ -54,12 +89,15 @@ pub(crate) fn ended(what: &str) -> String {
 
 impl Db {
     /// Writes a notification, in the transaction of what it tells of.
-    fn notification(
+    pub(crate) fn notification(
         &self,
         event_type: &str,
         priority: Priority,
-        payload: &Value,
+        mut payload: Value,
     ) -> Result<InsertStatement, DbError> {
+        if let Some(request) = self.request() {
+            payload["request_id"] = json!(request);
+        }
         let now = self.now();
         let insert = Query::insert()
             .into_table(Alias::new("notifications"))
@@ -68,7 +106,7 @@ impl Db {
                 Uuid::new_v4().to_string().into(),
                 event_type.into(),
                 priority.as_str().into(),
-                json_text(payload)?.into(),
+                json_text(&payload)?.into(),
                 self.time(now).into(),
                 0.into(),
                 "".into(),
@@ -79,43 +117,30 @@ impl Db {
         Ok(insert)
     }
 
+    /// Tells that an operation was refused before it had a record: `log` is what that would have said.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn tell_refused(&self, log: &OperationLog) -> Result<(), DbError> {
+        let (event_type, priority, mut payload) = told_of(log);
+        if let Some(fields) = payload.as_object_mut() {
+            fields.remove("operation_log_id");
+        }
+        let write = self.write().await?;
+        write
+            .execute(&self.notification(&event_type, priority, payload)?)
+            .await?;
+        write.commit().await
+    }
+
     /// Tells what an operation log says now.
     pub(crate) async fn announce_operation(
         &self,
         write: &Write<'_>,
         log: &OperationLog,
     ) -> Result<(), DbError> {
-        let name = operation_name(log.operation_type);
-        let (event_type, priority) = match log.status {
-            OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
-            OperationLogStatus::Success => (ended(name), Priority::Info),
-            OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
-            OperationLogStatus::Missed => (format!("karbor.{name}.missed"), Priority::Error),
-        };
-        let mut payload = json!({
-            "tenant_id": log.project_id,
-            "operation_log_id": log.id,
-            "operation_type": log.operation_type,
-            "status": log.status,
-            "checkpoint_id": log.checkpoint_id,
-            "plan_id": log.plan_id,
-            "provider_id": log.provider_id,
-            "restore_id": log.restore_id,
-            "verification_id": log.verification_id,
-            "scheduled_operation_id": log.scheduled_operation_id,
-            "started_at": log.started_at,
-            "ended_at": log.ended_at,
-        });
-        if priority == Priority::Error {
-            // The original's names for what went wrong.
-            let message = log
-                .error_info
-                .as_deref()
-                .unwrap_or("no reason was recorded");
-            payload["message"] = json!(message);
-            payload["exception"] = json!([message]);
-        }
-        let insert = self.notification(&event_type, priority, &payload)?;
+        let (event_type, priority, payload) = told_of(log);
+        let insert = self.notification(&event_type, priority, payload)?;
         write.execute(&insert).await?;
         Ok(())
     }
@@ -129,7 +154,7 @@ impl Db {
         name: &str,
     ) -> Result<InsertStatement, DbError> {
         let payload = json!({ "tenant_id": project, "id": id, "name": name });
-        self.notification(&ended(what), Priority::Info, &payload)
+        self.notification(&ended(what), Priority::Info, payload)
     }
 
     /// Writes [`Db::record_notification`].

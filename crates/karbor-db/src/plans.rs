@@ -4,7 +4,7 @@ use std::iter;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_model::{
-    Parameters, Plan, PlanId, PlanStatus, ProviderId, Resource, ScheduledOperation,
+    Parameters, Plan, PlanId, PlanStatus, Priority, ProviderId, Resource, ScheduledOperation,
 };
 use sea_orm::{
     ConnectionTrait, DbBackend, QueryResult,
@@ -16,7 +16,8 @@ use serde_json::Value;
 use crate::{
     Db, DbError, ListQuery, QuotaDefaults, Record, Stateful, Write,
     list::{PAGE, contains},
-    row::{FromText, Read, json_text},
+    notifications::ended,
+    row::{FromText, Read, Row, json_text},
     transition::{in_state, is_row, not_deleted, read_state},
 };
 
@@ -168,6 +169,33 @@ impl Db {
             created_at: stored.created_at,
             ..plan.clone()
         })
+    }
+
+    /// A plan was started or suspended.
+    pub(crate) async fn announce_plan_status(
+        &self,
+        write: &Write<'_>,
+        id: &str,
+        status: &str,
+    ) -> Result<(), DbError> {
+        const TOLD: &[&str] = &["project_id", "name"];
+        let select = Query::select()
+            .columns(TOLD.iter().copied())
+            .from(Plan::TABLE)
+            .and_where(Expr::col("id").eq(id))
+            .take();
+        let row = write.query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found(Plan::WHAT, id))?;
+        let row = Row::new(&row, self.backend(), Plan::TABLE, TOLD);
+        let payload = serde_json::json!({
+            "tenant_id": row.text(0)?,
+            "id": id,
+            "name": row.text(1)?,
+            "status": status,
+        });
+        let insert = self.notification(&ended("plan_update"), Priority::Info, payload)?;
+        write.execute(&insert).await?;
+        Ok(())
     }
 
     /// Marks a plan and its resources deleted. Its scheduled operations stay, disabled: they could

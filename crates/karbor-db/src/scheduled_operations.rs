@@ -1,7 +1,7 @@
 //! Scheduled operations, and what an engine knows of each: whether it was taken on, and by which
 //! trust it runs as its owner.
 
-use karbor_model::{ScheduledOperation, ScheduledOperationId};
+use karbor_model::{Priority, ScheduledOperation, ScheduledOperationId};
 use sea_orm::{
     ConnectionTrait, QueryResult,
     sea_query::{Alias, Expr, ExprTrait, Order, Query},
@@ -9,6 +9,7 @@ use sea_orm::{
 
 use crate::{
     Db, DbError, ListQuery, Record, Write,
+    notifications::ended,
     row::{Row, json_text},
     transition::{is_row, not_deleted, select_row, update_row},
 };
@@ -151,10 +152,22 @@ impl Db {
         let update = update_row::<ScheduledOperation>(self, id)
             .value("enabled", enabled)
             .take();
-        if self.execute(&update).await? == 0 {
+        let write = self.write().await?;
+        if write.execute(&update).await?.rows_affected() == 0 {
             return Err(DbError::not_found(ScheduledOperation::WHAT, id));
         }
-        Ok(())
+        let operation = self.scheduled_operation_get_in(&*write, id).await?;
+        let payload = serde_json::json!({
+            "tenant_id": operation.project_id,
+            "id": id,
+            "name": operation.name,
+            "enabled": enabled,
+        });
+        let event = ended("scheduled_operation_update");
+        write
+            .execute(&self.notification(&event, Priority::Info, payload)?)
+            .await?;
+        write.commit().await
     }
 
     /// An engine, the service `service_id`, has checked the operation and takes it on. `trust_id`:

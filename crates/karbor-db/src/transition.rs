@@ -30,6 +30,17 @@ pub trait Record: Send + Sync + 'static {
     const SOFT_DELETE: bool = true;
 }
 
+/// How a change of state is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// Not at all.
+    No,
+    /// As an operation's start or end.
+    Operation,
+    /// As the update of a plan.
+    Plan,
+}
+
 /// A record whose state changes by compare-and-set only.
 pub trait Stateful: Record {
     /// Its states.
@@ -41,8 +52,8 @@ pub trait Stateful: Record {
     /// What any other text means (the original took any; Q10).
     const OTHER: Self::State;
 
-    /// It is an operation's log: a change of its state is told to whoever listens.
-    const TOLD: bool = false;
+    /// Is a change of its state told to whoever listens?
+    const TOLD: Told = Told::No;
 
     /// A column that says since when the record is in some state, and which.
     const SINCE: Option<(&'static str, Self::State)> = None;
@@ -58,6 +69,7 @@ impl Stateful for Plan {
     type State = PlanStatus;
     const STATES: &'static [PlanStatus] = PlanStatus::ALL;
     const OTHER: PlanStatus = PlanStatus::Suspended;
+    const TOLD: Told = Told::Plan;
     const SINCE: Option<(&'static str, PlanStatus)> = Some(("held_at", PlanStatus::Suspended));
 }
 
@@ -110,7 +122,7 @@ impl Stateful for OperationLog {
         ("finished", OperationLogStatus::Success),
     ];
     const OTHER: OperationLogStatus = OperationLogStatus::Failed;
-    const TOLD: bool = true;
+    const TOLD: Told = Told::Operation;
 }
 
 impl Record for FlowRecord {
@@ -232,8 +244,13 @@ impl Db {
         if write.execute(&update).await?.rows_affected() != 1 {
             return Err(self.not_in_state::<R>(&*write, id, from).await?);
         }
-        if R::TOLD {
-            self.announce_change(&write, &id.to_string()).await?;
+        match R::TOLD {
+            Told::No => {}
+            Told::Operation => self.announce_change(&write, &id.to_string()).await?,
+            Told::Plan => {
+                self.announce_plan_status(&write, &id.to_string(), to.as_str())
+                    .await?;
+            }
         }
         write.commit().await
     }

@@ -62,9 +62,16 @@ impl OperationEngineManager {
         })
     }
 
-    async fn set_enabled(&self, id: ScheduledOperationId, enabled: bool) -> Result<(), ApiError> {
+    async fn set_enabled(
+        &self,
+        context: &RequestContext,
+        id: ScheduledOperationId,
+        enabled: bool,
+    ) -> Result<(), ApiError> {
         let db = self.base.db();
-        db.scheduled_operation_set_enabled(id, enabled).await?;
+        db.asked_by(context)
+            .scheduled_operation_set_enabled(id, enabled)
+            .await?;
         self.engine.changed.notify_one();
         Ok(())
     }
@@ -185,19 +192,19 @@ impl OperationEngineApi for OperationEngineManager {
 
     async fn suspend_scheduled_operation(
         &self,
-        _: &RequestContext,
+        context: &RequestContext,
         operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        self.set_enabled(operation_id, false).await
+        self.set_enabled(context, operation_id, false).await
     }
 
     async fn resume_scheduled_operation(
         &self,
-        _: &RequestContext,
+        context: &RequestContext,
         operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        self.set_enabled(operation_id, true).await
+        self.set_enabled(context, operation_id, true).await
     }
 }

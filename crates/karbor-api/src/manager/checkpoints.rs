@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, ErrorKind, Parameters, Plan, PlanId,
-    Provider, ProviderId, RequestContext,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, ErrorKind, OperationType, Parameters, Plan,
+    PlanId, Provider, ProviderId, RequestContext,
 };
 use serde_json::{Map, Value, json};
 
@@ -71,12 +71,15 @@ impl ApiManager {
         };
         let extra_info = Value::String(python::json(&extra_info));
         let properties = Map::from_iter([("extra_info".to_owned(), extra_info.clone())]);
-        let id = self
-            .protection
-            .protect(context, plan.clone(), properties)
-            .await
-            .map_err(create_failed)?;
-        Ok((id, plan, extra_info))
+        let asked = self.protection.protect(context, plan.clone(), properties);
+        let asked = asked.await.map_err(create_failed);
+        if let Err(error) = &asked {
+            self.tell_refused(context, OperationType::Protect, error, |log| {
+                (log.plan_id, log.provider_id) = (Some(plan.id), Some(plan.provider_id));
+            })
+            .await;
+        }
+        Ok((asked?, plan, extra_info))
     }
 
     pub(crate) async fn show_checkpoint(
@@ -146,8 +149,15 @@ impl ApiManager {
             return Err(ApiError::invalid_input("The plan has not been protected."));
         }
         plan.parameters.extend(parameters);
-        let copies = self.protection.copy(context, plan).await?;
-        Ok((provider_id, copies))
+        let plan_id = plan.id;
+        let asked = self.protection.copy(context, plan).await;
+        if let Err(error) = &asked {
+            self.tell_refused(context, OperationType::Copy, error, |log| {
+                (log.plan_id, log.provider_id) = (Some(plan_id), Some(provider_id));
+            })
+            .await;
+        }
+        Ok((provider_id, asked?))
     }
 
     /// Has the plan any checkpoint?
@@ -182,9 +192,15 @@ impl ApiManager {
         checkpoint_id: CheckpointId,
     ) -> Result<(), ApiError> {
         self.may(context, "provider:checkpoint_delete")?;
-        self.protection
-            .delete(context, provider_id, checkpoint_id)
-            .await
+        let asked = self.protection.delete(context, provider_id, checkpoint_id);
+        let asked = asked.await;
+        if let Err(error) = &asked {
+            self.tell_refused(context, OperationType::Delete, error, |log| {
+                (log.checkpoint_id, log.provider_id) = (Some(checkpoint_id), Some(provider_id));
+            })
+            .await;
+        }
+        asked
     }
 
     pub(crate) async fn reset_state(

@@ -24,7 +24,10 @@ use std::sync::Arc;
 use karbor_db::Db;
 use karbor_interfaces::{OperationEngineApi, ProtectionApi};
 use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, ServiceClient, TaskSet};
-use karbor_model::{ApiError, ErrorKind, RequestContext};
+use karbor_model::{
+    ApiError, ErrorKind, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    RequestContext,
+};
 
 pub(crate) use self::checkpoints::CHECKPOINT_FILTERS;
 pub(crate) use self::plans::{NewPlan, PlanChange};
@@ -106,6 +109,42 @@ impl ApiManager {
     /// Requests that change something run in this set: whoever serves joins it at the end.
     pub(crate) fn tasks(&self) -> &TaskSet {
         self.base.tasks()
+    }
+
+    /// Tells whoever listens that an operation did not begin; whoever asked gets the error anyway. `about`
+    /// fills in what it was to be about.
+    async fn tell_refused(
+        &self,
+        context: &RequestContext,
+        operation_type: OperationType,
+        error: &ApiError,
+        about: impl FnOnce(&mut OperationLog),
+    ) {
+        // After a timeout it may run.
+        if error.kind == ErrorKind::Timeout {
+            return;
+        }
+        let now = self.base.clock().now();
+        let mut log = OperationLog {
+            id: OperationLogId::new(),
+            project_id: context.project_id.clone(),
+            operation_type,
+            checkpoint_id: None,
+            plan_id: None,
+            provider_id: None,
+            restore_id: None,
+            verification_id: None,
+            scheduled_operation_id: None,
+            status: OperationLogStatus::Failed,
+            started_at: now,
+            ended_at: Some(now),
+            error_info: Some(error.message.clone()),
+            extra_info: None,
+        };
+        about(&mut log);
+        if let Err(error) = self.db().asked_by(context).tell_refused(&log).await {
+            tracing::error!(%error, "a refused operation could not be told");
+        }
     }
 
     fn db(&self) -> &Db {

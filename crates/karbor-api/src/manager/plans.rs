@@ -74,7 +74,10 @@ impl ApiManager {
             updated_at: None,
         };
         let quotas = &self.settings.quotas;
-        self.db().plan_create_within(&plan, quotas).await?;
+        self.db()
+            .asked_by(context)
+            .plan_create_within(&plan, quotas)
+            .await?;
         Ok(plan)
     }
 
@@ -141,7 +144,7 @@ impl ApiManager {
             plan.resources = wanted.resources.unwrap_or(plan.resources);
             let fields =
                 change.name.is_some() || change.description.is_some() || change.resources.is_some();
-            let outcome = self.plan_write(plan, fields, will_be).await;
+            let outcome = self.plan_write(context, plan, fields, will_be).await;
             match outcome {
                 Err(DbError::Conflict { .. }) if attempt < UPDATE_ATTEMPTS => attempt += 1,
                 outcome => return Ok(outcome?),
@@ -152,17 +155,17 @@ impl ApiManager {
     /// Fields and status change by compare-and-set, against what was read.
     async fn plan_write(
         &self,
+        context: &RequestContext,
         mut plan: Plan,
         fields: bool,
         will_be: PlanStatus,
     ) -> Result<Plan, DbError> {
+        let db = self.db().asked_by(context);
         if fields {
-            plan = self.db().plan_update(&plan).await?;
+            plan = db.plan_update(&plan).await?;
         }
         if plan.status != will_be {
-            self.db()
-                .transition::<Plan>(plan.id, plan.status, will_be)
-                .await?;
+            db.transition::<Plan>(plan.id, plan.status, will_be).await?;
             plan.status = will_be;
         }
         Ok(plan)
@@ -176,7 +179,7 @@ impl ApiManager {
         let plan = self.plan_own(context, id).await?;
         self.policy
             .enforce_on(context, "plan:delete", &plan.project_id, &plan)?;
-        Ok(self.db().plan_delete(id).await?)
+        Ok(self.db().asked_by(context).plan_delete(id).await?)
     }
 }
 

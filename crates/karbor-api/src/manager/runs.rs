@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 use karbor_db::{DbError, ListQuery};
 use karbor_model::{
-    ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, Parameters, ProviderId,
-    RequestContext, Restore, RestoreId, RestoreStatus, Verification, VerificationId,
+    ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationType, Parameters,
+    ProviderId, RequestContext, Restore, RestoreId, RestoreStatus, Verification, VerificationId,
     VerificationStatus,
 };
 use serde_json::{Map, Value};
@@ -93,6 +93,12 @@ impl ApiManager {
         if let Refusal::Unknown = refusal {
             return Err(unknown(error, "restore", restore.id));
         }
+        self.tell_refused(context, OperationType::Restore, &error, |log| {
+            log.restore_id = Some(restore.id);
+            log.provider_id = Some(restore.provider_id);
+            log.checkpoint_id = Some(restore.checkpoint_id);
+        })
+        .await;
         restore.resources_reason = reason(restore.checkpoint_id, &error);
         self.restore_fail(&restore).await?;
         if let Refusal::Answered = refusal {
@@ -169,6 +175,12 @@ impl ApiManager {
         if let Refusal::Unknown = refusal {
             return Err(unknown(error, "verification", verification.id));
         }
+        self.tell_refused(context, OperationType::Verify, &error, |log| {
+            log.verification_id = Some(verification.id);
+            log.provider_id = Some(verification.provider_id);
+            log.checkpoint_id = Some(verification.checkpoint_id);
+        })
+        .await;
         verification.resources_reason = reason(verification.checkpoint_id, &error);
         self.verification_fail(&verification).await?;
         if let Refusal::Answered = refusal {

@@ -83,8 +83,8 @@ impl ApiManager {
         operation: &ScheduledOperation,
         trust: Option<String>,
     ) -> Result<(), ApiError> {
-        self.db()
-            .scheduled_operation_create(operation, trust.as_deref())
+        let db = self.db().asked_by(context);
+        db.scheduled_operation_create(operation, trust.as_deref())
             .await?;
         let taken = self
             .engine
@@ -94,7 +94,7 @@ impl ApiManager {
             return Ok(());
         };
         // Also after a timeout: what is not in the database does not run, whoever took it on.
-        match self.db().scheduled_operation_delete(operation.id).await {
+        match db.scheduled_operation_delete(operation.id).await {
             Ok(()) | Err(DbError::NotFound { .. }) => Err(refusal),
             Err(error) => {
                 tracing::error!(operation = %operation.id, "a refused operation stays: {error:?}");
@@ -221,7 +221,12 @@ impl ApiManager {
         self.engine
             .delete_scheduled_operation(context, id, operation.trigger_id)
             .await?;
-        match self.db().scheduled_operation_delete(id).await {
+        match self
+            .db()
+            .asked_by(context)
+            .scheduled_operation_delete(id)
+            .await
+        {
             // Somebody else asked for the same.
             Ok(()) | Err(DbError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),

@@ -46,7 +46,7 @@ impl ApiManager {
             updated_at: None,
         };
         self.engine.verify_trigger(context, trigger.clone()).await?;
-        self.db().trigger_create(&trigger).await?;
+        self.db().asked_by(context).trigger_create(&trigger).await?;
         heard(self.engine.create_trigger(context, trigger.clone()).await);
         Ok(trigger)
     }
@@ -91,7 +91,7 @@ impl ApiManager {
                 trigger.properties.clone_from(properties);
                 self.engine.verify_trigger(context, trigger.clone()).await?;
             }
-            match self.db().trigger_update(&trigger).await {
+            match self.db().asked_by(context).trigger_update(&trigger).await {
                 Err(DbError::Conflict { .. }) if attempt < UPDATE_ATTEMPTS => attempt += 1,
                 stored => {
                     let stored = stored?;
@@ -109,6 +109,7 @@ impl ApiManager {
     ) -> Result<(), ApiError> {
         self.trigger_for(context, id, "trigger:delete").await?;
         self.db()
+            .asked_by(context)
             .trigger_delete(id)
             .await
             .map_err(|error| match error {

@@ -4,7 +4,7 @@ use karbor_db::{Db, OperationLogUpdate};
 use karbor_manager::NotificationOutbox;
 use karbor_model::{
     CheckpointId, Notification, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    Parameters, Plan, PlanId, PlanStatus, Priority, ProviderId, Trigger, TriggerId,
+    Parameters, Plan, PlanId, PlanStatus, Priority, ProviderId, RequestContext, Trigger, TriggerId,
 };
 
 const P: &str = "p1";
@@ -156,4 +156,55 @@ async fn records_tell_what_became_of_them() {
     );
     let payload = serde_json::json!({"tenant_id": P, "id": plan.id, "name": "daily"});
     assert_eq!(told[1].payload, payload);
+}
+
+/// Starting and suspending a plan is an update of it, as it was in the original.
+#[tokio::test]
+async fn a_plan_that_is_started_or_suspended_is_told() {
+    let db = database().await;
+    let plan = plan("nightly");
+    db.plan_create(&plan).await.unwrap();
+    let (suspended, started) = (PlanStatus::Suspended, PlanStatus::Started);
+    for (from, to) in [(suspended, started), (started, suspended)] {
+        db.transition::<Plan>(plan.id, from, to).await.unwrap();
+    }
+    let told = told(&db).await;
+    for (at, status) in [(1, "started"), (2, "suspended")] {
+        assert_eq!(told[at].event_type, "karbor.plan_update.end");
+        let payload = serde_json::json!({
+            "tenant_id": P, "id": plan.id, "name": "nightly", "status": status
+        });
+        assert_eq!(told[at].payload, payload);
+    }
+}
+
+/// What was asked for by a request names it.
+#[tokio::test]
+async fn the_request_is_told() {
+    let db = database().await;
+    let context = RequestContext::for_project("u", P, false);
+    let asked = db.asked_by(&context);
+    let log = log(OperationType::Protect, OperationLogStatus::InProgress);
+    asked.operation_log_create(&log).await.unwrap();
+    asked.plan_create(&plan("p")).await.unwrap();
+    db.plan_create(&plan("nobody's")).await.unwrap();
+    let told = told(&db).await;
+    let id = serde_json::json!(context.request_id);
+    assert_eq!(told[0].payload["request_id"], id);
+    assert_eq!(told[1].payload["request_id"], id);
+    assert_eq!(told[2].payload.get("request_id"), None);
+}
+
+/// It has no record, so it names none.
+#[tokio::test]
+async fn what_is_refused_before_it_has_a_record_is_told() {
+    let db = database().await;
+    let mut log = log(OperationType::Copy, OperationLogStatus::Failed);
+    log.error_info = Some("no such bank".to_owned());
+    db.tell_refused(&log).await.unwrap();
+    let told = told(&db).await;
+    assert_eq!(told[0].event_type, "karbor.checkpoint_copy.error");
+    assert_eq!(told[0].payload["message"], "no such bank");
+    assert_eq!(told[0].payload.get("operation_log_id"), None);
+    db.operation_log_get(log.id).await.unwrap_err();
 }

@@ -44,7 +44,8 @@ impl Worker {
     /// # Errors
     /// [`ENDED`] when the record with its id is not its own.
     pub(super) async fn enter_log(&self, run: &Run) -> Result<(), ApiError> {
-        match self.db.operation_log_create(&run.log_record()).await {
+        let db = self.db.asked_by(&run.context);
+        match db.operation_log_create(&run.log_record()).await {
             Ok(()) => Ok(()),
             Err(DbError::Conflict { .. }) => self.check_own(run).await,
             Err(error) => Err(error.into()),

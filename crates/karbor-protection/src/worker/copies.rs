@@ -152,7 +152,12 @@ impl Worker {
             )),
             ..run.log_record()
         };
-        match self.db.operation_log_create(&log).await {
+        match self
+            .db
+            .asked_by(&run.context)
+            .operation_log_create(&log)
+            .await
+        {
             // It got there.
             Ok(()) | Err(karbor_db::DbError::Conflict { .. }) => {}
             Err(other) => {

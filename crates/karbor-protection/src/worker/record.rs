@@ -118,6 +118,7 @@ impl Worker {
         };
         once(
             self.db
+                .asked_by(&run.context)
                 .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
                 .await,
         )
