@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
     conclude::Conclusion,
+    copies::COPIED,
     error::{CheckpointError, NOT_AVAILABLE},
     leases::{self, CheckpointLease},
     providers::Provider,
@@ -148,8 +149,10 @@ impl Worker {
         };
         match prepared {
             Ok(()) => {}
-            // The bank's last word: it holds nothing that the run could go on with.
-            Err(error) if [NOT_AVAILABLE, NOT_FOUND, LATE].contains(&error.class.as_str()) => {
+            // The bank's last word: it holds nothing that the run could go on with, or what it was to make.
+            Err(error)
+                if [NOT_AVAILABLE, NOT_FOUND, LATE, COPIED].contains(&error.class.as_str()) =>
+            {
                 let conclusion = Conclusion::failed(error.message);
                 self.conclude(run, &provider, &conclusion).await;
                 release(lease).await;

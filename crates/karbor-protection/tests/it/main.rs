@@ -11,6 +11,7 @@ mod checkpoints;
 mod copies;
 mod crash;
 mod house;
+mod not_copied;
 mod once;
 mod operations;
 mod quotas;
