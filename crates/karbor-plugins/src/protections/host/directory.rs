@@ -107,6 +107,7 @@ impl Kind for DirectoryKind {
             let mark = Mark {
                 target: target.to_string_lossy().into_owned(),
                 made: false,
+                loaded: false,
             };
             let path = target.clone();
             if run.marker.read().await?.as_ref() == Some(&mark) {

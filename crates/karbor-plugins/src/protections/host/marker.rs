@@ -18,6 +18,9 @@ pub(crate) struct Mark {
     pub(crate) target: String,
     /// Did not exist at all, so that undo may remove it.
     pub(crate) made: bool,
+    /// What was restored is in there: run again, it need not be asked whose it is.
+    #[serde(default)]
+    pub(crate) loaded: bool,
 }
 
 /// The file that holds a note of one operation on one resource.

@@ -519,3 +519,48 @@ async fn a_database_that_somebody_else_made_meanwhile_is_not_dropped() {
     assert_eq!(databases(&server), "copy shop|0");
     assert!(lab.scratch().is_empty());
 }
+
+/// Killed after it noted that the database was empty: the tables there now may be the application's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_is_run_again_does_not_replace_tables_made_meanwhile() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let empty = || {
+        server.sql("postgres", "DROP DATABASE shop");
+        server.sql("postgres", "CREATE DATABASE shop");
+    };
+    let context = || lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+    let restore = lab.operation(OperationType::Restore, &resource);
+    // Done, and not known to be: what the application wrote since stays.
+    empty();
+    let again = context();
+    restore.main(&again).await.unwrap();
+    server.sql("shop", "UPDATE items SET price = 7");
+    lab.run(&again).await.unwrap();
+    assert_eq!(
+        server.sql("shop", "SELECT DISTINCT price FROM items"),
+        "7.00"
+    );
+    // Begun, and what is there is not ours.
+    empty();
+    let context = context();
+    let note = format!(
+        "restore-{}-{}.json",
+        context.operation_id, context.resource.id
+    );
+    let mark = json!({"target": "shop", "made": false});
+    fs::write(lab.path("state/scratch").join(note), mark.to_string()).unwrap();
+    server.sql(
+        "shop",
+        "CREATE TABLE items (mine int); INSERT INTO items VALUES (7)",
+    );
+    let error = lab.run(&context).await.unwrap_err();
+    assert!(error.message.contains("has tables"), "{error}");
+    assert_eq!(server.sql("shop", "SELECT mine FROM items"), "7");
+    assert!(lab.scratch().is_empty());
+}

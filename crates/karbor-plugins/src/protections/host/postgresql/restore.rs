@@ -55,10 +55,16 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
     }
     let state = state(&client, name).await?;
     let noted = run.marker.read().await?.filter(|mark| mark.target == name);
+    let is_loaded = noted.as_ref().is_some_and(|mark| mark.loaded) && state == State::Full;
+    if is_loaded && !run.parameters.dry_run {
+        // The application may have written to it since.
+        return Ok(HookReport::from_iter([("files".to_owned(), json!(1))]));
+    }
     let ours = match &noted {
         // Somebody else may have made it after we noted that it was missing.
         Some(mark) if mark.made => made_by(&client, name, &sign(run.context)).await?,
-        noted => noted.is_some(),
+        // The tables in it may be ours, if we died just after they came, or the application's.
+        _ => false,
     };
     let refused = refusal(run, name == source.database, state, name).filter(|_| !ours);
     if run.parameters.dry_run {
@@ -67,17 +73,24 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
     if let Some(reason) = refused {
         return Err(PluginError::new(reason));
     }
+    let mut mark = Mark {
+        target: name.to_owned(),
+        made: ours || state == State::Missing,
+        loaded: false,
+    };
     if !ours && state != State::Full {
-        let mark = Mark {
-            target: name.to_owned(),
-            made: state == State::Missing,
-        };
         run.marker.set(&mark).await?;
     }
     if state == State::Missing {
         create(run, &client, name, &place).await?;
     }
-    load(run, &client, name, state != State::Missing).await
+    let report = load(run, &client, name, state != State::Missing).await?;
+    // One that this run made has its sign.
+    if !mark.made {
+        mark.loaded = true;
+        run.marker.set(&mark).await?;
+    }
+    Ok(report)
 }
 
 fn occupied(source: &PostgresqlSource, name: &str) -> Place {

@@ -175,6 +175,7 @@ impl Kind for SqliteKind {
         let mark = Mark {
             target: target.path.to_string_lossy().into_owned(),
             made: !there,
+            loaded: false,
         };
         if parameters.overwrite == Overwrite::Never {
             let ours = run
