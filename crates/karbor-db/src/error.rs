@@ -1,7 +1,7 @@
 //! What can go wrong, and how each is told to whoever asked.
 
 use karbor_model::{ApiError, ErrorKind, QuotaResource};
-use sea_orm::{DbErr, RuntimeErr, SqlErr};
+use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx::sqlite::SqliteError};
 
 /// Why the database did not do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -126,31 +126,69 @@ impl From<DbErr> for DbError {
     }
 }
 
+const AWAY: &str = "The database is away. Try again.";
 const BUSY: &str = "The database is busy. Try again.";
 
-/// SQLite's result codes (<https://www.sqlite.org/rescode.html>): the low byte is the primary one.
 pub(crate) fn from_sqlx(error: &sea_orm::sqlx::Error) -> DbError {
     use sea_orm::sqlx::Error;
     let database = match error {
         Error::Database(database) => database,
         Error::Io(_) | Error::Tls(_) | Error::PoolClosed | Error::WorkerCrashed => {
-            return DbError::unavailable("The database is away. Try again.", error);
+            return DbError::unavailable(AWAY, error);
         }
         Error::PoolTimedOut => return DbError::unavailable(BUSY, error),
         _ => return DbError::Internal(error.to_string()),
     };
-    let code = database.code().and_then(|code| code.parse::<u32>().ok());
-    let message = match code.map(|code| code & 0xff) {
-        Some(5 | 6) => BUSY,
-        Some(8) => "The database is read-only. Make its file and folder writable for the service.",
-        Some(10) => "The disk of the database failed to read or write. Check it.",
-        Some(11) => {
-            "The database file is damaged. Stop the service and put a good copy in its place."
-        }
-        Some(13) => "The disk of the database is full. Make room on it.",
-        Some(14) => "The database file cannot be opened. Check that it and its folder exist.",
-        Some(26) => "The database file is not a database. Check the configured path.",
-        _ => return DbError::Internal(error.to_string()),
+    let code = database.code().unwrap_or_default();
+    let message = match database.try_downcast_ref::<SqliteError>() {
+        Some(_) => of_sqlite(&code),
+        None => of_sqlstate(&code),
     };
-    DbError::unavailable(message, error)
+    match message {
+        Some(message) => DbError::unavailable(message, error),
+        None => DbError::Internal(error.to_string()),
+    }
+}
+
+/// By SQLite's result codes (<https://www.sqlite.org/rescode.html>): the low byte is the primary one.
+fn of_sqlite(code: &str) -> Option<&'static str> {
+    Some(match code.parse::<u32>().ok()? & 0xff {
+        5 | 6 => BUSY,
+        8 => "The database is read-only. Make its file and folder writable for the service.",
+        10 => "The disk of the database failed to read or write. Check it.",
+        11 => "The database file is damaged. Stop the service and put a good copy in its place.",
+        13 => "The disk of the database is full. Make room on it.",
+        14 => "The database file cannot be opened. Check that it and its folder exist.",
+        26 => "The database file is not a database. Check the configured path.",
+        _ => return None,
+    })
+}
+
+/// By the classes of SQLSTATE that PostgreSQL and MariaDB use for what may pass
+/// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn of_sqlstate(code: &str) -> Option<&'static str> {
+    match code.get(..2)? {
+        "08" | "57" => Some(AWAY),
+        // Deadlocks and collisions, too little memory, disk or connections, locks not granted.
+        "40" | "53" | "55" => Some(BUSY),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_read_as_its_database_means_it() {
+        assert_eq!(of_sqlite("5"), Some(BUSY));
+        assert_eq!(of_sqlite("261"), Some(BUSY), "SQLITE_BUSY_RECOVERY");
+        assert_eq!(of_sqlite("1"), None);
+        assert_eq!(of_sqlstate("40P01"), Some(BUSY), "a deadlock");
+        assert_eq!(of_sqlstate("57P01"), Some(AWAY), "shut down");
+        assert_eq!(of_sqlstate("23505"), None);
+        // 42501 & 0xff is 5: no right to do it, and no waiting helps.
+        assert_eq!(of_sqlstate("42501"), None);
+        assert_eq!(of_sqlstate(""), None);
+    }
 }

@@ -166,7 +166,7 @@ pub(crate) async fn update_class(
 fn project(call: &Call) -> Result<&str, ApiError> {
     let project = call.member();
     // Keystone's projects are UUIDs; where the caller's own is a name, others are names too.
-    let named = !is_uuid(&call.context.project_id);
+    let named = !is_uuid(&call.context.project_id) && project.chars().count() <= LONGEST;
     match is_uuid(project) || named {
         true => Ok(project),
         false => Err(ApiError::bad_request("Invalid project id provided.")),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{App, OTHER, PROJECT, app, plan_body};
+use crate::app::{App, OTHER, PROJECT, app, app_with, plan_body};
 
 const QUOTA: &str = "d0000000000000000000000000000004";
 
@@ -260,4 +260,15 @@ async fn a_checkpoint_too_many_is_refused() {
     assert_eq!(answer.status, 413);
     let message = "Maximum number of checkpoints allowed (3) exceeded";
     assert_eq!(answer.json()["overLimit"]["message"], message);
+}
+
+#[tokio::test]
+async fn a_project_with_a_name_has_a_quota_unless_the_name_is_too_long() {
+    let app = app_with(&[("DEFAULT", "auth_strategy", "noauth")]).await;
+    for (project, status) in [("shop", 200), (&*"s".repeat(256), 400)] {
+        let path = format!("/quotas/{project}");
+        let body = json!({"quota": {"plans": 7}});
+        let answer = app.call_as("admin:home", "home", "PUT", &path, body).await;
+        assert_eq!(answer.status, status, "{}", answer.json());
+    }
 }
