@@ -27,7 +27,7 @@ pub enum DbError {
         /// The same in words.
         message: String,
     },
-    /// The request names something that is not there: a sort key, a marker.
+    /// The request names something that is not there: a sort key.
     #[error("{message}")]
     BadRequest {
         /// Which part of the request, e.g. `sort`.

@@ -383,16 +383,6 @@ fn bounds(query: &ListQuery) -> String {
     text
 }
 
-fn unknown_marker<R: Listed>(marker: &str) -> DbError {
-    DbError::BadRequest {
-        field: "marker",
-        message: format!(
-            "The marker '{marker}' is not one of the {}. Use the id of the last one of the page before.",
-            R::MANY
-        ),
-    }
-}
-
 impl Db {
     /// The rows of one page: one query, and one more only where the page is empty after a marker.
     /// `whole`, if given, is what to select from [`PAGE`] (those rows) instead: it is worked out for
@@ -413,7 +403,7 @@ impl Db {
             Some(text) => {
                 let id = text
                     .parse::<R::Id>()
-                    .map_err(|_| unknown_marker::<R>(text))?;
+                    .map_err(|_| DbError::not_found(R::WHAT, text))?;
                 let id = id.to_string();
                 select.cond_where(after_marker::<R>(self, query, &keys, &id));
                 Some((text, id))
@@ -437,7 +427,7 @@ impl Db {
                 .cond_where(marker_row::<R>(query, &id))
                 .take();
             if self.read().query_one(&known).await?.is_none() {
-                return Err(unknown_marker::<R>(text));
+                return Err(DbError::not_found(R::WHAT, text));
             }
         }
         Ok(rows)

@@ -84,7 +84,7 @@ impl Db {
     /// A page of operation logs.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn operation_log_list(
         &self,
         query: &ListQuery,

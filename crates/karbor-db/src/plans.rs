@@ -254,7 +254,7 @@ impl Db {
     /// A page of plans, each with its resources, in one query.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn plan_list(&self, query: &ListQuery) -> Result<Vec<Plan>, DbError> {
         let whole = whole_plan(self.backend(), PAGE);
         let rows = self.page::<Plan>(query, PLAN, Some(whole)).await?;

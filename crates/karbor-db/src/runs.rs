@@ -84,7 +84,7 @@ impl Db {
     /// A page of restores.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn restore_list(&self, query: &ListQuery) -> Result<Vec<Restore>, DbError> {
         let rows = self.page::<Restore>(query, RESTORE, None).await?;
         rows.iter().map(|row| self.restore_from(row)).collect()
@@ -151,7 +151,7 @@ impl Db {
     /// A page of verifications.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn verification_list(&self, query: &ListQuery) -> Result<Vec<Verification>, DbError> {
         let rows = self.page::<Verification>(query, VERIFICATION, None).await?;
         rows.iter().map(|row| self.verification_from(row)).collect()

@@ -109,7 +109,7 @@ impl Db {
     /// `operation_type`, `trigger_id`, `project_id`.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn scheduled_operation_list(
         &self,
         query: &ListQuery,

@@ -91,7 +91,7 @@ impl Db {
     /// A page of triggers. Filters: `name` and `properties` (substrings), `type`, `project_id`.
     ///
     /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key or marker.
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn trigger_list(&self, query: &ListQuery) -> Result<Vec<Trigger>, DbError> {
         let rows = self.page::<Trigger>(query, TRIGGER, None).await?;
         rows.iter().map(|row| self.trigger_from(row)).collect()

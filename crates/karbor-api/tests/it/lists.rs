@@ -99,9 +99,17 @@ async fn q12_q13_q20_q24_bad_questions_are_answered_with_the_field() {
             assert!(message.contains(named), "{path}?{query}: {message}");
         }
     }
-    for path in ["/plans", "/restores", "/verifications", "/operation_logs"] {
-        let answer = app.get(&format!("{path}?marker={NOBODY}")).await;
-        assert!(answer.fault(400).contains(NOBODY), "{path}");
+    for (path, what) in [
+        ("/plans", "Plan"),
+        ("/restores", "Restore"),
+        ("/verifications", "Verification"),
+        ("/operation_logs", "OperationLog"),
+    ] {
+        for marker in [NOBODY, "x"] {
+            let answer = app.get(&format!("{path}?marker={marker}")).await;
+            let expected = format!("{what} {marker} could not be found.");
+            assert_eq!(answer.fault(404), expected);
+        }
     }
     let checkpoints = format!("/providers/{NOOP}/checkpoints");
     for (query, named) in [

@@ -148,17 +148,11 @@ async fn unknown_and_foreign_markers_are_named() {
             ..ListQuery::project("p")
         };
         let error = db.plan_list(&query).await.unwrap_err();
-        assert!(
-            matches!(
-                error,
-                DbError::BadRequest {
-                    field: "marker",
-                    ..
-                }
-            ),
-            "{error:?}"
+        assert!(matches!(error, DbError::NotFound { .. }), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            format!("Plan {marker} could not be found.")
         );
-        assert!(error.to_string().contains(&marker), "{error}");
     }
 }
 
