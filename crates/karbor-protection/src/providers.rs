@@ -324,6 +324,11 @@ impl Provider {
             .map_err(|error| plugin_refusal(flow, &error))
     }
 
+    /// Does a plugin of this provider protect the type?
+    pub(crate) fn protects(&self, resource_type: &str) -> bool {
+        self.plugins.contains_key(resource_type)
+    }
+
     /// Does the type's plugin tell of each resource that it was restored or verified?
     pub(crate) fn tells_success(&self, resource_type: &str) -> bool {
         let plugin = self.plugins.get(resource_type);

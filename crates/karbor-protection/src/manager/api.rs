@@ -135,11 +135,7 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<(), ApiError> {
         use CheckpointStatus::{Available, Deleting, Error, ErrorDeleting};
         let provider = self.providers.get(provider_id)?;
-        let (place, checkpoint) = provider.find(checkpoint_id).await?;
-        if !context.may_access(&checkpoint.project_id) {
-            let message = format!("Delete checkpoint {checkpoint_id} is not allowed");
-            return Err(ApiError::forbidden("DeleteCheckpointNotAllowed", message));
-        }
+        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
         let refused = || {
             let message = format!("The checkpoint {checkpoint_id} can not be deleted.");
             ApiError::conflict("CheckpointNotBeDeleted", message)
@@ -275,7 +271,13 @@ impl ProtectionApi for ProtectionManager {
         &self,
         _context: &RequestContext,
     ) -> Result<Vec<String>, ApiError> {
-        Ok(self.registry.protectables().keys().cloned().collect())
+        // A type that no provider here protects is not one to choose from.
+        let is_protected = |name: &&String| {
+            let mut providers = self.providers.all().iter();
+            providers.any(|provider| provider.protects(name))
+        };
+        let types = self.registry.protectables().keys();
+        Ok(types.filter(is_protected).cloned().collect())
     }
 
     async fn show_protectable_type(

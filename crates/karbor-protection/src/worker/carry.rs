@@ -150,7 +150,10 @@ fn interrupted(reason: &str) -> FlowOutcome {
     }
 }
 
-/// What the operation log keeps of the reports.
+/// What the operation log keeps of the reports: null without any, as the original's was.
 pub(crate) fn reports(outcome: &FlowOutcome) -> Value {
-    json!({ "resources": outcome.reports })
+    match outcome.reports.is_empty() {
+        true => Value::Null,
+        false => json!({ "resources": outcome.reports }),
+    }
 }

@@ -17,13 +17,9 @@ async fn a_foreign_checkpoint_is_neither_shown_nor_deleted_nor_reset() {
         shown.message,
         format!("Access checkpoint {id} is not allowed")
     );
-    assert_eq!(
-        api.delete(&stranger(), provider, id)
-            .await
-            .unwrap_err()
-            .kind,
-        ErrorKind::Forbidden
-    );
+    let deleted = api.delete(&stranger(), provider, id).await.unwrap_err();
+    assert_eq!(deleted.kind, ErrorKind::Forbidden);
+    assert_eq!(deleted.message, shown.message);
     let reset = api
         .reset_state(&stranger(), provider, id, "error".to_owned())
         .await

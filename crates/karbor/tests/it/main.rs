@@ -18,6 +18,7 @@ mod keystone;
 mod kill_data;
 mod kill_hooks;
 mod lost;
+mod protectables;
 mod scheduled;
 mod stopping;
 mod told;
