@@ -69,7 +69,7 @@ impl Query {
     /// For the database: filters that the list knows, of the project or of all of them.
     ///
     /// Unknown filters are treated as the original did, because clients rely on it: ignored for a
-    /// member (and for plans), matching nothing for an administrator; `None` means just that.
+    /// member (and for plans, triggers and scheduled operations), matching nothing for an administrator; `None` means just that.
     pub(crate) fn for_db(
         &self,
         context: &RequestContext,

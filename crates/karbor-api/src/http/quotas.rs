@@ -234,6 +234,16 @@ fn limits(given: Map<String, Value>) -> Result<QuotaLimits, ApiError> {
 /// A whole number, also as text, as the original's client may send it. Neither `true` (Q57) nor an
 /// empty text (Q58) is one.
 fn limit(key: &str, value: &Value) -> Result<i64, ApiError> {
+    let is_scalar = value.is_boolean() || value.is_string() || value.is_i64() || value.is_u64();
+    if !is_scalar {
+        // In the words of the original's schema, which knew no class.
+        let shown = python::repr(value);
+        return Err(ApiError::invalid_field(
+            key,
+            python::text(value),
+            format!("{shown} is not of type 'boolean', 'string', 'integer'"),
+        ));
+    }
     let number = match value {
         Value::Number(number) => number.as_i64(),
         Value::String(text) => text.trim().parse().ok(),

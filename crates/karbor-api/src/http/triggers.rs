@@ -50,7 +50,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &FILTERS, false);
+    let wanted = query.for_db(&call.context, &FILTERS, true);
     let triggers = manager.trigger_list(&call.context, wanted.as_ref()).await?;
     let last = triggers.last().map(|trigger| trigger.id);
     let next = call.next(&query, "triggers", triggers.len(), last);

@@ -11,8 +11,17 @@ impl ApiManager {
         context: &RequestContext,
         project: &str,
     ) -> Result<(QuotaLimits, Option<String>), ApiError> {
-        self.policy.enforce(context, "quota:get", project)?;
+        self.may_see_quota(context, project)?;
         self.quota_of(project).await
+    }
+
+    /// Whoever asks for another project's is refused in the original's words.
+    fn may_see_quota(&self, context: &RequestContext, project: &str) -> Result<(), ApiError> {
+        let allowed = self.policy.enforce(context, "quota:get", project);
+        allowed.map_err(|refused| match project == context.project_id {
+            true => refused,
+            false => ApiError::forbidden("NotAuthorized", "Access was denied to this resource."),
+        })
     }
 
     async fn quota_of(&self, project: &str) -> Result<(QuotaLimits, Option<String>), ApiError> {
@@ -30,7 +39,7 @@ impl ApiManager {
         context: &RequestContext,
         project: &str,
     ) -> Result<QuotaUsage, ApiError> {
-        self.policy.enforce(context, "quota:get", project)?;
+        self.may_see_quota(context, project)?;
         Ok(self.db().quota_usage(project).await?)
     }
 

@@ -161,11 +161,13 @@ async fn q57_q58_q59_q60_bad_limits_are_named() {
         ),
         (
             json!({"plans": null}),
-            "Quota 'None' for plans should be integer.",
+            "Invalid input for field/attribute plans. Value: None. None is not of type 'boolean', \
+             'string', 'integer'",
         ),
         (
             json!({"plans": 1.5}),
-            "Quota '1.5' for plans should be integer.",
+            "Invalid input for field/attribute plans. Value: 1.5. 1.5 is not of type 'boolean', \
+             'string', 'integer'",
         ),
         (
             json!({"plans": "ten"}),
@@ -227,7 +229,7 @@ async fn q62_what_a_member_may() {
         format!("/quotas/{OTHER}/detail"),
     ] {
         let (_, answer) = as_member("GET", &path, Value::Null).await;
-        let message = "Policy doesn't allow quota:get to be performed.";
+        let message = "Access was denied to this resource.";
         assert_eq!(answer.fault(403), message);
     }
     let own = format!("/quotas/{PROJECT}");

@@ -316,6 +316,8 @@ async fn q12_q13_q40_triggers_are_listed_as_asked() {
         ("sort=name:asc&limit=2", vec!["a", "b"]),
         ("name=c", vec!["c"]),
         ("name=c&type=time", vec!["c"]),
+        // As of plans, what is no filter filters nothing.
+        ("name=c&bogus=1", vec!["c"]),
         ("name=c&type=x", vec![]),
         ("properties=FREQ%3DDAILY&limit=1", vec!["e"]),
         ("properties=FREQ%3DHOURLY", vec![]),
