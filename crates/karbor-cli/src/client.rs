@@ -65,6 +65,10 @@ impl Client {
         self.ask(Method::PUT, path, &[], Some(body)).await
     }
 
+    pub(crate) async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, CliError> {
+        self.ask(Method::PATCH, path, &[], Some(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, CliError> {
         self.ask(Method::DELETE, path, &[], None).await
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     envelope::{Answer, many, ok, one},
     extract::{Call, Json},
-    openapi::{Operation, delete_at, get, post, put},
+    openapi::{Operation, delete_at, get, patch, post},
     plans::{parsed, take, text},
     python,
     schema::{SCHEDULED_OPERATION_CREATE, SCHEDULED_OPERATION_UPDATE},
@@ -53,7 +53,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "Show a scheduled operation",
         )
         .gives::<ScheduledOperationView<'_>>("scheduled_operation"),
-        put(
+        patch(
             "/scheduled_operations/{id}",
             update,
             "scheduled_operation:update",
@@ -72,7 +72,7 @@ pub(super) fn operations() -> Vec<Operation> {
 
 pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &FILTERS, false);
+    let wanted = query.for_db(&call.context, &FILTERS, true);
     let operations = manager
         .scheduled_operation_list(&call.context, wanted.as_ref())
         .await?;
@@ -127,7 +127,7 @@ pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     )
 }
 
-/// Ours: the original could create and delete operations, not pause them.
+/// Ours: the original could create and delete operations, not pause them. Its PUT answers as it did.
 pub(crate) async fn update(
     State(manager): State<Arc<ApiManager>>,
     call: Call,

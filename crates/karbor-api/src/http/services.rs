@@ -21,7 +21,7 @@ pub(super) fn operations() -> Vec<Operation> {
             .gives_all::<ServiceView<'_>>("services")
             .asks(&["host", "binary"]),
         get(
-            "/os-services/{id}",
+            "/os-services/{id}/detail",
             show,
             "service:get_all",
             "Ask a service about itself",
@@ -54,7 +54,7 @@ pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     many("services", views, None)
 }
 
-/// Ours: the original could list services, not ask them.
+/// Ours: the original could list services, not ask them, and had no single service to show.
 pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
     let (service, account) = manager.service_show(&call.context, call.member()).await?;
     let is_up = manager.service_is_up(&service);

@@ -105,7 +105,7 @@ pub const DEFAULTS: &[RuleDefault] = &[
     rule(
         "scheduled_operation:update",
         OWNER,
-        "PUT /scheduled_operations/{scheduled_operation_id}, which the original did not have",
+        "PATCH /scheduled_operations/{scheduled_operation_id}, which the original did not have",
     ),
     rule(
         "scheduled_operation:delete",
@@ -138,7 +138,7 @@ pub const DEFAULTS: &[RuleDefault] = &[
     rule(
         "service:get_all",
         ADMIN,
-        "GET /os-services and /os-services/{service_id}",
+        "GET /os-services and /os-services/{service_id}/detail",
     ),
     rule("service:update", ADMIN, "PUT /os-services/{service_id}"),
     rule("quota:update", ADMIN, "PUT /quotas/{project_id}"),

@@ -91,13 +91,13 @@ pub fn endpoints() -> Vec<(&'static str, String, Value)> {
         ),
         ("GET", operation.clone(), Value::Null),
         (
-            "PUT",
+            "PATCH",
             operation.clone(),
             json!({"scheduled_operation": {"enabled": false}}),
         ),
         ("DELETE", operation, Value::Null),
         ("GET", "/os-services".into(), Value::Null),
-        ("GET", "/os-services/1".into(), Value::Null),
+        ("GET", "/os-services/1/detail".into(), Value::Null),
         ("PUT", "/os-services/1".into(), json!({"status": "enabled"})),
         ("GET", "/nothing".into(), Value::Null),
     ]

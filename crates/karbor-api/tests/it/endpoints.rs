@@ -133,7 +133,7 @@ fn body(method: &str, path: &str, ids: &BTreeMap<&str, String>) -> Value {
         ("POST", "/scheduled_operations") => {
             crate::scheduled_operations::body(trigger, plan, json!({}))
         }
-        ("PUT", "/scheduled_operations/{id}") => {
+        ("PATCH", "/scheduled_operations/{id}") => {
             json!({"scheduled_operation": {"enabled": false}})
         }
         ("PUT", "/os-services/{id}") => json!({"status": "enabled"}),

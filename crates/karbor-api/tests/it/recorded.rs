@@ -77,6 +77,8 @@ async fn project_mismatch_and_no_route() {
         ("POST", "/providers".to_owned()),
         ("DELETE", format!("/providers/{NOOP}")),
         ("PUT", format!("/restores/{NOBODY}")),
+        ("PUT", format!("/scheduled_operations/{NOBODY}")),
+        ("GET", "/os-services/1".to_owned()),
     ] {
         let answer = app.call(method, &path, json!({})).await;
         assert_eq!(

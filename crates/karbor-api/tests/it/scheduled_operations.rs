@@ -263,7 +263,7 @@ async fn projects_are_apart() {
     let pause = json!({"scheduled_operation": {"enabled": false}});
     for (method, body, rule) in [
         ("GET", Value::Null, "get"),
-        ("PUT", pause, "update"),
+        ("PATCH", pause, "update"),
         ("DELETE", Value::Null, "delete"),
     ] {
         let answer = app.call_as(&app.other, OTHER, method, &path, body).await;
@@ -315,6 +315,8 @@ async fn q12_q13_q40_operations_are_listed_as_asked() {
     };
     assert_eq!(listed("sort=name:asc&offset=1").await, ids[1..]);
     assert_eq!(listed("name=b").await, ids[1..2]);
+    // As of plans, what is no filter filters nothing.
+    assert_eq!(listed("name=b&bogus=1").await, ids[1..2]);
     assert_eq!(
         listed(&format!("trigger_id={NOBODY}")).await,
         [] as [Value; 0]
@@ -382,26 +384,26 @@ async fn an_operation_is_paused_and_goes_on() {
     let app = app().await;
     let (id, _, plan) = made(&app).await;
     let path = format!("/scheduled_operations/{id}");
-    let put = async |enabled: Value| {
+    let set = async |enabled: Value| {
         let body = json!({"scheduled_operation": {"enabled": enabled}});
-        app.call("PUT", &path, body).await
+        app.call("PATCH", &path, body).await
     };
-    assert_eq!(put(json!(false)).await.status, 200);
-    assert_eq!(put(json!(true)).await.status, 200);
+    assert_eq!(set(json!(false)).await.status, 200);
+    assert_eq!(set(json!(true)).await.status, 200);
     let asked = app.engine.names();
     assert_eq!(
         asked[asked.len() - 2..],
         ["suspend_scheduled_operation", "resume_scheduled_operation"]
     );
-    assert!(put(json!("yes")).await.fault(400).contains("enabled"));
+    assert!(set(json!("yes")).await.fault(400).contains("enabled"));
     // Without its plan it could only fail.
     let gone = format!("/plans/{plan}");
     assert_eq!(app.call("DELETE", &gone, Value::Null).await.status, 200);
     assert_eq!(
-        put(json!(true)).await.fault(404),
+        set(json!(true)).await.fault(404),
         format!("Plan {plan} could not be found.")
     );
     let unknown = format!("/scheduled_operations/{NOBODY}");
     let body = json!({"scheduled_operation": {"enabled": false}});
-    assert_eq!(app.call("PUT", &unknown, body).await.status, 404);
+    assert_eq!(app.call("PATCH", &unknown, body).await.status, 404);
 }

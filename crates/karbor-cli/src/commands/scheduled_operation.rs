@@ -308,7 +308,7 @@ async fn enable(
         let operation = session.client.scheduled_operation(wanted).await?;
         session
             .client
-            .put(&["scheduled_operations", string(&operation, "id")], &body)
+            .patch(&["scheduled_operations", string(&operation, "id")], &body)
             .await?;
         session.note(&format!(
             "scheduled operation {} {now}",

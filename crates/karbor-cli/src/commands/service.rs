@@ -96,7 +96,7 @@ async fn services(session: &Session) -> Result<Vec<Value>, CliError> {
 
 async fn show(session: &mut Session, wanted: &str) -> Result<(), CliError> {
     let id = id_of(session, wanted).await?;
-    let answer = session.client.get(&["os-services", &id]).await?;
+    let answer = session.client.get(&["os-services", &id, "detail"]).await?;
     let service = &answer["service"];
     session.show(DETAILS, service)?;
     let titles = vec!["TASK", "STATUS", "ENDED", "RUNS", "FAILURES", "DETAILS"];

@@ -393,7 +393,11 @@ async fn a_service_is_asked_about_itself() {
     let stub = Stub::start()
         .await
         .on("GET /os-services", 200, json!({"services": [service]}))
-        .on("GET /os-services/2", 200, json!({"service": service}));
+        .on(
+            "GET /os-services/2/detail",
+            200,
+            json!({"service": service}),
+        );
     let shown = run(&stub, &["service", "show", "karbor-protection"]).await;
     insta::assert_snapshot!(shown.shown(&stub));
 }

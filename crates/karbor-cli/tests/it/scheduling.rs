@@ -447,7 +447,7 @@ fn schedules_that_make_no_sense() {
 #[tokio::test]
 async fn a_scheduled_operation_is_paused_and_resumed() {
     for (verb, enabled) in [("pause", false), ("resume", true)] {
-        let at = format!("PUT /scheduled_operations/{OPERATION}");
+        let at = format!("PATCH /scheduled_operations/{OPERATION}");
         let answer = json!({"scheduled_operation": operation("nightly", "protect")});
         let found = json!({"operations": [operation("nightly", "protect")]});
         let stub = Stub::start()

@@ -10,6 +10,6 @@ mod shapes;
 
 pub(crate) use self::{
     document::document,
-    operation::{Operation, delete_at, get, post, put},
+    operation::{Operation, delete_at, get, patch, post, put},
     shapes::{Id, QuotaDetails, Quotas, State},
 };

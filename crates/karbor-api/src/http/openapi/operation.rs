@@ -65,7 +65,7 @@ macro_rules! methods {
     )+};
 }
 
-methods!(get GET get, post POST post, put PUT put, delete_at DELETE delete);
+methods!(get GET get, post POST post, put PUT put, patch PATCH patch, delete_at DELETE delete);
 
 impl Operation {
     /// It takes a body, checked against `schema`.

@@ -273,7 +273,7 @@ pub(crate) static SCHEDULED_OPERATION_CREATE: Schema = object(
     )],
     &["scheduled_operation"],
 );
-/// `PUT /scheduled_operations/{id}`, which the original did not have.
+/// `PATCH /scheduled_operations/{id}`, which the original did not have.
 pub(crate) static SCHEDULED_OPERATION_UPDATE: Schema = object(
     &[(
         "scheduled_operation",
