@@ -10,7 +10,7 @@ fn types_that_no_provider_protects_are_not_offered() {
     let mut house = House::new();
     let folder = house.state().join("providers.d");
     fs::create_dir_all(&folder).unwrap();
-    let text = "[provider]\nname = Nothing\nid = 22222222-2222-4333-8444-555555555556\n\
+    let text = "[provider]\nname = Nothing\nid = 22222222-2222-4333-8444-555555555556\nenabled = true\n\
                 bank = karbor-fs-bank-plugin\nplugin = karbor-noop-protection-plugin\n\
                 [file_system_bank_plugin]\nfile_system_bank_path = ";
     let text = format!("{text}{}\n", house.bank().display());
