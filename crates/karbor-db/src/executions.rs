@@ -18,7 +18,7 @@ use sea_orm::{
 use crate::{
     Db, DbError, Record, Write,
     operation_logs::LOG,
-    row::Row,
+    row::{Row, readable},
     scheduled_operations::OPERATION,
     scheduled_runs::{RunState, is_unended},
     transition::not_deleted,
@@ -93,7 +93,7 @@ impl Db {
             .limit(limit)
             .take();
         let rows = self.read().query_all(&select).await?;
-        rows.iter().map(|row| self.trigger_from(row)).collect()
+        Ok(readable(&rows, |row| self.trigger_from(row)))
     }
 
     /// Stores when triggers fire next. One that was changed, deleted or planned by somebody else
@@ -158,7 +158,7 @@ impl Db {
             .limit(limit)
             .take();
         let rows = self.read().query_all(&select).await?;
-        let planned = rows.iter().map(|row| {
+        Ok(readable(&rows, |row| {
             let trigger = self.trigger_from(row)?;
             let at =
                 Row::new(row, self.backend(), "trigger_executions", DUE).time(TRIGGER.len())?;
@@ -166,8 +166,7 @@ impl Db {
                 trigger,
                 at: Some(at),
             })
-        });
-        planned.collect()
+        }))
     }
 
     /// Fires due times, all in one transaction; those that somebody else has fired, and those of
@@ -340,7 +339,7 @@ impl Db {
             .order_by((operations, "created_at"), Order::Asc)
             .take();
         let rows = write.query_all(&select).await?;
-        rows.iter().map(|row| self.candidate_from(row)).collect()
+        Ok(readable(&rows, |row| self.candidate_from(row)))
     }
 
     fn candidate_from(&self, row: &QueryResult) -> Result<Candidate, DbError> {

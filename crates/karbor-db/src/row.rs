@@ -71,6 +71,23 @@ impl<'de, T: FromText> Deserialize<'de> for Read<T> {
     }
 }
 
+/// What can be read of `rows`. One that nobody should have written is told of and left out: it must
+/// not hold back the others.
+pub(crate) fn readable<T>(
+    rows: &[QueryResult],
+    read: impl Fn(&QueryResult) -> Result<T, DbError>,
+) -> Vec<T> {
+    rows.iter()
+        .filter_map(|row| {
+            read(row)
+                .inspect_err(
+                    |error| tracing::error!(%error, "a row is left out: mend or delete it"),
+                )
+                .ok()
+        })
+        .collect()
+}
+
 /// One row of a result, read by position; errors name the table and what was read.
 pub(crate) struct Row<'a> {
     row: &'a QueryResult,

@@ -14,7 +14,10 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, Record, Write, row::Row, scheduled_operations::OPERATION, transition::not_deleted,
+    Db, DbError, Record, Write,
+    row::{Row, readable},
+    scheduled_operations::OPERATION,
+    transition::not_deleted,
 };
 
 const RUN: &[&str] = &[
@@ -323,11 +326,10 @@ impl Db {
             .limit(limit)
             .take();
         let rows = write.query_all(&select).await?;
-        let claimable = rows.iter().map(|row| {
+        Ok(readable(&rows, |row| {
             let operation = self.operation_from(row)?;
             Ok((self.run_from(row)?, operation))
-        });
-        claimable.collect()
+        }))
     }
 
     /// "Nobody has the run": it is due, or the engine that had it let its lease run out.

@@ -55,11 +55,16 @@ impl Engine {
         }
         self.take_on_left().await?;
         self.plan().await?;
+        let looked = self.clock.now();
         self.fire().await?;
         self.begin().await?;
         let Some(next) = self.db.next_execution().await? else {
             return Ok(poll);
         };
+        // Due before it was looked for, and still there: it cannot be read, or others fire it.
+        if next <= looked {
+            return Ok(poll);
+        }
         let until = (next - self.clock.now()).to_std().unwrap_or_default();
         Ok(until.min(poll))
     }

@@ -440,3 +440,50 @@ async fn a_plan_that_was_started_and_suspended_is_held() {
     }
     assert_eq!(held, [false, false, true, false]);
 }
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_holds_back_no_other() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(2).await;
+    let (bad, _) = stage.due(0).await;
+    let unplanned = [trigger("p", "bad"), trigger("p", "good")];
+    for trigger in &unplanned {
+        stage.db.trigger_create(trigger).await.unwrap();
+    }
+    let spoil = |table: &str, column: &str, id: String| {
+        let sql = format!("UPDATE {table} SET {column} = '{{' WHERE id = '{id}'");
+        assert_eq!(stage.fixture.raw().execute(&sql, []).unwrap(), 1);
+    };
+    spoil("triggers", "properties", bad.trigger.id.to_string());
+    spoil("triggers", "properties", unplanned[0].id.to_string());
+    spoil(
+        "scheduled_operations",
+        "operation_type",
+        operations[0].id.to_string(),
+    );
+
+    let found = stage.db.triggers_unplanned(10).await.unwrap();
+    assert_eq!(found, [unplanned[1].clone()]);
+    let found = stage
+        .db
+        .executions_due(stage.clock.now(), 10)
+        .await
+        .unwrap();
+    assert_eq!(found, std::slice::from_ref(&due));
+    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    assert_eq!((fired.triggers, fired.runs), (1, 1));
+    spoil(
+        "scheduled_operations",
+        "operation_type",
+        operations[1].id.to_string(),
+    );
+    let lease = stage.in_seconds(60);
+    assert!(
+        stage
+            .db
+            .runs_claim("a", lease, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
