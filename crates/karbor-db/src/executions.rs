@@ -19,14 +19,12 @@ use crate::{
     Db, DbError, Record, Write,
     operation_logs::LOG,
     row::{Row, readable},
+    runs::{CHUNK, insert_rows},
     scheduled_operations::OPERATION,
     scheduled_runs::{RunState, is_unended},
     transition::not_deleted,
-    triggers::TRIGGER,
+    triggers::{TRIGGER, forget_execution},
 };
-
-/// Rows of one insert: far from every database's limit on parameters.
-const CHUNK: usize = 500;
 
 /// A trigger, and when it fires next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +188,8 @@ impl Db {
                 }
             }
             fired.triggers += won.len() as u64;
-            for candidate in self.candidates(&write, &won).await? {
+            let ids = won.iter().map(|firing| firing.due.trigger.id);
+            for candidate in self.candidates(&write, ids).await? {
                 let of = candidate.operation.trigger_id;
                 let Some(firing) = won.iter().find(|firing| firing.due.trigger.id == of) else {
                     continue;
@@ -201,14 +200,53 @@ impl Db {
         fired.runs = runs.len() as u64;
         fired.missed = logs.len() as u64;
         insert_rows(&write, "scheduled_runs", RUN, runs).await?;
-        let rows = logs.iter().map(|log| self.log_values(log).map(Vec::from));
-        let rows = rows.collect::<Result<Vec<_>, _>>()?;
-        insert_rows(&write, OperationLog::TABLE, LOG, rows).await?;
-        for log in &logs {
-            self.announce_operation(&write, log).await?;
-        }
+        self.record_missed(&write, &logs).await?;
         write.commit().await?;
         Ok(fired)
+    }
+
+    async fn record_missed(&self, write: &Write<'_>, logs: &[OperationLog]) -> Result<(), DbError> {
+        let rows = logs.iter().map(|log| self.log_values(log).map(Vec::from));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        insert_rows(write, OperationLog::TABLE, LOG, rows).await?;
+        for log in logs {
+            self.announce_operation(write, log).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets when a trigger that changes fires next. A due time that has come and that nobody has
+    /// fired is recorded as missed.
+    pub(crate) async fn overtake_execution(
+        &self,
+        write: &Write<'_>,
+        id: TriggerId,
+    ) -> Result<(), DbError> {
+        let now = self.now();
+        let select = execution_of(id).column("execution_time").take();
+        if let Some(row) = write.query_one(&select).await? {
+            let row = Row::new(
+                &row,
+                self.backend(),
+                "trigger_executions",
+                &["id", "execution_time"],
+            );
+            let due = row.time(1)?;
+            if due <= now {
+                let reason = format!(
+                    "The run due at {due} was left out: its trigger was changed before it was fired."
+                );
+                let candidates = self.candidates(write, std::iter::once(id)).await?;
+                let logs: Vec<_> = candidates
+                    .iter()
+                    .filter(|candidate| candidate.last.is_none_or(|last| last < due))
+                    .map(|candidate| missed(&candidate.operation, now, reason.clone()))
+                    .collect();
+                self.record_missed(write, &logs).await?;
+            }
+        }
+        write.execute(&forget_execution(id)).await?;
+        Ok(())
     }
 
     /// A run, a record, or both.
@@ -221,10 +259,7 @@ impl Db {
         logs: &mut Vec<OperationLog>,
     ) {
         let operation = &candidate.operation;
-        let missed = |reason| {
-            let id = OperationLogId::new();
-            operation.log_record(id, OperationLogStatus::Missed, now, reason)
-        };
+        let missed = |reason| missed(operation, now, reason);
         if let Some(reason) = &firing.missed {
             logs.push(missed(reason.clone()));
         }
@@ -307,11 +342,9 @@ impl Db {
     async fn candidates(
         &self,
         write: &Write<'_>,
-        firings: &[&Firing],
+        triggers: impl Iterator<Item = TriggerId>,
     ) -> Result<Vec<Candidate>, DbError> {
-        let triggers = firings
-            .iter()
-            .map(|firing| firing.due.trigger.id.to_string());
+        let triggers = triggers.map(|id| id.to_string());
         let operations = ScheduledOperation::TABLE;
         let of_operation =
             |table: &'static str| Expr::col((table, "operation_id")).equals((operations, "id"));
@@ -379,6 +412,11 @@ impl Db {
     }
 }
 
+fn missed(operation: &ScheduledOperation, now: DateTime<Utc>, reason: String) -> OperationLog {
+    let id = OperationLogId::new();
+    operation.log_record(id, OperationLogStatus::Missed, now, reason)
+}
+
 /// The due times of triggers that are not deleted.
 fn executions() -> SelectStatement {
     Query::select()
@@ -398,29 +436,6 @@ fn execution_of(id: TriggerId) -> SelectStatement {
         .from("trigger_executions")
         .and_where(Expr::col("trigger_id").eq(id.to_string()))
         .take()
-}
-
-/// Inserts rows that are not deleted.
-async fn insert_rows(
-    write: &Write<'_>,
-    table: &'static str,
-    columns: &'static [&'static str],
-    rows: Vec<Vec<Expr>>,
-) -> Result<(), DbError> {
-    let mut rows = rows.into_iter().peekable();
-    while rows.peek().is_some() {
-        let mut insert = Query::insert()
-            .into_table(Alias::new(table))
-            .columns(columns.iter().copied().chain(["deleted"]))
-            .take();
-        for row in rows.by_ref().take(CHUNK) {
-            insert
-                .values(row.into_iter().chain([false.into()]))
-                .map_err(|error| DbError::Internal(error.to_string()))?;
-        }
-        write.execute(&insert).await?;
-    }
-    Ok(())
 }
 
 /// What a firing enters of a run.

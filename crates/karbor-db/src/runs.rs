@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, ListQuery, Stateful,
+    Db, DbError, ListQuery, Stateful, Write,
     row::{Row, json_text},
     transition::{read_state, select_row, update_row},
 };
@@ -212,6 +212,32 @@ impl Db {
         self.execute(&insert_row(table, columns, values)?).await?;
         Ok(())
     }
+}
+
+/// Rows of one insert: far from every database's limit on parameters.
+pub(crate) const CHUNK: usize = 500;
+
+/// Inserts rows that are not deleted.
+pub(crate) async fn insert_rows(
+    write: &Write<'_>,
+    table: &'static str,
+    columns: &'static [&'static str],
+    rows: Vec<Vec<Expr>>,
+) -> Result<(), DbError> {
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let mut insert = Query::insert()
+            .into_table(Alias::new(table))
+            .columns(columns.iter().copied().chain(["deleted"]))
+            .take();
+        for row in rows.by_ref().take(CHUNK) {
+            insert
+                .values(row.into_iter().chain([false.into()]))
+                .map_err(|error| DbError::Internal(error.to_string()))?;
+        }
+        write.execute(&insert).await?;
+    }
+    Ok(())
 }
 
 /// Statement that inserts one row that is not deleted.

@@ -36,7 +36,7 @@ fn an_operation_of(id: TriggerId) -> SelectStatement {
 }
 
 /// Statement that forgets when a trigger fires next.
-fn forget_execution(id: TriggerId) -> sea_orm::sea_query::DeleteStatement {
+pub(crate) fn forget_execution(id: TriggerId) -> sea_orm::sea_query::DeleteStatement {
     Query::delete()
         .from_table(Alias::new("trigger_executions"))
         .and_where(Expr::col("trigger_id").eq(id.to_string()))
@@ -98,8 +98,9 @@ impl Db {
     }
 
     /// Stores the name and properties of a trigger that was read before, if nobody changed it since
-    /// (`updated_at` is compared). When it fires next is forgotten, to be worked out anew. Returns
-    /// the trigger as it is stored now.
+    /// (`updated_at` is compared). With other properties, when it fires next is forgotten, to be
+    /// worked out anew, and what was due already is recorded as missed. Returns the trigger as it is
+    /// stored now.
     ///
     /// # Errors
     /// [`DbError::Conflict`] when it was changed; [`DbError::NotFound`].
@@ -129,7 +130,9 @@ impl Db {
             .cond_where(is_row::<Trigger>(trigger.id))
             .take();
         write.execute(&update).await?;
-        write.execute(&forget_execution(trigger.id)).await?;
+        if stored.properties != trigger.properties {
+            self.overtake_execution(&write, trigger.id).await?;
+        }
         self.announce_trigger(&write, "trigger_update", trigger)
             .await?;
         write.commit().await?;

@@ -13,13 +13,13 @@ use crate::{
     support::{Fixture, fixture, plan},
 };
 
-struct Stage {
-    fixture: Fixture,
-    clock: FakeClock,
-    db: Db,
+pub struct Stage {
+    pub fixture: Fixture,
+    pub clock: FakeClock,
+    pub db: Db,
 }
 
-async fn stage() -> Stage {
+pub async fn stage() -> Stage {
     let fixture = fixture().await;
     let clock = FakeClock::new();
     let db = fixture.db.clone().with_clock(Arc::new(clock.clone()));
@@ -27,12 +27,12 @@ async fn stage() -> Stage {
 }
 
 impl Stage {
-    fn in_seconds(&self, seconds: i64) -> DateTime<Utc> {
+    pub fn in_seconds(&self, seconds: i64) -> DateTime<Utc> {
         self.clock.now() + TimeDelta::seconds(seconds)
     }
 
     /// A trigger that is due now, with operations that engines have taken on.
-    async fn due(&self, operations: usize) -> (Planned, Vec<ScheduledOperation>) {
+    pub async fn due(&self, operations: usize) -> (Planned, Vec<ScheduledOperation>) {
         let trigger = trigger("p", "t");
         self.db.trigger_create(&trigger).await.unwrap();
         let service = self.db.service_register("host", "b", "t").await.unwrap();
@@ -65,7 +65,7 @@ impl Stage {
     }
 
     /// Fires `due` for its own time; the next is a minute later.
-    fn firing(&self, due: &Planned) -> Firing {
+    pub fn firing(&self, due: &Planned) -> Firing {
         let at = due.at.unwrap();
         Firing {
             due: due.clone(),
@@ -75,7 +75,7 @@ impl Stage {
         }
     }
 
-    async fn reasons(&self) -> Vec<String> {
+    pub async fn reasons(&self) -> Vec<String> {
         let logs = self.db.operation_log_list(&ListQuery::default()).await;
         let logs = logs.unwrap();
         logs.iter()
@@ -83,6 +83,13 @@ impl Stage {
             .map(|log| log.error_info.clone().unwrap())
             .collect()
     }
+}
+
+/// The trigger with other times.
+pub fn other(trigger: &Trigger) -> Trigger {
+    let mut other = trigger.clone();
+    other.properties.insert("window".to_owned(), "30".into());
+    other
 }
 
 #[tokio::test]
@@ -104,7 +111,8 @@ async fn a_trigger_is_planned_once_and_anew_when_it_is_changed() {
     assert_eq!(stage.db.next_execution().await.unwrap(), first.at);
     assert!(stage.db.triggers_unplanned(10).await.unwrap().is_empty());
 
-    let changed = stage.db.trigger_update(&first.trigger).await.unwrap();
+    let changed = stage.db.trigger_update(&other(&first.trigger)).await;
+    let changed = changed.unwrap();
     assert_eq!(stage.db.next_execution().await.unwrap(), None);
     // Somebody worked it out from what the trigger was before.
     stage.db.triggers_plan(&[first]).await.unwrap();
@@ -152,7 +160,8 @@ async fn a_trigger_that_was_changed_or_deleted_is_not_fired() {
     let stage = stage().await;
     let (due, operations) = stage.due(1).await;
     let firing = stage.firing(&due);
-    let changed = stage.db.trigger_update(&due.trigger).await.unwrap();
+    let changed = stage.db.trigger_update(&other(&due.trigger)).await;
+    let changed = changed.unwrap();
     let again = Planned {
         trigger: changed,
         at: due.at,
@@ -188,7 +197,8 @@ async fn a_due_time_that_comes_again_is_not_run_again() {
         .await
         .unwrap();
     // Changed, and planned by an engine whose clock is behind.
-    let changed = stage.db.trigger_update(&due.trigger).await.unwrap();
+    let changed = stage.db.trigger_update(&other(&due.trigger)).await;
+    let changed = changed.unwrap();
     let again = Planned {
         trigger: changed,
         at: due.at,

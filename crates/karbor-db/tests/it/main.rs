@@ -10,6 +10,7 @@
 
 mod admin;
 mod adoption;
+mod changing;
 mod firing;
 mod journal;
 mod lists;
