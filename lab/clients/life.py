@@ -114,7 +114,7 @@ class Tenant:
         shown = self.openstack("checkpoint", "show", self.provider, self.checkpoint)
         assert shown["status"] == "available", shown
         (log,) = self.api.operation_logs.list(search_opts={"checkpoint_id": self.checkpoint})
-        assert (log.operation_type, log.status) == ("protect", "success"), log
+        assert (log.operation_type, log.status) == ("protect", "available"), log
         say(f"{self.name}: protected")
 
     def stay_apart(self, other):
@@ -176,7 +176,7 @@ class Tenant:
         def protected():
             logs = self.api.operation_logs.list(search_opts={"operation_type": "protect"})
             scheduled = [log for log in logs if log.scheduled_operation_id == operation]
-            return [log.checkpoint_id for log in scheduled if log.status == "success"]
+            return [log.checkpoint_id for log in scheduled if log.status == "available"]
 
         wait("the fourth scheduled run", lambda: len(protected()) >= 4)
         self.openstack("scheduledoperation", "delete", operation, table=False)

@@ -162,7 +162,10 @@ impl Job {
 }
 
 fn running(log: &Value) -> bool {
-    string(log, "status") == "in_progress"
+    matches!(
+        string(log, "status"),
+        "protecting" | "copying" | "deleting" | "in_progress"
+    )
 }
 
 /// Waits until the operation ended, the time is over, or somebody interrupts.

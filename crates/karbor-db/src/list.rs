@@ -4,7 +4,10 @@
 //! records that come or go between two pages neither repeat nor hide others. `created_at` and `id`
 //! close every order, so it is total. NULL sorts as the smallest value on every database.
 
-use karbor_model::{OperationLog, Plan, Restore, ScheduledOperation, Trigger, Verification};
+use karbor_model::{
+    OperationLog, OperationLogStatus, OperationType, Plan, Restore, ScheduledOperation, Trigger,
+    Verification,
+};
 use sea_orm::{
     ConnectionTrait, DbBackend, Order,
     sea_query::{Alias, Condition, Expr, ExprTrait, Func, Query, SelectStatement},
@@ -163,8 +166,21 @@ impl Listed for OperationLog {
         ("updated_at", Kind::OptionalTime),
     ];
 
+    /// As [`OperationLogStatus::after`] calls it.
     fn status(text: &str) -> Condition {
-        status_of::<Self>(text)
+        let mut any = Condition::any();
+        for operation in OperationType::ALL {
+            let states = OperationLogStatus::ALL.iter();
+            for state in states.filter(|state| state.after(*operation) == text) {
+                let one = in_state::<Self>(*state)
+                    .add(Expr::col("operation_type").eq(operation.as_str()));
+                any = any.add(one);
+            }
+        }
+        match any.is_empty() {
+            true => Condition::all().add(Expr::col("status").eq(text)),
+            false => any,
+        }
     }
 }
 

@@ -44,6 +44,28 @@ pub enum OperationType {
     Copy,
 }
 
+impl OperationLogStatus {
+    /// What the API calls it: the original logged the status of the checkpoint, restore or
+    /// verification that the operation leaves.
+    #[must_use]
+    pub fn after(self, operation: OperationType) -> &'static str {
+        use OperationType::{Copy, Delete, Protect, Restore, Verify};
+        match (self, operation) {
+            (Self::InProgress, Protect) => "protecting",
+            (Self::InProgress, Copy) => "copying",
+            (Self::InProgress, Delete) => "deleting",
+            (Self::InProgress, Restore | Verify) => "in_progress",
+            (Self::Success, Protect | Copy) => "available",
+            (Self::Success, Delete) => "deleted",
+            (Self::Success, Restore | Verify) => "success",
+            (Self::Failed, Protect | Copy) => "error",
+            (Self::Failed, Delete) => "error-deleting",
+            (Self::Failed, Restore | Verify) => "fail",
+            (Self::Missed, _) => "missed",
+        }
+    }
+}
+
 impl OperationType {
     /// Every type.
     pub const ALL: &'static [Self] = &[

@@ -298,7 +298,10 @@ async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
         filters: vec![
             ("provider_id".to_owned(), provider.record().id.to_string()),
             ("operation_type".to_owned(), operation.to_string()),
-            ("status".to_owned(), OperationLogStatus::Success.to_string()),
+            (
+                "status".to_owned(),
+                OperationLogStatus::Success.after(operation).to_owned(),
+            ),
         ],
         ..ListQuery::default()
     };

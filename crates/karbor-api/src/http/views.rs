@@ -276,8 +276,9 @@ pub(crate) struct OperationLogView<'a> {
     #[schemars(with = "Option<Id>")]
     restore_id: Option<karbor_model::RestoreId>,
     scheduled_operation_id: Option<&'a str>,
+    /// That of the checkpoint, restore or verification that the operation leaves, or `missed`.
     #[schemars(with = "State<karbor_model::OperationLogStatus>")]
-    status: karbor_model::OperationLogStatus,
+    status: &'static str,
     started_at: String,
     ended_at: Option<String>,
     error_info: Option<&'a str>,
@@ -296,13 +297,22 @@ impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
             provider_id: log.provider_id,
             restore_id: log.restore_id,
             scheduled_operation_id: log.scheduled_operation_id.as_deref(),
-            status: log.status,
+            status: log.status.after(log.operation_type),
             started_at: time(log.started_at),
             ended_at: log.ended_at.map(time),
             error_info: log.error_info.as_deref(),
-            extra_info: log.extra_info.as_ref(),
+            // Null where nothing was reported, as the original's was.
+            extra_info: log.extra_info.as_ref().filter(|info| tells(info)),
         }
     }
+}
+
+fn tells(info: &Value) -> bool {
+    let is_empty = |(key, value): (&String, &Value)| {
+        key == "resources" && value.as_object().is_some_and(Map::is_empty)
+    };
+    info.as_object()
+        .is_none_or(|info| !info.iter().all(is_empty))
 }
 
 /// A trigger.

@@ -202,7 +202,7 @@ async fn q54_operation_logs_as_recorded() {
     let expected = json!({
         "id": log.id, "operation_type": "protect", "checkpoint_id": NOBODY, "plan_id": null,
         "provider_id": NOOP, "restore_id": null, "scheduled_operation_id": null,
-        "status": "in_progress", "started_at": "2026-11-22T10:21:08.161356", "ended_at": null,
+        "status": "protecting", "started_at": "2026-11-22T10:21:08.161356", "ended_at": null,
         "error_info": "a reason", "extra_info": "{\"bytes\": 5}",
     });
     let path = format!("/operation_logs/{}", log.id);
@@ -211,13 +211,23 @@ async fn q54_operation_logs_as_recorded() {
         json!({"operation_log": expected})
     );
     assert_eq!(
-        app.get("/operation_logs?status=in_progress").await.json(),
+        app.get("/operation_logs?status=protecting").await.json(),
         json!({"operation_logs": [expected]})
     );
-    assert_eq!(
-        app.get("/operation_logs?status=success").await.json(),
-        json!({"operation_logs": []})
-    );
+    for other in ["available", "in_progress", "copying"] {
+        let path = format!("/operation_logs?status={other}");
+        assert_eq!(app.get(&path).await.json(), json!({"operation_logs": []}));
+    }
+    let quiet = OperationLog {
+        id: OperationLogId::new(),
+        status: OperationLogStatus::Success,
+        extra_info: Some(json!({"resources": {}})),
+        ..log.clone()
+    };
+    app.db.operation_log_create(&quiet).await.unwrap();
+    let found = app.get("/operation_logs?status=available").await.json();
+    assert_eq!(found["operation_logs"][0]["id"], json!(quiet.id));
+    assert_eq!(found["operation_logs"][0]["extra_info"], Value::Null);
     // Q54: the text names the log, not a placeholder; another project's log does not exist.
     let foreign = app
         .call_as(&app.other, OTHER, "GET", &path, Value::Null)

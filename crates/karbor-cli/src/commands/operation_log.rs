@@ -24,7 +24,7 @@ pub enum OperationLogCommand {
         /// Of this restore only
         #[arg(long, value_name = "ID")]
         restore: Option<String>,
-        /// Of this status only: in_progress, success or failed
+        /// Of this status only, e.g. available, success, error, fail, missed, protecting, in_progress
         #[arg(long)]
         status: Option<String>,
         #[command(flatten)]

@@ -63,7 +63,7 @@ async fn its_records_are_read_as_they_are() {
         ]
     );
     let succeeded = ListQuery {
-        filters: vec![("status".into(), "success".into())],
+        filters: vec![("status".into(), "available".into())],
         ..ListQuery::default()
     };
     assert_eq!(db.operation_log_list(&succeeded).await.unwrap().len(), 1);

@@ -150,10 +150,7 @@ fn interrupted(reason: &str) -> FlowOutcome {
     }
 }
 
-/// What the operation log keeps of the reports: null without any, as the original's was.
+/// What the operation log keeps of the reports. Without any it still tells that the hooks were begun.
 pub(crate) fn reports(outcome: &FlowOutcome) -> Value {
-    match outcome.reports.is_empty() {
-        true => Value::Null,
-        false => json!({ "resources": outcome.reports }),
-    }
+    json!({ "resources": outcome.reports })
 }

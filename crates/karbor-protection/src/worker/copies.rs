@@ -2,7 +2,8 @@
 
 use karbor_db::ListQuery;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointStatus, OperationId, OperationLog, OperationLogStatus, Plan,
+    ApiError, Checkpoint, CheckpointStatus, OperationId, OperationLog, OperationLogStatus,
+    OperationType, Plan,
 };
 use karbor_plugin::BankError;
 
@@ -98,12 +99,13 @@ impl Worker {
     }
 
     async fn has_run(&self, copy: &Checkpoint) -> Result<bool, ApiError> {
-        let filter = |name: &str, value: String| (name.to_owned(), value);
+        let running = OperationType::ALL
+            .iter()
+            .map(|operation| OperationLogStatus::InProgress.after(*operation))
+            .map(|status| ("status".to_owned(), status.to_owned()));
+        let of_copy = ("checkpoint_id".to_owned(), copy.id.to_string());
         let query = ListQuery {
-            filters: vec![
-                filter("checkpoint_id", copy.id.to_string()),
-                filter("status", OperationLogStatus::InProgress.to_string()),
-            ],
+            filters: running.chain([of_copy]).collect(),
             limit: Some(1),
             ..ListQuery::default()
         };

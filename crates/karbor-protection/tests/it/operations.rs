@@ -431,13 +431,6 @@ async fn the_original_s_plugins_tell_no_outcome_but_failures() {
         running.settled(checkpoint).await,
         CheckpointStatus::Available
     );
-    assert!(
-        running
-            .log_of(checkpoint)
-            .await
-            .extra_info
-            .is_none_or(|info| info.is_null())
-    );
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
     assert_eq!(restored.status, RestoreStatus::Success);

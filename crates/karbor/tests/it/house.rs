@@ -284,8 +284,15 @@ impl House {
     pub fn operation_ended(&self, checkpoint: &str, operation: &str) -> Value {
         until("the operation to end", || {
             self.operation(checkpoint, operation)
-                .filter(|log| log["status"] != "in_progress")
+                .filter(|log| !is_running(log))
         })
+    }
+
+    /// Operations that have not ended.
+    pub fn unended(&self) -> Vec<Value> {
+        let logs = self.json(&["operation-log", "list"]);
+        let logs = logs.as_array().unwrap().iter();
+        logs.filter(|log| is_running(log)).cloned().collect()
     }
 
     /// `index.json` of a checkpoint as it lies in the bank. A reader may look at any moment.
@@ -350,4 +357,20 @@ pub fn files(directory: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Does a record of the operation log say that the operation runs?
+fn is_running(log: &Value) -> bool {
+    matches!(
+        log["status"].as_str(),
+        Some("protecting" | "copying" | "deleting" | "in_progress")
+    )
+}
+
+/// Does it say that the operation went well?
+pub fn went_well(log: &Value) -> bool {
+    matches!(
+        log["status"].as_str(),
+        Some("available" | "deleted" | "success")
+    )
 }

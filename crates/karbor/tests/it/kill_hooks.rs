@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::house::{House, files, id, until};
+use crate::house::{House, files, id, until, went_well};
 
 const HOOKS: [&str; 5] = [
     "prepare_begin",
@@ -35,14 +35,14 @@ fn die(house: &mut House) {
 }
 
 fn nothing_in_progress(house: &House) {
-    let left = house.json(&["operation-log", "list", "--status", "in_progress"]);
-    assert_eq!(left, serde_json::json!([]));
+    assert_eq!(house.unended(), [] as [serde_json::Value; 0]);
     assert_eq!(house.held(), HOOKS.len(), "each hook was held once");
 }
 
 /// The reason is for a reader: it names the resource and what happened.
 fn told_to_fail(log: &serde_json::Value) {
-    assert_eq!(log["status"], "failed", "{log}");
+    let failed = ["error", "error-deleting", "fail"];
+    assert!(failed.contains(&log["status"].as_str().unwrap()), "{log}");
     let reason = log["error_info"].as_str().unwrap();
     assert!(
         reason.contains("held") && reason.contains("told to fail"),
@@ -74,7 +74,7 @@ fn protect_survives_a_kill_at_every_hook() {
             assert_eq!(refused.status.code(), Some(1), "{refused:?}");
             continue;
         }
-        assert_eq!(log["status"], "success", "{hook}: {log}");
+        assert!(went_well(&log), "{hook}: {log}");
         assert_eq!(
             house.checkpoint(checkpoint)["status"],
             "available",
@@ -114,7 +114,7 @@ fn reading_survives(operation: &str, command: &str) {
                 "{record}"
             );
         } else {
-            assert_eq!(log["status"], "success", "{hook}: {log}");
+            assert!(went_well(&log), "{hook}: {log}");
             assert_eq!(record["status"], "success", "{hook}: {record}");
         }
         assert_eq!(
@@ -159,7 +159,7 @@ fn copy_survives_a_kill_at_every_hook() {
             assert_eq!(status, "error");
             continue;
         }
-        assert_eq!(log["status"], "success", "{hook}: {log}");
+        assert!(went_well(&log), "{hook}: {log}");
         assert_eq!(status, "available", "{hook}");
         let restored = house.json(&["restore", "create", copy, "--wait"]);
         assert_eq!(restored["status"], "success", "{hook}");
@@ -189,7 +189,7 @@ fn delete_survives_a_kill_at_every_hook() {
             assert_eq!(house.checkpoint(checkpoint)["status"], "error-deleting");
             continue;
         }
-        assert_eq!(log["status"], "success", "{hook}: {log}");
+        assert!(went_well(&log), "{hook}: {log}");
         assert_eq!(status, "deleted", "{hook}");
         assert_eq!(
             resource_data(&house, checkpoint),

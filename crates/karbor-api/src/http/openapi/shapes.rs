@@ -1,6 +1,6 @@
 //! Shapes in answers that no Rust type tells: ids, states, texts with a form.
 
-use std::{borrow::Cow, marker::PhantomData};
+use std::{borrow::Cow, collections::BTreeSet, marker::PhantomData};
 
 use karbor_model::{
     CheckpointStatus, OperationLogStatus, OperationType, PlanStatus, QuotaResource, RestoreStatus,
@@ -47,10 +47,19 @@ names!(
     CheckpointStatus,
     RestoreStatus,
     VerificationStatus,
-    OperationLogStatus,
     OperationType,
     ScheduledOperationType
 );
+
+impl Names for OperationLogStatus {
+    fn names() -> Vec<String> {
+        let words: BTreeSet<_> = OperationType::ALL
+            .iter()
+            .flat_map(|operation| Self::ALL.iter().map(|status| status.after(*operation)))
+            .collect();
+        words.into_iter().map(str::to_owned).collect()
+    }
+}
 
 /// One of the words of `T`.
 pub(crate) struct State<T>(PhantomData<T>);
