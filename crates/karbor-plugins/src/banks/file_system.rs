@@ -20,6 +20,10 @@
 //! A name cannot be both an object and the beginning of another's key (`a` and `a/b`): that is
 //! refused with an error that names both. Empty directories are removed with their last object.
 //!
+//! **At its path, or away.** Unix lets a process go on in a directory that was moved or unmounted; what
+//! is written there is lost to whoever looks at the path. So every call first makes sure that the
+//! open directory is the one at its path. What came back there is opened anew, unless it is empty.
+//!
 //! **A bank on a mount point** should have `file_system_bank_must_exist = True`: then a container that
 //! is not there, because its file system is not mounted, is refused instead of made anew and empty.
 //!
@@ -32,7 +36,12 @@ mod listing;
 mod store;
 mod temp;
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,8 +69,31 @@ const AT_WORK: usize = 48;
 /// A bank in a directory.
 #[derive(Clone)]
 pub struct FileSystemBank {
-    store: Arc<Store>,
+    place: Arc<Place>,
     turns: Arc<Semaphore>,
+}
+
+/// Where the bank is, and what is open of it.
+struct Place {
+    path: PathBuf,
+    container: String,
+    store: Mutex<Arc<Store>>,
+}
+
+impl Place {
+    /// The bank as it is at its path now.
+    fn store(&self) -> Result<Arc<Store>, BankError> {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        if !store.dirs.is_in_place()? {
+            let found = Store::open(&self.path, &self.container, false)?;
+            if found.dirs.is_empty()? {
+                return Err(dirs::away(found.path()));
+            }
+            tracing::warn!(bank = %found.path().display(), "the bank's directory is another one now: it is opened anew");
+            *store = Arc::new(found);
+        }
+        Ok(store.clone())
+    }
 }
 
 impl FileSystemBank {
@@ -85,7 +117,11 @@ impl FileSystemBank {
     fn open_or_make(path: &Path, container: &str, make: bool) -> Result<Self, BankError> {
         let store = Store::open(path, container, make)?;
         Ok(Self {
-            store: Arc::new(store),
+            place: Arc::new(Place {
+                path: path.to_owned(),
+                container: container.to_owned(),
+                store: Mutex::new(Arc::new(store)),
+            }),
             turns: Arc::new(Semaphore::new(AT_WORK)),
         })
     }
@@ -144,10 +180,10 @@ impl FileSystemBank {
         };
         let turn = self.turns.clone().acquire_owned().await;
         let turn = turn.map_err(|error| ended(&error))?;
-        let store = self.store.clone();
+        let place = self.place.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            work(&store)
+            work(place.store()?.as_ref())
         });
         work.await.map_err(|error| ended(&error))?
     }
@@ -155,7 +191,8 @@ impl FileSystemBank {
 
 impl fmt::Debug for FileSystemBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FileSystemBank({})", self.store.path().display())
+        let path = self.place.path.join(&self.place.container);
+        write!(f, "FileSystemBank({})", path.display())
     }
 }
 

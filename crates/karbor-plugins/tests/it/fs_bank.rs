@@ -312,3 +312,38 @@ async fn a_bank_that_must_exist_is_not_made() {
     let bank = open("True").unwrap();
     bank.put(&key("a/b"), "x".into()).await.unwrap();
 }
+
+/// A directory that was moved away could still be written to, and what comes back is another one.
+#[tokio::test]
+async fn a_bank_that_is_not_at_its_path_is_away_until_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (at, elsewhere) = (
+        folder.path().join("karbor"),
+        folder.path().join("elsewhere"),
+    );
+    let bank = FileSystemBank::open(folder.path()).unwrap();
+    bank.put(&key("a"), "1".into()).await.unwrap();
+    std::fs::rename(&at, &elsewhere).unwrap();
+
+    let is_away = async || {
+        let listed = bank.list(&ListRequest::default()).await.map(|_| ());
+        let read = bank.get(&key("a")).await.map(|_| ());
+        let written = bank.put(&key("b"), "2".into()).await;
+        for error in [listed, read, written].map(Result::unwrap_err) {
+            assert!(error.to_string().contains("bring it back"), "{error}");
+            assert!(error.is_retryable(), "{error}");
+        }
+    };
+    is_away().await;
+    // As the mount point of a file system that is not mounted.
+    std::fs::create_dir(&at).unwrap();
+    is_away().await;
+    assert!(!elsewhere.join("b").exists());
+
+    std::fs::remove_dir_all(&at).unwrap();
+    std::fs::create_dir(&at).unwrap();
+    std::fs::copy(elsewhere.join("a"), at.join("a")).unwrap();
+    bank.put(&key("b"), "2".into()).await.unwrap();
+    assert_eq!(keys(&bank).await, ["a", "b"]);
+    assert!(at.join("b").exists() && !elsewhere.join("b").exists());
+}

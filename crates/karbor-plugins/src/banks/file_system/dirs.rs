@@ -10,7 +10,7 @@ use std::{
 
 use karbor_plugin::BankError;
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags},
     io::Errno,
 };
 
@@ -76,6 +76,32 @@ impl Dirs {
             path: full,
             durable: Mutex::default(),
         })
+    }
+
+    /// Is the open container the one at its path?
+    ///
+    /// # Errors
+    /// When nothing is there.
+    pub(super) fn is_in_place(&self) -> Result<bool, BankError> {
+        let looking = |errno| failure(format_args!("looking for '{}'", self.path.display()), errno);
+        let there = match rustix::fs::stat(&self.path) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Err(away(&self.path)),
+            other => other.map_err(looking)?,
+        };
+        let open = rustix::fs::fstat(&self.container).map_err(looking)?;
+        Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino))
+    }
+
+    /// Is there nothing but what is ours?
+    pub(super) fn is_empty(&self) -> Result<bool, BankError> {
+        let reading = |errno| failure(format_args!("reading '{}'", self.path.display()), errno);
+        for entry in Dir::read_from(&self.container).map_err(reading)? {
+            let entry = entry.map_err(reading)?;
+            if !matches!(entry.file_name().to_bytes(), [b'.' | b'+', ..]) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The container's directory.
@@ -156,6 +182,17 @@ impl Dirs {
 
     fn durable(&self) -> MutexGuard<'_, HashMap<String, Arc<OwnedFd>>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A bank that was there, and is not.
+pub(super) fn away(container: &Path) -> BankError {
+    BankError::Other {
+        message: format!(
+            "'{}' was moved, removed or unmounted: bring it back (the service need not be restarted)",
+            container.display()
+        ),
+        retryable: true,
     }
 }
 
