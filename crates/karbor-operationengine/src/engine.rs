@@ -59,7 +59,8 @@ impl Settings {
         let seconds = |group, name| config.seconds(group, name).map_err(ApiError::internal);
         let keep = config.int("DEFAULT", "retained_operation_log_number");
         Ok(Self {
-            limits: ScheduleLimits::from_config(config).map_err(ApiError::internal)?,
+            limits: ScheduleLimits::from_config(config)
+                .map_err(|error| ApiError::bad_request(format!("The configuration: {error}.")))?,
             poll_interval: seconds("DEFAULT", "trigger_poll_interval")?.max(Duration::from_secs(1)),
             lease: seconds("operationengine", "lease_duration")?.max(SHORTEST_LEASE),
             keep_logs: u64::try_from(keep.map_err(ApiError::internal)?).unwrap_or(0),

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 use karbor_db::Db;
+use karbor_operationengine::ScheduleLimits;
 use karbor_plugins::applications::{Applications, Severity, Surroundings};
 
 use crate::{
@@ -78,6 +79,8 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         ));
     }
     let mut errors = settings::disagreements(&config)?;
+    let limits = ScheduleLimits::from_config(&config);
+    errors.extend(limits.err().map(|error| error.to_string()));
     let Configured {
         providers,
         off_limits,

@@ -207,6 +207,19 @@ fn values_that_disagree_are_told() {
 }
 
 #[test]
+fn intervals_that_are_too_short_for_the_windows_are_named() {
+    let house = House::new();
+    let text = "[DEFAULT]\nmin_interval = 60\n";
+    fs::write(house.state().join("karbor.conf"), text).unwrap();
+    for command in [&["config", "validate"][..], &["serve"]] {
+        let refused = house.client(command);
+        let told = everything(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("min_interval (60) must be"), "{told}");
+    }
+}
+
+#[test]
 fn a_database_that_cannot_be_opened_is_told_and_none_is_made() {
     let house = House::new();
     assert!(house.client(&["config", "validate"]).status.success());
