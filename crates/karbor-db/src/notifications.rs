@@ -197,7 +197,6 @@ impl Db {
             .table(Alias::new("notifications"))
             .value("claim", claim.as_str())
             .and_where(Expr::col("sink").eq(""))
-            .and_where(Expr::col("claim").is_null())
             .take();
         write.execute(&update).await?;
         for sink in sinks {

@@ -10,7 +10,7 @@ use sea_orm::{
 use crate::{
     Db, DbError, ListQuery, Record, Write,
     notifications::ended,
-    row::{Row, json_text},
+    row::{Row, json_text, readable},
     transition::{is_row, not_deleted, select_row, update_row},
 };
 
@@ -224,11 +224,10 @@ impl Db {
             .limit(limit)
             .take();
         let rows = self.read().query_all(&select).await?;
-        let unregistered = rows.iter().map(|row| {
+        Ok(readable(&rows, |row| {
             let trust = row.try_get_by_index(OPERATION.len())?;
             Ok((self.operation_from(row)?, trust))
-        });
-        unregistered.collect()
+        }))
     }
 
     /// The trust that an operation runs by, if any.

@@ -53,7 +53,9 @@ impl Engine {
         if self.is_disabled().await? {
             return Ok(poll);
         }
-        self.take_on_left().await?;
+        if let Err(error) = self.take_on_left().await {
+            tracing::error!(?error, "what no engine was told of waits");
+        }
         self.plan().await?;
         let looked = self.clock.now();
         self.fire().await?;

@@ -2,7 +2,7 @@
 //! is not run.
 
 use karbor_db::DbError;
-use karbor_model::{ApiError, ScheduledOperation};
+use karbor_model::{ApiError, ErrorKind, ScheduledOperation};
 
 use crate::{
     definition::Definition,
@@ -35,7 +35,10 @@ impl Engine {
                         tracing::error!(operation = %id, ?error, "a scheduled operation cannot be taken on yet");
                     }
                 },
-                Err(error) if error.kind.is_retryable() => return Err(error),
+                // A fault of ours or of the database says nothing against the operation.
+                Err(error) if error.kind.is_retryable() || error.kind == ErrorKind::Internal => {
+                    tracing::error!(operation = %id, ?error, "a scheduled operation cannot be checked yet");
+                }
                 Err(error) => {
                     tracing::warn!(operation = %id, ?error, "a scheduled operation is refused and removed");
                     match self.db.scheduled_operation_delete(id).await {

@@ -46,7 +46,10 @@ impl Vault {
         if damaged.is_empty() {
             return Ok(());
         }
-        let mut named = entries(repository, &damaged).await?;
+        let Some(mut named) = entries(repository, &damaged).await? else {
+            // Somebody else mends: the next verification goes on.
+            return Ok(());
+        };
         let engine = self.engine()?;
         let writer = Arc::new(WriterState::new(Control::default()));
         engine.register(&writer);
@@ -75,7 +78,8 @@ impl Vault {
         writer.check()?;
         // A prune may have begun if it was lost.
         held.check_held().await?;
-        take_out(repository, &mended).await?;
+        // Whoever mends beside us may put back what we took out: what it wrote was read before.
+        while take_out(repository, &mended).await? {}
         repository.refresh_index().await?;
         let mut index = write(&repository.index);
         mended.iter().for_each(|pack| index.note_mended(pack));
@@ -93,27 +97,32 @@ async fn load(repository: &Repository, file: &Id) -> Result<Option<Packs>, Vault
     packs.map(Some).map_err(damaged)
 }
 
-/// What index files place in these packs.
+/// What index files place in these packs; `None` if index files are replaced just now.
 async fn entries(
     repository: &Repository,
     wanted: &IdSet,
-) -> Result<IdMap<Vec<PackEntry>>, VaultError> {
+) -> Result<Option<IdMap<Vec<PackEntry>>>, VaultError> {
     let mut found: IdMap<Vec<PackEntry>> = IdMap::default();
     for (file, _) in repository.list(FileKind::Index).await? {
-        let packs = load(repository, &file).await?.unwrap_or_default();
+        let Some(packs) = load(repository, &file).await? else {
+            return Ok(None);
+        };
         for (pack, entries) in packs {
             if wanted.contains(&pack) {
                 found.entry(pack).or_default().extend(entries);
             }
         }
     }
-    Ok(found)
+    Ok(Some(found))
 }
 
-/// Replaces index files that name these packs by such as do not.
-async fn take_out(repository: &Repository, packs: &IdSet) -> Result<(), VaultError> {
+/// Replaces index files that name these packs by such as do not. Is there anything to look at again?
+async fn take_out(repository: &Repository, packs: &IdSet) -> Result<bool, VaultError> {
+    let mut found = false;
     for (file, _) in repository.list(FileKind::Index).await? {
         let Some(mut kept) = load(repository, &file).await? else {
+            // Replaced just now, perhaps by one that names them.
+            found = true;
             continue;
         };
         let before = kept.len();
@@ -121,6 +130,7 @@ async fn take_out(repository: &Repository, packs: &IdSet) -> Result<(), VaultErr
         if kept.len() == before {
             continue;
         }
+        found = true;
         if !kept.is_empty() {
             let kept = kept.iter().map(|(pack, entries)| (*pack, &entries[..]));
             let json = index::to_json(kept).map_err(VaultError::Internal)?;
@@ -128,7 +138,7 @@ async fn take_out(repository: &Repository, packs: &IdSet) -> Result<(), VaultErr
         }
         repository.delete(FileKind::Index, &file).await?;
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Stores anew what is whole in a pack.

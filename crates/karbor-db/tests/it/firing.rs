@@ -3,6 +3,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_db::{Db, DbError, Fired, Firing, ListQuery, Planned, RunOutcome};
 use karbor_manager::Clock;
+use karbor_manager::NotificationOutbox as _;
 use karbor_model::{
     CheckpointId, OperationLogStatus, OperationType, Plan, PlanStatus, ScheduledOperation, Trigger,
 };
@@ -496,4 +497,21 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
             .unwrap()
             .is_empty()
     );
+    let forget = "DELETE FROM scheduled_operation_states";
+    stage.fixture.raw().execute(forget, []).unwrap();
+    let found = stage.db.scheduled_operations_unregistered(10).await;
+    assert_eq!(found.unwrap(), []);
+}
+
+/// As an upgrade leaves what was on its way when the service stopped.
+#[tokio::test]
+async fn a_notification_that_was_claimed_before_sinks_had_their_own_is_dealt_out() {
+    let stage = stage().await;
+    stage.db.trigger_create(&trigger("p", "t")).await.unwrap();
+    let claimed = "UPDATE notifications SET claim = 'somebody', sink = ''";
+    assert!(stage.fixture.raw().execute(claimed, []).unwrap() > 0);
+    stage.db.deal_out(&["log"]).await.unwrap();
+    let later = stage.in_seconds(3600);
+    let taken = stage.db.take("log", later, later, 10).await.unwrap();
+    assert!(!taken.is_empty());
 }
