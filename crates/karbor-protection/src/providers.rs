@@ -108,7 +108,8 @@ fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
         }
     }
     let provider = sections
-        .remove("provider")
+        .get("provider")
+        .cloned()
         .ok_or_else(|| malformed("it has no [provider] section".into()))?;
     let all = |name: &str| provider.get(name).cloned().unwrap_or_default();
     let last = |name: &str| all(name).pop();

@@ -262,14 +262,11 @@ fn remarks(configs: &[ProviderConfig], providers: &Providers) -> Vec<String> {
             missing.join("; ")
         )
     });
-    let unknown = configs
-        .iter()
-        .filter(|config| config.enabled)
-        .flat_map(|config| {
-            let options = original::unknown_options(config);
-            let of = move |option| format!("provider '{}': unknown option {option}", config.name);
-            options.into_iter().map(of)
-        });
+    let unknown = configs.iter().flat_map(|config| {
+        let options = original::unknown_options(config);
+        let of = move |option| format!("provider '{}': unknown option {option}", config.name);
+        options.into_iter().map(of)
+    });
     unusable.chain(unknown).collect()
 }
 

@@ -9,8 +9,23 @@ const LEASES: [&str; 3] = [
     "lease_validity_window",
 ];
 
+/// The section that says what a provider is.
+const PROVIDER: &str = "provider";
+
 /// The sections there are, ours and the original's, with their options; no options stand for any.
 const SECTIONS: &[(&str, &[&str])] = &[
+    (
+        PROVIDER,
+        &[
+            "bank",
+            "copy_bank",
+            "description",
+            "enabled",
+            "id",
+            "name",
+            "plugin",
+        ],
+    ),
     (
         "file_system_bank_plugin",
         &[
@@ -129,11 +144,13 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("trove_client", &[]),
 ];
 
-/// What a provider's file says that means nothing to any plugin.
+/// What a provider's file says that means nothing: of one that is not enabled, only what is said of itself,
+/// as `enabled` may be what is misspelt.
 pub(crate) fn unknown_options(provider: &ProviderConfig) -> Vec<String> {
     let mut unknown = Vec::new();
     let filled = provider.sections.iter();
-    for (section, options) in filled.filter(|(_, options)| !options.is_empty()) {
+    let filled = filled.filter(|(_, options)| !options.is_empty());
+    for (section, options) in filled.filter(|(name, _)| provider.enabled || *name == PROVIDER) {
         // The copy bank has sections of its own.
         let of_bank = section.strip_prefix("copy.").unwrap_or(section);
         let known = SECTIONS.iter().find(|(name, _)| *name == of_bank);

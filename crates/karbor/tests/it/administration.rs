@@ -230,6 +230,17 @@ fn a_database_that_cannot_be_opened_is_told_and_none_is_made() {
     assert!(out(&validated).contains("karbor.db"), "{}", out(&validated));
 }
 
+/// A provider that is off because of a slip of the pen would be missed only when it is needed.
+#[test]
+fn a_misspelt_option_of_a_provider_is_named() {
+    let house = House::new();
+    let misspelt = bank(&house, "bank").replace("enabled", "enabeld");
+    provider(&house, "files.conf", &misspelt);
+    let told = everything(&house.client(&["config", "validate"]));
+    let wanted = "unknown option [provider] enabeld (did you mean 'enabled'?)";
+    assert!(told.contains(wanted), "{told}");
+}
+
 /// A provider of plugins that are not here does no harm to the others, and is never silent.
 #[test]
 fn a_provider_without_its_plugins_is_told_and_the_others_serve() {
