@@ -10,7 +10,7 @@ use karbor_model::{
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     openapi::{Id, State},
@@ -302,17 +302,12 @@ impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
             ended_at: log.ended_at.map(time),
             error_info: log.error_info.as_deref(),
             // Null where nothing was reported, as the original's was.
-            extra_info: log.extra_info.as_ref().filter(|info| tells(info)),
+            extra_info: log
+                .extra_info
+                .as_ref()
+                .filter(|info| **info != json!({"resources": {}})),
         }
     }
-}
-
-fn tells(info: &Value) -> bool {
-    let is_empty = |(key, value): (&String, &Value)| {
-        key == "resources" && value.as_object().is_some_and(Map::is_empty)
-    };
-    info.as_object()
-        .is_none_or(|info| !info.iter().all(is_empty))
 }
 
 /// A trigger.
