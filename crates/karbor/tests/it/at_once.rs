@@ -12,7 +12,7 @@ fn what_ended_is_in_nobodys_way() {
             (house.index(&checkpoint)["status"] == "available").then_some(())
         });
         let well = |what: &str, log: &serde_json::Value| {
-            assert!(went_well(&log), "{what} in round {round}: {log}");
+            assert!(went_well(log), "{what} in round {round}: {log}");
         };
         let run = id(&house.json(&["restore", "create", &checkpoint]));
         until("the restore to end", || {
