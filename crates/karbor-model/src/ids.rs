@@ -70,9 +70,24 @@ typed_id! {
     OperationId,
 }
 
+impl CheckpointId {
+    /// A new one that sorts after those that were made before (UUID version 7, RFC 9562): checkpoints
+    /// of one second are listed by their ids.
+    #[must_use]
+    pub fn next() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checkpoints_of_one_second_are_in_their_order() {
+        let ids: Vec<_> = (0..1000).map(|_| CheckpointId::next()).collect();
+        assert!(ids.is_sorted());
+    }
 
     #[test]
     fn accepts_uuid_without_hyphens_and_prints_with_them() {

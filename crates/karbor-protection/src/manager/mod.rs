@@ -193,7 +193,7 @@ impl ProtectionManager {
         let now = self.base.clock().now();
         Checkpoint {
             version: INDEX_VERSION.to_owned(),
-            id: CheckpointId::new(),
+            id: CheckpointId::next(),
             status: CheckpointStatus::Protecting,
             owner_id: self.worker.owner.clone(),
             provider_id: plan.provider_id,
