@@ -168,19 +168,16 @@ impl Listed for OperationLog {
 
     /// As [`OperationLogStatus::after`] calls it.
     fn status(text: &str) -> Condition {
-        let mut any = Condition::any();
+        let mut any = Condition::any().add(Expr::val(false));
         for operation in OperationType::ALL {
             let states = OperationLogStatus::ALL.iter();
             for state in states.filter(|state| state.after(*operation) == text) {
-                let one = in_state::<Self>(*state)
-                    .add(Expr::col("operation_type").eq(operation.as_str()));
-                any = any.add(one);
+                let of_operation = Expr::col("operation_type").eq(operation.as_str());
+                let both = Condition::all().add(in_state::<Self>(*state));
+                any = any.add(both.add(of_operation));
             }
         }
-        match any.is_empty() {
-            true => Condition::all().add(Expr::col("status").eq(text)),
-            false => any,
-        }
+        any
     }
 }
 

@@ -214,7 +214,7 @@ async fn q54_operation_logs_as_recorded() {
         app.get("/operation_logs?status=protecting").await.json(),
         json!({"operation_logs": [expected]})
     );
-    for other in ["available", "in_progress", "copying"] {
+    for other in ["available", "in_progress", "copying", "error", "failed"] {
         let path = format!("/operation_logs?status={other}");
         assert_eq!(app.get(&path).await.json(), json!({"operation_logs": []}));
     }
