@@ -100,7 +100,14 @@ impl Runner {
                 .show_checkpoint(context, provider, id);
             match shown.await.map(|checkpoint| checkpoint.status) {
                 Ok(CheckpointStatus::Available) => return Ok(Some(true)),
-                Ok(CheckpointStatus::Protecting) => {}
+                Ok(CheckpointStatus::Protecting) => {
+                    // Its bank may have gone before it was told that the run failed. Read after the bank: a
+                    // run that went well meanwhile is seen there next time.
+                    let log = self.record().await?;
+                    if log.is_some_and(|log| log.status == OperationLogStatus::Failed) {
+                        return Ok(Some(false));
+                    }
+                }
                 Ok(_) => return Ok(Some(false)),
                 // Not in the bank yet, or never, or the bank is away: its record knows.
                 Err(error) if error.kind == ErrorKind::NotFound || error.kind.is_retryable() => {

@@ -115,6 +115,27 @@ async fn a_bank_that_stays_away_fails_the_run_and_not_the_next() {
     assert_eq!(house.ended(2).await, ["failed", "success"]);
 }
 
+/// The bank went away before it could be told that the run failed.
+#[tokio::test]
+async fn a_checkpoint_that_nobody_makes_any_more_holds_back_no_later_run() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let protect = ScheduledOperationType::Protect;
+    house.scheduled(&engine, protect, &[]).await;
+    {
+        let mut state = house.fake.state();
+        (state.slow, state.bad) = (true, true);
+    }
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["failed"]);
+    {
+        let mut state = house.fake.state();
+        (state.slow, state.bad) = (false, false);
+    }
+    house.pass(3600).await;
+    assert_eq!(house.ended(2).await, ["failed", "success"]);
+}
+
 /// Q65: operations could be scheduled on the plans of others.
 #[tokio::test]
 async fn q65_a_plan_that_became_foreign_is_not_protected() {
