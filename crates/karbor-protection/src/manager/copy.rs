@@ -79,7 +79,7 @@ impl ProtectionManager {
         // As old as its data: whoever wants the newest does not want what was copied last.
         let protected_at = origin.protected_at();
         let checkpoint = Checkpoint {
-            id: CheckpointId::new(),
+            id: CheckpointId::next(),
             status: CheckpointStatus::WaitCopying,
             owner_id: self.worker.owner.clone(),
             extra_info: Some(origin.of_copy(now)),

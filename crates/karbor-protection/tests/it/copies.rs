@@ -363,3 +363,26 @@ async fn a_copy_bank_that_is_away_keeps_nobody_from_the_first() {
         CheckpointStatus::Available
     );
 }
+
+/// Times are kept in seconds: of one second the ids decide, which must not be chance.
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_of_one_second_are_listed_as_they_were_made_and_so_are_their_copies() {
+    let house = House::new().with_resources(&["plain"]).with_copy_bank();
+    let running = house.open().await;
+    let plan = running.plan(1);
+    let mut made = Vec::new();
+    for _ in 0..6 {
+        made.push(protected(&running, &plan).await);
+    }
+    let listed = running.list().await;
+    let listed: Vec<_> = listed.iter().map(|checkpoint| checkpoint.id).collect();
+    assert_eq!(listed, made);
+    let copied = until(async || {
+        let copied = running.copy(&plan).await.ok()?;
+        (copied.len() == made.len()).then_some(copied)
+    })
+    .await;
+    let (sources, copies): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
+    assert_eq!(sources, made);
+    assert!(copies.is_sorted(), "{copies:?}");
+}
