@@ -88,7 +88,7 @@ pub(crate) fn ended(what: &str) -> String {
 }
 
 impl Db {
-    /// Writes a notification, in the transaction of what it tells of.
+    /// A notification, to be written in the transaction of what it tells of.
     pub(crate) fn notification(
         &self,
         event_type: &str,
