@@ -1,6 +1,12 @@
 //! SQLite databases.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, thread, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
 
 use karbor_model::OperationType;
 use karbor_plugins::applications::{DIRECTORY, SQLITE};
@@ -128,10 +134,13 @@ const CHILD: &str = "KARBOR_TEST_SQLITE_WRITER";
 #[ignore = "a child of other tests"]
 fn child_writes() {
     let path = std::env::var_os(CHILD).unwrap();
-    let database = Connection::open(path).unwrap();
+    let database = Connection::open(&path).unwrap();
     database.busy_timeout(Duration::from_secs(60)).unwrap();
     database.execute_batch("PRAGMA synchronous=OFF").unwrap();
-    loop {
+    for written in 0.. {
+        if written == 10 {
+            fs::write(begun(Path::new(&path)), "").unwrap();
+        }
         database
             .execute_batch(
                 "BEGIN IMMEDIATE; UPDATE a SET n = n - 1;
@@ -141,11 +150,35 @@ fn child_writes() {
     }
 }
 
-/// One number, once the writer lets us read it.
-fn rows(path: &Path, sql: &str) -> i64 {
+/// The process that writes; it goes with the test, also with one that fails.
+struct Writer(std::process::Child);
+
+impl Writer {
+    fn start(path: &Path) -> Self {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--ignored", "--exact", "host::sqlite::child_writes"])
+            .env(CHILD, path)
+            .stdout(std::process::Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn number(path: &Path, sql: &str) -> i64 {
     let database = Connection::open(path).unwrap();
-    database.busy_timeout(Duration::from_secs(60)).unwrap();
     database.query_row(sql, [], |row| row.get(0)).unwrap()
+}
+
+/// Is there once the writer has written ten times.
+fn begun(path: &Path) -> PathBuf {
+    path.with_extension("begun")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -154,19 +187,13 @@ async fn the_copy_is_consistent_while_somebody_writes() {
         let lab = lab();
         let path = lab.path("s.db");
         drop(make(&path, mode));
-        let mut writer = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "host::sqlite::child_writes"])
-            .env(CHILD, &path)
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        while rows(&path, "SELECT min(n) FROM a") > -10 {
+        let writer = Writer::start(&path);
+        while !begun(&path).exists() {
             thread::yield_now();
         }
         let resource = lab.resource(SQLITE).await;
         let (checkpoint, _) = lab.protect(&resource).await.unwrap();
-        writer.kill().unwrap();
-        writer.wait().unwrap();
+        drop(writer);
         lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
             .await
             .unwrap();
@@ -362,11 +389,11 @@ async fn a_restore_that_is_run_again_does_not_replace_a_database_made_meanwhile(
                 error.message.contains("there is a database at the place"),
                 "{error}"
             );
-            assert_eq!(rows(&path, "SELECT n FROM mine"), 7, "{mode}");
+            assert_eq!(number(&path, "SELECT n FROM mine"), 7, "{mode}");
             drop(open);
         }
         restore.undo(&context).await.unwrap();
-        assert_eq!(rows(&path, "SELECT n FROM mine"), 7, "{mode}");
+        assert_eq!(number(&path, "SELECT n FROM mine"), 7, "{mode}");
         let names = super::tree(&lab.dir.path().join("restore"));
         assert!(names.is_empty(), "{names:?}");
     }

@@ -18,45 +18,111 @@ use rusqlite::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::remove_database;
+
 /// Pages in one step: 1 MiB of the usual size. A cancel is noticed between steps.
 const STEP: i32 = 256;
 /// So often may a commit of somebody else start the copy again.
 const RESTARTS: u32 = 3;
 /// So long may somebody keep the database locked.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Copies the database and checks the copy. Answers with the copy's size.
 pub(super) fn copy(from: &Path, to: &Path, cancel: &CancellationToken) -> Result<u64, PluginError> {
     let failed = |error: rusqlite::Error| explain(from, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(from, flags).map_err(failed)?;
-    source.busy_timeout(PATIENCE).map_err(failed)?;
-    let mode: String = source
-        .pragma_query_value(None, "journal_mode", |row| row.get(0))
-        .map_err(failed)?;
+    // We wait ourselves: SQLite's pauses grow to 100 ms, and against somebody who writes all the time
+    // those who look seldom never find it unlocked.
+    source.busy_timeout(Duration::ZERO).map_err(failed)?;
+    let mode: String = patiently(from, cancel, || {
+        source.pragma_query_value(None, "journal_mode", |row| row.get(0))
+    })?;
     // Asks for the first page: what is no database is found out here.
-    source
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-        .map_err(failed)?;
-    let mut copy = Connection::open(to).map_err(failed)?;
-    // If the machine dies there is no use for a half copy.
-    copy.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF")
-        .map_err(failed)?;
-    let gentle = mode != "wal" && attempt(from, &source, &mut copy, Some(RESTARTS), cancel)?;
+    let look = || source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()));
+    patiently(from, cancel, look)?;
+    let gentle = mode != "wal" && attempt(from, &source, to, Some(RESTARTS), cancel)?;
     if !gentle {
-        source
-            .execute_batch("BEGIN; SELECT count(*) FROM sqlite_schema")
-            .map_err(failed)?;
-        attempt(from, &source, &mut copy, None, cancel)?;
+        source.execute_batch("BEGIN").map_err(failed)?;
+        patiently(from, cancel, look)?;
+        attempt(from, &source, to, None, cancel)?;
     }
-    check(&copy)?;
-    drop(copy);
     let size = std::fs::metadata(to).map(|found| found.len());
     size.map_err(|e| PluginError::new(format!("the temporary copy cannot be read: {e}")))
 }
 
-/// Copies; `false` if it was started again too often.
+/// Does it as soon as nobody has the database locked.
+fn patiently<T>(
+    from: &Path,
+    cancel: &CancellationToken,
+    action: impl Fn() -> rusqlite::Result<T>,
+) -> Result<T, PluginError> {
+    let since = Instant::now();
+    loop {
+        match action() {
+            Err(error) if is_busy(&error) => pause(from, since, cancel)?,
+            done => return done.map_err(|e| explain(from, &e)),
+        }
+    }
+}
+
+fn is_busy(error: &rusqlite::Error) -> bool {
+    matches!(
+        error.sqlite_error_code(),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
+    )
+}
+
+/// Waits a moment for whoever has had the database locked since then.
+fn pause(from: &Path, since: Instant, cancel: &CancellationToken) -> Result<(), PluginError> {
+    if cancel.is_cancelled() {
+        return Err(PluginError::cancelled());
+    }
+    if since.elapsed() > PATIENCE {
+        return Err(PluginError::retryable(format!(
+            "'{}' stayed locked for {} s: somebody holds a transaction open",
+            from.display(),
+            PATIENCE.as_secs()
+        )));
+    }
+    thread::sleep(PAUSE);
+    Ok(())
+}
+
+/// Copies into a new file and checks it; `false` if the copy was started again too often.
 fn attempt(
+    from: &Path,
+    source: &Connection,
+    to: &Path,
+    restarts: Option<u32>,
+    cancel: &CancellationToken,
+) -> Result<bool, PluginError> {
+    let mut copy = empty(to)?;
+    if !run(from, source, &mut copy, restarts, cancel)? {
+        return Ok(false);
+    }
+    check(&copy)?;
+    Ok(true)
+}
+
+/// A new database. It has no journal, for there is no use for a half copy if the machine dies; so
+/// what an attempt left when it was given up cannot be rolled back and has to go.
+fn empty(to: &Path) -> Result<Connection, PluginError> {
+    remove_database(to)
+        .map_err(|e| PluginError::new(format!("the temporary copy cannot be removed: {e}")))?;
+    let open = || {
+        let copy = Connection::open(to)?;
+        copy.execute_batch("PRAGMA synchronous=OFF; PRAGMA journal_mode=OFF")?;
+        Ok(copy)
+    };
+    open().map_err(|e: rusqlite::Error| {
+        PluginError::new(format!("the temporary copy cannot be made: {e}")).with_cause(e)
+    })
+}
+
+/// The steps of a copy; `false` if it was started again too often.
+fn run(
     from: &Path,
     source: &Connection,
     copy: &mut Connection,
@@ -75,15 +141,8 @@ fn attempt(
         match backup.step(STEP).map_err(failed)? {
             StepResult::Done => return Ok(true),
             StepResult::More => moved = Instant::now(),
-            _ if moved.elapsed() > PATIENCE => {
-                return Err(PluginError::retryable(format!(
-                    "'{}' stayed locked for {} s: somebody holds a transaction open",
-                    from.display(),
-                    PATIENCE.as_secs()
-                )));
-            }
             _ => {
-                thread::sleep(Duration::from_millis(20));
+                pause(from, moved, cancel)?;
                 continue;
             }
         }
@@ -121,9 +180,6 @@ fn explain(path: &Path, error: &rusqlite::Error) -> PluginError {
         Some(ErrorCode::DatabaseCorrupt) => {
             "it is damaged: repair it (sqlite3's .recover) or restore an earlier checkpoint"
         }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "somebody holds a transaction open on it"
-        }
         Some(ErrorCode::DiskFull) => {
             "the scratch directory has no room for a copy of it: free space there"
         }
@@ -140,4 +196,38 @@ fn explain(path: &Path, error: &rusqlite::Error) -> PluginError {
         advice => format!("'{}' cannot be copied: {advice}", path.display()),
     };
     PluginError::new(text).with_cause(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_was_given_up_does_not_spoil_the_next() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        let source = Connection::open(&from).unwrap();
+        // More than fits into the cache of the copy's connection: pages were written to the file.
+        source
+            .execute_batch(
+                "CREATE TABLE a (filler BLOB);
+                 WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 8000)
+                 INSERT INTO a SELECT randomblob(1000) FROM c;",
+            )
+            .unwrap();
+        let mut given_up = empty(&to).unwrap();
+        let backup = Backup::new(&source, &mut given_up).unwrap();
+        assert_eq!(backup.step(1500).unwrap(), StepResult::More);
+        drop(backup);
+        drop(given_up);
+        assert!(std::fs::metadata(&to).unwrap().len() > 0);
+        assert!(attempt(&from, &source, &to, None, &CancellationToken::new()).unwrap());
+        let rows = |path: &Path| -> i64 {
+            let database = Connection::open(path).unwrap();
+            database
+                .query_row("SELECT count(*) FROM a", [], |row| row.get(0))
+                .unwrap()
+        };
+        assert_eq!(rows(&to), 8000);
+    }
 }

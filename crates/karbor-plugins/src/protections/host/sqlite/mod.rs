@@ -118,7 +118,6 @@ impl Kind for SqliteKind {
         let to = copy.clone();
         let size = blocking(move || {
             let made = scratch(&dir)
-                .and_then(|()| remove_database(&to))
                 .map_err(|e| PluginError::new(format!("the scratch directory cannot be used: {e}")))
                 .and_then(|()| copy::copy(&from, &to, &cancel));
             if made.is_err() {
