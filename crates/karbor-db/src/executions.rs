@@ -45,8 +45,8 @@ pub struct Firing {
     /// The due time to run the operations for, and until when they may begin to run. It is not
     /// `due` when due times were missed and the latest of them is made up.
     pub run: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// Which due times were missed and why, for the operation log.
-    pub missed: Option<String>,
+    /// The last due time that was missed, and which were and why, for the operation log.
+    pub missed: Option<(DateTime<Utc>, String)>,
 }
 
 /// What came of [`Db::triggers_fire`].
@@ -68,6 +68,16 @@ struct Candidate {
     running: Option<DateTime<Utc>>,
     /// The due time of its last run.
     last: Option<DateTime<Utc>>,
+    /// Since when it has been enabled.
+    since: DateTime<Utc>,
+}
+
+impl Candidate {
+    /// Is a due time the operation's, and not yet fired for it? A trigger that was changed just after
+    /// it fired may come to the same due time again.
+    fn takes(&self, due: DateTime<Utc>) -> bool {
+        self.since <= due && self.last.is_none_or(|last| last < due)
+    }
 }
 
 impl Db {
@@ -239,7 +249,7 @@ impl Db {
                 let candidates = self.candidates(write, std::iter::once(id)).await?;
                 let logs: Vec<_> = candidates
                     .iter()
-                    .filter(|candidate| candidate.last.is_none_or(|last| last < due))
+                    .filter(|candidate| candidate.takes(due))
                     .map(|candidate| missed(&candidate.operation, now, reason.clone()))
                     .collect();
                 self.record_missed(write, &logs).await?;
@@ -260,14 +270,14 @@ impl Db {
     ) {
         let operation = &candidate.operation;
         let missed = |reason| missed(operation, now, reason);
-        if let Some(reason) = &firing.missed {
+        if let Some((_, reason)) = firing
+            .missed
+            .as_ref()
+            .filter(|(last, _)| candidate.since <= *last)
+        {
             logs.push(missed(reason.clone()));
         }
-        // A trigger that was changed just after it fired may come to the same due time again.
-        let Some((due, run_before)) = firing
-            .run
-            .filter(|(due, _)| candidate.last.is_none_or(|last| last < *due))
-        else {
+        let Some((due, run_before)) = firing.run.filter(|(due, _)| candidate.takes(*due)) else {
             return;
         };
         let skipped = match candidate.running {
@@ -365,6 +375,7 @@ impl Db {
             .expr(registered)
             .expr(running)
             .expr(last)
+            .expr(Expr::col((operations, "enabled_at")))
             .from(operations)
             .and_where(Expr::col((operations, "trigger_id")).is_in(triggers))
             .and_where(Expr::col((operations, "enabled")).eq(Expr::Constant(true.into())))
@@ -377,8 +388,11 @@ impl Db {
 
     fn candidate_from(&self, row: &QueryResult) -> Result<Candidate, DbError> {
         let rest = Row::new(row, self.backend(), ScheduledOperation::TABLE, CANDIDATE);
+        let operation = self.operation_from(row)?;
+        let enabled_at = rest.time_opt(OPERATION.len() + 3)?;
         Ok(Candidate {
-            operation: self.operation_from(row)?,
+            since: enabled_at.unwrap_or(operation.created_at),
+            operation,
             registered: rest.get::<i64>(OPERATION.len())? > 0,
             running: rest.time_opt(OPERATION.len() + 1)?,
             last: rest.time_opt(OPERATION.len() + 2)?,
@@ -476,4 +490,5 @@ const CANDIDATE: &[&str] = &[
     "registered",
     "running",
     "last",
+    "enabled_at",
 ];

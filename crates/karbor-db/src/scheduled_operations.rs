@@ -140,7 +140,8 @@ impl Db {
         write.commit().await
     }
 
-    /// Lets an operation run when its trigger fires, or leaves it out.
+    /// Lets an operation run when its trigger fires, or leaves it out. Enabled, it runs for due times
+    /// from now on.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
@@ -149,9 +150,13 @@ impl Db {
         id: ScheduledOperationId,
         enabled: bool,
     ) -> Result<(), DbError> {
-        let update = update_row::<ScheduledOperation>(self, id)
-            .value("enabled", enabled)
-            .take();
+        let mut update = update_row::<ScheduledOperation>(self, id);
+        update.value("enabled", enabled);
+        if enabled {
+            let since = Expr::case(Expr::col("enabled"), Expr::col("enabled_at"))
+                .finally(Expr::val(self.time(self.now())));
+            update.value("enabled_at", since);
+        }
         let write = self.write().await?;
         if write.execute(&update).await?.rows_affected() == 0 {
             return Err(DbError::not_found(ScheduledOperation::WHAT, id));

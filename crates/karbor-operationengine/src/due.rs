@@ -16,8 +16,8 @@ const SHORTEST_WINDOW: TimeDelta = TimeDelta::seconds(1);
 pub(crate) struct Decision {
     /// The due time to run for, and until when it may begin.
     pub(crate) run: Option<(DateTime<Utc>, DateTime<Utc>)>,
-    /// What was missed and why, for the operation log.
-    pub(crate) missed: Option<String>,
+    /// The last due time that was missed, and what was missed and why, for the operation log.
+    pub(crate) missed: Option<(DateTime<Utc>, String)>,
     /// The next due time.
     pub(crate) next: Option<DateTime<Utc>>,
 }
@@ -54,7 +54,7 @@ fn missed(
     due: DateTime<Utc>,
     made_up: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
-) -> Option<String> {
+) -> Option<(DateTime<Utc>, String)> {
     let is_missed = |at: &DateTime<Utc>| made_up.map_or(*at <= now, |made_up| *at < made_up);
     let all = std::iter::successors(Some(due), |at| schedule.next_after(*at));
     let times: Vec<_> = all.take_while(is_missed).take(MOST_COUNTED).collect();
@@ -65,10 +65,11 @@ fn missed(
         count => format!("{count} runs, due from {first} to {last}, were missed"),
     };
     let why = "no operation engine was there to run it inside the window";
-    Some(match made_up {
+    let reason = match made_up {
         Some(made_up) => format!("{which}: {why}. The one due at {made_up} is made up for."),
         None => format!("{which}: {why}."),
-    })
+    };
+    Some((*last, reason))
 }
 
 #[cfg(test)]
@@ -116,7 +117,7 @@ mod tests {
     fn outside_its_window_it_is_missed() {
         let decision = decide(&hourly(900, None), at(1, 0), at(1, 901));
         assert_eq!(decision.run, None);
-        let missed = decision.missed.unwrap();
+        let (_, missed) = decision.missed.unwrap();
         assert!(missed.contains("The run due at 2026-01-01 01:00:00 UTC was missed"));
         assert_eq!(decision.next, Some(at(2, 0)));
     }
@@ -125,19 +126,19 @@ mod tests {
     fn of_many_only_the_latest_is_made_up_for() {
         let decision = decide(&hourly(900, None), at(1, 0), at(5, 10));
         assert_eq!(decision.run, Some((at(5, 0), at(5, 900))));
-        let missed = decision.missed.unwrap();
+        let (_, missed) = decision.missed.unwrap();
         assert!(missed.starts_with("4 runs, due from"), "{missed}");
         assert!(missed.contains("made up for"), "{missed}");
         let decision = decide(&hourly(900, None), at(1, 0), at(5, 1000));
         assert_eq!(decision.run, None);
-        assert!(decision.missed.unwrap().starts_with("5 runs"));
+        assert!(decision.missed.unwrap().1.starts_with("5 runs"));
         assert_eq!(decision.next, Some(at(6, 0)));
     }
 
     #[test]
     fn years_of_misses_are_one_record() {
         let decision = decide(&hourly(900, None), at(1, 0), at(100_000, 1000));
-        assert!(decision.missed.unwrap().starts_with("100 runs or more"));
+        assert!(decision.missed.unwrap().1.starts_with("100 runs or more"));
         assert_eq!(decision.next, Some(at(100_001, 0)));
     }
 
@@ -157,7 +158,7 @@ mod tests {
             let decision = decide(&hourly(window, None), first, now);
             let passed = late / 3600 + 1;
             let run = i64::from(decision.run.is_some());
-            let counted = match decision.missed.as_deref() {
+            let counted = match decision.missed.as_ref().map(|(_, reason)| reason.as_str()) {
                 None => 0,
                 Some(text) if text.starts_with("The run") => 1,
                 Some(text) => text.split(' ').next().unwrap().parse().unwrap(),

@@ -141,10 +141,13 @@ impl Engine {
             Some(schedule) => decide(&schedule, at, now),
             None => Decision {
                 run: None,
-                missed: Some(format!(
-                    "The run due at {at} was missed: its trigger {} cannot be understood. Update \
-                     the trigger.",
-                    due.trigger.id
+                missed: Some((
+                    at,
+                    format!(
+                        "The run due at {at} was missed: its trigger {} cannot be understood. \
+                         Update the trigger.",
+                        due.trigger.id
+                    ),
                 )),
                 next: None,
             },

@@ -7,6 +7,7 @@
 //! All pending migrations run in one write transaction. A second process waits for it and then
 //! finds nothing to do; a crash leaves the database as it was.
 
+mod enabling;
 mod notifications;
 mod original;
 mod ours;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(notifications::Notifications),
             Box::new(notifications::Sinks),
             Box::new(trusts::Trusts),
+            Box::new(enabling::Enabling),
         ]
     }
 

@@ -218,6 +218,35 @@ async fn a_due_time_that_comes_again_is_not_run_again() {
 }
 
 #[tokio::test]
+async fn due_times_from_before_an_operation_was_enabled_are_not_its_own() {
+    let stage = stage().await;
+    let (due, operations) = stage.due(2).await;
+    let enable = async |id, enabled| {
+        let done = stage.db.scheduled_operation_set_enabled(id, enabled).await;
+        done.unwrap();
+    };
+    let mut late = operation(&due.trigger, "late");
+    stage.clock.advance(Duration::from_secs(1)).await;
+    late.created_at = stage.clock.now();
+    let created = stage.db.scheduled_operation_create(&late, None).await;
+    created.unwrap();
+    // Enabled all the time, whoever says it again.
+    enable(operations[0].id, true).await;
+    enable(operations[1].id, false).await;
+    enable(operations[1].id, true).await;
+    let mut firing = stage.firing(&due);
+    firing.missed = Some((due.at.unwrap(), "missed".to_owned()));
+    let fired = stage.db.triggers_fire(std::slice::from_ref(&firing)).await;
+    let fired = fired.unwrap();
+    assert_eq!((fired.runs, fired.missed), (1, 1));
+
+    let due = stage.planned(due.trigger, 59);
+    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    // The first is still going, the late one was never taken on.
+    assert_eq!((fired.runs, fired.missed), (1, 2));
+}
+
+#[tokio::test]
 async fn what_cannot_run_is_recorded_as_missed() {
     let stage = stage().await;
     let (due, operations) = stage.due(2).await;
@@ -247,7 +276,7 @@ async fn what_cannot_run_is_recorded_as_missed() {
         .unwrap();
     let due = stage.planned(due.trigger, 60);
     let mut firing = stage.firing(&due);
-    firing.missed = Some("3 runs were missed".to_owned());
+    firing.missed = Some((due.at.unwrap(), "3 runs were missed".to_owned()));
     firing.next = None;
     let fired = stage.db.triggers_fire(&[firing]).await.unwrap();
     assert_eq!((fired.runs, fired.missed), (0, 2));

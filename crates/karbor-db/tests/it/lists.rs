@@ -63,7 +63,7 @@ async fn filters_by_known_columns_and_ignores_others() {
         (vec![("status", "bogus")], vec![]),
         (vec![("project_id", "p")], vec!["a"]),
         (
-            vec![("created_at", "2026-09-21 14:13:20.000001")],
+            vec![("created_at", "2025-10-09 08:53:20.000001")],
             vec!["a"],
         ),
         (vec![("name", "a"), ("name", "b")], vec!["b", "a"]),

@@ -28,7 +28,7 @@ async fn plans_come_back_as_they_went() {
             |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
         )
         .unwrap();
-    assert_eq!(stored.0, "2026-09-21 14:13:20.123456");
+    assert_eq!(stored.0, "2025-10-09 08:53:20.123456");
     assert_eq!(stored.1, r#"{"Host::Directory": {"mode": "full"}}"#);
     assert_eq!(stored.2, "suspended");
     let again = fixture.db.plan_create(&plan).await.unwrap_err();

@@ -72,7 +72,7 @@ async fn both_come_back_as_they_went_in_the_originals_form() {
         )
         .unwrap();
     assert_eq!(stored.0, r#"{"max_backups": "3", "plan_id": "p-1"}"#);
-    assert_eq!(stored.1, "2026-09-21 14:13:20.000002");
+    assert_eq!(stored.1, "2025-10-09 08:53:20.000002");
     assert!(stored.2);
     let again = db.trigger_create(&trigger).await.unwrap_err();
     assert!(matches!(again, DbError::Conflict { .. }), "{again:?}");

@@ -53,6 +53,7 @@ async fn a_fresh_database_has_the_originals_tables_column_for_column() {
         }
         if table == "scheduled_operations" {
             expected.push(("trust_id".into(), "VARCHAR(64)".into(), false));
+            expected.push(("enabled_at".into(), "DATETIME".into(), false));
         }
         assert_eq!(ours[&table], expected, "{table}");
     }
@@ -106,7 +107,7 @@ async fn processes_that_start_at_once_migrate_once() {
             row.get(0)
         })
         .unwrap();
-    assert_eq!(applied, 7);
+    assert_eq!(applied, 8);
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ pub async fn fixture() -> Fixture {
 }
 
 pub fn at(micros: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp_micros(1_790_000_000_000_000 + micros).unwrap()
+    DateTime::from_timestamp_micros(1_760_000_000_000_000 + micros).unwrap()
 }
 
 pub fn plan(project: &str, name: &str) -> Plan {
