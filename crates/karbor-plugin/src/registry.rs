@@ -1,7 +1,7 @@
 //! The registry: which plugins there are, by the names that configuration uses. It is filled by one
 //! explicit function (`karbor_plugins::registry`), so a reader finds every plugin there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use karbor_model::ProviderId;
 
@@ -10,6 +10,8 @@ use crate::{Bank, Protectable, ProtectionPlugin, late::LateBank};
 /// One `providers.d/*.conf`, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProviderConfig {
+    /// The file; none for a provider that is built in.
+    pub file: Option<PathBuf>,
     /// Id.
     pub id: ProviderId,
     /// Name.
@@ -29,6 +31,16 @@ pub struct ProviderConfig {
 }
 
 impl ProviderConfig {
+    /// The provider as messages to the operator name it: where it is declared, too.
+    #[must_use]
+    pub fn label(&self) -> String {
+        let name = &self.name;
+        match &self.file {
+            Some(file) => format!("provider '{name}' in {}", file.display()),
+            None => format!("provider '{name}'"),
+        }
+    }
+
     /// The last value of an option in a section.
     #[must_use]
     pub fn option(&self, section: &str, option: &str) -> Option<&str> {
@@ -152,6 +164,11 @@ impl Registry {
         self.protectables
             .insert(protectable.resource_type().to_owned(), protectable);
         self
+    }
+
+    /// The names of all banks and protections.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.banks.keys().chain(self.protections.keys()).copied()
     }
 
     /// The plugins that a provider names and that are not here.

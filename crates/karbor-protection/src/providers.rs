@@ -120,6 +120,7 @@ fn load_provider_config(path: &Path) -> Result<ProviderConfig, ProviderError> {
     };
     let id = required("id")?;
     Ok(ProviderConfig {
+        file: Some(path.to_owned()),
         id: id
             .parse()
             .map_err(|e| malformed(format!("[provider] id: {e}")))?,
@@ -326,7 +327,8 @@ impl Provider {
     }
 
     /// Does a plugin of this provider protect the type?
-    pub(crate) fn protects(&self, resource_type: &str) -> bool {
+    #[must_use]
+    pub fn protects(&self, resource_type: &str) -> bool {
         self.plugins.contains_key(resource_type)
     }
 
@@ -355,10 +357,8 @@ pub struct Providers {
 /// An enabled provider that names a plugin which is not here.
 #[derive(Debug, Clone)]
 pub struct Unusable {
-    /// Its id.
-    pub id: ProviderId,
-    /// Its name.
-    pub name: String,
+    /// As it is declared.
+    pub config: ProviderConfig,
     /// The plugins that are missing, as it names them.
     pub missing: Vec<String>,
 }
@@ -379,7 +379,7 @@ impl Providers {
                 .chain(
                     unusable
                         .iter()
-                        .map(|provider| (provider.id, &provider.name)),
+                        .map(|Unusable { config, .. }| (config.id, &config.name)),
                 );
             if let Some((id, twin)) = others.into_iter().find(|(id, _)| *id == config.id) {
                 let (twin, name) = (twin.clone(), config.name.clone());
@@ -390,8 +390,7 @@ impl Providers {
                 usable.push(Arc::new(Provider::new(config, registry)?));
             } else {
                 unusable.push(Unusable {
-                    id: config.id,
-                    name: config.name.clone(),
+                    config: config.clone(),
                     missing,
                 });
             }

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use clap::{Args, Subcommand};
 use karbor_db::Db;
 use karbor_operationengine::ScheduleLimits;
-use karbor_plugins::applications::{Applications, Severity, Surroundings};
+use karbor_plugins::applications::{Applications, Severity};
 
 use crate::{
     original,
@@ -83,7 +83,7 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     errors.extend(limits.err().map(|error| error.to_string()));
     let Configured {
         providers,
-        off_limits,
+        surroundings,
         remarks,
         ..
     } = Configured::load(&state, &config)?;
@@ -102,7 +102,6 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = Applications::load(&folder);
     let (count, problems) = match loaded {
         Ok(applications) => {
-            let surroundings = Surroundings { off_limits };
             let looked = runtime.block_on(applications.validate(&surroundings));
             (applications.all().len(), looked)
         }
@@ -112,11 +111,16 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         print(&format!("error: {error}"));
     }
     for problem in &problems {
-        print(&problem.to_string());
+        let severity = match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        print(&format!("{severity}: {problem}"));
     }
     print(&format!(
-        "{} providers, {count} applications in {}",
-        providers.all().len(),
+        "{}, {} in {}",
+        counted(providers.all().len(), "provider"),
+        counted(count, "application"),
         folder.display()
     ));
     let severe = problems
@@ -127,6 +131,10 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         0 => Ok(()),
         errors => Err(format!("{errors} to mend").into()),
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The command's answer. Whoever reads it may have seen enough and gone (`| head`).

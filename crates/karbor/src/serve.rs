@@ -13,7 +13,7 @@ use karbor_manager::{
 use karbor_notification::Courier;
 use karbor_operationengine::OperationEngineManager;
 use karbor_plugin::{ProviderConfig, Registry};
-use karbor_plugins::HostOptions;
+use karbor_plugins::{HostOptions, applications::Surroundings};
 use karbor_protection::{
     MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs,
 };
@@ -21,9 +21,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    original,
     owners::owners,
-    providers::embedded,
+    providers::{embedded, protectors, remarks},
     settings::{self, ConfigFiles, Loaded, Place},
     state::StateDir,
 };
@@ -209,8 +208,8 @@ async fn protection(
 pub(crate) struct Configured {
     pub(crate) registry: Arc<Registry>,
     pub(crate) providers: Providers,
-    /// The service's own places, which are neither protected nor restored into.
-    pub(crate) off_limits: Vec<PathBuf>,
+    /// What the applications have to get along with.
+    pub(crate) surroundings: Surroundings,
     /// What an operator should know of the providers' files.
     pub(crate) remarks: Vec<String>,
 }
@@ -237,37 +236,18 @@ impl Configured {
             off_limits: off_limits.clone(),
         });
         let providers = Providers::new(&configs, &registry)?;
-        let remarks = remarks(&configs, &providers);
+        let remarks = remarks(&configs, &providers, &registry);
+        let surroundings = Surroundings {
+            off_limits,
+            protectors: protectors(&configs, &providers),
+        };
         Ok(Self {
             registry: Arc::new(registry),
             providers,
-            off_limits,
+            surroundings,
             remarks,
         })
     }
-}
-
-/// Providers that cannot be used, with what they miss, and options that mean nothing to any plugin.
-fn remarks(configs: &[ProviderConfig], providers: &Providers) -> Vec<String> {
-    let missing = |plugin: &String| match original::missing_plugin(plugin) {
-        Some(what) => format!("'{plugin}' ({what}) is not here yet"),
-        None => format!("there is no plugin '{plugin}'"),
-    };
-    let unusable = providers.unusable().iter().map(|provider| {
-        let missing: Vec<_> = provider.missing.iter().map(missing).collect();
-        format!(
-            "provider '{}' ({}) is not usable: {}",
-            provider.name,
-            provider.id,
-            missing.join("; ")
-        )
-    });
-    let unknown = configs.iter().flat_map(|config| {
-        let options = original::unknown_options(config);
-        let of = move |option| format!("provider '{}': unknown option {option}", config.name);
-        options.into_iter().map(of)
-    });
-    unusable.chain(unknown).collect()
 }
 
 /// The master key. Where repositories exist it is never made anew: they could not be opened with it.

@@ -67,7 +67,7 @@ use uuid::Uuid;
 
 pub(crate) use load::database_name;
 pub use store::ApplicationStore;
-pub use validate::Surroundings;
+pub use validate::{Protector, Surroundings};
 
 /// Type of an application: the parent of its components.
 pub const APPLICATION: &str = "Host::Application";
@@ -77,6 +77,8 @@ pub const DIRECTORY: &str = "Host::Directory";
 pub const SQLITE: &str = "Host::SQLite::Database";
 /// Type of a PostgreSQL database.
 pub const POSTGRESQL: &str = "Host::PostgreSQL::Database";
+/// Every type there is on this host.
+pub const TYPES: [&str; 4] = [APPLICATION, DIRECTORY, SQLITE, POSTGRESQL];
 
 /// The namespace of applications' ids.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0x6b61_7262_6f72_5d0e_9d63_6170_706c_6963);

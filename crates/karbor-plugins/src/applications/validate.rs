@@ -2,6 +2,7 @@
 //! `karbor config validate`; nothing is changed.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
@@ -10,28 +11,44 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 
 use super::{
-    Application, Applications, Component, DirectorySource, PostgresqlSource, Problem, Source,
-    globs::Filter,
+    APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
+    Source, globs::Filter,
 };
-use crate::protections::host::{PostgresqlClient, blocking};
+use crate::protections::host::{PostgresqlClient, blocking, plugin_for};
 
 /// What the declarations have to get along with.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
     /// The service's own places: its state directory, its banks.
     pub off_limits: Vec<PathBuf>,
+    /// The providers.
+    pub protectors: Vec<Protector>,
+}
+
+/// A provider, and what of applications it protects.
+#[derive(Debug, Clone)]
+pub struct Protector {
+    /// Name and file.
+    pub label: String,
+    /// Of [`TYPES`](super::TYPES), those that it has a plugin for; none when it is for other things.
+    pub types: BTreeSet<&'static str>,
 }
 
 impl Applications {
     /// Looks at everything that is declared. Empty: all is well.
     pub async fn validate(&self, surroundings: &Surroundings) -> Vec<Problem> {
-        let (this, off_limits) = (self.clone(), surroundings.off_limits.clone());
+        let Surroundings {
+            off_limits,
+            protectors,
+        } = surroundings.clone();
+        let this = self.clone();
         let looked = blocking(move || {
             let mut problems = Vec::new();
             for application in &this.list {
                 look_at(application, &off_limits, &mut problems);
             }
             overlaps(&this, &mut problems);
+            unprotected(&this, &protectors, &mut problems);
             Ok(problems)
         });
         let mut problems = match looked.await {
@@ -223,6 +240,35 @@ async fn ask(application: &Application, key: &str, source: &PostgresqlSource) ->
             Ok(_) => Vec::new(),
             Err(error) => vec![problem(format!("{key}.bin_dir"), error.message)],
         },
+    }
+}
+
+/// What a plan may name and a provider that is for applications has no plugin for.
+fn unprotected(all: &Applications, protectors: &[Protector], problems: &mut Vec<Problem>) {
+    let meant = protectors.iter().filter(|one| !one.types.is_empty());
+    let meant: Vec<_> = meant.collect();
+    for application in all.all() {
+        let file = &application.file;
+        if meant.is_empty() {
+            let message = "no provider protects applications: name the karbor-host-… plugins in a \
+                           provider's file, or take the files away to use the built-in provider";
+            problems.push(Problem::warning(file, "", message));
+        }
+        let components = application.components.iter();
+        let components = components.map(|one| (one.key(), one.source.resource_type()));
+        let parts = std::iter::once((String::new(), APPLICATION)).chain(components);
+        for (key, resource_type) in parts {
+            let lacking = meant
+                .iter()
+                .filter(|one| !one.types.contains(resource_type));
+            for Protector { label, .. } in lacking {
+                let plugin = plugin_for(resource_type);
+                let message = format!(
+                    "{label} cannot protect it: add 'plugin = {plugin}' to its [provider] section, or leave it out of plans with that provider"
+                );
+                problems.push(Problem::warning(file, &key, message));
+            }
+        }
     }
 }
 

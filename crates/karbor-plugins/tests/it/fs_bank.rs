@@ -28,6 +28,7 @@ fn provider(options: &[(&str, &str)]) -> ProviderConfig {
         .iter()
         .map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()]));
     ProviderConfig {
+        file: None,
         copy_bank: None,
         id: ProviderId::new(),
         name: "local".to_owned(),

@@ -157,6 +157,7 @@ impl House {
             registry.protectable(protectable);
         }
         let config = |id, name: &str, plugin: &str| ProviderConfig {
+            file: None,
             id,
             name: name.to_owned(),
             description: String::new(),

@@ -109,6 +109,13 @@ impl House {
         self.bank().join("vaults").join(LOCAL).join("default")
     }
 
+    /// Declares a provider.
+    pub fn provider(&self, file: &str, text: &str) {
+        let folder = self.state().join("providers.d");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(file), text).unwrap();
+    }
+
     fn command(&self) -> Command {
         self.environment_of(Command::new(env!("CARGO_BIN_EXE_karbor")))
     }
@@ -328,6 +335,23 @@ impl Drop for House {
 
 fn ended(child: &mut Child) -> ExitStatus {
     until("the service to end", || child.try_wait().unwrap())
+}
+
+/// A file of this crate's `tests/data`.
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data")
+        .join(name)
+}
+
+/// What a command answered.
+pub fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The same, and what it said beside.
+pub fn everything(output: &Output) -> String {
+    out(output) + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// `id` of a record.

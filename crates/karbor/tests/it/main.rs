@@ -19,6 +19,7 @@ mod kill_data;
 mod kill_hooks;
 mod lost;
 mod protectables;
+mod providers;
 mod scheduled;
 mod stopping;
 mod told;

@@ -47,7 +47,9 @@ use self::{
     occupied::Occupied, postgresql::PostgresqlKind, sqlite::SqliteKind, vaults::Vaults,
 };
 use crate::{
-    applications::{Application, ApplicationStore, Applications, Component},
+    applications::{
+        Application, ApplicationStore, Applications, Component, DIRECTORY, POSTGRESQL, SQLITE,
+    },
     protectables::host::HostProtectable,
 };
 
@@ -62,6 +64,16 @@ pub const DIRECTORY_PLUGIN: &str = "karbor-host-directory-plugin";
 pub const SQLITE_PLUGIN: &str = "karbor-host-sqlite-plugin";
 /// Name of the plugin for PostgreSQL databases.
 pub const POSTGRESQL_PLUGIN: &str = "karbor-host-postgresql-plugin";
+
+/// The name of the plugin that protects one of [`TYPES`](crate::applications::TYPES).
+pub(crate) fn plugin_for(resource_type: &str) -> &'static str {
+    match resource_type {
+        DIRECTORY => DIRECTORY_PLUGIN,
+        SQLITE => SQLITE_PLUGIN,
+        POSTGRESQL => POSTGRESQL_PLUGIN,
+        _ => APPLICATION_PLUGIN,
+    }
+}
 
 /// What the plugins for this host need to know.
 #[derive(Debug, Clone)]

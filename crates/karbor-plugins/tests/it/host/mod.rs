@@ -55,6 +55,7 @@ impl Lab {
         });
         let names = ["application", "directory", "sqlite", "postgresql"];
         let config = ProviderConfig {
+            file: None,
             copy_bank: None,
             id: ProviderId::new(),
             name: "local".to_owned(),

@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use karbor_plugins::applications::{Applications, Problem, Severity, Surroundings};
+use karbor_plugins::applications::{
+    Applications, Problem, Protector, Severity, Surroundings, TYPES,
+};
 use karbor_testkit::PostgresServer;
 use rusqlite::Connection;
 
@@ -12,6 +14,10 @@ async fn validate(lab: &Lab) -> Vec<Problem> {
     let applications = Applications::load(&lab.path("applications.d")).unwrap();
     let surroundings = Surroundings {
         off_limits: vec![lab.path("state")],
+        protectors: vec![Protector {
+            label: "provider 'local'".to_owned(),
+            types: TYPES.into(),
+        }],
     };
     applications.validate(&surroundings).await
 }
