@@ -253,6 +253,9 @@ pub enum Overwrite {
 pub struct RestoreOptions {
     /// What happens to files that are there already.
     pub overwrite: Overwrite,
+    /// With [`Overwrite::Never`]: the target was empty before this restore was begun for the first time.
+    /// What is there as it should be is its own, and gets the rest of its attributes.
+    pub goes_on: bool,
     /// Change nothing, list what would change.
     pub dry_run: bool,
     /// The folder in the snapshot whose content becomes the target's content; `None` is the root.

@@ -162,12 +162,7 @@ impl Writing {
     /// It is on stable storage: it gets its name.
     fn place(&self, run: &Run) -> Result<(), VaultError> {
         let name = self.node.os_name();
-        rustix::fs::renameat(&self.dir, &self.temp, &self.dir, &name).map_err(
-            |error| match error {
-                Errno::ISDIR | Errno::NOTEMPTY => self.failed("a directory is in its place"),
-                error => self.failed(error),
-            },
-        )?;
+        run.rename(self.dir.as_fd(), &self.temp, &name, &self.path)?;
         self.is_placed.store(true, Ordering::Release);
         run.files.fetch_add(1, Ordering::Relaxed);
         Ok(())

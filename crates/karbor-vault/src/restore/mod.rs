@@ -21,6 +21,8 @@ mod file;
 mod plan;
 
 use std::{
+    ffi::OsStr,
+    os::fd::BorrowedFd,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -29,15 +31,17 @@ use std::{
 };
 
 use crate::{
-    Control, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError, crypto,
+    Control, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError,
+    crypto,
     engine::{Decoder, Queue, worker_count},
-    fsio::Root,
+    fsio::{self, Root},
     node::{Kind, Node},
     reader::BlobReader,
     repository::{blocking, lock},
 };
 use file::{Batch, Segment};
 use plan::Planner;
+use rustix::io::Errno;
 
 /// So much of files waits for a worker; it is their number that matters, for each keeps two files open.
 const QUEUE_LIMIT: usize = 128;
@@ -79,6 +83,37 @@ impl Run {
             true => Err(VaultError::Cancelled),
             false => Ok(()),
         }
+    }
+
+    /// Is everything that is there left as it is?
+    fn leaves_all(&self) -> bool {
+        self.options.overwrite == Overwrite::Never && !self.options.goes_on
+    }
+
+    /// What was made under a name of ours gets its own.
+    fn rename(
+        &self,
+        dir: BorrowedFd<'_>,
+        temp: &OsStr,
+        name: &OsStr,
+        path: &Path,
+    ) -> Result<(), VaultError> {
+        let renamed = match self.options.overwrite {
+            Overwrite::Never => fsio::rename_new(dir, temp, name),
+            Overwrite::IfChanged | Overwrite::Always => rustix::fs::renameat(dir, temp, dir, name),
+        };
+        renamed.map_err(|error| {
+            let path = path.to_string_lossy();
+            match error {
+                Errno::EXIST if self.options.overwrite == Overwrite::Never => {
+                    VaultError::target(path, "somebody made it while it was being restored")
+                }
+                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => {
+                    VaultError::target(path, "a directory is in its place")
+                }
+                error => VaultError::target(path, error),
+            }
+        })
     }
 
     fn warn(&self, path: &Path, what: &str, error: impl std::fmt::Display) {

@@ -114,7 +114,7 @@ impl Planner {
             self.summary.dirs += 1;
         }
         if let Some(node) = node
-            && (self.target_is_new || self.run.options.overwrite != Overwrite::Never)
+            && (self.target_is_new || !self.run.leaves_all())
         {
             self.dirs.push((top.clone(), node));
         }
@@ -228,30 +228,40 @@ impl Planner {
         let Some(present) = present else {
             return Ok(Fate::Create);
         };
-        let overwrite = self.run.options.overwrite;
-        if overwrite == Overwrite::Never {
+        if self.run.leaves_all() {
             return Ok(Fate::Skip);
         }
-        if FileType::from_raw_mode(present.st_mode) == FileType::Directory {
+        let overwrite = self.run.options.overwrite;
+        if overwrite != Overwrite::Never
+            && FileType::from_raw_mode(present.st_mode) == FileType::Directory
+        {
             return Err(self.error(
                 relative,
                 "a directory is in its place; move it away and restore again",
             ));
         }
-        if overwrite == Overwrite::Always || fsio::kind_of(present) != Some(node.kind) {
+        if overwrite == Overwrite::Always {
             return Ok(Fate::Replace);
         }
-        let same = match node.kind {
-            Kind::File => fsio::size_of(present) == node.size && fsio::mtime(present) == node.mtime,
-            Kind::Symlink => open.fd.as_ref().is_some_and(|dir| {
-                rustix::fs::readlinkat(dir, node.os_name(), Vec::new())
-                    .is_ok_and(|target| target.as_bytes() == node.target)
-            }),
-            Kind::Dev | Kind::Chardev => present.st_rdev == node.device,
-            Kind::Fifo | Kind::Socket => true,
-            Kind::Dir => false,
-        };
-        Ok(if same { Fate::Keep } else { Fate::Replace })
+        let same = fsio::kind_of(present) == Some(node.kind)
+            && match node.kind {
+                Kind::File => {
+                    fsio::size_of(present) == node.size && fsio::mtime(present) == node.mtime
+                }
+                Kind::Symlink => open.fd.as_ref().is_some_and(|dir| {
+                    rustix::fs::readlinkat(dir, node.os_name(), Vec::new())
+                        .is_ok_and(|target| target.as_bytes() == node.target)
+                }),
+                Kind::Dev | Kind::Chardev => present.st_rdev == node.device,
+                Kind::Fifo | Kind::Socket => true,
+                Kind::Dir => false,
+            };
+        Ok(match same {
+            true => Fate::Keep,
+            // Whatever has its name is whole, so this is somebody else's.
+            false if overwrite == Overwrite::Never => Fate::Skip,
+            false => Fate::Replace,
+        })
     }
 
     /// The content is right; are the attributes?
@@ -352,10 +362,7 @@ impl Planner {
         let placed = self
             .run
             .set_attributes_at(dir, &temp, node, path)
-            .and_then(|()| {
-                rustix::fs::renameat(dir, &temp, dir, &name)
-                    .map_err(|error| VaultError::target(path.to_string_lossy(), error))
-            });
+            .and_then(|()| self.run.rename(dir, &temp, &name, path));
         if placed.is_err() {
             // The error that is told is the first.
             rustix::fs::unlinkat(dir, &temp, AtFlags::empty()).ok();
@@ -372,13 +379,14 @@ impl Planner {
         present: Option<Stat>,
     ) -> Result<Option<Pending>, VaultError> {
         let never = self.run.options.overwrite == Overwrite::Never;
+        let leaves = self.run.leaves_all();
         let is_dir = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let tree = node.subtree.ok_or_else(|| {
             VaultError::damaged("the tree of the snapshot", "a directory has no tree")
         })?;
         let exists = match present {
             Some(stat) if is_dir(&stat) => {
-                if !never && self.run.attributes_differ(&node, &stat) {
+                if !leaves && self.run.attributes_differ(&node, &stat) {
                     self.note(&relative, ChangeKind::Metadata);
                 }
                 true
@@ -401,7 +409,7 @@ impl Planner {
                 !self.is_dry()
             }
         };
-        if !(never && present.is_some()) {
+        if !(leaves && present.is_some()) {
             self.dirs.push((relative.clone(), node));
         }
         Ok(Some(Pending {
@@ -464,10 +472,11 @@ impl Planner {
         let dir = root.dir(&link.dir).map_err(failed)?;
         let temp = temp_name(&self.run);
         rustix::fs::linkat(&from, first_name, &dir, &temp, AtFlags::empty()).map_err(failed)?;
-        let renamed = rustix::fs::renameat(&dir, &temp, &dir, &link.name);
+        let path = self.target.join(&relative);
+        let renamed = self.run.rename(dir.as_fd(), &temp, &link.name, &path);
         // If both names were one file already, renaming does nothing and leaves the other name.
         let removed = rustix::fs::unlinkat(&dir, &temp, AtFlags::empty());
-        renamed.map_err(failed)?;
+        renamed?;
         match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(error)),

@@ -144,6 +144,7 @@ async fn what_is_there_is_overwritten_only_when_asked() {
             subpath: subpath(at),
             overwrite,
             dry_run: true,
+            goes_on: false,
         };
         let dry = vault
             .restore_tree(&id, at, options, Control::default())

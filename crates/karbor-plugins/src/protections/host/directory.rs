@@ -102,8 +102,8 @@ impl Kind for DirectoryKind {
         }
         let mut warnings = Vec::new();
         let mut refused = None;
-        let mut overwrite = parameters.overwrite;
-        if overwrite == Overwrite::Never {
+        let mut goes_on = false;
+        if parameters.overwrite == Overwrite::Never {
             let mark = Mark {
                 target: target.to_string_lossy().into_owned(),
                 made: false,
@@ -111,7 +111,7 @@ impl Kind for DirectoryKind {
             };
             let path = target.clone();
             if run.marker.read().await?.as_ref() == Some(&mark) {
-                overwrite = Overwrite::IfChanged;
+                goes_on = true;
             } else if blocking(move || occupied(&path)).await? {
                 let refusal = format!(
                     "the place of '{}' is not empty: restore with overwrite 'if-changed' or 'always', or give 'restore_to'",
@@ -124,8 +124,7 @@ impl Kind for DirectoryKind {
                 refused = Some(refusal);
             } else if !parameters.dry_run {
                 run.marker.set(&mark).await?;
-                // Nothing is there, so nothing is lost; the directory itself gets its owner and mode.
-                overwrite = Overwrite::IfChanged;
+                goes_on = true;
             }
         }
         if !parameters.dry_run {
@@ -133,7 +132,8 @@ impl Kind for DirectoryKind {
             blocking(move || prepare(&path)).await?;
         }
         let options = RestoreOptions {
-            overwrite,
+            overwrite: parameters.overwrite,
+            goes_on,
             dry_run: parameters.dry_run,
             subpath: Some(run.kept.item.clone()),
         };
@@ -142,6 +142,12 @@ impl Kind for DirectoryKind {
             .vault
             .restore_tree(snapshot, &target, options, run.control())
             .await?;
+        if goes_on && done.skipped > 0 {
+            warnings.push(format!(
+                "{} files came into the place while it was being restored and were left as they are: restore with overwrite 'if-changed' to have those of the checkpoint",
+                done.skipped
+            ));
+        }
         let mut report = report(&done, parameters.dry_run, warnings);
         report.extend(refused.map(|reason| (REFUSED.to_owned(), json!(reason))));
         Ok(report)

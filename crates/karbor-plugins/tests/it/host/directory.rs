@@ -103,6 +103,7 @@ async fn the_directory_itself_gets_its_mode_and_time_back() {
 async fn a_restore_that_died_half_way_is_run_again() {
     let lab = lab("");
     let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    fs::set_permissions(&files, fs::Permissions::from_mode(0o710)).unwrap();
     let before = tree(&files);
     let (checkpoint, _) = lab.protect(&resource).await.unwrap();
     fs::remove_dir_all(&files).unwrap();
@@ -112,11 +113,49 @@ async fn a_restore_that_died_half_way_is_run_again() {
         .await
         .unwrap();
     // As if only a part had been there when the machine died.
-    wreck(&files);
+    fs::remove_dir_all(files.join("sub")).unwrap();
+    fs::remove_file(files.join("link")).unwrap();
+    fs::set_permissions(&files, fs::Permissions::from_mode(0o700)).unwrap();
     let lab = lab.restarted();
     lab.run(&context).await.unwrap();
     assert_eq!(tree(&files), before);
+    assert_eq!(fs::metadata(&files).unwrap().mode() & 0o777, 0o710);
     assert!(lab.scratch().is_empty());
+}
+
+/// What was asked not to overwrite anything does not either when a crash came in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_into_the_place_before_a_restore_is_run_again_stays() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let protected = tree(&files);
+    fs::remove_dir_all(&files).unwrap();
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+    lab.operation(OperationType::Restore, &resource)
+        .main(&context)
+        .await
+        .unwrap();
+    fs::remove_file(files.join("sub/b.jpg")).unwrap();
+    // The application was started meanwhile.
+    fs::remove_file(files.join("a.txt")).unwrap();
+    fs::write(files.join("a.txt"), "written since").unwrap();
+    fs::write(files.join("new"), "written since").unwrap();
+    fs::remove_file(files.join("link")).unwrap();
+    fs::create_dir(files.join("link")).unwrap();
+    let mut wanted = protected;
+    wanted.insert("a.txt".to_owned(), b"written since".to_vec());
+    wanted.insert("new".to_owned(), b"written since".to_vec());
+    wanted.remove("link -> a.txt");
+    wanted.insert("link/".to_owned(), Vec::new());
+    let lab = lab.restarted();
+    let done = lab.run(&context).await.unwrap();
+    assert_eq!(tree(&files), wanted);
+    let warning = done["warnings"][0].as_str().unwrap();
+    assert!(
+        warning.starts_with("2 files came into the place"),
+        "{warning}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
