@@ -70,6 +70,7 @@ pub fn router(manager: Arc<ApiManager>) -> Router {
         .fold(v1, |routes, operation| operation.route(routes));
     let document = Bytes::from(openapi().to_string());
     v1.route("/", get(versions))
+        .route(VERSION_LINK, get(versions))
         .route(
             "/openapi.json",
             get(move || async move { json_body(200, document.to_vec()) }),
@@ -99,13 +100,17 @@ fn places(routes: Routes, name: &str) -> Routes {
         .route(&format!("{at}/{{id}}/action"), place())
 }
 
+/// Where the versions document says that version 1 is. The original answered with the same document
+/// there; the resources are below `/v1`.
+const VERSION_LINK: &str = "/data-protect/v1/";
+
 /// `GET /`: which versions there are.
 async fn versions(headers: HeaderMap) -> Response {
     let host = extract::host_url(&headers);
     let body = json!({"versions": [{
         "id": "v1.0",
         "status": "CURRENT",
-        "links": [{"rel": "self", "href": format!("{host}/data-protect/v1/")}],
+        "links": [{"rel": "self", "href": format!("{host}{VERSION_LINK}")}],
     }]});
     json_body(300, body.to_string().into_bytes())
 }

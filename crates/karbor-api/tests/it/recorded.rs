@@ -23,7 +23,10 @@ async fn q01_versions() {
             {"rel": "self", "href": "http://127.0.0.1:18799/data-protect/v1/"}
         ]}]}),
     );
-    // Below it the original had projects only.
+    // Its own link leads to it again, as in the original: whatever was not below /v1 did.
+    let link = app.raw("GET", "/data-protect/v1/", None, Vec::new()).await;
+    assert_eq!((link.status, link.json()), (300, answer.json()));
+    // Below /v1 the original had projects only.
     for uri in ["/v1", "/v1/"] {
         let answer = app.raw("GET", uri, None, Vec::new()).await;
         assert_eq!(answer.status, 401, "{uri}");
