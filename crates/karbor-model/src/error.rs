@@ -74,6 +74,9 @@ pub struct ApiError {
     /// What went wrong inside. For the log; never serialised, so it can reach no client.
     #[serde(skip)]
     pub cause: Option<String>,
+    /// Does the operation log tell of it? Then whoever asked for the operation need not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_logged: bool,
 }
 
 impl ApiError {
@@ -84,6 +87,7 @@ impl ApiError {
             class: class.into(),
             message: message.into(),
             cause: None,
+            is_logged: false,
         }
     }
 

@@ -121,7 +121,7 @@ impl ApiManager {
         about: impl FnOnce(&mut OperationLog),
     ) {
         // After a timeout it may run.
-        if error.kind == ErrorKind::Timeout {
+        if error.is_logged || error.kind == ErrorKind::Timeout {
             return;
         }
         let now = self.base.clock().now();

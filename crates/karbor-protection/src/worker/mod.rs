@@ -137,7 +137,10 @@ impl Worker {
                 worker.record_at_last(&run, &conclusion).await;
             });
         }
-        error
+        ApiError {
+            is_logged: true,
+            ..error
+        }
     }
 
     fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {

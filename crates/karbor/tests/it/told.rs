@@ -1,6 +1,7 @@
 //! What happened is told to the webhook, and quotas hold, whatever kills the service.
 
 use std::{
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpListener,
     sync::{
@@ -68,11 +69,16 @@ impl Receiver {
         receiver
     }
 
-    fn heard(&self, event_type: &str) -> Option<Value> {
+    fn all(&self, event_type: &str) -> Vec<Value> {
         let told = self.told.lock().unwrap();
         told.iter()
-            .find(|event| event["event_type"] == event_type)
+            .filter(|event| event["event_type"] == event_type)
             .cloned()
+            .collect()
+    }
+
+    fn heard(&self, event_type: &str) -> Option<Value> {
+        self.all(event_type).into_iter().next()
     }
 }
 
@@ -106,6 +112,48 @@ fn a_failure_is_told_after_the_service_was_killed() {
         until(told, || receiver.heard(told));
     }
     assert!(!house.log().contains("hunter2"));
+}
+
+/// By the operation log if it got there, else by the API.
+#[test]
+fn a_refusal_is_told_once() {
+    let receiver = Receiver::new();
+    receiver.listens.store(true, Ordering::SeqCst);
+    let mut house = House::new();
+    house.set("OS_NOTIFICATIONS__WEBHOOK_URL", &receiver.url);
+    house.set("OS_NOTIFICATIONS__WEBHOOK_SECRET", "hunter2");
+    house.set("OS_DEFAULT__QUOTA_CHECKPOINTS", "0");
+    house.start();
+    house.simulated_plan("p", &["plain"]);
+    let refused = |house: &House| {
+        let refused = house.client(&["checkpoint", "create", "p"]);
+        assert!(!refused.status.success());
+    };
+    refused(&house);
+    house.kill();
+    house.set("OS_DEFAULT__QUOTA_CHECKPOINTS", "1");
+    house.start();
+    fs::rename(house.state().join("bank"), house.path("unmounted")).unwrap();
+    refused(&house);
+    assert_eq!(
+        house
+            .json(&["operation-log", "list"])
+            .as_array()
+            .unwrap()
+            .len(),
+        1
+    );
+    // Told in their order.
+    house.simulated_plan("last", &["plain"]);
+    until("the last plan", || {
+        (receiver.all("karbor.plan_create.end").len() == 2).then_some(())
+    });
+    let told = receiver.all("karbor.checkpoint_create.error");
+    let logged: Vec<_> = told
+        .iter()
+        .map(|event| event["payload"].get("operation_log_id").is_some())
+        .collect();
+    assert_eq!(logged, [false, true], "{told:?}");
 }
 
 /// A checkpoint whose making was killed counts once, and its place is free when it is deleted.
