@@ -124,6 +124,20 @@ impl ApiManager {
         if error.is_logged || error.kind == ErrorKind::Timeout {
             return;
         }
+        let log = self.refused(context, operation_type, error, about);
+        if let Err(error) = self.db().asked_by(context).tell_refused(&log).await {
+            tracing::error!(%error, "a refused operation could not be told");
+        }
+    }
+
+    /// The record of an operation that was refused now.
+    fn refused(
+        &self,
+        context: &RequestContext,
+        operation_type: OperationType,
+        error: &ApiError,
+        about: impl FnOnce(&mut OperationLog),
+    ) -> OperationLog {
         let now = self.base.clock().now();
         let mut log = OperationLog {
             id: OperationLogId::new(),
@@ -142,9 +156,7 @@ impl ApiManager {
             extra_info: None,
         };
         about(&mut log);
-        if let Err(error) = self.db().asked_by(context).tell_refused(&log).await {
-            tracing::error!(%error, "a refused operation could not be told");
-        }
+        log
     }
 
     fn db(&self) -> &Db {

@@ -2,7 +2,7 @@
 //!
 //! A run is recorded before the protection manager is asked for it, so that nothing runs
 //! unrecorded. What was refused stays recorded as failed, with the reason beside the checkpoint it
-//! was about (Q28); nothing refused stays `in_progress` (Q63).
+//! was about (Q28), and in the operation log; nothing refused stays `in_progress` (Q63).
 
 use std::collections::BTreeMap;
 
@@ -93,12 +93,13 @@ impl ApiManager {
         if let Refusal::Unknown = refusal {
             return Err(unknown(error, "restore", restore.id));
         }
-        self.tell_refused(context, OperationType::Restore, &error, |log| {
+        let log = self.refused(context, OperationType::Restore, &error, |log| {
+            log.id = OperationLogId(restore.id.0);
             log.restore_id = Some(restore.id);
             log.provider_id = Some(restore.provider_id);
             log.checkpoint_id = Some(restore.checkpoint_id);
-        })
-        .await;
+        });
+        self.enter_refused(context, &log).await;
         restore.resources_reason = reason(restore.checkpoint_id, &error);
         self.restore_fail(&restore).await?;
         if let Refusal::Answered = refusal {
@@ -106,6 +107,16 @@ impl ApiManager {
         }
         restore.status = RestoreStatus::Fail;
         Ok(restore)
+    }
+
+    /// Enters in the operation log what was refused: under the run's own id, so that it is there once when
+    /// the protection manager has entered it already.
+    async fn enter_refused(&self, context: &RequestContext, log: &OperationLog) {
+        let db = self.db().asked_by(context);
+        match db.operation_log_create(log).await {
+            Ok(()) | Err(DbError::Conflict { .. }) => {}
+            Err(error) => tracing::error!(%error, "a refused operation could not be logged"),
+        }
     }
 
     async fn restore_fail(&self, restore: &Restore) -> Result<(), ApiError> {
@@ -175,12 +186,13 @@ impl ApiManager {
         if let Refusal::Unknown = refusal {
             return Err(unknown(error, "verification", verification.id));
         }
-        self.tell_refused(context, OperationType::Verify, &error, |log| {
+        let log = self.refused(context, OperationType::Verify, &error, |log| {
+            log.id = OperationLogId(verification.id.0);
             log.verification_id = Some(verification.id);
             log.provider_id = Some(verification.provider_id);
             log.checkpoint_id = Some(verification.checkpoint_id);
-        })
-        .await;
+        });
+        self.enter_refused(context, &log).await;
         verification.resources_reason = reason(verification.checkpoint_id, &error);
         self.verification_fail(&verification).await?;
         if let Refusal::Answered = refusal {

@@ -86,9 +86,10 @@ impl ProtectionApi for ProtectionManager {
             .available(context, provider, restore.checkpoint_id)
             .await?;
         let now = self.base.clock().now();
-        let mut run = Run::new(OperationType::Restore, context, checkpoint, parameters, now);
+        let mut run = Run::new(OperationType::Restore, context, checkpoint, parameters, now)
+            .with_id(OperationId(restore.id.0));
         run.restore_id = Some(restore.id);
-        self.worker.start(run).await
+        known_is_begun(self.worker.start(run).await)
     }
 
     async fn verification(
@@ -106,11 +107,7 @@ impl ProtectionApi for ProtectionManager {
         let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now)
             .with_id(OperationId(verification.id.0));
         run.verification_id = Some(verification.id);
-        match self.worker.start(run).await {
-            // It was asked for before.
-            Err(error) if error.class == KNOWN => Ok(()),
-            other => other,
-        }
+        known_is_begun(self.worker.start(run).await)
     }
 
     async fn copy(
@@ -409,6 +406,14 @@ impl ProtectionApi for ProtectionManager {
                 Err(ApiError::conflict("OperationNotRunning", message))
             }
         }
+    }
+}
+
+/// A run that was asked for before has begun.
+fn known_is_begun(started: Result<(), ApiError>) -> Result<(), ApiError> {
+    match started {
+        Err(error) if error.class == KNOWN => Ok(()),
+        other => other,
     }
 }
 
