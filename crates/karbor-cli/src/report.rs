@@ -1,6 +1,6 @@
 //! What an operation did, told when it has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use karbor_model::ResourceGraph;
 use serde_json::{Map, Value};
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::arguments::WaitOptions;
 use crate::{
     error::{CliError, Exit},
-    output::{Column, bytes, plain, string, unpacked},
+    output::{Column, bytes, plain, string, text, unpacked},
     session::Session,
     wait::{Job, Operation, Outcome, wait},
 };
@@ -52,8 +52,15 @@ impl Session {
         columns: &[Column],
         options: WaitOptions,
     ) -> Result<(), CliError> {
-        // The service answers a refusal that comes after the record was made with a record in
-        // error: it has ended already.
+        // A refusal is answered with a record too: it has ended already.
+        if refusal(&record).is_some() {
+            let outcome = Outcome {
+                ok: false,
+                record,
+                log: None,
+            };
+            return self.ended(&job, outcome, columns);
+        }
         if !options.wait {
             self.show(columns, &record)?;
             return self.note(&format!(
@@ -89,7 +96,10 @@ impl Session {
             .as_object()
             .cloned()
             .unwrap_or_default();
-        let reasons = reasons(&log, &record, &names);
+        let failure = match refusal(&record) {
+            Some(reason) => refused(job, &reason),
+            None => failure(job, &reasons(&log, &record, &names), &record),
+        };
         let dry_run = reports
             .values()
             .any(|report| report.get("changes").is_some());
@@ -99,16 +109,39 @@ impl Session {
         self.show(columns, &record)?;
         self.reports(&reports, &names)?;
         self.changes(&reports, &names, dry_run)?;
-        let refused: Vec<_> = reports
+        let unwilling: Vec<_> = reports
             .iter()
             .filter_map(|(key, report)| Some((key, report.get("refused")?)))
             .map(|(key, reason)| format!("{}: {}", name(&names, key), plain(reason)))
             .collect();
-        match (ok, refused.is_empty()) {
-            (false, _) => Err(failure(job, &reasons)),
-            (true, false) => Err(would_refuse(job, &refused)),
+        match (ok, unwilling.is_empty()) {
+            (false, _) => Err(failure),
+            (true, false) => Err(would_refuse(job, &unwilling)),
             (true, true) => Ok(()),
         }
+    }
+
+    /// What became of each resource, and why, as the record of a restore or verification keeps it.
+    pub(crate) async fn by_resource(&mut self, record: &Value) -> Result<(), CliError> {
+        let (status, reason) = (&record["resources_status"], &record["resources_reason"]);
+        let told = [status, reason].into_iter().filter_map(Value::as_object);
+        let keys: BTreeSet<_> = told.flat_map(Map::keys).collect();
+        if keys.is_empty() || !self.view.for_people() {
+            return Ok(());
+        }
+        let (provider, checkpoint) = (
+            string(record, "provider_id"),
+            string(record, "checkpoint_id"),
+        );
+        let path = ["providers", provider, "checkpoints", checkpoint];
+        // It may be gone by now; then ids have to do.
+        let found = self.client.get(&path).await;
+        let names = found.map_or_else(|_| BTreeMap::new(), |found| names(&found["checkpoint"]));
+        let rows = keys
+            .into_iter()
+            .map(|key| vec![name(&names, key), text(status, key), text(reason, key)])
+            .collect();
+        self.more("Resources", vec!["RESOURCE", "STATUS", "REASON"], rows)
     }
 
     /// The figures of each resource, and what it warned of.
@@ -200,7 +233,25 @@ fn would_refuse(job: &Job, reasons: &[String]) -> CliError {
         .hint("nothing was changed; say what may be overwritten, or restore to another place")
 }
 
-fn failure(job: &Job, reasons: &[String]) -> CliError {
+/// Why a restore or verification did not begin, if its record says so: it was about the checkpoint then,
+/// not about a resource.
+fn refusal(record: &Value) -> Option<String> {
+    let mut reasons = record["resources_reason"].as_object()?.iter();
+    let (_, reason) = reasons.find(|(key, _)| key.starts_with("Checkpoint#"))?;
+    Some(plain(reason))
+}
+
+fn refused(job: &Job, reason: &str) -> CliError {
+    let (operation, label) = (job.operation.name(), &job.label);
+    let message = format!("the {operation} of {label} was refused\n  {reason}");
+    let done = match job.operation {
+        Operation::Verify => "verified",
+        _ => "restored",
+    };
+    CliError::new(Exit::Failed, message).hint(format!("it did not begin: nothing was {done}"))
+}
+
+fn failure(job: &Job, reasons: &[String], record: &Value) -> CliError {
     let mut message = format!("the {} of {} failed", job.operation.name(), job.label);
     for reason in reasons {
         message.push_str("\n  ");
@@ -215,7 +266,13 @@ fn failure(job: &Job, reasons: &[String]) -> CliError {
             job.checkpoint
         ),
         Operation::Restore => {
-            "mend the cause and restore again; what was restored stays".to_owned()
+            let mut outcomes = record["resources_status"].as_object().into_iter().flatten();
+            let restored = outcomes.any(|(_, outcome)| outcome == "available");
+            let stays = match restored {
+                true => "; what was restored stays",
+                false => "",
+            };
+            format!("mend the cause and restore again{stays}")
         }
         Operation::Verify => format!(
             "do not rely on checkpoint {}: protect again, and look after the bank",

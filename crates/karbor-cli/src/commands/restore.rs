@@ -154,7 +154,7 @@ impl RestoreArguments {
             Some(RestoreCommand::Show { restore }) => {
                 let answer = session.client.get(&["restores", &restore]).await?;
                 session.show(SHOW, &answer["restore"])?;
-                by_resource(session, &answer["restore"])
+                session.by_resource(&answer["restore"]).await
             }
         }
     }
@@ -262,21 +262,4 @@ impl RestoreOptions {
         }
         wishes
     }
-}
-
-/// What became of each resource, for a record that keeps it.
-pub(super) fn by_resource(session: &mut Session, record: &Value) -> Result<(), CliError> {
-    let rows = record["resources_status"]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, _)| {
-            vec![
-                key.clone(),
-                text(&record["resources_status"], key),
-                text(&record["resources_reason"], key),
-            ]
-        })
-        .collect();
-    session.more("Resources", vec!["RESOURCE", "STATUS", "REASON"], rows)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{restore::by_resource, wishes};
+use super::wishes;
 use crate::{
     arguments::{ListOptions, WaitOptions, json_object},
     error::CliError,
@@ -115,7 +115,7 @@ impl VerificationCommand {
                     .get(&["verifications", &verification])
                     .await?;
                 session.show(SHOW, &answer["verification"])?;
-                by_resource(session, &answer["verification"])
+                session.by_resource(&answer["verification"]).await
             }
         }
     }

@@ -355,6 +355,82 @@ async fn a_failed_restore_tells_the_records_reasons() {
     insta::assert_snapshot!(failed.shown(&stub));
 }
 
+/// What stays is only told of where something was restored.
+#[tokio::test]
+async fn a_restore_that_failed_half_way_says_what_stays() {
+    let mut half = restore("fail", json!({"Host::Directory#d1": "the disk is full"}));
+    half["restore"]["resources_status"] =
+        json!({"Host::Directory#d1": "error", "Host::SQLite::Database#s1": "available"});
+    let stub = restorable(json!({}))
+        .await
+        .on("POST /restores", 200, restore("in_progress", json!({})))
+        .on(&format!("GET /restores/{RESTORE}"), 200, half)
+        .on(
+            &format!("GET /operation_logs?restore_id={RESTORE}"),
+            200,
+            json!({"operation_logs": []}),
+        );
+    let failed = run(&stub, &["restore", "shop", "--latest", "--wait"]).await;
+    assert!(
+        failed.err.contains("again; what was restored stays"),
+        "{}",
+        failed.err
+    );
+}
+
+/// A refusal is a record with a reason that is about the checkpoint, and it has ended: not "running".
+#[tokio::test]
+async fn what_is_refused_with_a_record_has_failed() {
+    let reason =
+        json!({format!("Checkpoint#{CHECKPOINT}"): "500 is greater than the maximum of 100"});
+    let stub = restorable(json!({}))
+        .await
+        .on("POST /restores", 200, restore("fail", reason))
+        .on(
+            &format!("GET /restores/{RESTORE}"),
+            500,
+            json!("nobody has to wait"),
+        );
+    for wait in [&[][..], &["--wait"]] {
+        let arguments = [&["restore", "shop", "--latest"][..], wait].concat();
+        let shown = run(&stub, &arguments).await.shown(&stub);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(shown);
+        }
+    }
+}
+
+/// Names for whom there are any: of a checkpoint that is gone, and of what is no resource, the key.
+#[tokio::test]
+async fn a_record_shows_what_became_of_each_resource_and_why() {
+    let mut record = restore("fail", json!({"Host::Directory#d1": "the disk is full"}));
+    record["restore"]["resources_status"] =
+        json!({"Host::Directory#d1": "error", "Host::SQLite::Database#s1": "available"});
+    let gone =
+        json!({format!("Checkpoint#{OLDER}"): format!("Checkpoint {OLDER} could not be found.")});
+    let mut verification = restore("fail", gone)["restore"].take();
+    verification["checkpoint_id"] = OLDER.into();
+    let stub = Stub::start()
+        .await
+        .on(&format!("GET /restores/{RESTORE}"), 200, record)
+        .on(
+            &format!("GET /verifications/{RESTORE}"),
+            200,
+            json!({"verification": verification}),
+        )
+        .on(
+            &format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}"),
+            200,
+            checkpoint(CHECKPOINT, "available"),
+        );
+    for kind in ["restore", "verification"] {
+        let shown = run(&stub, &[kind, "show", RESTORE]).await;
+        insta::assert_snapshot!(format!("show_{kind}"), shown.shown(&stub));
+    }
+    let json = run(&stub, &["verification", "show", RESTORE, "-f", "json"]).await;
+    assert!(json.out.contains("could not be found."), "{}", json.out);
+}
+
 #[tokio::test]
 async fn restores_that_are_refused_before_they_are_asked_for() {
     let stub = restorable(json!({})).await.on(
