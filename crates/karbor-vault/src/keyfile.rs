@@ -1,12 +1,15 @@
 //! Key files: the master key of a repository, sealed with a key that scrypt derives from a password.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use karbor_plugin::{BankError, BankSection, Secret};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
     VaultError,
     crypto::{self, Crypto, RawKey},
+    id::Id,
+    repository::{FileKind, bank_key, blocking, list, retried},
 };
 
 /// A key file may not make us use more memory than this, in bytes, or more time than such a `p` takes:
@@ -99,6 +102,54 @@ impl KeyFile {
             .map_err(|error| error.to_string())?;
         Ok(RawKey::from_bytes(&bytes))
     }
+}
+
+/// The key that opens the config, what it opens, and the config. A key of ours need not be its key: who dies while he
+/// makes a repository leaves one behind.
+pub(crate) async fn find(
+    section: &BankSection,
+    password: &Secret,
+    place: String,
+    config: &[u8],
+) -> Result<(Id, Crypto, Vec<u8>), VaultError> {
+    let keys = list(section, FileKind::Key).await?;
+    let mut damage = keys.is_empty().then(|| {
+        let reason = "it is missing; put it back from a copy of the bank";
+        VaultError::damaged("the repository's key", reason)
+    });
+    for (id, _) in keys {
+        let key = bank_key(FileKind::Key, &id)?;
+        let data = match retried(|| section.get(&key)).await {
+            Ok(data) => data,
+            Err(BankError::NotFound(_)) => continue,
+            Err(error @ BankError::Corrupt { .. }) => {
+                damage = Some(error.into());
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let password = password.clone();
+        let opened = blocking(move || {
+            let file: Result<KeyFile, _> = serde_json::from_slice(&data);
+            let file = file.map_err(|error| error.to_string());
+            Ok(file.and_then(|file| file.open(password.expose())))
+        });
+        match opened.await? {
+            Ok(Some(key)) => {
+                let crypto = Crypto::new(&key);
+                if let Some(plain) = crypto.open(config) {
+                    return Ok((id, crypto, plain));
+                }
+                damage.get_or_insert(VaultError::damaged(
+                    "the repository's config",
+                    "it was changed after it was written",
+                ));
+            }
+            Ok(None) => {}
+            Err(reason) => damage = Some(VaultError::damaged(FileKind::Key.object(&id), reason)),
+        }
+    }
+    Err(damage.unwrap_or(VaultError::WrongPassword(place)))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::{
     crypto::{self, Crypto, RawKey},
     id::Id,
     index::{self, IdMap, Index},
-    keyfile::KeyFile,
+    keyfile::{self, KeyFile},
     polynomial,
     time::Time,
 };
@@ -74,6 +74,8 @@ const COMPRESSED: u8 = 2;
 /// A repository whose keys are known.
 pub(crate) struct Repository {
     section: BankSection,
+    /// What it was opened from: the config by the hash of its bytes, and the key.
+    opened_from: (Id, Id),
     pub(crate) crypto: Crypto,
     pub(crate) options: VaultOptions,
     /// Of the chunker: secret, the same as long as the repository lives.
@@ -97,7 +99,7 @@ pub(crate) async fn init(
     hostname: String,
     seed: Option<u64>,
 ) -> Result<(), VaultError> {
-    let config = BankKey::parse("config").map_err(BankError::from)?;
+    let config = config_key()?;
     match section.stat(&config).await {
         Ok(_) => return Ok(()),
         Err(BankError::NotFound(_)) => {}
@@ -154,14 +156,13 @@ impl Repository {
         password: &Secret,
         options: VaultOptions,
     ) -> Result<Self, VaultError> {
-        let config = BankKey::parse("config").map_err(BankError::from)?;
         let place = section.prefix().to_string();
-        let sealed = match section.get(&config).await {
+        let sealed = match section.get(&config_key()?).await {
             Ok(sealed) => sealed,
             Err(BankError::NotFound(_)) => return Err(VaultError::NotARepository(place)),
             Err(error) => return Err(error.into()),
         };
-        let (crypto, plain) = find_key(&section, password, place, &sealed).await?;
+        let (key, crypto, plain) = keyfile::find(&section, password, place, &sealed).await?;
         let nonsense = |reason: String| VaultError::damaged("the repository's config", reason);
         let config: Config =
             serde_json::from_slice(&plain).map_err(|error| nonsense(error.to_string()))?;
@@ -172,6 +173,7 @@ impl Repository {
             .map_err(|error| nonsense(format!("its polynomial: {error}")))?;
         let repository = Self {
             section,
+            opened_from: (Id::of(&sealed), key),
             crypto,
             options,
             seed,
@@ -179,6 +181,17 @@ impl Repository {
             refreshing: tokio::sync::Mutex::default(),
         };
         Ok(repository)
+    }
+
+    /// Are the config and the key that it was opened from in the bank still?
+    pub(crate) async fn is_in_place(&self) -> Result<bool, VaultError> {
+        let (config, key) = &self.opened_from;
+        let there = config_key()?;
+        match retried(|| self.section.get(&there)).await {
+            Ok(found) if Id::of(&found) == *config => self.exists(FileKind::Key, key).await,
+            Ok(_) | Err(BankError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Where it is, for messages.
@@ -345,7 +358,10 @@ impl Repository {
     }
 }
 
-async fn list(section: &BankSection, kind: FileKind) -> Result<Vec<(Id, u64)>, VaultError> {
+pub(crate) async fn list(
+    section: &BankSection,
+    kind: FileKind,
+) -> Result<Vec<(Id, u64)>, VaultError> {
     const PAGE: usize = 10_000;
     let mut request = ListRequest {
         prefix: Some(BankKey::parse(kind.folder()).map_err(BankError::from)?),
@@ -365,50 +381,6 @@ async fn list(section: &BankSection, kind: FileKind) -> Result<Vec<(Id, u64)>, V
             _ => return Ok(files),
         }
     }
-}
-
-/// The key that opens the config, and the config. A key of ours need not be its key: who dies while he
-/// makes a repository leaves one behind.
-async fn find_key(
-    section: &BankSection,
-    password: &Secret,
-    place: String,
-    config: &[u8],
-) -> Result<(Crypto, Vec<u8>), VaultError> {
-    let mut damage = None;
-    for (id, _) in list(section, FileKind::Key).await? {
-        let key = bank_key(FileKind::Key, &id)?;
-        let data = match retried(|| section.get(&key)).await {
-            Ok(data) => data,
-            Err(BankError::NotFound(_)) => continue,
-            Err(error @ BankError::Corrupt { .. }) => {
-                damage = Some(error.into());
-                continue;
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let password = password.clone();
-        let opened = blocking(move || {
-            let file: Result<KeyFile, _> = serde_json::from_slice(&data);
-            let file = file.map_err(|error| error.to_string());
-            Ok(file.and_then(|file| file.open(password.expose())))
-        });
-        match opened.await? {
-            Ok(Some(key)) => {
-                let crypto = Crypto::new(&key);
-                if let Some(plain) = crypto.open(config) {
-                    return Ok((crypto, plain));
-                }
-                damage.get_or_insert(VaultError::damaged(
-                    "the repository's config",
-                    "it was changed after it was written",
-                ));
-            }
-            Ok(None) => {}
-            Err(reason) => damage = Some(VaultError::damaged(FileKind::Key.object(&id), reason)),
-        }
-    }
-    Err(damage.unwrap_or(VaultError::WrongPassword(place)))
 }
 
 fn decode(plain: Vec<u8>) -> Result<Vec<u8>, String> {
@@ -433,7 +405,11 @@ pub(crate) fn json(value: &impl Serialize) -> Result<Vec<u8>, VaultError> {
     serde_json::to_vec(value).map_err(|error| VaultError::Internal(format!("JSON: {error}")))
 }
 
-fn bank_key(kind: FileKind, id: &Id) -> Result<BankKey, VaultError> {
+fn config_key() -> Result<BankKey, BankError> {
+    Ok(BankKey::parse("config")?)
+}
+
+pub(crate) fn bank_key(kind: FileKind, id: &Id) -> Result<BankKey, VaultError> {
     Ok(BankKey::parse(&kind.path(id)).map_err(BankError::from)?)
 }
 
@@ -447,7 +423,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 }
 
 /// Tries again, three times in a few seconds, when the bank says that it can help.
-async fn retried<T, F: Future<Output = Result<T, BankError>>>(
+pub(crate) async fn retried<T, F: Future<Output = Result<T, BankError>>>(
     mut action: impl FnMut() -> F,
 ) -> Result<T, BankError> {
     for pause in [100, 500, 2000] {

@@ -83,6 +83,15 @@ impl Vault {
         })
     }
 
+    /// Is it still this repository that is in the bank? It may have been removed or exchanged since it was
+    /// opened; what is written to it then is lost to whoever opens it next.
+    ///
+    /// # Errors
+    /// Failures of the bank.
+    pub async fn is_in_place(&self) -> Result<bool, VaultError> {
+        self.inner.repository.is_in_place().await
+    }
+
     /// Begins a snapshot.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use karbor_model::Resource;
+use karbor_model::{CheckpointId, OperationType, Resource};
 use karbor_plugin::{Bank as _, BankKey};
 use karbor_plugins::applications::{DIRECTORY, POSTGRESQL, SQLITE};
 use karbor_testkit::{MemoryBank, PostgresServer};
@@ -96,6 +96,98 @@ async fn a_flipped_bit_of_a_directory_is_named_and_mended() {
     })
     .await;
     assert_eq!(tree(&lab.path("restore/copy/shop/files")), before);
+}
+
+/// A service that has used its vault already.
+async fn with_vault() -> (Lab, Resource, CheckpointId) {
+    let lab = Lab::new();
+    let files = lab.path("files");
+    fs::create_dir(&files).unwrap();
+    fs::write(files.join("only"), noise()).unwrap();
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{}\"\n",
+        files.display()
+    ));
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    (lab, resource, checkpoint)
+}
+
+/// Takes the vault out of the bank, as whoever empties or exchanges a disk does.
+async fn empty(bank: &MemoryBank, part: &str) {
+    for key in keys(bank, part) {
+        bank.delete(&key).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_was_removed_under_the_service_is_made_anew() {
+    let (lab, resource, _) = with_vault().await;
+    empty(&lab.bank, "vaults/").await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    // Whether it was really kept, who opens the vault anew finds out.
+    let lab = lab.restarted();
+    lab.verify(checkpoint, &resource, json!({"level": "data"}))
+        .await
+        .unwrap();
+    lab.restore(checkpoint, &resource, json!({"restore_to": "copy"}))
+        .await
+        .unwrap();
+    let restored = tree(&lab.path("restore/copy/shop/files"));
+    assert_eq!(restored, tree(&lab.path("files")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vault_that_was_exchanged_under_the_service_is_opened_anew() {
+    let (lab, resource, _) = with_vault().await;
+    let mut first = lab.bank.contents();
+    empty(&lab.bank, "vaults/").await;
+    let lab = lab.restarted();
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    // The first disk comes back, which does not know the checkpoint, and then goes again.
+    let second = lab.bank.contents();
+    for bank in [&mut first, &mut second.clone()] {
+        empty(&lab.bank, "vaults/").await;
+        bank.retain(|key, _| key.as_str().starts_with("vaults/"));
+        for (key, data) in &*bank {
+            lab.bank.put(key, data.clone()).await.unwrap();
+        }
+        let (new, _) = lab.protect(&resource).await.unwrap();
+        lab.verify(new, &resource, json!({"level": "data"}))
+            .await
+            .unwrap();
+    }
+    lab.restore(checkpoint, &resource, json!({"restore_to": "copy"}))
+        .await
+        .unwrap();
+    let restored = tree(&lab.path("restore/copy/shop/files"));
+    assert_eq!(restored, tree(&lab.path("files")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_protected_into_a_vault_whose_config_or_key_was_removed() {
+    for (part, said) in [("/config", "config"), ("/keys/", "key")] {
+        let (lab, resource, checkpoint) = with_vault().await;
+        empty(&lab.bank, part).await;
+        let context = lab.context(
+            OperationType::Protect,
+            CheckpointId::new(),
+            &resource,
+            json!({}),
+        );
+        let protect = lab.operation(OperationType::Protect, &resource);
+        let error = protect.main(&context).await.unwrap_err().message;
+        assert!(
+            error.contains(said) && error.contains("put it back"),
+            "{error}"
+        );
+        // As long as it is open, what was lost need not keep anybody from his data.
+        lab.restore(checkpoint, &resource, json!({"restore_to": "copy"}))
+            .await
+            .unwrap();
+        let restored = tree(&lab.path("restore/copy/shop/files"));
+        assert_eq!(restored, tree(&lab.path("files")));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,7 +285,7 @@ async fn a_verification_notices_that_the_vault_s_config_or_key_is_gone_or_damage
     let (checkpoint, _) = lab.protect(&resource).await.unwrap();
     for (part, gone, wrong) in [
         ("/config", "'config' there", "config is damaged"),
-        ("/keys/", "does not open", "key keys/"),
+        ("/keys/", "key is damaged: it is missing", "key keys/"),
     ] {
         let [key] = &keys(&lab.bank, part)[..] else {
             panic!("one {part} was expected");
