@@ -1,5 +1,7 @@
-"""What the labs share: the binary, the Python environment, the configuration of a private service."""
+"""What the labs share: the binary, the Python environment, the configuration of a private service, a keystone."""
 
+import contextlib
+import json
 import os
 import pathlib
 import shutil
@@ -36,3 +38,29 @@ def configure(state, template, **values):
         for name, value in values.items():
             text = text.replace(f"@{name.upper()}@", str(value))
         file.write_text(text)
+
+
+def misses_keystone():
+    """What to say when keystone's programs are not on this machine; nothing when they are."""
+    if pathlib.Path("/usr/bin/keystone-manage").is_file():
+        return None
+    return "keystone is not on this machine; install it with `apt-get install python3-keystone`"
+
+
+@contextlib.contextmanager
+def keystone(folder, karbor):
+    """A private keystone whose catalog says that the service answers at `karbor`; what it says of itself."""
+    command = [ROOT / "lab/keystone/start", folder, "--port", "0", "--karbor", karbor, "--cache"]
+    log = folder.with_suffix(".log")
+    with open(log, "wb") as errors:
+        child = subprocess.Popen(
+            command, env=common.clean_environment(folder), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=errors, preexec_fn=common.die_with_parent,
+        )
+    try:
+        if not child.stdout.readline().startswith(b"ready "):
+            sys.exit(f"keystone did not start:\n{common.tail(log)}")
+        yield json.loads((folder / "clouds.json").read_text())
+    finally:
+        child.kill()
+        child.wait()

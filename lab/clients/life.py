@@ -12,8 +12,8 @@ import time
 
 from karborclient import client
 from karborclient.common.apiclient import exceptions
+from keystoneauth1 import identity, session
 
-ROOT = os.environ["LIFE_ROOT"]
 PATIENCE = 120
 
 
@@ -21,11 +21,48 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def connect(project, token):
-    return client.Client("1", endpoint=f"{ROOT}/v1/{project}", token=token)
+def connect(endpoint, token):
+    return client.Client("1", endpoint=endpoint, token=token)
 
 
-ADMIN = connect(os.environ["LIFE_ADMIN_PROJECT"], os.environ["LIFE_ADMIN_TOKEN"])
+class Local:
+    """Whoever comes with a token of the service's own, and knows the endpoint."""
+
+    # Not in the environment, where it would hide OS_AUTH_TOKEN from python-karborclient's own shell.
+    openstack = ("openstack", "--os-auth-type", "admin_token")
+
+    def __init__(self, login):
+        self.endpoint, self.token = login["OS_ENDPOINT"], login["OS_TOKEN"]
+        self.api = connect(self.endpoint, self.token)
+
+    def assert_trusts(self, _):
+        """There are none without keystone."""
+
+
+class Keystone:
+    """Whoever logs in with keystone, and finds the endpoint in its catalog."""
+
+    openstack = ("openstack",)
+
+    def __init__(self, login):
+        names = ("auth_url", "username", "password", "project_name", "user_domain_id", "project_domain_id")
+        self.session = session.Session(
+            identity.Password(**{name: login[f"OS_{name.upper()}"] for name in names}))
+        self.endpoint = self.session.get_endpoint(service_type="data-protect")
+        self.token = self.session.get_token()
+        self.api = client.Client("1", session=self.session, service_type="data-protect")
+
+    def assert_trusts(self, count):
+        """So many trusts of the user's are there, each for another who acts as the user."""
+        user = self.session.get_user_id()
+        trusts = self.session.get(
+            f"/OS-TRUST/trusts?trustor_user_id={user}", endpoint_filter={"service_type": "identity"}
+        ).json()["trusts"]
+        assert len(trusts) == count, trusts
+        assert all(one["impersonation"] and one["trustee_user_id"] != user for one in trusts), trusts
+
+
+ACCOUNTS = {"local": Local, "keystone": Keystone}
 
 
 def wait(what, ready):
@@ -54,32 +91,37 @@ def ended(resource):
 
 
 class Tenant:
-    def __init__(self, name):
-        self.name, self.token = name, os.environ[f"LIFE_TOKEN_{name.upper()}"]
-        self.project = os.environ[f"LIFE_PROJECT_{name.upper()}"]
-        self.api = connect(self.project, self.token)
-        self.file = pathlib.Path(os.environ["LIFE_DATA"], name, "letter.txt")
+    """One tenant; `world` is what `run` says of the service, its accounts and the life to lead."""
+
+    def __init__(self, name, world):
+        self.name, self.label, self.keep = name, f"{world['auth']}: {name}", world["keep"]
+        self.login = world["logins"][name]
+        enter = ACCOUNTS[world["auth"]]
+        self.account, self.admin = enter(self.login), enter(world["logins"]["admin"]).api
+        self.api = self.account.api
+        self.project = self.account.endpoint.rsplit("/", 1)[1]
+        self.file = pathlib.Path(world["data"], name, "letter.txt")
+
+    def say(self, text):
+        say(f"{self.label}: {text}")
+
+    def run(self, *command):
+        """What a program prints that logs in by its environment."""
+        done = subprocess.run(command, env={**os.environ, **self.login}, capture_output=True, text=True,
+                              timeout=PATIENCE)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def openstack(self, *arguments, table=True):
         """`openstack data protection …`: what it prints, as JSON."""
-        settings = {
-            **os.environ,
-            "OS_AUTH_TYPE": "admin_token",
-            "OS_ENDPOINT": f"{ROOT}/v1/{self.project}",
-            "OS_TOKEN": self.token,
-        }
-        command = ["openstack", "data", "protection", *arguments, *(["-f", "json"] if table else [])]
-        done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-        return json.loads(done.stdout) if table else None
+        form = ("-f", "json") if table else ()
+        said = self.run(*self.account.openstack, "data", "protection", *arguments, *form)
+        return json.loads(said) if table else None
 
     def shell(self, *arguments):
         """python-karborclient's own `karbor …`: the property table that it prints."""
-        command = ["karbor", "--os-no-client-auth", "--os-auth-token", self.token,
-                   "--karbor-url", f"{ROOT}/v1/{self.project}", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
-        rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")]
+        rows = [line.split("|") for line in self.run("karbor", *arguments).splitlines()
+                if line.startswith("|")]
         return {row[1].strip(): row[2].strip() for row in rows if len(row) == 4}
 
     def live(self, other):
@@ -90,7 +132,7 @@ class Tenant:
         self.schedule_and_retain()
         self.clean_up()
         self.have_quotas()
-        say(f"{self.name}: lived")
+        self.say("lived")
 
     def plan_and_protect(self):
         self.file.write_text(f"from {self.name}, first version")
@@ -115,7 +157,7 @@ class Tenant:
         assert shown["status"] == "available", shown
         (log,) = self.api.operation_logs.list(search_opts={"checkpoint_id": self.checkpoint})
         assert (log.operation_type, log.status) == ("protect", "available"), log
-        say(f"{self.name}: protected")
+        self.say("protected")
 
     def stay_apart(self, other):
         """Nothing of the other tenant's may be seen or used."""
@@ -134,9 +176,9 @@ class Tenant:
             with refused(*gone):
                 attempt()
         with refused(exceptions.BadRequest):
-            connect(other.project, self.token).plans.list()
+            connect(other.account.endpoint, self.account.token).plans.list()
         assert theirs not in [one.id for one in self.api.checkpoints.list(self.provider)]
-        say(f"{self.name}: kept apart")
+        self.say("kept apart")
 
     def verify(self):
         made = self.openstack("verification", "create", self.provider, self.checkpoint)
@@ -155,10 +197,10 @@ class Tenant:
         assert done.status == "success", done
         assert self.file.read_text() == f"from {self.name}, first version"
         assert self.openstack("restore", "show", made["id"])["status"] == "success"
-        say(f"{self.name}: verified and restored")
+        self.say("verified and restored")
 
     def schedule_and_retain(self):
-        """Fires every few seconds; keeps two of its own, and lets the one made by hand alone."""
+        """Fires every few seconds; keeps some of its own, and lets the one made by hand alone."""
         start = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=2)
         pattern = ("BEGIN:VCALENDAR\nBEGIN:VEVENT\nRRULE:FREQ=SECONDLY;INTERVAL=5\n"
                    "END:VEVENT\nEND:VCALENDAR")
@@ -167,33 +209,35 @@ class Tenant:
             "start_time": start.strftime("%Y-%m-%d %H:%M:%S")})
         shown = self.shell("trigger-show", trigger.id)
         assert shown["id"] == trigger.id, shown
-        definition = f"provider_id={self.provider},plan_id={self.plan},max_backups=2"
-        made = self.shell("scheduledoperation-create", "keep two", "retention_protect", trigger.id,
+        definition = f"provider_id={self.provider},plan_id={self.plan},max_backups={self.keep}"
+        made = self.shell("scheduledoperation-create", "keep some", "retention_protect", trigger.id,
                           definition)
         operation = made["id"]
         assert [row["Id"] for row in self.openstack("scheduledoperation", "list")] == [operation]
+        self.account.assert_trusts(1)
 
         def protected():
             logs = self.api.operation_logs.list(search_opts={"operation_type": "protect"})
             scheduled = [log for log in logs if log.scheduled_operation_id == operation]
             return [log.checkpoint_id for log in scheduled if log.status == "available"]
 
-        wait("the fourth scheduled run", lambda: len(protected()) >= 4)
+        wait("twice as many scheduled runs as are kept", lambda: len(protected()) >= 2 * self.keep)
         self.openstack("scheduledoperation", "delete", operation, table=False)
         with refused(exceptions.NotFound):
             self.api.scheduled_operations.get(operation)
+        self.account.assert_trusts(0)
         self.openstack("trigger", "delete", trigger.id, table=False)
 
         def kept():
             here = self.api.checkpoints.list(self.provider, search_opts={"plan_id": self.plan})
             quiet = all(one.status == "available" for one in here)
-            return quiet and len(here) == 3 and {one.id for one in here}
+            return quiet and len(here) == self.keep + 1 and {one.id for one in here}
 
-        kept = wait("two of the operation's and the one made by hand", kept)
-        newest = sorted(protected(), key=lambda one: self.made_at(one), reverse=True)[:2]
+        kept = wait("what the operation keeps and the one made by hand", kept)
+        newest = sorted(protected(), key=lambda one: self.made_at(one), reverse=True)[:self.keep]
         assert kept == {self.checkpoint, *newest}, (kept, newest)
         self.mine = newest
-        say(f"{self.name}: scheduled and retained")
+        self.say("scheduled and retained")
 
     def made_at(self, checkpoint):
         (log,) = self.api.operation_logs.list(
@@ -212,7 +256,7 @@ class Tenant:
         with refused(exceptions.Forbidden):
             self.api.quotas.update(self.project, {"plans": 1000})
         before = self.api.quotas.defaults(self.project).plans
-        assert ADMIN.quotas.update(self.project, {"plans": 1}).plans == 1
+        assert self.admin.quotas.update(self.project, {"plans": 1}).plans == 1
         assert self.openstack("quotas", "show", "--tenant", self.project)
         resource = [{"id": "5f5c5d7e-0000-4000-8000-000000000001", "type": "Simulated::Resource", "name": "x"}]
         only = self.api.plans.create("only", self.provider, resource, {})
@@ -221,12 +265,13 @@ class Tenant:
         assert self.api.quotas.get(self.project, detail=True).plans["in_use"] == 1
         self.api.plans.delete(only.id)
         assert self.api.quotas.get(self.project, detail=True).plans["in_use"] == 0
-        assert ADMIN.quotas.update(self.project, {"plans": before}).plans == before
-        say(f"{self.name}: had quotas")
+        assert self.admin.quotas.update(self.project, {"plans": before}).plans == before
+        self.say("had quotas")
 
 
 def main():
-    one, two = (Tenant(name) for name in sys.argv[1:])
+    world = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    one, two = (Tenant(name, world) for name in world["tenants"])
     with concurrent.futures.ThreadPoolExecutor() as both:
         for life in [both.submit(one.live, two), both.submit(two.live, one)]:
             life.result()

@@ -65,7 +65,7 @@ const TOOLS: &[Tool] = &[
         name: "keystone",
         package: "python3-keystone",
         programs: &["keystone-manage"],
-        used_by: "auth_strategy = keystone and trusts against a real keystone",
+        used_by: "auth_strategy = keystone and trusts against a real keystone, the real clients' life with it",
     },
     Tool {
         name: "strace",
@@ -115,9 +115,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
     examples()?;
     for lab in ["clients", "openapi"] {
         if !environments.iter().any(|(name, _)| name == lab) {
-            shell::run(&mut Command::new(
-                shell::root().join("lab").join(lab).join("run"),
-            ))?;
+            shell::run(&mut self::lab(lab, complete))?;
         }
     }
     println!();
@@ -211,6 +209,13 @@ fn cargo_test(arguments: &[&str], complete: bool) -> Command {
     command
 }
 
+/// What drives us from Python.
+fn lab(name: &str, complete: bool) -> Command {
+    let mut command = Command::new(shell::root().join("lab").join(name).join("run"));
+    require(&mut command, complete);
+    command
+}
+
 fn require(command: &mut Command, complete: bool) -> &mut Command {
     if complete {
         command.env(REQUIRE_SERVERS, "1")
@@ -260,11 +265,11 @@ mod tests {
 
     #[test]
     fn a_complete_run_lets_no_test_pass_over_its_server() {
-        let mut command = Command::new("true");
-        require(&mut command, true);
-        let set = command.get_envs().any(|(name, value)| {
-            name == REQUIRE_SERVERS && value.is_some_and(|value| value == "1")
-        });
-        assert!(set);
+        for command in [cargo_test(&[], true), lab("clients", true)] {
+            let set = command.get_envs().any(|(name, value)| {
+                name == REQUIRE_SERVERS && value.is_some_and(|value| value == "1")
+            });
+            assert!(set, "{command:?}");
+        }
     }
 }
