@@ -35,7 +35,7 @@ impl KeystoneServer {
     #[allow(clippy::panic, clippy::print_stderr, reason = "for tests only")]
     pub fn start() -> Option<Self> {
         if !Path::new("/usr/bin/keystone-manage").is_file() {
-            let message = "keystone (Debian's python3-keystone) is not on this machine";
+            let message = "keystone is not on this machine; install it with `apt-get install python3-keystone`";
             if std::env::var("KARBOR_REQUIRE_SERVERS").is_ok_and(|v| v == "1") {
                 panic!("{message}, and KARBOR_REQUIRE_SERVERS=1");
             }
