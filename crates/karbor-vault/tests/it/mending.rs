@@ -1,7 +1,16 @@
 //! What was found damaged is stored anew when it comes along again.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
+use karbor_plugins::banks::file_system::FileSystemBank;
+use karbor_testkit::{Fault, FaultyBank, Verb};
 use karbor_vault::{
     Control, RestoreOptions, SnapshotId, SnapshotMeta, SnapshotSummary, TreeOptions, Vault,
     VaultError, VaultOptions, VerifyLevel,
@@ -42,8 +51,8 @@ fn three_files() -> tempfile::TempDir {
     dir
 }
 
-/// Flips a bit of the pack of data, or of that of trees.
-fn flip(disk: &Disk, of_data: bool) -> String {
+/// The pack of data, or that of trees.
+fn pack(disk: &Disk, of_data: bool) -> PathBuf {
     let mut packs = Vec::new();
     for folder in fs::read_dir(disk.path().join("data")).unwrap() {
         for pack in fs::read_dir(folder.unwrap().path()).unwrap() {
@@ -52,11 +61,19 @@ fn flip(disk: &Disk, of_data: bool) -> String {
     }
     packs.sort_by_key(|pack| fs::metadata(pack).unwrap().len());
     assert_eq!(packs.len(), 2);
-    let pack = &packs[usize::from(of_data)];
+    packs.swap_remove(usize::from(of_data))
+}
+
+/// Flips a bit of the first blob in a pack.
+fn flip_in(pack: &Path) -> String {
     let mut data = fs::read(pack).unwrap();
     data[40] ^= 1;
     fs::write(pack, data).unwrap();
     pack.file_name().unwrap().to_str().unwrap().to_owned()
+}
+
+fn flip(disk: &Disk, of_data: bool) -> String {
+    flip_in(&pack(disk, of_data))
 }
 
 fn check_by_restic(disk: &Disk) {
@@ -166,4 +183,75 @@ async fn a_pack_that_is_whole_after_all_stays_in_the_index() {
     let new = store_after(&vault, dir.path(), old).await;
     assert_eq!(new.unmodified, 3, "{new:?}");
     verify(&vault, &old).await.unwrap();
+}
+
+/// One of two who mend knows of two damaged packs, the other of one of them. The other comes in between
+/// when the first has listed the index files: to see what is in the packs, and to take them out.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_mend_at_once_lose_nothing_that_is_whole() {
+    for moment in [2, 3] {
+        let disk = Disk::new();
+        let dir = three_files();
+        // Its tree is the first in the pack.
+        fs::create_dir(dir.path().join("sub")).unwrap();
+        fs::write(dir.path().join("sub/empty"), "").unwrap();
+        let old = store(&disk.vault().await, dir.path()).await.unwrap().id;
+        let [data, trees] = [true, false].map(|of_data| pack(&disk, of_data));
+        flip_in(&data);
+        let damaged = unreadable(&opened(&disk).await, &old).await;
+        let trees = flip_in(&trees);
+
+        let bank = FileSystemBank::open(disk.dir.path()).unwrap();
+        let bank = Arc::new(FaultyBank::new(bank));
+        let (reads, other) = (AtomicUsize::new(0), opened(&disk).await);
+        bank.inject(Fault::Fail, 1, move |call| {
+            let is_read = call.verb == Verb::Get && call.key.contains("/index/");
+            if is_read && reads.fetch_add(1, Ordering::SeqCst) + 1 == moment {
+                flip_in(&data);
+                let error = tokio::task::block_in_place(|| {
+                    tokio::runtime::Handle::current().block_on(verify(&other, &old))
+                });
+                assert!(error.unwrap_err().to_string().contains(&trees));
+                flip_in(&data);
+            }
+            false
+        });
+        let one = vault(section(bank.clone())).await;
+        let error = verify(&one, &old).await.unwrap_err();
+        let VaultError::Damaged { others: 1, .. } = &error else {
+            panic!("a blob of each pack is damaged: {error:?}");
+        };
+        assert!(bank.count(Verb::Get) > moment, "nobody came in between");
+        // What is whole outlives its source.
+        for name in ["a", "b", "c"]
+            .iter()
+            .filter(|name| !damaged.ends_with(**name))
+        {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        let new = store_after(&one, dir.path(), old).await;
+        for id in [&new.id, &old] {
+            verify(&opened(&disk).await, id).await.unwrap();
+        }
+        check_by_restic(&disk);
+    }
+}
+
+/// The file that a restore cannot read.
+async fn unreadable(vault: &Vault, id: &SnapshotId) -> String {
+    let target = tempfile::tempdir().unwrap();
+    let restored = vault
+        .restore_tree(
+            id,
+            target.path(),
+            RestoreOptions::default(),
+            Control::default(),
+        )
+        .await;
+    match restored.unwrap_err() {
+        VaultError::Damaged {
+            file: Some(file), ..
+        } => file,
+        error => panic!("{error:?}"),
+    }
 }
