@@ -145,7 +145,10 @@ async fn q65_a_plan_that_became_foreign_is_not_protected() {
         .scheduled(&engine, ScheduledOperationType::Protect, &[])
         .await;
     let moved = "UPDATE plans SET project_id = 'p2'";
-    house.raw().execute(moved, []).unwrap();
+    // It waits for whoever writes, and they for this thread.
+    let raw = house.raw();
+    let done = tokio::task::spawn_blocking(move || raw.execute(moved, []));
+    done.await.unwrap().unwrap();
     house.pass(3700).await;
     assert_eq!(house.ended(1).await, ["failed"]);
     assert!(house.fake.state().asked.is_empty());
