@@ -26,6 +26,7 @@ const STEP: i32 = 256;
 const RESTARTS: u32 = 3;
 /// So long may somebody keep the database locked.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks whether it is still locked.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Copies the database and checks the copy. Answers with the copy's size.
