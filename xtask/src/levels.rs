@@ -16,6 +16,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("karbor-model", 0),
     ("karbor-manager", 1),
     ("karbor-plugin", 1),
+    ("karbor-fs", 1),
     ("karbor-db", 2),
     ("karbor-interfaces", 2),
     ("karbor-notification", 3),

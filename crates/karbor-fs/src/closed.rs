@@ -1,0 +1,150 @@
+//! Whether only trusted accounts can change a file that the service obeys.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags, Stat};
+
+use crate::{
+    Refused,
+    walk::{trusted, walk},
+};
+
+/// Checks that nobody but root and the service's own account can change what is at `path`, or exchange
+/// it: the file or directory itself and every directory above belong to one of the two and are not open
+/// to others (as `StrictModes` of sshd_config(5) asks of a user's keys). A sticky directory above, such
+/// as `/tmp`, may be open.
+///
+/// # Errors
+/// [`Refused::Open`] names the first that others can change, [`Refused::Link`] a link that they could
+/// have put there, [`Refused::System`] what is not there or cannot be looked at.
+pub fn closed(path: &Path) -> Result<(), Refused> {
+    let arrived = walk(path)?;
+    let mut at = PathBuf::from("/");
+    look(&at, false)?;
+    for name in arrived
+        .path
+        .iter()
+        .skip(1)
+        .chain(arrived.rest.iter().map(AsRef::as_ref))
+    {
+        at.push(name);
+        let is_last =
+            at.components().count() == arrived.path.components().count() + arrived.rest.len();
+        look(&at, !is_last)?;
+    }
+    Ok(())
+}
+
+/// Looks at one of them. `may_be_sticky`: it is a directory on the way, whose sticky bit protects the
+/// next, which is looked at in its turn.
+fn look(path: &Path, may_be_sticky: bool) -> Result<(), Refused> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::fstat);
+    let stat = found.map_err(|errno| Refused::system(path, errno))?;
+    match reason(&stat, may_be_sticky) {
+        None => Ok(()),
+        Some(reason) => Err(Refused::Open {
+            path: path.to_owned(),
+            reason,
+        }),
+    }
+}
+
+fn reason(stat: &Stat, may_be_sticky: bool) -> Option<String> {
+    if !trusted(stat.st_uid) {
+        let own = rustix::process::geteuid().as_raw();
+        let wanted = match own {
+            0 => "root".to_owned(),
+            own => format!("root or the service's account ({own})"),
+        };
+        return Some(format!(
+            "belongs to the account {}, not to {wanted}",
+            stat.st_uid
+        ));
+    }
+    let open = stat.st_mode & 0o022;
+    let is_protected = may_be_sticky && stat.st_mode & 0o1000 != 0;
+    (open != 0 && !is_protected).then(|| {
+        let others = if open & 0o002 != 0 {
+            "everybody"
+        } else {
+            "its group"
+        };
+        format!(
+            "may be changed by {others} (mode {:04o})",
+            stat.st_mode & 0o7777
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic)]
+
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, chown, symlink},
+    };
+
+    use super::*;
+
+    fn mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn open_one(path: &Path) -> Option<PathBuf> {
+        match closed(path) {
+            Ok(()) => None,
+            Err(Refused::Open { path, .. }) => Some(path),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_file_is_closed_if_all_that_leads_to_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let inner = top.join("inner");
+        fs::create_dir(&inner).unwrap();
+        mode(&inner, 0o755);
+        let file = inner.join("shop.toml");
+        fs::write(&file, "").unwrap();
+        mode(&file, 0o644);
+        assert_eq!(open_one(&file), None);
+        for bits in [0o664, 0o646] {
+            mode(&file, bits);
+            assert_eq!(open_one(&file).as_deref(), Some(file.as_path()));
+        }
+        mode(&file, 0o600);
+        mode(&inner, 0o775);
+        assert_eq!(open_one(&file).as_deref(), Some(inner.as_path()));
+        // Sticky: others cannot exchange the file, which is ours; but as the last one they can add to it.
+        mode(&inner, 0o1777);
+        assert_eq!(open_one(&file), None);
+        assert_eq!(open_one(&inner).as_deref(), Some(inner.as_path()));
+    }
+
+    #[test]
+    fn what_belongs_to_another_account_is_open() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give files away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        mode(&top, 0o755);
+        let inner = top.join("inner");
+        fs::create_dir(&inner).unwrap();
+        let file = inner.join("hook");
+        fs::write(&file, "").unwrap();
+        chown(&file, Some(1234), None).unwrap();
+        assert_eq!(open_one(&file).as_deref(), Some(file.as_path()));
+        chown(&file, Some(0), None).unwrap();
+        chown(&inner, Some(1234), None).unwrap();
+        assert_eq!(open_one(&file).as_deref(), Some(inner.as_path()));
+        // Its owner can exchange the link at any time.
+        symlink("/etc/passwd", inner.join("link")).unwrap();
+        let refused = closed(&inner.join("link"));
+        assert_eq!(refused, Err(Refused::Link(inner.join("link"))));
+    }
+}

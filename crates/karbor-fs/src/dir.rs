@@ -1,0 +1,302 @@
+//! A directory that is held open, and what lies below it.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
+
+use rustix::{
+    fs::{FileType, Mode, OFlags, Stat},
+    io::Errno,
+};
+
+use crate::{
+    Refused,
+    walk::{readable, walk},
+};
+
+const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
+
+/// A directory that is held open. What is done through it happens in that directory, whatever becomes of
+/// its path.
+#[derive(Debug, Clone)]
+pub struct Dir {
+    fd: Arc<OwnedFd>,
+    path: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A regular file that was opened for reading.
+#[derive(Debug)]
+pub struct File {
+    /// The file.
+    pub file: fs::File,
+    /// What it is.
+    pub stat: Stat,
+    /// Its directory.
+    pub dir: Dir,
+    /// Its name in that directory.
+    pub name: OsString,
+}
+
+/// Where a path leads.
+#[derive(Debug)]
+pub enum Found {
+    /// To a directory.
+    Dir(Dir),
+    /// To something else in this directory, of this name: a file, a FIFO, a device. It was not opened.
+    Other(Dir, OsString, Stat),
+    /// To nothing: these components are not in this directory.
+    Missing(Dir, Vec<OsString>),
+}
+
+impl Dir {
+    /// Walks an absolute path from `/`, past links of trusted accounts only, and opens the last directory
+    /// on it.
+    ///
+    /// # Errors
+    /// [`Refused`]: a link that another account could have put there, something on the way that is no
+    /// directory, or the system's error.
+    pub fn find(path: &Path) -> Result<Found, Refused> {
+        let arrived = walk(path)?;
+        let dir = Self {
+            fd: Arc::new(readable(&arrived.fd, &arrived.path)?),
+            path: arrived.path,
+        };
+        let mut rest = arrived.rest;
+        Ok(match arrived.found {
+            Some(stat) => Found::Other(dir, rest.pop().unwrap_or_default(), stat),
+            None if rest.is_empty() => Found::Dir(dir),
+            None => Found::Missing(dir, rest),
+        })
+    }
+
+    /// Opens a directory by its absolute path, as [`find`](Self::find) does.
+    ///
+    /// # Errors
+    /// [`Refused`], also when nothing is there, or no directory.
+    pub fn open(path: &Path) -> Result<Self, Refused> {
+        match Self::find(path)? {
+            Found::Dir(dir) => Ok(dir),
+            Found::Missing(..) => Err(Refused::system(path, Errno::NOENT)),
+            Found::Other(..) => Err(Refused::Kind {
+                path: path.to_owned(),
+                wanted: "a directory",
+            }),
+        }
+    }
+
+    /// Its path when it was opened, without links. For messages: it may have been renamed since.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Opens a directory below. No link is followed.
+    ///
+    /// # Errors
+    /// [`Refused`]: `relative` is not a plain relative path, or the system's error (`ELOOP` or `ENOTDIR` for a link).
+    pub fn open_dir(&self, relative: &Path) -> Result<Self, Refused> {
+        let mut dir = self.clone();
+        for component in relative.components() {
+            let Component::Normal(name) = component else {
+                return Err(Refused::Path {
+                    path: relative.to_owned(),
+                    reason: "is not a path below a directory",
+                });
+            };
+            let path = dir.path.join(name);
+            let fd = rustix::fs::openat(&dir, name, DIRECTORY, Mode::empty())
+                .map_err(|errno| Refused::system(&path, errno))?;
+            dir = Self {
+                fd: Arc::new(fd),
+                path,
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Opens a regular file in this directory for reading. Anything else is refused without being opened
+    /// in a way that could wait or act: a FIFO, a device, a link.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub fn open_file(&self, name: &OsStr) -> Result<File, Refused> {
+        let path = self.path.join(name);
+        let system = |errno| Refused::system(&path, errno);
+        // It neither waits for a FIFO's other end nor makes a terminal ours.
+        let flags =
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let seen = rustix::fs::statat(self, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(system)?;
+        is_file(&seen, &path)?;
+        let fd = rustix::fs::openat(self, name, flags, Mode::empty()).map_err(system)?;
+        let stat = rustix::fs::fstat(&fd).map_err(system)?;
+        is_file(&stat, &path)?;
+        Ok(File {
+            file: fs::File::from(fd),
+            stat,
+            dir: self.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+impl File {
+    /// Opens a regular file by its absolute path for reading: walks as [`Dir::find`] does.
+    ///
+    /// # Errors
+    /// [`Refused`], also when nothing is there, or something else than a regular file.
+    pub fn open(path: &Path) -> Result<Self, Refused> {
+        match Dir::find(path)? {
+            Found::Other(dir, name, _) => dir.open_file(&name),
+            Found::Missing(..) => Err(Refused::system(path, Errno::NOENT)),
+            Found::Dir(_) => Err(Refused::Kind {
+                path: path.to_owned(),
+                wanted: "a file",
+            }),
+        }
+    }
+}
+
+fn is_file(stat: &Stat, path: &Path) -> Result<(), Refused> {
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Ok(()),
+        _ => Err(Refused::Kind {
+            path: path.to_owned(),
+            wanted: "a regular file",
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic)]
+
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+    use crate::resolve;
+
+    const ALICE: u32 = 12_345;
+
+    /// `<top>/alice`, which belongs to an account that is not trusted, and in it `data` with a file.
+    fn place() -> Option<(tempfile::TempDir, PathBuf)> {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can make files of another account");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
+        let home = top.join("alice");
+        fs::create_dir_all(home.join("data")).unwrap();
+        fs::write(home.join("data/file"), "hers").unwrap();
+        chown(&home, Some(ALICE), Some(ALICE)).unwrap();
+        Some((dir, top))
+    }
+
+    #[test]
+    fn a_link_of_a_trusted_account_is_followed_and_one_of_another_is_not() {
+        let Some((_keep, top)) = place() else { return };
+        let data = top.join("alice/data");
+        assert_eq!(Dir::open(&data).unwrap().path(), data);
+        // Root's link, in root's closed directory.
+        symlink("alice", top.join("run")).unwrap();
+        assert_eq!(Dir::open(&top.join("run/data")).unwrap().path(), data);
+        assert_eq!(
+            resolve(&top.join("run/data/file")).unwrap(),
+            data.join("file")
+        );
+        // Root's own link, but she can put another there at any time.
+        symlink("data", top.join("alice/link")).unwrap();
+        let refused = Dir::open(&top.join("alice/link")).unwrap_err();
+        assert_eq!(refused, Refused::Link(top.join("alice/link")));
+        // A directory of root's that lies in hers: it may have been moved there.
+        fs::create_dir(top.join("alice/moved")).unwrap();
+        symlink("/etc", top.join("alice/moved/etc")).unwrap();
+        let refused = Dir::open(&top.join("alice/moved/etc")).unwrap_err();
+        assert_eq!(refused, Refused::Link(top.join("alice/moved/etc")));
+    }
+
+    #[test]
+    fn in_a_sticky_directory_links_of_trusted_accounts_count() {
+        let Some((_keep, top)) = place() else { return };
+        fs::set_permissions(&top, fs::Permissions::from_mode(0o1777)).unwrap();
+        symlink("alice", top.join("ours")).unwrap();
+        symlink("alice", top.join("hers")).unwrap();
+        std::os::unix::fs::lchown(top.join("hers"), Some(ALICE), None).unwrap();
+        assert!(Dir::open(&top.join("ours")).is_ok());
+        let refused = Dir::open(&top.join("hers")).unwrap_err();
+        assert_eq!(refused, Refused::Link(top.join("hers")));
+    }
+
+    #[test]
+    fn a_directory_that_is_held_is_where_things_happen_though_its_path_leads_elsewhere() {
+        let Some((_keep, top)) = place() else { return };
+        let dir = Dir::open(&top.join("alice")).unwrap();
+        fs::rename(top.join("alice"), top.join("away")).unwrap();
+        symlink("/etc", top.join("alice")).unwrap();
+        assert!(dir.open_dir("data".as_ref()).is_ok());
+        assert!(dir.open_file("passwd".as_ref()).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn below_a_directory_no_link_is_followed() {
+        let Some((_keep, top)) = place() else { return };
+        // Though it is root's.
+        symlink("alice", top.join("run")).unwrap();
+        symlink("alice/data/file", top.join("file")).unwrap();
+        let dir = Dir::open(&top).unwrap();
+        assert!(dir.open_dir("alice/data".as_ref()).is_ok());
+        assert_eq!(
+            dir.open_dir("run/data".as_ref()).unwrap_err().errno(),
+            Some(Errno::NOTDIR)
+        );
+        assert!(dir.open_dir("../etc".as_ref()).is_err());
+        let refused = dir.open_file("file".as_ref()).unwrap_err();
+        assert!(matches!(refused, Refused::Kind { .. }), "{refused}");
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_apart_from_what_is_no_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        fs::write(top.join("file"), "").unwrap();
+        let missing = Dir::find(&top.join("a/b")).unwrap();
+        assert!(
+            matches!(missing, Found::Missing(at, rest) if at.path() == top && rest == ["a", "b"])
+        );
+        let other = Dir::find(&top.join("file")).unwrap();
+        assert!(matches!(other, Found::Other(at, name, _) if at.path() == top && name == "file"));
+        let through = Dir::find(&top.join("file/below")).unwrap_err();
+        assert!(matches!(through, Refused::Kind { .. }), "{through}");
+        assert!(Dir::open(&top.join("a")).unwrap_err().is_missing());
+        assert!(Dir::open(Path::new("relative")).is_err());
+        assert!(Dir::open(&top.join("a/../b")).is_err());
+    }
+
+    #[test]
+    fn a_fifo_or_a_link_is_no_file_and_nothing_waits_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let fifo = FileType::Fifo;
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, top.join("fifo"), fifo, mode, 0).unwrap();
+        let refused = File::open(&top.join("fifo")).unwrap_err();
+        assert!(matches!(refused, Refused::Kind { .. }), "{refused}");
+        fs::write(top.join("file"), "content").unwrap();
+        assert_eq!(File::open(&top.join("file")).unwrap().stat.st_size, 7);
+    }
+}
