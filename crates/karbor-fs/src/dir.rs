@@ -116,15 +116,26 @@ impl Dir {
                     reason: "is not a path below a directory",
                 });
             };
-            let path = dir.path.join(name);
-            let fd = rustix::fs::openat(&dir, name, DIRECTORY, Mode::empty())
-                .map_err(|errno| Refused::system(&path, errno))?;
-            dir = Self {
-                fd: Arc::new(fd),
-                path,
-            };
+            dir = dir.step(name)?;
         }
         Ok(dir)
+    }
+
+    /// Opens a directory in this one, or the one above it: `name` is one component.
+    pub(crate) fn step(&self, name: &OsStr) -> Result<Self, Refused> {
+        let path = shown(&self.path, name);
+        let fd = rustix::fs::openat(self, name, DIRECTORY, Mode::empty())
+            .map_err(|errno| Refused::system(&path, errno))?;
+        Ok(Self {
+            fd: Arc::new(fd),
+            path,
+        })
+    }
+
+    /// The same directory, under another path in messages.
+    pub(crate) fn named(mut self, path: PathBuf) -> Self {
+        self.path = path;
+        self
     }
 
     /// Opens a regular file in this directory for reading. Anything else is refused without being opened
@@ -168,6 +179,27 @@ impl File {
             }),
         }
     }
+}
+
+/// Longer paths are shortened in the middle.
+const LONGEST_PATH: usize = 4096;
+/// So much of the beginning is shown then.
+const SHOWN: usize = 1024;
+
+/// A path for people. No deeper than a path that the system would take, for directories can be nested much
+/// deeper, and to carry all their names along would cost the square of the depth.
+pub(crate) fn shown(path: &Path, name: &OsStr) -> PathBuf {
+    if path.as_os_str().len() + name.len() < LONGEST_PATH {
+        return path.join(name);
+    }
+    let mut short = PathBuf::new();
+    for component in path.components() {
+        if short.as_os_str().len() + component.as_os_str().len() > SHOWN {
+            break;
+        }
+        short.push(component);
+    }
+    short.join("…").join(name)
 }
 
 fn is_file(stat: &Stat, path: &Path) -> Result<(), Refused> {

@@ -9,11 +9,18 @@
 //! service's own, could have put it (`/var/run` is one): each directory that leads to it belongs to such an
 //! account and is closed to others, and so does the link itself. Below a [`Dir`] no link is followed at all.
 //!
+//! What is written in a directory that others may change is made in a [`Staging`] directory, which is closed
+//! to them, and gets its name when it is whole: nobody can exchange or open it before. A [`Trail`] goes
+//! through deep trees with few descriptors, and notices where a directory was exchanged.
+//!
 //! [`closed`] asks the same of a file that the service obeys: a declaration, a program, a state directory.
 
 mod closed;
 mod dir;
+mod staging;
+mod trail;
 mod walk;
+mod write;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +28,10 @@ use rustix::io::Errno;
 
 pub use closed::closed;
 pub use dir::{Dir, File, Found};
+pub use staging::{Access, Staging};
+pub use trail::Trail;
 pub use walk::resolve;
+pub use write::{Identity, Replace};
 
 /// Why a path is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +55,9 @@ pub enum Refused {
         /// What it should be: "a directory".
         wanted: &'static str,
     },
+    /// Another directory is there now than before.
+    #[error("'{}' was exchanged while it was in use", .0.display())]
+    Exchanged(PathBuf),
     /// The path itself: relative, with `..` in it, empty.
     #[error("'{}' {reason}", .path.display())]
     Path {

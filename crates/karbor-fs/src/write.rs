@@ -1,0 +1,252 @@
+//! Making, renaming and removing in a directory that is held open.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    os::unix::ffi::OsStringExt as _,
+    path::PathBuf,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
+    io::Errno,
+};
+
+use crate::{Dir, Refused, Trail, dir::shown, walk::trusted};
+
+/// Which file or directory of the system it is, whatever its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// Of what was looked at.
+    #[must_use]
+    pub fn of(stat: &Stat) -> Self {
+        Self {
+            device: stat.st_dev,
+            inode: stat.st_ino,
+        }
+    }
+}
+
+/// What happens to what has the new name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// It stays, and renaming fails with `EEXIST`.
+    No,
+    /// It goes, unless it is a directory.
+    Yes,
+}
+
+impl Dir {
+    fn system(&self, name: &OsStr, errno: Errno) -> Refused {
+        Refused::system(&shown(self.path(), name), errno)
+    }
+
+    /// What this directory is: owner, mode, times.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn stat(&self) -> Result<Stat, Refused> {
+        rustix::fs::fstat(self).map_err(|errno| Refused::system(self.path(), errno))
+    }
+
+    /// What has this name in the directory, if anything. No link is followed.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn look(&self, name: &OsStr) -> Result<Option<Stat>, Refused> {
+        match rustix::fs::statat(self, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(self.system(name, errno)),
+        }
+    }
+
+    /// Can nobody but root and the service's account add, rename or remove anything in it? An access list
+    /// that lets somebody shows in the group's bits (acl(5)).
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn is_closed(&self) -> Result<bool, Refused> {
+        let stat = self.stat()?;
+        Ok(trusted(stat.st_uid) && stat.st_mode & 0o022 == 0)
+    }
+
+    /// The names in it, in no order.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn names(&self) -> Result<Vec<OsString>, Refused> {
+        let failed = |errno| Refused::system(self.path(), errno);
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(self).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsString::from_vec(name.to_vec()));
+            }
+        }
+        Ok(names)
+    }
+
+    /// Makes a directory, for nobody else to look into (0700), and opens it. In a directory that is not
+    /// [closed](Self::is_closed) another may be in its place when it is opened: make it in a
+    /// [`Staging`](crate::Staging) there.
+    ///
+    /// # Errors
+    /// [`Refused::System`], `EEXIST` among them.
+    pub fn make_dir(&self, name: &OsStr) -> Result<Self, Refused> {
+        rustix::fs::mkdirat(self, name, Mode::RWXU).map_err(|errno| self.system(name, errno))?;
+        self.step(name)
+    }
+
+    /// Makes an empty file for writing, which nobody else may open (0600). It is locked (flock(2)) as
+    /// long as it is open, where the file system has locks.
+    ///
+    /// # Errors
+    /// [`Refused::System`]: `EEXIST`, `EAGAIN` if somebody else locked it in between.
+    pub fn create_file(&self, name: &OsStr) -> Result<fs::File, Refused> {
+        let flags =
+            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(self, name, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|errno| self.system(name, errno))?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::AGAIN) => Err(self.system(name, Errno::AGAIN)),
+            // Not every file system has locks.
+            _ => Ok(fs::File::from(fd)),
+        }
+    }
+
+    /// Gives what is here another name, in this directory or another of the same file system.
+    ///
+    /// # Errors
+    /// [`Refused::System`]: `EEXIST` with [`Replace::No`], `EISDIR` if a directory has the name.
+    pub fn rename(
+        &self,
+        name: &OsStr,
+        to: &Self,
+        new: &OsStr,
+        replace: Replace,
+    ) -> Result<(), Refused> {
+        let renamed = match replace {
+            Replace::Yes => rustix::fs::renameat(self, name, to, new),
+            Replace::No => rename_new(self, name, to, new),
+        };
+        renamed.map_err(|errno| to.system(new, errno))
+    }
+
+    /// Removes what has this name, unless it is a directory. That there is nothing is no error.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn remove_file(&self, name: &OsStr) -> Result<(), Refused> {
+        self.unlink(name, AtFlags::empty())
+    }
+
+    /// Removes an empty directory. That there is none is no error.
+    ///
+    /// # Errors
+    /// [`Refused::System`], `ENOTEMPTY` among them.
+    pub fn remove_dir(&self, name: &OsStr) -> Result<(), Refused> {
+        self.unlink(name, AtFlags::REMOVEDIR)
+    }
+
+    fn unlink(&self, name: &OsStr, flags: AtFlags) -> Result<(), Refused> {
+        match rustix::fs::unlinkat(self, name, flags) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(errno) => Err(self.system(name, errno)),
+        }
+    }
+
+    /// Removes what has this name and, if it is a directory, all that is in it. No link is followed, and
+    /// no other file system is entered.
+    ///
+    /// # Errors
+    /// [`Refused`]: the first that could not be removed (`EXDEV`: where another file system is mounted);
+    /// others are left then, too.
+    pub fn remove_all(&self, name: &OsStr) -> Result<(), Refused> {
+        match self.look(name)? {
+            None => return Ok(()),
+            Some(stat) if !is_dir(&stat) => return self.remove_file(name),
+            Some(_) => {}
+        }
+        let device = self.stat()?.st_dev;
+        let mut trail = Trail::new(self.clone())?;
+        // Of each directory on the way: those in it that are still to be removed.
+        let mut left = vec![vec![name.to_owned()]];
+        while let Some(names) = left.last_mut() {
+            match names.pop() {
+                Some(name) => {
+                    trail.enter(&name, None)?;
+                    if trail.dir().stat()?.st_dev != device {
+                        return Err(Refused::system(trail.dir().path(), Errno::XDEV));
+                    }
+                    left.push(remove_files(trail.dir())?);
+                }
+                None => {
+                    left.pop();
+                    if let Some(name) = trail.leave()? {
+                        trail.dir().remove_dir(&name)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts what was made in it, and its names, on stable storage.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn sync(&self) -> Result<(), Refused> {
+        rustix::fs::fsync(self).map_err(|errno| Refused::system(self.path(), errno))
+    }
+
+    /// The path of an entry, for messages.
+    #[must_use]
+    pub fn path_of(&self, name: &OsStr) -> PathBuf {
+        shown(self.path(), name)
+    }
+}
+
+/// Answers with the directories, which stay.
+fn remove_files(dir: &Dir) -> Result<Vec<OsString>, Refused> {
+    let mut dirs = Vec::new();
+    for name in dir.names()? {
+        match dir.look(&name)? {
+            Some(stat) if is_dir(&stat) => dirs.push(name),
+            Some(_) => dir.remove_file(&name)?,
+            None => {}
+        }
+    }
+    Ok(dirs)
+}
+
+pub(crate) fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+fn rename_new(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+        // Not every file system can (NFS cannot); those that cannot can link.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        done => return done,
+    }
+    match rustix::fs::linkat(from, name, to, new, AtFlags::empty()) {
+        Ok(()) => rustix::fs::unlinkat(from, name, AtFlags::empty()),
+        // A directory, or a file system without hard links either (FUSE): what comes between looking and
+        // renaming is replaced, if it is no directory with something in it.
+        Err(Errno::PERM | Errno::NOSYS | Errno::NOTSUP) => {
+            match rustix::fs::statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, new),
+                Ok(_) => Err(Errno::EXIST),
+                Err(errno) => Err(errno),
+            }
+        }
+        Err(errno) => Err(errno),
+    }
+}
