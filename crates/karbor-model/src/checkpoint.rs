@@ -1,5 +1,7 @@
 //! A checkpoint as its index file in the bank describes it.
 
+use std::collections::BTreeMap;
+
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -37,6 +39,20 @@ pub struct Checkpoint {
     pub timestamp: i64,
     /// The packed [`ResourceGraph`](crate::ResourceGraph); `None` until it is known.
     pub resource_graph: Option<String>,
+    /// What vouches for all of this. The original, and versions before there were seals, wrote none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seal: Option<Seal>,
+}
+
+/// What vouches for a checkpoint: nobody without the master key can make one that fits.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seal {
+    /// SHA-256 (lower-case hex) of every object below `resource-data`, by its key there.
+    pub objects: BTreeMap<String, String>,
+    /// HMAC-SHA256 (lower-case hex) over the rest of the record, `objects` included. Set when the
+    /// record is written.
+    #[serde(default)]
+    pub mac: String,
 }
 
 /// What a checkpoint keeps of its plan.

@@ -15,6 +15,13 @@ pub enum GraphError {
         /// `type#id` of each resource on the loop; first and last are the same.
         path: Vec<String>,
     },
+    /// It is larger than any may be.
+    #[error(
+        "the graph has more than {MAX_RESOURCES} resources or {MAX_DEPENDENCIES} dependencies",
+        MAX_RESOURCES = ResourceGraph::MAX_RESOURCES,
+        MAX_DEPENDENCIES = ResourceGraph::MAX_DEPENDENCIES
+    )]
+    TooLarge,
     /// A stored graph is not of the form that Karbor writes.
     #[error("the stored resource graph cannot be read: {0}")]
     Malformed(String),
@@ -30,6 +37,11 @@ pub struct ResourceGraph {
 }
 
 impl ResourceGraph {
+    /// More resources are in no graph that is protected or read.
+    pub const MAX_RESOURCES: usize = 10_000;
+    /// More dependencies are in no graph that is protected or read.
+    pub const MAX_DEPENDENCIES: usize = 100_000;
+
     /// An empty graph.
     #[must_use]
     pub fn new() -> Self {
@@ -71,6 +83,14 @@ impl ResourceGraph {
     #[must_use]
     pub fn find(&self, resource_type: &str, id: &str) -> Option<usize> {
         self.index.get(&format!("{resource_type}#{id}")).copied()
+    }
+
+    /// Is it larger than any may be?
+    ///
+    /// # Errors
+    /// [`GraphError::TooLarge`].
+    pub fn check_size(&self) -> Result<(), GraphError> {
+        within_bounds(self.nodes.len(), self.edges.len())
     }
 
     /// Places in an order in which every child comes before its parents.
@@ -128,8 +148,9 @@ impl ResourceGraph {
     /// names given in post-order (reference: "Bank keys").
     ///
     /// # Errors
-    /// [`GraphError::Loop`].
+    /// [`GraphError::Loop`], [`GraphError::TooLarge`].
     pub fn pack(&self) -> Result<String, GraphError> {
+        self.check_size()?;
         let order = self.post_order()?;
         let mut sids = vec![String::new(); self.nodes.len()];
         let mut nodes = Map::new();
@@ -156,13 +177,15 @@ impl ResourceGraph {
     /// Reads what [`pack`](Self::pack), or the original, wrote.
     ///
     /// # Errors
-    /// [`GraphError::Malformed`] names what is wrong; [`GraphError::Loop`].
+    /// [`GraphError::Malformed`] names what is wrong; [`GraphError::Loop`], [`GraphError::TooLarge`].
     pub fn unpack(text: &str) -> Result<Self, GraphError> {
         type Node = (String, String, Option<String>, Option<Value>);
         type Edges = Vec<(String, Vec<String>)>;
         let malformed = |reason: String| GraphError::Malformed(reason);
         let (nodes, edges): (HashMap<String, Node>, Edges) =
             serde_json::from_str(text).map_err(|e| malformed(e.to_string()))?;
+        let dependencies = edges.iter().map(|(_, children)| children.len()).sum();
+        within_bounds(nodes.len(), dependencies)?;
         let mut sids = nodes
             .keys()
             .map(|sid| {
@@ -201,6 +224,12 @@ impl ResourceGraph {
         graph.post_order()?;
         Ok(graph)
     }
+}
+
+fn within_bounds(resources: usize, dependencies: usize) -> Result<(), GraphError> {
+    let fits = resources <= ResourceGraph::MAX_RESOURCES
+        && dependencies <= ResourceGraph::MAX_DEPENDENCIES;
+    fits.then_some(()).ok_or(GraphError::TooLarge)
 }
 
 #[cfg(test)]

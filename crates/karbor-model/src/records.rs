@@ -148,6 +148,9 @@ pub struct Restore {
     pub restore_target: Option<String>,
     /// Options for the protection plugins.
     pub parameters: Parameters,
+    /// May the checkpoint be one without a seal? Nothing vouches for what such a one says.
+    #[serde(default)]
+    pub accept_unsealed: bool,
     /// Status.
     pub status: RestoreStatus,
     /// Outcome by `type#id`.
@@ -171,6 +174,9 @@ pub struct Verification {
     pub checkpoint_id: CheckpointId,
     /// Options for the protection plugins.
     pub parameters: Parameters,
+    /// May the checkpoint be one without a seal? Nothing vouches for what such a one says.
+    #[serde(default)]
+    pub accept_unsealed: bool,
     /// Status.
     pub status: VerificationStatus,
     /// Outcome by `type#id`.

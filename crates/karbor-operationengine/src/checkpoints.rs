@@ -321,6 +321,7 @@ impl Runner {
             provider_id: checkpoint.provider_id,
             checkpoint_id: checkpoint.id,
             parameters: parameters.clone(),
+            accept_unsealed: false,
             status: VerificationStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),

@@ -131,6 +131,18 @@ impl BankError {
     }
 }
 
+/// No object that is read whole is larger, in bytes; most are far smaller.
+pub const MAX_OBJECT: u64 = 1 << 30;
+
+/// What an object is that has more bytes than it may.
+#[must_use]
+pub fn too_large(key: &BankKey, most: u64) -> BankError {
+    BankError::Corrupt {
+        key: key.clone(),
+        reason: format!("it has more than the {most} bytes that such an object may have"),
+    }
+}
+
 /// A store of objects under keys. An object is whole or absent, whatever dies when.
 ///
 /// Every bank passes `karbor_plugin::contract::bank`.
@@ -146,8 +158,15 @@ pub trait Bank: Send + Sync + fmt::Debug + 'static {
     /// Writes an object only if there is none: [`BankError::AlreadyExists`] otherwise.
     async fn put_new(&self, key: &BankKey, data: Bytes) -> Result<(), BankError>;
 
-    /// Reads an object.
-    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError>;
+    /// Reads an object that may have at most `most` bytes; of a larger one nothing is kept, and it is
+    /// [`BankError::Corrupt`]. Memory grows with what arrives: a size that somebody claims is no reason to
+    /// allocate.
+    async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError>;
+
+    /// Reads an object of at most [`MAX_OBJECT`] bytes.
+    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
+        self.get_at_most(key, MAX_OBJECT).await
+    }
 
     /// Reads `length` bytes from `offset` (bytes). A range that ends beyond the object is
     /// [`BankError::Corrupt`]: a short answer is never given.

@@ -78,8 +78,8 @@ impl Bank for LateBank {
         self.bank().await?.put_new(key, data).await
     }
 
-    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
-        self.bank().await?.get(key).await
+    async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
+        self.bank().await?.get_at_most(key, most).await
     }
 
     async fn get_range(&self, key: &BankKey, offset: u64, length: u64) -> Result<Bytes, BankError> {

@@ -19,7 +19,8 @@ mod registry;
 mod section;
 
 pub use bank::{
-    Bank, BankCapabilities, BankError, Lease, ListRequest, ObjectInfo, SortDirection, list_all,
+    Bank, BankCapabilities, BankError, Lease, ListRequest, MAX_OBJECT, ObjectInfo, SortDirection,
+    list_all, too_large,
 };
 pub use karbor_model::Secret;
 pub use key::{BankKey, KeyError};

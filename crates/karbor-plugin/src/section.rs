@@ -126,6 +126,14 @@ impl ReadSection {
         self.bank.get(&self.full(key)?).await
     }
 
+    /// Reads an object that may have at most `most` bytes.
+    ///
+    /// # Errors
+    /// As [`Bank::get_at_most`].
+    pub async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
+        self.bank.get_at_most(&self.full(key)?, most).await
+    }
+
     /// Reads a part of an object.
     ///
     /// # Errors

@@ -11,8 +11,17 @@
 //!
 //! `index.json` is written first and the indices after it; a delete removes the indices and keeps
 //! `index.json` as the record that there was a checkpoint.
+//!
+//! The names of the indices say which checkpoints there are, and no more: how old one is, whose it is and of
+//! which plan, is what its `index.json` says, and that carries a seal ([`seal`](crate::seal)). One that
+//! cannot be read, is no file or has a seal that does not fit is listed as a checkpoint in error, beside the
+//! others. One without a seal stays without: nothing that is done to it later vouches for it.
 
-use std::sync::Arc;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
@@ -21,11 +30,15 @@ use karbor_model::{
     Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
     State,
 };
-use karbor_plugin::{Bank, BankError, BankKey, BankSection, list_all};
+use karbor_plugin::{Bank, BankError, BankKey, list_all};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::{
     copies::{self, Origin},
     error::CheckpointError,
+    keys::MasterKey,
+    seal::SealKey,
 };
 
 /// What to list.
@@ -54,19 +67,36 @@ pub struct CheckpointQuery {
 pub struct CheckpointCollection {
     bank: Arc<dyn Bank>,
     provider_id: ProviderId,
+    key: Option<MasterKey>,
 }
 
 /// How many index files are read at once for a listing.
 const READ_AHEAD: usize = 16;
 
+/// An index file may not be larger, in bytes: 10,000 resources with all that is known of them.
+const MAX_INDEX: u64 = 16 << 20;
+
 impl CheckpointCollection {
-    /// The checkpoints of `provider_id` in `bank`.
+    /// The checkpoints of `provider_id` in `bank`. Without a key, those that are sealed can be neither read
+    /// nor written.
     #[must_use]
     pub fn new(bank: Arc<dyn Bank>, provider_id: ProviderId) -> Self {
-        Self { bank, provider_id }
+        Self {
+            bank,
+            provider_id,
+            key: None,
+        }
     }
 
-    /// Writes a new checkpoint: its index file, then the three indices. Safe to repeat.
+    /// With the master key that seals them.
+    #[must_use]
+    pub fn with_key(mut self, key: MasterKey) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Writes a new checkpoint: its index file, then the three indices. One that has a seal is sealed. Safe
+    /// to repeat.
     ///
     /// # Errors
     /// Whatever the bank fails with.
@@ -79,18 +109,32 @@ impl CheckpointCollection {
         Ok(())
     }
 
-    /// Reads a checkpoint of this provider.
+    /// Is there an index file of the checkpoint, whatever it says?
     ///
     /// # Errors
-    /// [`CheckpointError::NotFound`], [`CheckpointError::Corrupt`], or the bank's.
+    /// The bank's.
+    pub async fn has(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
+        match self.bank.stat(&index_file(id)?).await {
+            Ok(_) => Ok(true),
+            Err(BankError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads a checkpoint of this provider. If it has a seal, the seal fits.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotFound`], [`CheckpointError::Corrupt`], [`CheckpointError::Tampered`], or the
+    /// bank's.
     pub async fn get(&self, id: CheckpointId) -> Result<Checkpoint, CheckpointError> {
-        let bytes = match self.bank.get(&index_file(id)?).await {
+        let corrupt = |reason: String| CheckpointError::Corrupt { id, reason };
+        let bytes = match self.bank.get_at_most(&index_file(id)?, MAX_INDEX).await {
             Err(BankError::NotFound(_)) => return Err(CheckpointError::NotFound(id)),
+            Err(BankError::Corrupt { reason, .. }) => return Err(corrupt(reason)),
             other => other?,
         };
-        let corrupt = |reason: String| CheckpointError::Corrupt { id, reason };
-        let checkpoint: Checkpoint =
-            serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let record: Value = serde_json::from_slice(&bytes).map_err(|e| corrupt(e.to_string()))?;
+        let checkpoint = Checkpoint::deserialize(&record).map_err(|e| corrupt(e.to_string()))?;
         if checkpoint.version != INDEX_VERSION {
             return Err(corrupt(format!(
                 "its version is '{}', not '{INDEX_VERSION}'",
@@ -106,7 +150,18 @@ impl CheckpointCollection {
         if checkpoint.provider_id != self.provider_id {
             return Err(CheckpointError::NotFound(id));
         }
+        if let Some(seal) = &checkpoint.seal
+            && !self.seal_key(&checkpoint)?.fits(&record, seal)
+        {
+            return Err(CheckpointError::Tampered(id));
+        }
         Ok(checkpoint)
+    }
+
+    fn seal_key(&self, checkpoint: &Checkpoint) -> Result<SealKey, CheckpointError> {
+        let key = self.key.as_ref();
+        let key = key.ok_or(CheckpointError::NoKey(checkpoint.id))?;
+        Ok(key.seal_key(self.provider_id, &checkpoint.project_id))
     }
 
     /// Puts a checkpoint into another state, if it is in a state that may become it. The caller
@@ -127,18 +182,28 @@ impl CheckpointCollection {
         Ok(checkpoint)
     }
 
-    /// Calls a copy available: everything of it is in the bank. Safe to repeat.
+    /// Calls a checkpoint or a copy available: everything of it is in the bank, and `objects` are the
+    /// hashes of what its plugins keep below `resource-data`. Safe to repeat.
     ///
     /// # Errors
     /// As [`transition`](Self::transition).
-    pub async fn finish_copy(&self, id: CheckpointId) -> Result<(), CheckpointError> {
-        let mut copy = self.get(id).await?;
-        if copy.status != CheckpointStatus::Available {
-            copy.status = copy.status.becoming(CheckpointStatus::Available)?;
-            copy.extra_info = copy.extra_info.as_ref().map(copies::finished);
-            self.write(&copy).await?;
+    pub async fn finish(
+        &self,
+        id: CheckpointId,
+        objects: &BTreeMap<String, String>,
+    ) -> Result<(), CheckpointError> {
+        let mut made = self.get(id).await?;
+        if made.status == CheckpointStatus::Available {
+            return Ok(());
         }
-        Ok(())
+        made.status = made.status.becoming(CheckpointStatus::Available)?;
+        if Origin::read(&made).is_some() {
+            made.extra_info = made.extra_info.as_ref().map(copies::finished);
+        }
+        if let Some(seal) = &mut made.seal {
+            seal.objects.clone_from(objects);
+        }
+        self.write(&made).await
     }
 
     /// Removes everything of a checkpoint but its index file, which says `deleted` from then on.
@@ -159,21 +224,24 @@ impl CheckpointCollection {
         Ok(())
     }
 
-    /// The section of a resource's data in a checkpoint.
+    /// Where the plugins' data of a checkpoint are.
     ///
     /// # Errors
-    /// [`CheckpointError::Bank`] when the resource id cannot be part of a key.
-    pub fn resource_data(
-        &self,
-        id: CheckpointId,
-        resource_id: &str,
-    ) -> Result<BankSection, CheckpointError> {
+    /// The bank's.
+    pub fn data(id: CheckpointId) -> Result<BankKey, CheckpointError> {
+        Ok(BankKey::parse(&format!("checkpoints/{id}/resource-data"))?)
+    }
+
+    /// Where a resource's data are in a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError::ResourceId`] when the resource id cannot be part of a key.
+    pub fn resource_data(id: CheckpointId, resource_id: &str) -> Result<BankKey, CheckpointError> {
+        let refused = || CheckpointError::ResourceId(resource_id.to_owned());
         if resource_id.contains('/') {
-            return Err(CheckpointError::ResourceId(resource_id.to_owned()));
+            return Err(refused());
         }
-        let key = BankKey::parse(&format!("checkpoints/{id}/resource-data/{resource_id}"))
-            .map_err(|_| CheckpointError::ResourceId(resource_id.to_owned()))?;
-        Ok(BankSection::new(self.bank.clone(), key))
+        Self::data(id)?.join(resource_id).map_err(|_| refused())
     }
 
     /// The checkpoints that a query asks for, newest first unless it says otherwise. An index file
@@ -209,63 +277,52 @@ impl CheckpointCollection {
         Self::pick(query, entries).await
     }
 
+    /// Every record is read for its place in the order; those that are asked for are read again, so that
+    /// memory holds no more of them than are asked for.
     async fn pick(
         query: &CheckpointQuery,
-        mut entries: Vec<(Entry, Self)>,
-    ) -> Result<Vec<Checkpoint>, CheckpointError> {
-        entries.retain(|(entry, _)| {
-            let day = entry.day();
-            query.start_date.is_none_or(|start| day >= start)
-                && query.end_date.is_none_or(|end| day <= end)
-        });
-        entries.sort_by(|(a, _), (b, _)| match query.ascending {
-            true => a.cmp(b),
-            false => b.cmp(a),
-        });
-        if let Some(marker) = query.marker {
-            let at = entries.iter().find(|(entry, _)| entry.id == marker);
-            let (at, _) = at.ok_or(CheckpointError::UnknownMarker(marker))?;
-            let second = at.timestamp;
-            let before = entries
-                .iter()
-                .position(|(entry, _)| entry.timestamp == second);
-            entries.drain(..before.unwrap_or_default());
-        }
-        let (limit, mut marker) = (query.limit.unwrap_or(usize::MAX), query.marker);
-        let seconds = entries.chunk_by(|(a, _), (b, _)| a.timestamp == b.timestamp);
-        let seconds: Vec<_> = seconds.map(<[_]>::to_vec).collect();
-        stream::iter(seconds)
-            .map(Self::originals_first)
-            .buffered(READ_AHEAD)
-            .map_ok(|second| stream::iter(second.into_iter().map(Ok)))
-            .try_flatten()
-            .try_filter(move |checkpoint| {
-                // All before the marker is left out, and the marker itself.
-                let is_before = marker.is_some();
-                marker = marker.filter(|marker| checkpoint.id != *marker);
-                let wanted = !is_before
-                    && query
-                        .status
-                        .is_none_or(|status| checkpoint.status == status);
-                std::future::ready(wanted && checkpoint.status != CheckpointStatus::Deleted)
-            })
-            .take(limit)
-            .try_collect()
-            .await
-    }
-
-    /// Reads what was made in the same second: a copy is as old as what it is a copy of, and comes
-    /// after it.
-    async fn originals_first(
         entries: Vec<(Entry, Self)>,
     ) -> Result<Vec<Checkpoint>, CheckpointError> {
-        let mut checkpoints: Vec<_> = stream::iter(entries)
-            .map(|(entry, of)| async move { of.read_entry(entry).await })
+        let mut places: Vec<_> = stream::iter(entries)
+            .map(|(entry, of)| async move {
+                let read = of.read_entry(&entry).await?;
+                Ok::<_, CheckpointError>((Place::of(&read), entry, of))
+            })
             .buffered(READ_AHEAD)
             .try_collect()
             .await?;
-        checkpoints.sort_by_key(|checkpoint| Origin::read(checkpoint).is_some());
-        Ok(checkpoints)
+        places.retain(|(place, ..)| {
+            let day = day(place.timestamp);
+            query.start_date.is_none_or(|start| day >= start)
+                && query.end_date.is_none_or(|end| day <= end)
+        });
+        match query.ascending {
+            true => {
+                places.sort_by_key(|(place, ..)| (place.timestamp, place.is_copy, place.id));
+            }
+            false => places.sort_by_key(|(place, ..)| {
+                (Reverse(place.timestamp), place.is_copy, Reverse(place.id))
+            }),
+        }
+        // Of one that is in the index more than once, the first is it.
+        let mut seen = HashSet::new();
+        places.retain(|(place, ..)| seen.insert(place.id));
+        if let Some(marker) = query.marker {
+            let at = places.iter().position(|(place, ..)| place.id == marker);
+            let at = at.ok_or(CheckpointError::UnknownMarker(marker))?;
+            places.drain(..=at);
+        }
+        let wanted = |status| {
+            status != CheckpointStatus::Deleted && query.status.is_none_or(|asked| asked == status)
+        };
+        places.retain(|(place, ..)| wanted(place.status));
+        stream::iter(places)
+            .map(|(_, entry, of)| async move { of.read_entry(&entry).await })
+            .buffered(READ_AHEAD)
+            .try_filter(|checkpoint| std::future::ready(wanted(checkpoint.status)))
+            .take(query.limit.unwrap_or(usize::MAX))
+            .try_collect()
+            .await
     }
 
     /// Every checkpoint that is not deleted, with its project, by the index alone.
@@ -274,8 +331,10 @@ impl CheckpointCollection {
     /// The bank's.
     pub async fn owners(&self) -> Result<Vec<(CheckpointId, String)>, CheckpointError> {
         let entries = self.entries(&CheckpointQuery::default()).await?;
+        let mut seen = HashSet::new();
         let owners = entries
             .into_iter()
+            .filter(|entry| seen.insert(entry.id))
             .map(|entry| (entry.id, entry.project_id));
         Ok(owners.collect())
     }
@@ -295,9 +354,10 @@ impl CheckpointCollection {
             .collect())
     }
 
-    async fn read_entry(&self, entry: Entry) -> Result<Checkpoint, CheckpointError> {
-        match self.get(entry.id).await {
-            Err(error @ (CheckpointError::NotFound(_) | CheckpointError::Corrupt { .. })) => {
+    async fn read_entry(&self, entry: &Entry) -> Result<Checkpoint, CheckpointError> {
+        let read = self.get(entry.id).await.and_then(|read| entry.fits(read));
+        match read {
+            Err(error) if error.is_of_the_checkpoint() => {
                 tracing::error!(checkpoint = %entry.id, %error, "an indexed checkpoint cannot be read");
                 Ok(entry.unreadable(self.provider_id, &error))
             }
@@ -307,16 +367,53 @@ impl CheckpointCollection {
 
     async fn write(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let id = checkpoint.id;
-        let bytes = serde_json::to_vec(checkpoint).map_err(|e| CheckpointError::Corrupt {
+        let unwritable = |e: serde_json::Error| CheckpointError::Corrupt {
             id,
             reason: e.to_string(),
-        })?;
+        };
+        let mut record = serde_json::to_value(checkpoint).map_err(unwritable)?;
+        if checkpoint.seal.is_some() {
+            self.seal_key(checkpoint)?.seal(&mut record);
+        }
+        let bytes = serde_json::to_vec(&record).map_err(unwritable)?;
+        if bytes.len() as u64 > MAX_INDEX {
+            let reason = format!(
+                "it would have more than {MAX_INDEX} bytes: protect fewer resources at once"
+            );
+            return Err(CheckpointError::Corrupt { id, reason });
+        }
         Ok(self.bank.put(&index_file(id)?, bytes.into()).await?)
     }
 }
 
-/// One line of an index: sorts by time, then id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// Where a checkpoint comes in a listing: by time; of one second, a copy after what it is a copy of.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    timestamp: i64,
+    is_copy: bool,
+    id: CheckpointId,
+    status: CheckpointStatus,
+}
+
+impl Place {
+    fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            timestamp: checkpoint.timestamp,
+            is_copy: Origin::read(checkpoint).is_some(),
+            id: checkpoint.id,
+            status: checkpoint.status,
+        }
+    }
+}
+
+fn day(timestamp: i64) -> NaiveDate {
+    DateTime::<Utc>::from_timestamp(timestamp, 0)
+        .unwrap_or_default()
+        .date_naive()
+}
+
+/// One line of an index: what somebody says that there is.
+#[derive(Debug, Clone)]
 struct Entry {
     timestamp: i64,
     id: CheckpointId,
@@ -336,10 +433,16 @@ impl Entry {
         })
     }
 
-    fn day(&self) -> NaiveDate {
-        DateTime::<Utc>::from_timestamp(self.timestamp, 0)
-            .unwrap_or_default()
-            .date_naive()
+    /// A checkpoint that is listed where it does not belong is not shown there.
+    fn fits(&self, checkpoint: Checkpoint) -> Result<Checkpoint, CheckpointError> {
+        let plan = self.plan_id.unwrap_or(checkpoint.protection_plan.id);
+        match checkpoint.project_id == self.project_id && checkpoint.protection_plan.id == plan {
+            true => Ok(checkpoint),
+            false => Err(CheckpointError::Corrupt {
+                id: self.id,
+                reason: "it is listed for another project or plan than it says itself".to_owned(),
+            }),
+        }
     }
 
     fn unreadable(&self, provider_id: ProviderId, error: &CheckpointError) -> Checkpoint {
@@ -361,9 +464,10 @@ impl Entry {
                     .to_string()
                     .into(),
             ),
-            created_at: Some(self.day()),
+            created_at: Some(day(self.timestamp)),
             timestamp: self.timestamp,
             resource_graph: None,
+            seal: None,
         }
     }
 }

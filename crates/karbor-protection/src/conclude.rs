@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use karbor_flow::{FlowOutcome, FlowStatus as Ending};
 use karbor_model::{ApiError, CheckpointStatus, FlowStatus, OperationType, Resource};
-use serde_json::Value;
+use karbor_plugin::HookReport;
+use serde_json::{Value, json};
 
-use crate::{error::CheckpointError, providers::Provider, run::Run};
+use crate::{error::CheckpointError, providers::Provider, run::Run, seal};
 
 /// How a run ended.
 #[derive(Debug, Clone)]
@@ -17,6 +18,8 @@ pub(crate) struct Conclusion {
     pub(crate) error_info: Option<String>,
     /// Reports by resource.
     pub(crate) extra_info: Value,
+    /// Hashes of what the plugins wrote below `resource-data`, by its key there: for the seal.
+    pub(crate) objects: BTreeMap<String, String>,
     /// Does the bank have a checkpoint of it now?
     pub(crate) in_bank: bool,
     /// Outcome by `type#id`, of resources that failed or had something to tell.
@@ -33,10 +36,20 @@ impl Conclusion {
             Ending::Cancelled => FlowStatus::Cancelled,
             Ending::Failed | Ending::Interrupted => FlowStatus::Failed,
         };
+        let mut reports = outcome.reports.clone();
+        let mut objects = BTreeMap::new();
+        for report in reports.values_mut() {
+            seal::objects(report, &mut objects);
+        }
+        reports.retain(|_, report| !report.is_empty());
+        if run.reads_unsealed() {
+            warn_unsealed(run, &mut reports);
+        }
         let mut conclusion = Self {
             status,
             error_info: outcome.error_info(),
-            extra_info: crate::worker::reports(outcome),
+            extra_info: json!({ "resources": reports }),
+            objects,
             in_bank: true,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
@@ -75,6 +88,7 @@ impl Conclusion {
             status: FlowStatus::Failed,
             error_info: Some(reason),
             extra_info: Value::Null,
+            objects: BTreeMap::new(),
             in_bank: false,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
@@ -83,6 +97,19 @@ impl Conclusion {
 
     pub(crate) fn is_success(&self) -> bool {
         self.status == FlowStatus::Success
+    }
+}
+
+/// What came of a checkpoint that nothing vouches for is told with each of its resources.
+fn warn_unsealed(run: &Run, reports: &mut BTreeMap<String, HookReport>) {
+    let warning = "the checkpoint has no seal: nothing vouches for its index and metadata, which were accepted as they are in the bank";
+    let graph = run.graph().unwrap_or_default();
+    for resource in graph.nodes() {
+        let report = reports.entry(resource.key()).or_default();
+        let warnings = report.entry("warnings").or_insert_with(|| json!([]));
+        if let Value::Array(warnings) = warnings {
+            warnings.push(Value::from(warning));
+        }
     }
 }
 
@@ -113,10 +140,9 @@ pub(crate) async fn conclude_in_bank(
     let (checkpoints, id) = (provider.home(place)?.checkpoints(), subject.id);
     let ok = conclusion.is_success();
     let told = match (run.operation, ok) {
-        (OperationType::Protect, true) => checkpoints
-            .transition(id, CheckpointStatus::Available)
-            .await
-            .map(|_| ()),
+        (OperationType::Protect | OperationType::Copy, true) => {
+            checkpoints.finish(id, &conclusion.objects).await
+        }
         (OperationType::Protect | OperationType::Copy, false) => checkpoints
             .transition(id, CheckpointStatus::Error)
             .await
@@ -126,7 +152,6 @@ pub(crate) async fn conclude_in_bank(
             .transition(id, CheckpointStatus::ErrorDeleting)
             .await
             .map(|_| ()),
-        (OperationType::Copy, true) => checkpoints.finish_copy(id).await,
         (OperationType::Restore | OperationType::Verify, _) => Ok(()),
     };
     let concluded = |in_bank| Conclusion {
@@ -142,7 +167,8 @@ pub(crate) async fn conclude_in_bank(
         Err(
             error @ (CheckpointError::NotFound(_)
             | CheckpointError::Transition(_)
-            | CheckpointError::Corrupt { .. }),
+            | CheckpointError::Corrupt { .. }
+            | CheckpointError::Tampered(_)),
         ) => Ok(Conclusion {
             extra_info: conclusion.extra_info.clone(),
             in_bank: !matches!(error, CheckpointError::NotFound(_)),

@@ -148,6 +148,7 @@ mod tests {
             created_at: None,
             timestamp: 1_800_000_000,
             resource_graph: None,
+            seal: None,
         }
     }
 

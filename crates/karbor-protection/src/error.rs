@@ -19,6 +19,15 @@ pub enum CheckpointError {
         /// What is wrong.
         reason: String,
     },
+    /// Its seal does not fit its index file.
+    #[error(
+        "the index of checkpoint {0} is not what this service wrote: its seal does not fit, so it was changed \
+         since, or made with another master key"
+    )]
+    Tampered(CheckpointId),
+    /// It has a seal, which cannot be made or checked.
+    #[error("the seal of checkpoint {0} needs the master key")]
+    NoKey(CheckpointId),
     /// No checkpoint of the listing has this id.
     #[error("marker {0} is not a checkpoint in this list")]
     UnknownMarker(CheckpointId),
@@ -33,6 +42,19 @@ pub enum CheckpointError {
     /// The bank failed.
     #[error(transparent)]
     Bank(#[from] BankError),
+}
+
+impl CheckpointError {
+    /// Is it about this one checkpoint, so that it says nothing of others in the bank?
+    #[must_use]
+    pub fn is_of_the_checkpoint(&self) -> bool {
+        match self {
+            Self::NotFound(_) | Self::Corrupt { .. } | Self::Tampered(_) => true,
+            // A link, a directory or a broken sector where the index file should be.
+            Self::Bank(BankError::Other { retryable, .. }) => !retryable,
+            _ => false,
+        }
+    }
 }
 
 impl From<KeyError> for CheckpointError {
@@ -55,6 +77,16 @@ impl From<CheckpointError> for ApiError {
                 format!("The index of checkpoint {id} is damaged in the bank; ask the operator to look at it."),
             )
             .with_cause(error),
+            CheckpointError::Tampered(id) => Self::conflict(
+                TAMPERED,
+                format!(
+                    "The index of checkpoint {id} is not what this service wrote: its seal does not fit. \
+                     Somebody changed it in the bank, or the master key is another than it was made with. \
+                     Use another checkpoint, and ask the operator to look at the bank."
+                ),
+            )
+            .with_cause(error),
+            CheckpointError::NoKey(_) => Self::internal(error),
             CheckpointError::Bank(error) => bank_error(&error),
         }
     }
@@ -70,6 +102,23 @@ pub(crate) fn not_available(checkpoint: &Checkpoint) -> ApiError {
         checkpoint.id, checkpoint.status
     );
     ApiError::new(ErrorKind::BadRequest, NOT_AVAILABLE, message)
+}
+
+/// Class of the error that somebody changed a checkpoint.
+pub(crate) const TAMPERED: &str = "CheckpointTampered";
+
+/// Class of the error that refuses what nothing vouches for.
+pub(crate) const NOT_SEALED: &str = "CheckpointNotSealed";
+
+/// A checkpoint that nothing vouches for, and that nobody said he accepts.
+pub(crate) fn not_sealed(checkpoint: &Checkpoint) -> ApiError {
+    let message = format!(
+        "The checkpoint {} has no seal: it was made by the original or by a version without seals, or \
+         somebody changed it in the bank. Nothing vouches for what it says. If you trust the bank, ask \
+         again with --accept-unsealed (\"accept_unsealed\": true).",
+        checkpoint.id
+    );
+    ApiError::new(ErrorKind::BadRequest, NOT_SEALED, message)
 }
 
 /// A bank's failure as the API tells it.

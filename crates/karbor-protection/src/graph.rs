@@ -33,6 +33,7 @@ pub(crate) async fn build(
             let before = graph.nodes().len();
             let at = graph.add(child);
             graph.depend(parent, at);
+            graph.check_size().map_err(ApiError::invalid_input)?;
             if at == before {
                 queue.push_back(at);
             }

@@ -4,23 +4,33 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use karbor_flow::{FlowNode, FlowPlan, Hook, HookContext, HookRunner};
-use karbor_model::{ApiError, CheckpointId, OperationType, parameters_for};
+use karbor_model::{ApiError, CheckpointId, OperationType, Seal, parameters_for};
 use karbor_plugin::{
-    BankSection, CopyTarget, DataSection, HookReport, Operation, OperationContext, PluginError,
-    VaultAccess,
+    Bank, BankKey, BankSection, CopyTarget, DataSection, HookReport, Operation, OperationContext,
+    PluginError, VaultAccess,
 };
 
 use crate::{
+    checkpoints::CheckpointCollection,
     error::CheckpointError,
     keys::MasterKey,
     providers::{Home, Provider},
     run::Run,
+    seal::Witness,
 };
+
+/// Data of a checkpoint.
+struct Data {
+    bank: Arc<dyn Bank>,
+    root: BankKey,
+    /// By node of the plan.
+    places: Vec<BankKey>,
+}
 
 /// Where a copy goes.
 struct Target {
     checkpoint: CheckpointId,
-    sections: Vec<BankSection>,
+    data: Data,
     vault: VaultAccess,
 }
 
@@ -28,7 +38,7 @@ struct Target {
 pub(crate) struct RunHooks {
     run: Run,
     plan: Arc<FlowPlan>,
-    sections: Vec<BankSection>,
+    data: Data,
     vault: VaultAccess,
     target: Option<Target>,
     operations: Vec<Box<dyn Operation>>,
@@ -47,14 +57,14 @@ impl RunHooks {
     ) -> Result<Self, ApiError> {
         let (home, project) = (provider.home(run.place)?, &run.checkpoint.project_id);
         let vault = home.vault(project, key)?;
-        let sections = data_sections(&plan, home, run.checkpoint.id)?;
+        let data = Data::of(&plan, home, run.checkpoint.id)?;
         let target = match &run.copy {
             None => None,
             Some(copy) => {
                 let home = provider.home(copy.place)?;
                 Some(Target {
                     checkpoint: copy.checkpoint.id,
-                    sections: data_sections(&plan, home, copy.checkpoint.id)?,
+                    data: Data::of(&plan, home, copy.checkpoint.id)?,
                     vault: home.vault(project, key)?,
                 })
             }
@@ -67,7 +77,7 @@ impl RunHooks {
         Ok(Self {
             run,
             plan,
-            sections,
+            data,
             vault,
             target,
             operations,
@@ -79,21 +89,36 @@ impl RunHooks {
         &self.plan
     }
 
-    fn context(&self, node: &FlowNode, context: HookContext) -> OperationContext {
-        let section = self.sections[node.at].clone();
-        let data = match self.run.operation {
-            OperationType::Protect | OperationType::Delete => DataSection::Writable(section),
+    /// What a hook gets, and who sees what it writes.
+    fn context(
+        &self,
+        node: &FlowNode,
+        context: HookContext,
+    ) -> (OperationContext, Option<Arc<Witness>>) {
+        let (data, writing) = match self.run.operation {
+            OperationType::Protect | OperationType::Delete => {
+                let witness = self.data.to_write();
+                let section = self.data.section(node, &witness);
+                (DataSection::Writable(section), Some(witness))
+            }
             OperationType::Restore | OperationType::Verify | OperationType::Copy => {
-                DataSection::ReadOnly(section.read_only())
+                let witness = self.data.to_read(self.run.checkpoint.seal.as_ref());
+                let section = self.data.section(node, &witness);
+                (DataSection::ReadOnly(section.read_only()), None)
             }
         };
-        let copy_target = self.target.as_ref().map(|target| CopyTarget {
-            checkpoint_id: target.checkpoint,
-            data: target.sections[node.at].clone(),
-            vault: target.vault.clone(),
+        let copied = self.target.as_ref().map(|target| {
+            let witness = target.data.to_write();
+            let target = CopyTarget {
+                checkpoint_id: target.checkpoint,
+                data: target.data.section(node, &witness),
+                vault: target.vault.clone(),
+            };
+            (target, witness)
         });
+        let (copy_target, copying) = copied.unzip();
         let nodes = self.plan.nodes();
-        OperationContext {
+        let context = OperationContext {
             request: self.run.context.clone(),
             operation: self.run.operation,
             operation_id: self.run.id,
@@ -113,7 +138,8 @@ impl RunHooks {
             copy_target,
             progress: context.progress,
             cancel: context.cancel,
-        }
+        };
+        (context, copying.or(writing))
     }
 
     /// The cause goes to the log with the request it belongs to; the message goes to the user.
@@ -125,19 +151,30 @@ impl RunHooks {
     }
 }
 
-/// The section of every resource's data in a checkpoint.
-fn data_sections(
-    plan: &FlowPlan,
-    home: &Home,
-    checkpoint: CheckpointId,
-) -> Result<Vec<BankSection>, CheckpointError> {
-    let nodes = plan.nodes().iter();
-    nodes
-        .map(|node| {
-            home.checkpoints()
-                .resource_data(checkpoint, &node.resource.id)
+impl Data {
+    fn of(plan: &FlowPlan, home: &Home, checkpoint: CheckpointId) -> Result<Self, CheckpointError> {
+        let nodes = plan.nodes().iter();
+        let places = nodes
+            .map(|node| CheckpointCollection::resource_data(checkpoint, &node.resource.id))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            bank: home.bank().clone(),
+            root: CheckpointCollection::data(checkpoint)?,
+            places,
         })
-        .collect()
+    }
+
+    fn to_write(&self) -> Arc<Witness> {
+        Witness::of_writing(self.bank.clone(), self.root.clone())
+    }
+
+    fn to_read(&self, seal: Option<&Seal>) -> Arc<Witness> {
+        Witness::of_reading(self.bank.clone(), self.root.clone(), seal)
+    }
+
+    fn section(&self, node: &FlowNode, witness: &Arc<Witness>) -> BankSection {
+        BankSection::new(witness.clone(), self.places[node.at].clone())
+    }
 }
 
 #[async_trait]
@@ -148,7 +185,7 @@ impl HookRunner for RunHooks {
         hook: Hook,
         context: HookContext,
     ) -> Result<HookReport, PluginError> {
-        let context = self.context(node, context);
+        let (context, witness) = self.context(node, context);
         let operation = &self.operations[node.at];
         let done = match hook {
             Hook::PrepareBegin => operation.prepare_begin(&context).await,
@@ -157,7 +194,11 @@ impl HookRunner for RunHooks {
             Hook::Complete => operation.complete(&context).await,
             Hook::Undo => operation.undo(&context).await.map(|()| HookReport::new()),
         };
-        done.inspect_err(|error| self.log(node, hook, error))
+        let mut report = done.inspect_err(|error| self.log(node, hook, error))?;
+        if let Some(witness) = witness {
+            witness.tell(&mut report);
+        }
+        Ok(report)
     }
 
     async fn undo(&self, node: &FlowNode, context: HookContext) -> Result<(), PluginError> {

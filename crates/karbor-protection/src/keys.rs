@@ -18,6 +18,8 @@ use karbor_plugin::Secret;
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
+use crate::seal::SealKey;
+
 /// Why the master key cannot be used. No message holds any of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
@@ -193,14 +195,28 @@ impl MasterKey {
     /// HMAC-SHA256 under the master key, so that one password tells nothing of another.
     #[must_use]
     pub fn vault_password(&self, provider: ProviderId, project: &str) -> Secret {
-        let mut block = Zeroizing::new([0_u8; 64]);
-        block[..32].copy_from_slice(&*self.0);
-        // HMAC pads a shorter key with zeros to its block (RFC 2104), so this is the 32-byte key.
-        let mut mac = <Hmac<Sha256> as KeyInit>::new(&(*block).into());
-        mac.update(format!("vault/{provider}/{project}").as_bytes());
-        let bytes = Zeroizing::new(mac.finalize().into_bytes().to_vec());
+        let bytes = self.derived(&format!("vault/{provider}/{project}"));
         Secret::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
+
+    /// What seals the checkpoints of `project` with `provider`.
+    pub(crate) fn seal_key(&self, provider: ProviderId, project: &str) -> SealKey {
+        SealKey::new(keyed(&self.derived(&format!("seal/{provider}/{project}"))))
+    }
+
+    /// HMAC-SHA256 of `label` under the master key.
+    fn derived(&self, label: &str) -> Zeroizing<[u8; 32]> {
+        let mut mac = keyed(&self.0);
+        mac.update(label.as_bytes());
+        Zeroizing::new(mac.finalize().into_bytes().into())
+    }
+}
+
+fn keyed(key: &[u8; 32]) -> Hmac<Sha256> {
+    let mut block = Zeroizing::new([0_u8; 64]);
+    block[..32].copy_from_slice(key);
+    // HMAC pads a shorter key with zeros to its block (RFC 2104), so this is the 32-byte key.
+    <Hmac<Sha256> as KeyInit>::new(&(*block).into())
 }
 
 fn checksum(key: &[u8]) -> [u8; CHECKSUM_BYTES] {

@@ -22,6 +22,7 @@ mod parameters;
 pub mod providers;
 mod quota;
 mod run;
+mod seal;
 mod worker;
 
 pub use keys::{KeyFileError, MasterKey};

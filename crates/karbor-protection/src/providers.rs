@@ -156,6 +156,7 @@ pub enum Place {
 
 /// A bank of a provider and the checkpoints in it. Both banks of a provider are laid out alike, under
 /// the same provider id, so that either can be the bank of the provider when the other is gone.
+#[derive(Clone)]
 pub struct Home {
     bank: Arc<dyn Bank>,
     checkpoints: CheckpointCollection,
@@ -198,6 +199,7 @@ impl Home {
 }
 
 /// A provider in use.
+#[derive(Clone)]
 pub struct Provider {
     record: ProviderRecord,
     bank: Home,
@@ -244,6 +246,14 @@ impl Provider {
             copy_bank,
             plugins,
         })
+    }
+
+    /// With the key that seals its checkpoints.
+    fn with_key(mut self, key: &MasterKey) -> Self {
+        for home in std::iter::once(&mut self.bank).chain(&mut self.copy_bank) {
+            home.checkpoints = home.checkpoints.clone().with_key(key.clone());
+        }
+        self
     }
 
     /// What the API shows.
@@ -396,6 +406,15 @@ impl Providers {
             }
         }
         Ok(Self { usable, unusable })
+    }
+
+    /// With the key that seals their checkpoints; those that are sealed cannot be read without.
+    #[must_use]
+    pub fn with_key(mut self, key: &MasterKey) -> Self {
+        for provider in &mut self.usable {
+            *provider = Arc::new(Provider::clone(provider).with_key(key));
+        }
+        self
     }
 
     /// The enabled providers that were left out.

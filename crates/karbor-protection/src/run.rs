@@ -109,6 +109,16 @@ impl Run {
         }
     }
 
+    /// Does it act on a checkpoint that nothing vouches for?
+    #[must_use]
+    pub(crate) fn reads_unsealed(&self) -> bool {
+        let reads = matches!(
+            self.operation,
+            OperationType::Restore | OperationType::Verify
+        );
+        reads && self.checkpoint.seal.is_none()
+    }
+
     /// The claims it needs: on which checkpoint of which bank, and what for.
     pub(crate) fn claims(&self) -> Vec<(Place, CheckpointId, Purpose)> {
         let own = Purpose::Operation(self.operation);

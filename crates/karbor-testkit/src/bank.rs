@@ -12,6 +12,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_plugin::{
     Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, SortDirection,
+    too_large,
 };
 
 #[derive(Debug, Default)]
@@ -113,8 +114,12 @@ impl Bank for MemoryBank {
         Ok(())
     }
 
-    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
-        self.state().object(key).cloned()
+    async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
+        let data = self.state().object(key)?.clone();
+        match data.len() as u64 > most {
+            true => Err(too_large(key, most)),
+            false => Ok(data),
+        }
     }
 
     async fn get_range(&self, key: &BankKey, offset: u64, length: u64) -> Result<Bytes, BankError> {

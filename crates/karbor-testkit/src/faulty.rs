@@ -255,8 +255,8 @@ impl<B: Bank> Bank for FaultyBank<B> {
         self.call(Verb::PutNew, key.as_str(), run, as_is).await
     }
 
-    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
-        let run = self.inner.get(key);
+    async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
+        let run = self.inner.get_at_most(key, most);
         self.call(Verb::Get, key.as_str(), run, spoiled).await
     }
 

@@ -313,7 +313,7 @@ async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
     let bank = provider.home(FirstBank)?.checkpoints();
     let mut missed = 0;
     for copy in ids(OperationType::Copy).await?.difference(&deleted) {
-        missed += usize::from(bank.get(*copy).await.is_err());
+        missed += usize::from(!bank.has(*copy).await.unwrap_or_default());
     }
     Ok(missed)
 }

@@ -148,6 +148,7 @@ pub(crate) async fn create(
         resource_graph: None,
         created_at: None,
         extra_info: Some(&extra_info),
+        sealed: None,
     };
     one("checkpoint", &view)
 }

@@ -125,6 +125,7 @@ pub(crate) async fn create_restore(
             Some(Value::Object(auth)) => Some(auth),
             _ => None,
         },
+        accept_unsealed: restore.get("accept_unsealed") == Some(&Value::Bool(true)),
         parameters: parameters(restore.remove("parameters")),
     };
     let restore = manager.restore(&call.context, new).await?;
@@ -165,6 +166,7 @@ pub(crate) async fn create_verification(
     let new = NewVerification {
         provider_id: parsed(&verification, "provider_id")?,
         checkpoint_id: parsed(&verification, "checkpoint_id")?,
+        accept_unsealed: verification.get("accept_unsealed") == Some(&Value::Bool(true)),
         parameters: parameters(verification.remove("parameters")),
     };
     let verification = manager.verification(&call.context, new).await?;

@@ -80,6 +80,9 @@ pub(crate) struct CheckpointView<'a> {
     #[serde(serialize_with = "as_text")]
     #[schemars(with = "Option<String>")]
     pub(crate) extra_info: Option<&'a Value>,
+    /// False of one that nothing vouches for; of others not there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sealed: Option<bool>,
 }
 
 /// What a checkpoint tells of its plan. The answer to a create has no `provider_id`.
@@ -151,6 +154,7 @@ impl<'a> From<&'a Checkpoint> for CheckpointView<'a> {
             resource_graph: checkpoint.resource_graph.as_deref(),
             created_at: checkpoint.created_at,
             extra_info: checkpoint.extra_info.as_ref(),
+            sealed: checkpoint.seal.is_none().then_some(false),
         }
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct NewRestore {
     pub(crate) restore_target: Option<String>,
     pub(crate) restore_auth: Option<Map<String, Value>>,
     pub(crate) parameters: Parameters,
+    pub(crate) accept_unsealed: bool,
 }
 
 /// A verification as a client wants it.
@@ -30,6 +31,7 @@ pub(crate) struct NewVerification {
     pub(crate) provider_id: ProviderId,
     pub(crate) checkpoint_id: CheckpointId,
     pub(crate) parameters: Parameters,
+    pub(crate) accept_unsealed: bool,
 }
 
 /// What becomes of a run that the protection manager did not take.
@@ -76,6 +78,7 @@ impl ApiManager {
             checkpoint_id: new.checkpoint_id,
             restore_target: new.restore_target,
             parameters: new.parameters,
+            accept_unsealed: new.accept_unsealed,
             status: RestoreStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
@@ -169,6 +172,7 @@ impl ApiManager {
             provider_id: new.provider_id,
             checkpoint_id: new.checkpoint_id,
             parameters: new.parameters,
+            accept_unsealed: new.accept_unsealed,
             status: VerificationStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),

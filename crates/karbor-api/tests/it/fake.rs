@@ -178,6 +178,7 @@ impl ProtectionApi for Fake {
             created_at: Some("2026-11-22".parse().unwrap()),
             timestamp: 0,
             resource_graph: Some("[{}, []]".into()),
+            seal: Some(karbor_model::Seal::default()),
         });
         Ok(id)
     }

@@ -350,7 +350,13 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
             ]
         })
         .collect();
-    session.more("Resources", vec!["TYPE", "NAME", "ID"], rows)
+    session.more("Resources", vec!["TYPE", "NAME", "ID"], rows)?;
+    match checkpoint["sealed"] == Value::Bool(false) {
+        true => {
+            session.note("\nno seal: nothing vouches for what the bank says of this checkpoint")
+        }
+        false => Ok(()),
+    }
 }
 
 async fn delete(

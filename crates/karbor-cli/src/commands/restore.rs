@@ -77,6 +77,9 @@ struct RestoreOptions {
     /// Restore a database under this name
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
+    /// Restore it even if it has no seal: nothing then vouches for what the bank says of it
+    #[arg(long)]
+    accept_unsealed: bool,
     /// Parameters by resource type or type#id, as a JSON object or @file
     #[arg(long, value_name = "JSON|@FILE")]
     parameters: Option<String>,
@@ -119,7 +122,10 @@ impl RestoreArguments {
                 let plan = self.plan.unwrap_or_default();
                 let options = self.options;
                 let (provider, checkpoint) = match (self.latest, &self.checkpoint) {
-                    (true, _) => latest(session, &plan, options.provider.clone()).await?,
+                    (true, _) => {
+                        let found = latest(session, &plan, options.provider.clone()).await?;
+                        of_seal(found, options.accept_unsealed)?
+                    }
                     (false, Some(id)) => {
                         let provider = options.provider.as_deref();
                         of_plan(&plan, session.client.checkpoint(id, provider).await?)?
@@ -182,6 +188,22 @@ async fn latest(
     })
 }
 
+/// One that nothing vouches for is not taken for the newest, and not passed over in silence.
+fn of_seal(found: (String, Value), accept_unsealed: bool) -> Result<(String, Value), CliError> {
+    let (_, checkpoint) = &found;
+    if accept_unsealed || checkpoint["sealed"] != Value::Bool(false) {
+        return Ok(found);
+    }
+    let message = format!(
+        "the newest checkpoint, {} of {}, has no seal: nothing vouches for what it says, its age included",
+        string(checkpoint, "id"),
+        made_on(checkpoint)
+    );
+    Err(CliError::usage(message).hint(
+        "take it with --accept-unsealed if you trust the bank, or another with --checkpoint <id>",
+    ))
+}
+
 /// A checkpoint given by id must be of the plan that was named: the name is there as a check.
 fn of_plan(plan: &str, found: (String, Value)) -> Result<(String, Value), CliError> {
     let own = &found.1["protection_plan"];
@@ -220,9 +242,12 @@ async fn restore(
         let schemas = &found["extended_info_schema"]["restore_schema"];
         wishes::grant(&mut parameters, &wishes, &graph, schemas)?;
     }
-    let body = json!({"restore": {
+    let mut body = json!({"restore": {
         "provider_id": provider, "checkpoint_id": id, "parameters": parameters,
     }});
+    if options.accept_unsealed {
+        body["restore"]["accept_unsealed"] = Value::Bool(true);
+    }
     let mut answer = session.client.post(&["restores"], &body).await?;
     let restore = answer["restore"].take();
     let job = Job {

@@ -31,6 +31,9 @@ pub enum VerificationCommand {
         /// Read back this much of the data (with --data)
         #[arg(long, requires = "data", value_parser = clap::value_parser!(u8).range(1..=100))]
         percent: Option<u8>,
+        /// Verify it even if it has no seal: nothing then vouches for what the bank says of it
+        #[arg(long)]
+        accept_unsealed: bool,
         /// Parameters by resource type or type#id, as a JSON object or @file
         #[arg(long, value_name = "JSON|@FILE")]
         parameters: Option<String>,
@@ -80,6 +83,7 @@ impl VerificationCommand {
                 provider,
                 data,
                 percent,
+                accept_unsealed,
                 parameters,
                 wait,
             } => {
@@ -98,7 +102,11 @@ impl VerificationCommand {
                     .client
                     .checkpoint(&checkpoint, provider.as_deref())
                     .await?;
-                create(session, found, parameters, &wishes, wait).await
+                let mut body = json!({"verification": {"parameters": parameters}});
+                if accept_unsealed {
+                    body["verification"]["accept_unsealed"] = Value::Bool(true);
+                }
+                create(session, found, body, &wishes, wait).await
             }
             Self::List { status, list } => {
                 let mut query = list.query();
@@ -124,7 +132,7 @@ impl VerificationCommand {
 async fn create(
     session: &mut Session,
     (provider, checkpoint): (String, Value),
-    mut parameters: Value,
+    mut body: Value,
     wishes: &BTreeMap<&str, Value>,
     wait: WaitOptions,
 ) -> Result<(), CliError> {
@@ -132,12 +140,16 @@ async fn create(
         let graph = report::graph(&checkpoint).unwrap_or_default();
         let found = session.client.provider(&provider).await?;
         let schemas = &found["extended_info_schema"]["verify_schema"];
-        wishes::grant(&mut parameters, wishes, &graph, schemas)?;
+        wishes::grant(
+            &mut body["verification"]["parameters"],
+            wishes,
+            &graph,
+            schemas,
+        )?;
     }
     let id = string(&checkpoint, "id").to_owned();
-    let body = json!({"verification": {
-        "provider_id": provider, "checkpoint_id": id, "parameters": parameters,
-    }});
+    body["verification"]["provider_id"] = Value::from(provider.as_str());
+    body["verification"]["checkpoint_id"] = Value::from(id.as_str());
     let mut answer = session.client.post(&["verifications"], &body).await?;
     let verification = answer["verification"].take();
     let job = Job {

@@ -71,6 +71,7 @@ pub fn restore() -> Restore {
         checkpoint_id: checkpoint_id(),
         restore_target: Some("http://elsewhere".to_owned()),
         parameters: parameters(),
+        accept_unsealed: false,
         status: RestoreStatus::InProgress,
         resources_status: BTreeMap::new(),
         resources_reason: BTreeMap::from([("a#b".to_owned(), "why".to_owned())]),
@@ -85,6 +86,7 @@ pub fn verification() -> Verification {
         provider_id: provider_id(),
         checkpoint_id: checkpoint_id(),
         parameters: parameters(),
+        accept_unsealed: false,
         status: VerificationStatus::InProgress,
         resources_status: BTreeMap::new(),
         resources_reason: BTreeMap::new(),
@@ -111,6 +113,7 @@ fn checkpoint(id: CheckpointId) -> Checkpoint {
         created_at: Some(noon().date_naive()),
         timestamp: noon().timestamp(),
         resource_graph: None,
+        seal: None,
     }
 }
 

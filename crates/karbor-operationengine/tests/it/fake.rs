@@ -103,6 +103,7 @@ impl Fake {
             created_at: Some(made.date_naive()),
             timestamp: made.timestamp(),
             resource_graph: None,
+            seal: None,
         };
         self.state().checkpoints.insert(id, checkpoint);
         id

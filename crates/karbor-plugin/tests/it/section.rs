@@ -162,8 +162,8 @@ async fn an_answer_from_outside_is_an_error() {
         async fn put_new(&self, key: &BankKey, data: bytes::Bytes) -> Result<(), BankError> {
             self.0.put_new(key, data).await
         }
-        async fn get(&self, key: &BankKey) -> Result<bytes::Bytes, BankError> {
-            self.0.get(key).await
+        async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<bytes::Bytes, BankError> {
+            self.0.get_at_most(key, most).await
         }
         async fn get_range(
             &self,

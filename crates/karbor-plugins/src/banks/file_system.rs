@@ -230,9 +230,9 @@ impl Bank for FileSystemBank {
             .await
     }
 
-    async fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
+    async fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
         let key = key.clone();
-        self.run(move |store| store.get(&key)).await
+        self.run(move |store| store.get_at_most(&key, most)).await
     }
 
     async fn get_range(&self, key: &BankKey, offset: u64, length: u64) -> Result<Bytes, BankError> {

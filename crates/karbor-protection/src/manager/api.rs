@@ -83,7 +83,12 @@ impl ProtectionApi for ProtectionManager {
         let parameters = parameters::typed(provider, SchemaKind::Restore, restore.parameters);
         parameters::validate(provider, SchemaKind::Restore, "restore", &parameters)?;
         let checkpoint = self
-            .available(context, provider, restore.checkpoint_id)
+            .available(
+                context,
+                provider,
+                restore.checkpoint_id,
+                restore.accept_unsealed,
+            )
             .await?;
         let now = self.base.clock().now();
         let mut run = Run::new(OperationType::Restore, context, checkpoint, parameters, now)
@@ -101,7 +106,12 @@ impl ProtectionApi for ProtectionManager {
         let parameters = parameters::typed(provider, SchemaKind::Verify, verification.parameters);
         parameters::validate(provider, SchemaKind::Verify, "verify", &parameters)?;
         let checkpoint = self
-            .available(context, provider, verification.checkpoint_id)
+            .available(
+                context,
+                provider,
+                verification.checkpoint_id,
+                verification.accept_unsealed,
+            )
             .await?;
         let now = self.base.clock().now();
         let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now)

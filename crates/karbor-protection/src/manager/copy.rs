@@ -2,7 +2,7 @@
 
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, OperationType,
-    Parameters, Plan, RequestContext,
+    Parameters, Plan, RequestContext, Seal,
 };
 
 use super::ProtectionManager;
@@ -85,6 +85,8 @@ impl ProtectionManager {
             extra_info: Some(origin.of_copy(now)),
             created_at: Some(protected_at.date_naive()),
             timestamp: protected_at.timestamp(),
+            // A copy of what nothing vouches for is no better than that.
+            seal: source.seal.as_ref().map(|_| Seal::default()),
             ..source.clone()
         };
         let source = (Place::Bank, source);

@@ -17,14 +17,14 @@ use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
-    OperationLog, OperationType, Plan, RequestContext, Resource,
+    OperationLog, OperationType, Plan, RequestContext, Resource, Seal,
 };
 use karbor_plugin::{Protectable, Registry};
 use serde_json::{Map, Value};
 use tokio::sync::Semaphore;
 
 use crate::{
-    error::not_available,
+    error::{not_available, not_sealed},
     host::ManagerTime,
     keys::MasterKey,
     providers::{Place, Provider, Providers},
@@ -84,7 +84,7 @@ impl ProtectionManager {
             task_timeout,
             ..ExecutorOptions::default()
         };
-        let providers = Arc::new(parts.providers);
+        let providers = Arc::new(parts.providers.with_key(&parts.master_key));
         let worker = Arc::new(Worker {
             db,
             clock,
@@ -144,18 +144,22 @@ impl ProtectionManager {
         Ok(!logs.iter().any(is_fresh))
     }
 
-    /// A checkpoint that may be read from.
+    /// A checkpoint that may be read from: one that is vouched for, unless `accept_unsealed`.
     async fn available(
         &self,
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
+        accept_unsealed: bool,
     ) -> Result<(Place, Checkpoint), ApiError> {
         let (place, checkpoint) = self.checkpoint(context, provider, id).await?;
-        if checkpoint.status == CheckpointStatus::Available {
-            return Ok((place, checkpoint));
+        if checkpoint.status != CheckpointStatus::Available {
+            return Err(not_available(&checkpoint));
         }
-        Err(not_available(&checkpoint))
+        match checkpoint.seal.is_some() || accept_unsealed {
+            true => Ok((place, checkpoint)),
+            false => Err(not_sealed(&checkpoint)),
+        }
     }
 
     fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {
@@ -208,6 +212,7 @@ impl ProtectionManager {
             created_at: Some(now.date_naive()),
             timestamp: now.timestamp(),
             resource_graph: Some(graph),
+            seal: Some(Seal::default()),
         }
     }
 }

@@ -8,7 +8,7 @@ use karbor_plugin::{Bank, BankError};
 
 use super::{Worker, release};
 use crate::{
-    error::{bank_error, not_available},
+    error::{bank_error, not_available, not_sealed},
     leases::{CheckpointLease, Purpose},
     providers::Provider,
     run::Run,
@@ -101,9 +101,13 @@ impl Worker {
     async fn prepare_reading(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         let checkpoints = provider.home(run.place)?.checkpoints();
         let there = checkpoints.get(run.checkpoint.id).await?;
-        match there.status {
-            CheckpointStatus::Available => Ok(()),
-            _ => Err(not_available(&there)),
+        if there.status != CheckpointStatus::Available {
+            return Err(not_available(&there));
+        }
+        // What it had when the run was asked for it may not lose.
+        match there.seal.is_none() && run.checkpoint.seal.is_some() {
+            true => Err(not_sealed(&there)),
+            false => Ok(()),
         }
     }
 

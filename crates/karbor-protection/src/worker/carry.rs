@@ -6,7 +6,7 @@ use futures::future::join_all;
 use karbor_db::OperationLogUpdate;
 use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
 use karbor_model::ApiError;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -148,9 +148,4 @@ fn interrupted(reason: &str) -> FlowOutcome {
         reports: std::collections::BTreeMap::new(),
         interrupted: Some(reason.to_owned()),
     }
-}
-
-/// What the operation log keeps of the reports. Without any it still tells that the hooks were begun.
-pub(crate) fn reports(outcome: &FlowOutcome) -> Value {
-    json!({ "resources": outcome.reports })
 }

@@ -12,8 +12,6 @@ mod copies;
 mod record;
 mod resume;
 
-pub(crate) use carry::reports;
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},

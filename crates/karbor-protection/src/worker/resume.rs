@@ -12,7 +12,7 @@ use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
     conclude::Conclusion,
     copies::COPIED,
-    error::{CheckpointError, NOT_AVAILABLE},
+    error::{CheckpointError, NOT_AVAILABLE, NOT_SEALED, TAMPERED},
     leases::{self, CheckpointLease},
     providers::Provider,
     run::Run,
@@ -23,6 +23,9 @@ const NOT_FOUND: &str = "CheckpointNotFound";
 
 /// Class of the error that a run may not begin any more.
 const LATE: &str = "WindowMissed";
+
+/// Classes of errors that trying again does not mend.
+const LAST_WORDS: [&str; 6] = [NOT_AVAILABLE, NOT_FOUND, NOT_SEALED, TAMPERED, LATE, COPIED];
 
 impl Worker {
     /// Goes on with every run of this host that has not ended.
@@ -150,9 +153,7 @@ impl Worker {
         match prepared {
             Ok(()) => {}
             // The bank's last word: it holds nothing that the run could go on with, or what it was to make.
-            Err(error)
-                if [NOT_AVAILABLE, NOT_FOUND, LATE, COPIED].contains(&error.class.as_str()) =>
-            {
+            Err(error) if LAST_WORDS.contains(&error.class.as_str()) => {
                 let conclusion = Conclusion::failed(error.message);
                 self.conclude(run, &provider, &conclusion).await;
                 release(lease).await;

@@ -310,6 +310,7 @@ async fn what_the_operation_log_does_not_know_cannot_be_reset_to_available() {
     let mut second = House::new();
     second.bank = house.bank.clone();
     second.provider = house.provider;
+    second.recovery_key.clone_from(&house.recovery_key);
     let running = second.open().await;
     let refused = running
         .api()

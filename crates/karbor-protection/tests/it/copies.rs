@@ -7,7 +7,6 @@ use karbor_model::{
     Parameters, Plan, Resource, RestoreStatus, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey};
-use karbor_protection::checkpoints::CheckpointCollection;
 use karbor_testkit::Fault;
 use serde_json::{Value, json};
 
@@ -39,7 +38,7 @@ async fn aged(house: &House, running: &Running, id: CheckpointId, days: i64) {
     checkpoint.created_at = checkpoint
         .created_at
         .map(|day| day - chrono::TimeDelta::days(days));
-    let checkpoints = CheckpointCollection::new(house.bank.clone(), house.provider);
+    let checkpoints = house.checkpoints(&house.bank);
     checkpoints.create(&checkpoint).await.unwrap();
 }
 

@@ -21,7 +21,10 @@ use karbor_model::{
 use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
 use karbor_plugins::protectables::openstack::OpenStackType;
 use karbor_plugins::protections::{noop, simulated};
-use karbor_protection::{MasterKey, OPTIONS, ProtectionManager, ProtectionParts, Providers};
+use karbor_protection::{
+    MasterKey, OPTIONS, ProtectionManager, ProtectionParts, Providers,
+    checkpoints::CheckpointCollection,
+};
 use karbor_testkit::{FakeClock, FaultyBank, MemoryBank};
 use serde_json::Map;
 
@@ -107,6 +110,8 @@ pub struct House {
     pub banks: (&'static str, Option<&'static str>),
     pub inventory: Arc<Mutex<Inventory>>,
     clock: Arc<dyn Clock>,
+    /// What the operator printed and locked away.
+    pub recovery_key: String,
     pub provider: ProviderId,
     pub other_provider: ProviderId,
 }
@@ -120,6 +125,7 @@ impl House {
             banks: ("memory", None),
             inventory: Arc::default(),
             clock: Arc::new(SystemClock::new()),
+            recovery_key: new_key(),
             provider: ProviderId::new(),
             other_provider: ProviderId::new(),
         }
@@ -172,8 +178,7 @@ impl House {
             config(self.other_provider, "noop", noop::NAME),
         ];
         let providers = Providers::new(&configs, &registry).unwrap();
-        let master_key =
-            MasterKey::load_or_create(&self.folder.path().join("master.key"), true).unwrap();
+        let master_key = MasterKey::from_recovery_key(&self.recovery_key).unwrap();
         let parts = ProtectionParts {
             registry: Arc::new(registry),
             providers,
@@ -197,6 +202,7 @@ impl House {
             service: service.start().await.unwrap(),
             db,
             provider: self.provider,
+            accept_unsealed: false,
             inventory: self.inventory.clone(),
         }
     }
@@ -219,6 +225,7 @@ impl House {
             copies: self.copies.clone(),
             banks: ("copies", None),
             provider: self.provider,
+            recovery_key: self.recovery_key.clone(),
             ..Self::new()
         }
     }
@@ -245,11 +252,28 @@ impl House {
             .collect()
     }
 
-    pub fn tamper(&self, key: &str, data: &'static str) {
-        self.bank
-            .inner()
-            .tamper(&BankKey::parse(key).unwrap(), Bytes::from(data));
+    pub fn tamper(&self, key: &str, data: impl Into<Bytes>) {
+        let key = BankKey::parse(key).unwrap();
+        self.bank.inner().tamper(&key, data.into());
     }
+
+    /// An object of the bank, behind everybody's back.
+    pub async fn object(&self, key: &str) -> Bytes {
+        let key = BankKey::parse(key).unwrap();
+        self.bank.inner().get(&key).await.unwrap()
+    }
+
+    /// The checkpoints of the provider in a bank, with the key.
+    pub fn checkpoints(&self, bank: &Arc<FaultyBank<MemoryBank>>) -> CheckpointCollection {
+        let key = MasterKey::from_recovery_key(&self.recovery_key).unwrap();
+        CheckpointCollection::new(bank.clone(), self.provider).with_key(key)
+    }
+}
+
+fn new_key() -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let key = MasterKey::load_or_create(&folder.path().join("master.key"), true).unwrap();
+    key.recovery_key().expose().to_owned()
 }
 
 pub fn id(at: usize) -> String {
@@ -261,6 +285,8 @@ pub struct Running {
     pub service: RunningService<ProtectionManager>,
     pub db: Db,
     pub provider: ProviderId,
+    /// Whether restores and verifications say that they take what has no seal.
+    pub accept_unsealed: bool,
     inventory: Arc<Mutex<Inventory>>,
 }
 
@@ -376,6 +402,7 @@ impl Running {
             checkpoint_id: checkpoint,
             restore_target: None,
             parameters,
+            accept_unsealed: self.accept_unsealed,
             status: RestoreStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
@@ -417,6 +444,7 @@ impl Running {
             provider_id: self.provider,
             checkpoint_id: checkpoint,
             parameters,
+            accept_unsealed: self.accept_unsealed,
             status: VerificationStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),

@@ -15,5 +15,6 @@ mod not_copied;
 mod once;
 mod operations;
 mod quotas;
+mod seals;
 mod tenancy;
 mod windows;

@@ -7,7 +7,6 @@ use karbor_model::{
     OperationLogStatus, OperationType, QuotaChange, QuotaResource,
 };
 use karbor_plugin::{Bank, BankKey};
-use karbor_protection::checkpoints::CheckpointCollection;
 use karbor_testkit::Fault;
 use serde_json::{Value, json};
 
@@ -20,7 +19,7 @@ use crate::{
 async fn unfinished(house: &House, running: &Running, copy: CheckpointId) {
     let mut checkpoint = running.checkpoint(copy).await;
     checkpoint.status = CheckpointStatus::Copying;
-    let copies = CheckpointCollection::new(house.copies.clone(), house.provider);
+    let copies = house.checkpoints(&house.copies);
     copies.create(&checkpoint).await.unwrap();
 }
 
@@ -192,7 +191,7 @@ async fn a_copy_that_somebody_else_made_meanwhile_is_not_tried_for_ever() {
     other.id = CheckpointId::new();
     let info = json!({"copied_from": source, "protected_at": "2026-01-01T00:00:00+00:00"});
     other.extra_info = Some(Value::String(info.to_string()));
-    let copies = CheckpointCollection::new(house.copies.clone(), house.provider);
+    let copies = house.checkpoints(&house.copies);
     copies.create(&other).await.unwrap();
 
     let second = house.open().await;

@@ -24,6 +24,10 @@ static TEXT_OR_NULL: Schema = Schema {
     max_length: 255,
     ..ANY
 };
+static BOOLEAN: Schema = Schema {
+    types: &[Type::Boolean],
+    ..ANY
+};
 static SCALAR: Schema = Schema {
     types: &[Type::Boolean, Type::String, Type::Integer],
     ..ANY
@@ -188,6 +192,7 @@ pub(crate) static RESTORE_CREATE: Schema = object(
                 ("restore_target", &TEXT_OR_NULL),
                 ("restore_auth", &METADATA),
                 ("parameters", &PARAMETERS),
+                ("accept_unsealed", &BOOLEAN),
             ],
             &["provider_id", "checkpoint_id", "parameters"],
         ),
@@ -203,6 +208,7 @@ pub(crate) static VERIFICATION_CREATE: Schema = object(
                 ("provider_id", &UUID),
                 ("checkpoint_id", &UUID),
                 ("parameters", &PARAMETERS),
+                ("accept_unsealed", &BOOLEAN),
             ],
             &["provider_id", "checkpoint_id"],
         ),

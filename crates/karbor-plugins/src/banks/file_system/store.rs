@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use karbor_plugin::{BankError, BankKey, ListRequest, ObjectInfo};
+use karbor_plugin::{BankError, BankKey, ListRequest, MAX_OBJECT, ObjectInfo, too_large};
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
@@ -40,6 +40,12 @@ pub(super) struct Store {
     pub(super) dirs: Dirs,
     temp: Mutex<Option<Arc<TempArea>>>,
     pub(super) lease_lock: Mutex<()>,
+}
+
+/// How much to allocate at once for so many bytes: what a file says of its size may not be so.
+fn claimed(size: u64) -> usize {
+    const AT_ONCE: u64 = 32 << 20;
+    usize::try_from(size.min(AT_ONCE)).unwrap_or_default()
 }
 
 /// A path in the container, as directory and name.
@@ -177,12 +183,20 @@ impl Store {
         )))
     }
 
-    pub(super) fn get(&self, key: &BankKey) -> Result<Bytes, BankError> {
-        let (mut file, size) = self.open_object(key)?;
-        let mut data = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-        file.read_to_end(&mut data)
+    pub(super) fn get_at_most(&self, key: &BankKey, most: u64) -> Result<Bytes, BankError> {
+        let (file, size) = self.open_object(key)?;
+        if size > most {
+            return Err(too_large(key, most));
+        }
+        let mut data = Vec::with_capacity(claimed(size));
+        // The file may have grown since, and a size may be a lie.
+        file.take(most.saturating_add(1))
+            .read_to_end(&mut data)
             .map_err(|error| failure(format_args!("reading '{key}'"), error))?;
-        Ok(data.into())
+        match data.len() as u64 > most {
+            true => Err(too_large(key, most)),
+            false => Ok(data.into()),
+        }
     }
 
     pub(super) fn get_range(
@@ -199,12 +213,23 @@ impl Store {
         if offset.checked_add(length).is_none_or(|end| end > size) {
             return Err(short());
         }
-        let mut data = vec![0; usize::try_from(length).map_err(|_| short())?];
-        match file.read_exact_at(&mut data, offset) {
-            Ok(()) => Ok(data.into()),
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Err(short()),
-            Err(error) => Err(failure(format_args!("reading '{key}'"), error)),
+        if length > MAX_OBJECT {
+            return Err(too_large(key, MAX_OBJECT));
         }
+        let length = usize::try_from(length).map_err(|_| short())?;
+        let mut data = Vec::with_capacity(claimed(length as u64));
+        while data.len() < length {
+            let from = data.len();
+            data.resize(length.min(from + claimed(MAX_OBJECT)), 0);
+            match file.read_exact_at(&mut data[from..], offset + from as u64) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                    return Err(short());
+                }
+                Err(error) => return Err(failure(format_args!("reading '{key}'"), error)),
+            }
+        }
+        Ok(data.into())
     }
 
     pub(super) fn stat(&self, key: &BankKey) -> Result<ObjectInfo, BankError> {
