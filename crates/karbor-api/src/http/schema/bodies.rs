@@ -24,10 +24,6 @@ static TEXT_OR_NULL: Schema = Schema {
     max_length: 255,
     ..ANY
 };
-static BOOLEAN: Schema = Schema {
-    types: &[Type::Boolean],
-    ..ANY
-};
 static SCALAR: Schema = Schema {
     types: &[Type::Boolean, Type::String, Type::Integer],
     ..ANY
