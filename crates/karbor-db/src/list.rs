@@ -3,13 +3,20 @@
 //! A page begins after its marker by comparison of the sort columns (keyset), never by counting:
 //! records that come or go between two pages neither repeat nor hide others. `created_at` and `id`
 //! close every order, so it is total. NULL sorts as the smallest value on every database.
+//!
+//! Regular expressions are matched here, not by the database: three databases have three languages of
+//! them, and their engines can be made to run for ever by a filter. Rows are looked at in the order of
+//! the list until the page is full.
+
+use std::collections::BTreeMap;
 
 use karbor_model::{
     OperationLog, OperationLogStatus, OperationType, Plan, Restore, ScheduledOperation, Trigger,
     Verification,
 };
+use regex::{RegexSet, RegexSetBuilder};
 use sea_orm::{
-    ConnectionTrait, DbBackend, Order,
+    ConnectionTrait, DbBackend, Order, QueryResult,
     sea_query::{Alias, Condition, Expr, ExprTrait, Func, Query, SelectStatement},
 };
 
@@ -35,8 +42,8 @@ pub struct ListQuery {
     pub project: Option<String>,
     /// Column and value. A column given twice means any of the values. Unknown columns are
     /// ignored (Q14, Q15). Names, descriptions, a trigger's properties and an operation's
-    /// definition (as JSON text) match as plain, case-sensitive substrings (Q70, Q71), everything
-    /// else exactly.
+    /// definition (as JSON text) are searched for a regular expression, everything else is compared
+    /// exactly.
     pub filters: Vec<(String, String)>,
     /// Id of the last record of the page before.
     pub marker: Option<String>,
@@ -65,7 +72,7 @@ pub(crate) enum Kind {
     /// Never NULL.
     Text,
     OptionalText,
-    /// Filtered by substring.
+    /// Searched for a regular expression.
     Words,
     /// Never NULL.
     Time,
@@ -288,6 +295,72 @@ pub(crate) fn contains(backend: DbBackend, column: &'static str, part: &str) -> 
     Expr::from(Func::cust(Alias::new(function)).args([Expr::col(column), Expr::val(part)])).gt(0)
 }
 
+/// What a compiled expression may take, in bytes.
+const LARGEST_PATTERN: usize = 1 << 20;
+
+/// How many values one statement binds at most; each database takes more.
+const MOST_VALUES: usize = 500;
+
+/// How many rows are looked at before the next are asked for.
+const LOOKED_AT: u64 = 500;
+
+/// What rows must be like.
+struct Filters {
+    /// What the database compares.
+    condition: Condition,
+    /// Columns and the expressions of which one must be found there.
+    patterns: BTreeMap<&'static str, RegexSet>,
+}
+
+impl Filters {
+    /// Does a row, which has the columns of the patterns, have what they look for?
+    fn match_row(&self, row: &QueryResult) -> Result<bool, DbError> {
+        for (column, patterns) in &self.patterns {
+            let text: Option<String> = row.try_get("", column)?;
+            if !text.is_some_and(|text| patterns.is_match(&text)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The expressions that a column is searched for.
+///
+/// # Errors
+/// [`DbError::BadRequest`] names the column and what is wrong.
+fn patterns(column: &'static str, values: &[&str]) -> Result<RegexSet, DbError> {
+    let mut builder = RegexSetBuilder::new(values);
+    builder
+        .size_limit(LARGEST_PATTERN)
+        .build()
+        .map_err(|error| {
+            let text = error.to_string();
+            let reason = match error {
+                regex::Error::CompiledTooBig(_) => "it takes too much memory",
+                // The rest of the text repeats the expression.
+                _ => text
+                    .lines()
+                    .find_map(|line| line.strip_prefix("error: "))
+                    .unwrap_or("it cannot be read"),
+            };
+            DbError::BadRequest {
+                field: column,
+                message: format!(
+                    "Invalid input for field/attribute {column}. It must be a regular expression: \
+                 {reason}. A backslash before a special character takes it as it is."
+                ),
+            }
+        })
+}
+
+/// Does the expression find itself and nothing else? Then the database can look for it.
+fn is_plain(value: &str) -> bool {
+    !value.contains([
+        '\\', '.', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$',
+    ])
+}
+
 fn filter<R: Listed>(
     db: &Db,
     column: &'static str,
@@ -311,7 +384,8 @@ fn filter<R: Listed>(
     })
 }
 
-fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Condition, DbError> {
+fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Filters, DbError> {
+    let mut searched = BTreeMap::new();
     let mut all = Condition::all();
     if R::SOFT_DELETE {
         all = all.add(not_deleted("deleted"));
@@ -320,15 +394,24 @@ fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Condition, DbError> 
         all = all.add(Expr::col("project_id").eq(project.as_str()));
     }
     for (name, kind) in R::COLUMNS {
+        let given = query.filters.iter().filter(|(key, _)| key == name);
+        let values: Vec<&str> = given.map(|(_, value)| value.as_str()).collect();
+        if *kind == Kind::Words && !values.iter().all(|value| is_plain(value)) {
+            searched.insert(*name, patterns(name, &values)?);
+            continue;
+        }
         let mut any = Condition::any();
-        for (_, value) in query.filters.iter().filter(|(key, _)| key == name) {
+        for value in values {
             any = any.add(filter::<R>(db, name, *kind, value)?);
         }
         if !any.is_empty() {
             all = all.add(any);
         }
     }
-    Ok(all)
+    Ok(Filters {
+        condition: all,
+        patterns: searched,
+    })
 }
 
 /// The marker's row. One that was deleted since still marks its place.
@@ -397,42 +480,50 @@ fn bounds(query: &ListQuery) -> String {
 }
 
 impl Db {
-    /// The rows of one page: one query, and one more only where the page is empty after a marker.
-    /// `whole`, if given, is what to select from [`PAGE`] (those rows) instead: it is worked out for
-    /// the page only, not for all that had to be sorted. It holds no bound values.
+    /// The rows of one page: one query, and one more only where the page is empty after a marker; more
+    /// where filters are regular expressions. `whole`, if given, is what to select from [`PAGE`] (those
+    /// rows) instead: it is worked out for the page only, not for all that had to be sorted. It holds no
+    /// bound values.
     pub(crate) async fn page<R: Listed>(
         &self,
         query: &ListQuery,
         columns: &[&'static str],
         whole: Option<Expr>,
-    ) -> Result<Vec<sea_orm::QueryResult>, DbError> {
+    ) -> Result<Vec<QueryResult>, DbError> {
         let keys = sort_keys::<R>(query)?;
-        let mut select: SelectStatement = Query::select()
-            .columns(columns.iter().copied())
-            .from(R::TABLE)
-            .cond_where(filters::<R>(self, query)?)
-            .take();
+        let filters = filters::<R>(self, query)?;
         let marker = match query.marker.as_deref() {
             Some(text) => {
                 let id = text
                     .parse::<R::Id>()
                     .map_err(|_| DbError::not_found(R::WHAT, text))?;
-                let id = id.to_string();
-                select.cond_where(after_marker::<R>(self, query, &keys, &id));
-                Some((text, id))
+                Some((text, id.to_string()))
             }
             None => None,
         };
-        order_by(self, &mut select, &keys);
-        let mut page = self.backend().build(&select);
-        page.sql += &bounds(query);
-        if let Some(whole) = whole {
-            let mut outer = Query::select().expr(whole).from(PAGE).take();
-            order_by(self, &mut outer, &keys);
-            let outer = self.backend().build(&outer).sql;
-            page.sql = format!("WITH {PAGE} AS ({}) {outer}", page.sql);
+        let start = marker.as_ref().map(|(_, id)| id.clone());
+        let select = |condition: Condition| {
+            Query::select()
+                .columns(columns.iter().copied())
+                .from(R::TABLE)
+                .cond_where(condition)
+                .take()
+        };
+        let mut rows = Vec::new();
+        if filters.patterns.is_empty() {
+            let mut select = select(filters.condition);
+            if let Some(id) = &start {
+                select.cond_where(after_marker::<R>(self, query, &keys, id));
+            }
+            rows = self.rows(select, &keys, &bounds(query), whole).await?;
+        } else {
+            let found = self.search::<R>(query, &keys, &filters, start).await?;
+            for ids in found.chunks(MOST_VALUES) {
+                let these = Condition::all().add(Expr::col(R::ID).is_in(ids));
+                let these = self.rows(select(these), &keys, "", whole.clone()).await?;
+                rows.extend(these);
+            }
         }
-        let rows = self.read().query_all_raw(page).await?;
         if let (true, Some((text, id))) = (rows.is_empty(), marker) {
             let known = Query::select()
                 .column(R::ID)
@@ -444,5 +535,68 @@ impl Db {
             }
         }
         Ok(rows)
+    }
+
+    /// What `select` finds, in the order of `keys`.
+    async fn rows(
+        &self,
+        mut select: SelectStatement,
+        keys: &[SortKey],
+        bounds: &str,
+        whole: Option<Expr>,
+    ) -> Result<Vec<QueryResult>, DbError> {
+        order_by(self, &mut select, keys);
+        let mut page = self.backend().build(&select);
+        page.sql += bounds;
+        if let Some(whole) = whole {
+            let mut outer = Query::select().expr(whole).from(PAGE).take();
+            order_by(self, &mut outer, keys);
+            let outer = self.backend().build(&outer).sql;
+            page.sql = format!("WITH {PAGE} AS ({}) {outer}", page.sql);
+        }
+        Ok(self.read().query_all_raw(page).await?)
+    }
+
+    /// The ids of the rows of one page that have what the patterns look for, after the row `marker`.
+    async fn search<R: Listed>(
+        &self,
+        query: &ListQuery,
+        keys: &[SortKey],
+        filters: &Filters,
+        mut marker: Option<String>,
+    ) -> Result<Vec<String>, DbError> {
+        let (mut to_skip, wanted) = (query.offset, query.limit.unwrap_or(u64::MAX));
+        let mut found = Vec::new();
+        while (found.len() as u64) < wanted {
+            let mut select = Query::select()
+                .column(R::ID)
+                .columns(filters.patterns.keys().copied())
+                .from(R::TABLE)
+                .cond_where(filters.condition.clone())
+                .take();
+            if let Some(id) = &marker {
+                select.cond_where(after_marker::<R>(self, query, keys, id));
+            }
+            let limit = format!(" LIMIT {LOOKED_AT}");
+            let rows = self.rows(select, keys, &limit, None).await?;
+            for row in &rows {
+                let id: String = row.try_get("", R::ID)?;
+                marker = Some(id.clone());
+                if !filters.match_row(row)? {
+                    continue;
+                }
+                match to_skip {
+                    0 => found.push(id),
+                    _ => to_skip -= 1,
+                }
+                if found.len() as u64 >= wanted {
+                    break;
+                }
+            }
+            if (rows.len() as u64) < LOOKED_AT {
+                break;
+            }
+        }
+        Ok(found)
     }
 }

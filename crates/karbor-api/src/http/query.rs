@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use karbor_db::{Direction, ListQuery};
 use karbor_model::{ApiError, RequestContext};
 
+use super::python;
+
 /// Largest offset, as the original's database had it.
 const MAX_OFFSET: u64 = 0x7fff_ffff;
 
@@ -66,7 +68,8 @@ impl Query {
         Ok(read)
     }
 
-    /// For the database: filters that the list knows, of the project or of all of them.
+    /// For the database: filters that the list knows, of the project or of all of them. A list literal
+    /// means one of its values.
     ///
     /// Unknown filters are treated as the original did, because clients rely on it: ignored for a
     /// member (and for plans, triggers and scheduled operations), matching nothing for an administrator; `None` means just that.
@@ -79,14 +82,20 @@ impl Query {
         let mut filters = Vec::with_capacity(self.filters.len());
         let mut project = (!self.all_tenants).then(|| context.project_id.clone());
         for (key, value) in &self.filters {
-            if key == "project_id" {
-                match &project {
-                    None => project = Some(value.clone()),
-                    Some(own) if own == value => {}
-                    Some(_) => return None,
+            let is_known = known.contains(&key.as_str());
+            if key == "project_id" || is_known {
+                let values = python::literals(value).unwrap_or_else(|| vec![value.clone()]);
+                match (&project, &values[..]) {
+                    // One of none.
+                    (_, []) => return None,
+                    (Some(own), _) if !is_known => {
+                        if !values.contains(own) {
+                            return None;
+                        }
+                    }
+                    (None, [only]) if !is_known => project = Some(only.clone()),
+                    _ => filters.extend(values.into_iter().map(|value| (key.clone(), value))),
                 }
-            } else if known.contains(&key.as_str()) {
-                filters.push((key.clone(), value.clone()));
             } else if context.is_admin && !ignore_unknown {
                 return None;
             }
@@ -129,7 +138,7 @@ impl Query {
             return Ok(None);
         };
         let id = marker.parse().map_err(|_| {
-            let shown = super::python::repr_str(marker);
+            let shown = python::repr_str(marker);
             ApiError::invalid_field("marker", marker, format!("{shown} is not a 'uuid'"))
         })?;
         Ok(Some(id))
