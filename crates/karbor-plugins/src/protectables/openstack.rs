@@ -9,17 +9,18 @@ use karbor_plugin::{Protectable, ProtectableError};
 
 const PROJECT: &str = "OS::Keystone::Project";
 const SERVER: &str = "OS::Nova::Server";
+const POD: &str = "OS::Kubernetes::Pod";
 
 /// Each type with the types of what depends on it.
 const TYPES: [(&str, &[&str]); 8] = [
     (PROJECT, &[]),
     (SERVER, &[PROJECT]),
-    ("OS::Cinder::Volume", &[SERVER, PROJECT]),
+    ("OS::Cinder::Volume", &[SERVER, POD, PROJECT]),
     ("OS::Glance::Image", &[SERVER, PROJECT]),
     ("OS::Manila::Share", &[PROJECT]),
     ("OS::Neutron::Network", &[PROJECT]),
     ("OS::Trove::Instance", &[PROJECT]),
-    ("OS::Kubernetes::Pod", &[PROJECT]),
+    (POD, &[PROJECT]),
 ];
 
 /// A type whose resources cannot be looked up.

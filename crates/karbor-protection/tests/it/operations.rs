@@ -458,6 +458,7 @@ async fn types_that_cannot_be_looked_up_are_known_by_name() {
             vec!["OS::Cinder::Volume", "OS::Glance::Image"],
         ),
         ("OS::Cinder::Volume", vec![]),
+        ("OS::Kubernetes::Pod", vec!["OS::Cinder::Volume"]),
         ("OS::Neutron::Network", vec![]),
         (
             "OS::Keystone::Project",
