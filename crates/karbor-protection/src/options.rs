@@ -13,9 +13,10 @@ pub const OPTIONS: &[OptionDef] = &[
         group: "DEFAULT",
         name: "max_concurrent_operations",
         kind: OptionKind::Int,
-        default: "0",
-        help: "How many operations (protect, restore, verify, copy, delete) may run at once; 0 is no limit. \
-               More wait for their turn.",
+        default: "8",
+        help: "How many operations (protect, restore, verify, copy, delete) may be at work at once; 0 is no \
+               limit. Verifications are half of them at most. More wait for their turn, which their record \
+               in the operation log says.",
         secret: false,
     },
     OptionDef {

@@ -21,14 +21,13 @@ use karbor_model::{
 };
 use karbor_plugin::{Protectable, Registry};
 use serde_json::{Map, Value};
-use tokio::sync::Semaphore;
 
 use crate::{
     error::{not_available, not_sealed},
     host::ManagerTime,
     keys::MasterKey,
     providers::{Place, Provider, Providers},
-    worker::Worker,
+    worker::{Slots, Worker},
 };
 
 /// How long a checkpoint that was deleted is still shown, as deleted.
@@ -96,8 +95,7 @@ impl ProtectionManager {
             host: base.host().to_owned(),
             quotas: QuotaDefaults::read(base.config())?,
             owner: format!("{}@{}", Self::BINARY, base.host()),
-            slots: (operations > 0).then(|| Semaphore::new(operations)),
-            copy_slots: Semaphore::new(copies),
+            slots: Slots::new(operations, copies),
             running: Mutex::new(HashMap::new()),
             stuck: Mutex::new(HashMap::new()),
         });

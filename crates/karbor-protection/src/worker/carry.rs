@@ -1,16 +1,18 @@
-//! Carries a run out: its turn, its flow, its progress.
+//! Carries a run out: its flow, its progress.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use futures::future::join_all;
 use karbor_db::OperationLogUpdate;
 use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
 use karbor_model::ApiError;
 use serde_json::json;
-use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::{RETRY_DELAYS, Worker};
+use super::{
+    RETRY_DELAYS, Worker,
+    turns::{Turn, Waiting},
+};
 use crate::{
     conclude::Conclusion, hooks::RunHooks, journal::DbJournal, leases::CheckpointLease,
     providers::Provider, run::Run,
@@ -29,47 +31,56 @@ impl Worker {
     ) {
         let cancel = CancellationToken::new();
         self.running().insert(run.log, cancel.clone());
-        let worker = self.clone();
-        self.tasks.spawn(
-            format!("{} {}", run.operation, run.checkpoint.id),
-            async move {
-                let done = CancellationToken::new();
-                let work = async {
-                    if let Some(_slots) = worker.slots(&run).await {
-                        worker
-                            .carry_out(&run, &provider, hooks, cancel.clone())
-                            .await;
-                    }
-                    done.cancel();
+        let (worker, log) = (self.clone(), run.log);
+        let name = format!("{} {}", run.operation, run.checkpoint.id);
+        let work: Pin<Box<dyn Future<Output = ()> + Send>> = match self.slots.free(run.operation) {
+            Some(turn) => {
+                Box::pin(
+                    worker
+                        .clone()
+                        .at_work(turn, run, provider, hooks, cancel.clone()),
+                )
+            }
+            None => {
+                let waiting = Waiting {
+                    id: run.id,
+                    operation: run.operation,
+                    log,
                 };
-                // The claims are kept while the run waits for its turn, too.
-                let keep = async {
-                    let keep = |claim: CheckpointLease| {
-                        claim.keep(&*worker.clock, done.clone(), cancel.clone())
-                    };
-                    join_all(claims.into_iter().map(keep)).await
+                Box::pin(worker.clone().in_line(waiting, cancel.clone()))
+            }
+        };
+        self.tasks.spawn(name, async move {
+            let done = CancellationToken::new();
+            let work = async {
+                work.await;
+                done.cancel();
+            };
+            // The claims are kept while the run waits for its turn, too.
+            let keep = async {
+                let keep = |claim: CheckpointLease| {
+                    claim.keep(&*worker.clock, done.clone(), cancel.clone())
                 };
-                tokio::join!(work, keep);
-                worker.running().remove(&run.log);
-            },
-        );
+                join_all(claims.into_iter().map(keep)).await
+            };
+            tokio::join!(work, keep);
+            worker.running().remove(&log);
+        });
     }
 
-    /// Waits for the run's turn; `None` when the service stops first: the next start goes on.
-    async fn slots(&self, run: &Run) -> Option<Vec<SemaphorePermit<'_>>> {
-        let copies = run.copy.as_ref().map(|_| &self.copy_slots);
-        let mut taken = Vec::new();
-        for slots in copies.into_iter().chain(&self.slots) {
-            tokio::select! {
-                slot = slots.acquire() => taken.push(slot.ok()?),
-                () = self.tasks.cancelled().cancelled() => return None,
-            }
-        }
-        Some(taken)
+    async fn at_work(
+        self: Arc<Self>,
+        _turn: Turn,
+        run: Run,
+        provider: Arc<Provider>,
+        hooks: Arc<RunHooks>,
+        cancel: CancellationToken,
+    ) {
+        self.carry_out(&run, &provider, hooks, cancel).await;
     }
 
     /// Runs the flow to its end and writes the end down; as often as it takes.
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         run: &Run,
         provider: &Provider,

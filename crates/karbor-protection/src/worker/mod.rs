@@ -11,6 +11,9 @@ mod carry;
 mod copies;
 mod record;
 mod resume;
+mod turns;
+
+pub(crate) use turns::Slots;
 
 use std::{
     collections::HashMap,
@@ -22,7 +25,6 @@ use karbor_db::{Db, DbError, FlowRecord, QuotaDefaults};
 use karbor_flow::{Executor, FlowTime, plan};
 use karbor_manager::{Clock, TaskSet};
 use karbor_model::{ApiError, FlowStatus, OperationLogId};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -53,10 +55,8 @@ pub(crate) struct Worker {
     pub(crate) owner: String,
     pub(crate) quotas: QuotaDefaults,
     pub(crate) executor: Executor,
-    /// How many runs may be under way; `None` is no limit.
-    pub(crate) slots: Option<Semaphore>,
-    /// How many copies may be under way.
-    pub(crate) copy_slots: Semaphore,
+    /// How many runs may be at work.
+    pub(crate) slots: Slots,
     pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
     /// Runs that wait because what they must write cannot be written, with the reason.
     pub(crate) stuck: Mutex<HashMap<OperationLogId, String>>,

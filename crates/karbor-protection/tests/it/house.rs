@@ -112,6 +112,8 @@ pub struct House {
     clock: Arc<dyn Clock>,
     /// What the operator printed and locked away.
     pub recovery_key: String,
+    /// What is configured, in the group DEFAULT.
+    options: BTreeMap<&'static str, &'static str>,
     pub provider: ProviderId,
     pub other_provider: ProviderId,
 }
@@ -126,6 +128,7 @@ impl House {
             inventory: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             recovery_key: new_key(),
+            options: BTreeMap::new(),
             provider: ProviderId::new(),
             other_provider: ProviderId::new(),
         }
@@ -184,11 +187,13 @@ impl House {
             providers,
             master_key,
         };
-        let options = Config::builder()
+        let mut options = Config::builder()
             .options(OPTIONS)
-            .options(karbor_manager::service::OPTIONS)
-            .build()
-            .unwrap();
+            .options(karbor_manager::service::OPTIONS);
+        for (name, value) in &self.options {
+            options = options.set("DEFAULT", name, *value);
+        }
+        let options = options.build().unwrap();
         let (host, clock) = (Some("host".to_owned()), self.clock.clone());
         let manager = ProtectionManager::new(host, db.clone(), options, clock, parts).unwrap();
         let transport = Arc::new(InProcess::new());
@@ -205,6 +210,12 @@ impl House {
             accept_unsealed: false,
             inventory: self.inventory.clone(),
         }
+    }
+
+    /// Configured so, in the group DEFAULT.
+    pub fn with_option(mut self, name: &'static str, value: &'static str) -> Self {
+        self.options.insert(name, value);
+        self
     }
 
     /// On a clock whose hands the test turns.

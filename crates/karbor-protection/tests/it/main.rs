@@ -17,4 +17,5 @@ mod operations;
 mod quotas;
 mod seals;
 mod tenancy;
+mod turns;
 mod windows;

@@ -1,0 +1,171 @@
+//! Whose turn it is: how many operations are at work at once, and how the others wait.
+//!
+//! An operation that waits has been entered, has claimed its checkpoint and has told the bank, so a
+//! restart goes on with it. While it waits only its id is kept here: what it is made of is in its flow
+//! record, and is read again when its turn comes. Its record in the operation log says that it waits.
+
+use std::sync::Arc;
+
+use karbor_db::OperationLogUpdate;
+use karbor_flow::ProgressSnapshot;
+use karbor_model::{ApiError, OperationId, OperationLogId, OperationType};
+use serde_json::{Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+
+use super::{RETRY_DELAYS, Worker};
+use crate::{conclude::Conclusion, hooks::RunHooks, providers::Provider, run::Run};
+
+/// How many operations may be at work.
+pub(crate) struct Slots {
+    /// Of every kind; `None` is no limit.
+    all: Option<Arc<Semaphore>>,
+    /// Of verifications: half, so that a flood of them keeps no restore waiting for long.
+    verifications: Option<Arc<Semaphore>>,
+    copies: Arc<Semaphore>,
+    most: usize,
+}
+
+/// An operation's place among those at work, until it is dropped.
+pub(super) type Turn = Vec<OwnedSemaphorePermit>;
+
+impl Slots {
+    /// For `operations` at once (0: no limit), of which `copies` may be copies.
+    pub(crate) fn new(operations: usize, copies: usize) -> Self {
+        let limit = |slots: usize| Arc::new(Semaphore::new(slots.min(Semaphore::MAX_PERMITS)));
+        let is_limited = operations > 0;
+        Self {
+            all: is_limited.then(|| limit(operations)),
+            verifications: is_limited.then(|| limit(operations.div_ceil(2))),
+            copies: limit(copies.max(1)),
+            most: operations,
+        }
+    }
+
+    /// What an operation needs one of each of, in this order.
+    fn needed(&self, operation: OperationType) -> impl Iterator<Item = &Arc<Semaphore>> {
+        let own = match operation {
+            OperationType::Copy => Some(&self.copies),
+            OperationType::Verify => self.verifications.as_ref(),
+            OperationType::Protect | OperationType::Restore | OperationType::Delete => None,
+        };
+        own.into_iter().chain(&self.all)
+    }
+
+    /// A turn, if nobody has to be waited for.
+    pub(super) fn free(&self, operation: OperationType) -> Option<Turn> {
+        self.needed(operation)
+            .map(|slots| slots.clone().try_acquire_owned().ok())
+            .collect()
+    }
+
+    /// Waits for a turn; first come, first served. `None` never comes: nobody closes the semaphores.
+    async fn turn(&self, operation: OperationType) -> Option<Turn> {
+        let mut turn = Turn::new();
+        for slots in self.needed(operation) {
+            turn.push(slots.clone().acquire_owned().await.ok()?);
+        }
+        Some(turn)
+    }
+
+    /// Why an operation waits, for people.
+    fn why(&self, operation: OperationType) -> String {
+        let copies = "max_parallel_copies";
+        match operation {
+            OperationType::Copy => format!(
+                "waits for its turn: as many operations are at work as may be at once ({copies}, \
+                 max_concurrent_operations)"
+            ),
+            OperationType::Verify => format!(
+                "waits for its turn: {} operations may be at work at once (max_concurrent_operations), half of \
+                 them verifications",
+                self.most
+            ),
+            OperationType::Protect | OperationType::Restore | OperationType::Delete => format!(
+                "waits for its turn: {} operations are at work, and no more may be at once \
+                 (max_concurrent_operations)",
+                self.most
+            ),
+        }
+    }
+}
+
+/// What is kept of a run that waits.
+pub(super) struct Waiting {
+    pub(super) id: OperationId,
+    pub(super) operation: OperationType,
+    pub(super) log: OperationLogId,
+}
+
+impl Worker {
+    /// Has a run wait for its turn, and carries it out then. One that is cancelled ends at once; one that
+    /// waits when the service stops stays as it is, for the next start.
+    pub(super) async fn in_line(self: Arc<Self>, waiting: Waiting, cancel: CancellationToken) {
+        let why = json!({ "waiting": self.slots.why(waiting.operation) });
+        self.tell_log(waiting.log, why).await;
+        let turn = tokio::select! {
+            turn = self.slots.turn(waiting.operation) => turn,
+            () = cancel.cancelled() => None,
+            () = self.tasks.cancelled().cancelled() => return,
+        };
+        if turn.is_some() {
+            let begun = json!({ "progress": ProgressSnapshot::default() });
+            self.tell_log(waiting.log, begun).await;
+        }
+        let Some((run, provider, hooks)) = self.read_again(&waiting).await else {
+            return;
+        };
+        // Boxed, for those that wait are many.
+        Box::pin(self.carry_out(&run, &provider, hooks, cancel)).await;
+    }
+
+    /// What the log says meanwhile is a courtesy: the run goes on without it.
+    async fn tell_log(&self, log: OperationLogId, extra_info: Value) {
+        let update = OperationLogUpdate {
+            extra_info: Some(extra_info),
+            ..OperationLogUpdate::default()
+        };
+        if let Err(error) = self.db.operation_log_update(log, &update).await {
+            tracing::warn!(%log, %error, "whether an operation waits could not be recorded");
+        }
+    }
+
+    /// Reads a run that waited from its flow record, as often as it takes. `None` when there is nothing to
+    /// carry out: the service stops, or the run has ended.
+    async fn read_again(&self, waiting: &Waiting) -> Option<(Run, Arc<Provider>, Arc<RunHooks>)> {
+        let mut delay = RETRY_DELAYS.0;
+        loop {
+            let error = match self.read_run(waiting.id).await {
+                Ok(run) => {
+                    self.unstuck(waiting.log);
+                    return self.with_hooks(run).await;
+                }
+                Err(error) => error,
+            };
+            tracing::error!(run = %waiting.id, ?error, "a run whose turn has come cannot be read yet");
+            self.stuck(waiting.log, error.message);
+            if self.wait_or_stop(delay).await {
+                return None;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
+    }
+
+    async fn read_run(&self, id: OperationId) -> Result<Run, ApiError> {
+        let flow = self.db.flow_get(id).await?;
+        serde_json::from_value(flow.payload).map_err(ApiError::internal)
+    }
+
+    async fn with_hooks(&self, run: Run) -> Option<(Run, Arc<Provider>, Arc<RunHooks>)> {
+        // It was there when the run began, and providers do not change while the service runs.
+        let provider = self.providers.get(run.checkpoint.provider_id).ok()?.clone();
+        match self.hooks(&run, &provider) {
+            Ok(hooks) => Some((run, provider, hooks)),
+            Err(error) => {
+                let failed = Conclusion::failed(error.message);
+                self.conclude(&run, &provider, &failed).await;
+                None
+            }
+        }
+    }
+}
