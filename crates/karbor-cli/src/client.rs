@@ -196,12 +196,19 @@ impl Client {
             300..=399 => return self.not_karbor(&format!("it answered {status}")),
             _ => Exit::Failed,
         };
+        // The original's words for a token of one project and a path of another.
+        if status == StatusCode::BAD_REQUEST && told == "Malformed request url" {
+            return CliError::new(
+                Exit::Refused,
+                format!("the token is not one of the project '{}'", self.project()),
+            )
+            .hint(
+                "--project or KARBOR_PROJECT takes the id of the project that the token is of; to act in \
+                 another one, use a token of that one",
+            );
+        }
         let error = CliError::new(exit, told);
         match status.as_u16() {
-            // The original's words for a token of one project and a path of another.
-            400 if error.message == "Malformed request url" => error.hint(
-                "the token is of another project; --project or KARBOR_PROJECT names the project",
-            ),
             401 => error.hint(self.token_hint()),
             403 => error.hint(
                 "it belongs to another project, or wants an administrator: --project or \
