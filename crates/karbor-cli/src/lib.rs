@@ -29,6 +29,7 @@ mod report;
 mod resolve;
 mod session;
 mod wait;
+mod waiting;
 
 pub use arguments::{Format, Globals};
 pub use commands::ClientCommand;

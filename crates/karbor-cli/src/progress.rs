@@ -216,6 +216,17 @@ impl Bars {
         }
     }
 
+    /// Says in place of the figures what is waited for.
+    pub(crate) fn wait(&mut self, reason: &str) {
+        for line in self.lines.drain(..) {
+            self.all.remove(&line);
+        }
+        self.head.set_position(0);
+        self.head.set_message(visible(reason).replace('\n', " "));
+        // Nothing else draws it.
+        self.head.tick();
+    }
+
     /// Takes the bars off the screen.
     pub(crate) fn clear(self) {
         // A terminal that cannot be cleared is no reason to fail.

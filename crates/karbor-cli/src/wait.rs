@@ -4,7 +4,7 @@
 //! its operation log. A service that goes away meanwhile may be restarting, and will go on with the
 //! operation when it is back: only [`Pace::patience`](crate::Pace) ends the wait.
 
-use std::{collections::BTreeMap, future, time::Duration};
+use std::{collections::BTreeMap, future, io::Write as _, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -13,9 +13,10 @@ use crate::{
     Pace,
     client::Client,
     error::{CliError, Exit},
-    output::string,
+    output::{string, visible},
     progress::{Bars, Progress},
     session::Session,
+    waiting,
 };
 
 /// How many more times the log is read after the record says that all is over.
@@ -117,7 +118,11 @@ impl Job {
         Ok(logs
             .into_iter()
             .filter(|log| string(log, "operation_type") == self.operation.name())
-            .max_by(|a, b| string(a, "started_at").cmp(string(b, "started_at"))))
+            .max_by_key(|log| {
+                // One of a restore or verification has its id.
+                let is_own = string(log, "id") == self.record;
+                (is_own, string(log, "started_at").to_owned())
+            }))
     }
 
     async fn read_log(
@@ -176,8 +181,18 @@ pub(crate) async fn wait(
 ) -> Result<Outcome, CliError> {
     let label = format!("{} {}", job.operation.name(), job.label);
     let mut bars = Bars::new(&label, session.io.bars);
+    let (client, pace) = (&session.client, session.io.pace);
+    let silent = session.io.bars || !session.view.for_people();
+    let mut told = String::new();
+    let mut tell = |reason: &str| {
+        if !silent && told != reason {
+            reason.clone_into(&mut told);
+            // Nobody has to read it.
+            let _ = writeln!(session.io.err, "{}", visible(&format!("{label}: {reason}")));
+        }
+    };
     let outcome = tokio::select! {
-        outcome = follow(&session.client, job, session.io.pace, &mut bars) => outcome,
+        outcome = follow(client, job, pace, &mut bars, &mut tell) => outcome,
         () = over(timeout) => Err(job.goes_on(Exit::TimedOut, "timed out waiting")),
         () = interrupted() => Err(job.goes_on(Exit::Interrupted, "interrupted")),
     };
@@ -203,6 +218,7 @@ async fn follow(
     job: &Job,
     pace: Pace,
     bars: &mut Bars,
+    tell: &mut impl FnMut(&str),
 ) -> Result<Outcome, CliError> {
     let mut pause = pace.first;
     let mut away: Option<Instant> = None;
@@ -215,6 +231,10 @@ async fn follow(
                 log = found;
                 if let Some(progress) = log.as_ref().and_then(Progress::of) {
                     bars.show(&progress);
+                }
+                if let Some(reason) = log.as_ref().and_then(waiting::reason) {
+                    bars.wait(&reason);
+                    tell(&reason);
                 }
                 if let Some(ok) = job.verdict(&record) {
                     // The log is closed a moment later than the record, if at all.

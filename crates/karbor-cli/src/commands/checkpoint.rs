@@ -333,6 +333,7 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
         add_times(session, std::slice::from_mut(&mut checkpoint)).await?;
     }
     session.show(SHOW, &checkpoint)?;
+    session.waiting_on(&checkpoint).await?;
     let copy = copy_info(&checkpoint);
     if !copy.is_null() {
         let row = vec![text(&copy, "copied_from"), time(&copy, "copied_at")];

@@ -8,6 +8,7 @@ use crate::{
     error::CliError,
     output::{Column, column, string, text, time, unpacked},
     session::Session,
+    waiting,
 };
 
 /// The operation log.
@@ -40,7 +41,7 @@ pub enum OperationLogCommand {
 const LIST: &[Column] = &[
     column("ID", |log| text(log, "id")),
     column("OPERATION", |log| text(log, "operation_type")),
-    column("STATUS", |log| text(log, "status")),
+    column("STATUS", status),
     column("STARTED", |log| time(log, "started_at")),
     column("ENDED", |log| time(log, "ended_at")),
     column("CHECKPOINT", |log| text(log, "checkpoint_id")),
@@ -49,7 +50,7 @@ const LIST: &[Column] = &[
 const SHOW: &[Column] = &[
     column("ID", |log| text(log, "id")),
     column("OPERATION", |log| text(log, "operation_type")),
-    column("STATUS", |log| text(log, "status")),
+    column("STATUS", status),
     column("STARTED", |log| time(log, "started_at")),
     column("ENDED", |log| time(log, "ended_at")),
     column("CHECKPOINT", |log| text(log, "checkpoint_id")),
@@ -58,6 +59,13 @@ const SHOW: &[Column] = &[
     column("ERRORS", |log| text(log, "error_info")),
     column("DETAILS", details),
 ];
+
+fn status(log: &Value) -> String {
+    match waiting::reason(log) {
+        Some(_) => format!("{}, waiting", text(log, "status")),
+        None => text(log, "status"),
+    }
+}
 
 /// JSON text is laid out, so that it can be read.
 fn details(log: &Value) -> String {

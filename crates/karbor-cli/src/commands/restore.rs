@@ -160,6 +160,7 @@ impl RestoreArguments {
             Some(RestoreCommand::Show { restore }) => {
                 let answer = session.client.get(&["restores", &restore]).await?;
                 session.show(SHOW, &answer["restore"])?;
+                session.waiting_run(&answer["restore"]).await?;
                 session.by_resource(&answer["restore"]).await
             }
         }

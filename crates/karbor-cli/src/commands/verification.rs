@@ -123,6 +123,7 @@ impl VerificationCommand {
                     .get(&["verifications", &verification])
                     .await?;
                 session.show(SHOW, &answer["verification"])?;
+                session.waiting_run(&answer["verification"]).await?;
                 session.by_resource(&answer["verification"]).await
             }
         }

@@ -548,3 +548,95 @@ async fn a_delete_is_over_when_the_checkpoint_says_so() {
         );
     insta::assert_snapshot!(run(&stuck, &arguments).await.shown(&stuck));
 }
+
+const TURN: &str = "waits for its turn: 8 operations are at work";
+
+/// What waits for its turn says so, once, and then how it ends.
+#[tokio::test]
+async fn an_operation_that_waits_for_its_turn_says_so() {
+    let at = format!("GET /operation_logs?checkpoint_id={CHECKPOINT}");
+    let path = format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}");
+    let waits = log("protect", "protecting", None, json!({ "waiting": TURN }));
+    let plan = json!({"id": PLAN, "name": "shop", "provider_id": PROVIDER, "resources": []});
+    let stub = Stub::start()
+        .await
+        .on("GET /plans", 200, json!({"plans": [plan]}))
+        .on(
+            &format!("POST /providers/{PROVIDER}/checkpoints"),
+            200,
+            checkpoint(CHECKPOINT, "protecting"),
+        )
+        .on(&path, 200, checkpoint(CHECKPOINT, "protecting"))
+        .on(&path, 200, checkpoint(CHECKPOINT, "protecting"))
+        .on(&path, 200, checkpoint(CHECKPOINT, "protecting"))
+        .on(&path, 200, checkpoint(CHECKPOINT, "available"))
+        .on(&at, 200, listed(&waits))
+        .on(&format!("GET /operation_logs/{LOG}"), 200, waits.clone())
+        .on(
+            &format!("GET /operation_logs/{LOG}"),
+            200,
+            log("protect", "available", None, json!({"resources": {}})),
+        );
+    let arguments = ["checkpoint", "create", "shop", "--wait"];
+    let done = run(&stub, &arguments).await;
+    assert_eq!(done.exit.code(), 0, "{}", done.shown(&stub));
+    assert_eq!(done.err.matches(TURN).count(), 1, "{}", done.err);
+}
+
+/// Whoever looks at a record or at the log sees what waits.
+#[tokio::test]
+async fn what_waits_for_its_turn_is_shown() {
+    let mut waits = log("verify", "in_progress", None, json!({ "waiting": TURN }));
+    waits["operation_log"]["id"] = RESTORE.into();
+    let run_record = json!({
+        "id": RESTORE, "project_id": "default", "provider_id": PROVIDER, "checkpoint_id": CHECKPOINT,
+        "parameters": {}, "status": "in_progress", "resources_status": {}, "resources_reason": {},
+    });
+    let stub = Stub::start()
+        .await
+        .on("GET /providers", 200, providers(json!({})))
+        .on(
+            &format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}"),
+            200,
+            checkpoint(CHECKPOINT, "protecting"),
+        )
+        .on(
+            &format!("GET /verifications/{RESTORE}"),
+            200,
+            json!({ "verification": run_record }),
+        )
+        .on(
+            &format!("GET /restores/{RESTORE}"),
+            200,
+            json!({ "restore": run_record }),
+        )
+        .on(
+            &format!("GET /operation_logs/{RESTORE}"),
+            200,
+            waits.clone(),
+        )
+        .on("GET /operation_logs", 200, listed(&waits))
+        .on(
+            &format!("GET /operation_logs?checkpoint_id={CHECKPOINT}"),
+            200,
+            listed(&waits),
+        );
+    for arguments in [
+        ["verification", "show", RESTORE],
+        ["restore", "show", RESTORE],
+        ["checkpoint", "show", CHECKPOINT],
+    ] {
+        let shown = run(&stub, &arguments).await;
+        assert!(
+            shown.out.contains(TURN),
+            "{arguments:?}: {}",
+            shown.shown(&stub)
+        );
+    }
+    let listed = run(&stub, &["operation-log", "list"]).await;
+    assert!(
+        listed.out.contains("in_progress, waiting"),
+        "{}",
+        listed.out
+    );
+}
