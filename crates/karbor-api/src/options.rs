@@ -97,7 +97,17 @@ pub const OPTIONS: &[OptionDef] = &[
         "osapi_max_connections",
         Int,
         "1024",
-        "The most connections at once; more wait to be accepted."
+        "The most connections at once. Beyond it the one that has been idle for longest, of the peer that \
+         has the most, makes room; while all have a request, more wait to be accepted."
+    ),
+    option!(
+        "DEFAULT",
+        "osapi_max_connections_per_peer",
+        Int,
+        "256",
+        "The most connections at once from one IPv4 address or one IPv6 network of 64 bits. Beyond it the \
+         one that has been idle for longest makes room; while all have a request, more are answered with \
+         a 503. A proxy before the API is one peer: give it as many as it needs."
     ),
     option!(
         "oslo_policy",

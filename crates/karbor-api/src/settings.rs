@@ -51,6 +51,7 @@ pub struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) client_timeout: Duration,
     pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_peer: usize,
     pub(crate) service_down_time: Duration,
     pub(crate) quotas: QuotaDefaults,
 }
@@ -91,6 +92,12 @@ impl Settings {
             request_timeout: request_timeout(config)?,
             client_timeout: config.seconds("DEFAULT", "client_socket_timeout")?,
             max_connections: number(config, "DEFAULT", "osapi_max_connections", 1..=1_000_000)?,
+            max_connections_per_peer: number(
+                config,
+                "DEFAULT",
+                "osapi_max_connections_per_peer",
+                1..=1_000_000,
+            )?,
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,
             quotas: QuotaDefaults::read(config)?,
         })

@@ -90,6 +90,14 @@ pub(crate) fn no_action() -> Response {
     fault(404, "The resource could not be found.")
 }
 
+/// A method that no resource here has.
+pub(crate) fn no_method() -> Response {
+    fault(
+        405,
+        "The method is not one of this API: the Allow header names those of this resource.",
+    )
+}
+
 /// A path that leads nowhere: the page that the original's web library made.
 pub(crate) fn no_route() -> Response {
     let body = json!({

@@ -1,6 +1,7 @@
 //! HTTP: routes, and the way in and out of them.
 
 mod checkpoints;
+mod connections;
 mod envelope;
 mod extract;
 mod guard;
@@ -22,7 +23,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
-    http::HeaderMap,
+    http::{HeaderMap, Method},
     middleware,
     response::Response,
     routing::{MethodRouter, get},
@@ -33,7 +34,7 @@ use serde_json::{Value, json};
 pub(crate) use self::extract::host_url;
 pub use self::server::{ServeError, serve};
 use self::{
-    envelope::{json_body, no_action, no_route},
+    envelope::{json_body, no_action, no_method, no_route},
     openapi::Operation,
 };
 use crate::ApiManager;
@@ -76,7 +77,7 @@ pub fn router(manager: Arc<ApiManager>) -> Router {
             get(move || async move { json_body(200, document.to_vec()) }),
         )
         .fallback(|| async { no_route() })
-        .method_not_allowed_fallback(|| async { no_action() })
+        .method_not_allowed_fallback(not_allowed)
         .layer(middleware::from_fn_with_state(
             manager.clone(),
             guard::guard,
@@ -98,6 +99,20 @@ fn places(routes: Routes, name: &str) -> Routes {
         .route(&format!("{at}/{{id}}"), MethodRouter::new())
         .route(&format!("{at}/{{id}}/edit"), place())
         .route(&format!("{at}/{{id}}/action"), place())
+}
+
+/// A method that there is nothing for at this place. The router adds what there is, as `Allow`. Those
+/// that the original's API had it answered with a 404, as recorded; others nobody can have expected.
+async fn not_allowed(method: Method) -> Response {
+    match method {
+        Method::GET
+        | Method::HEAD
+        | Method::POST
+        | Method::PUT
+        | Method::PATCH
+        | Method::DELETE => no_action(),
+        _ => no_method(),
+    }
 }
 
 /// Where the versions document says that version 1 is. The original answered with the same document

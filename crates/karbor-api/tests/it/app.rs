@@ -75,6 +75,7 @@ impl Answer {
             400 => "badRequest",
             403 => "forbidden",
             404 => "itemNotFound",
+            405 => "badMethod",
             409 => "conflictingRequest",
             413 => "overLimit",
             415 => "badMediaType",

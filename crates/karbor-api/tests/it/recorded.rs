@@ -91,5 +91,21 @@ async fn project_mismatch_and_no_route() {
         );
     }
     assert_eq!(app.call("HEAD", "/plans", Value::Null).await.status, 200);
+    // What the original's API had no place for at all is not allowed, and what is allowed is named.
+    for (method, path, allowed) in [
+        ("BREW", "/plans".to_owned(), "GET,HEAD,POST"),
+        ("OPTIONS", "/plans.json".to_owned(), "GET,HEAD,POST"),
+        (
+            "PROPFIND",
+            format!("/plans/{NOBODY}"),
+            "GET,HEAD,PUT,DELETE",
+        ),
+        ("TRACE", format!("/providers/{NOOP}"), "GET,HEAD"),
+    ] {
+        let answer = app.call(method, &path, Value::Null).await;
+        assert_eq!(answer.header("allow"), allowed, "{method} {path}");
+        assert!(answer.fault(405).contains("Allow"), "{method} {path}");
+    }
+    assert_eq!(app.call("BREW", "/nothing", Value::Null).await.status, 404);
     assert!(app.get("/plans.json").await.json()["plans"].is_array());
 }

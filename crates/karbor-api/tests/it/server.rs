@@ -2,7 +2,7 @@
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use karbor_api::{ServeError, serve};
@@ -184,6 +184,65 @@ async fn a_client_that_does_not_read_is_cut_off() {
             .starts_with("HTTP/1.1 200")
     );
     drop(deaf);
+}
+
+/// Silent connections, as many as there are places, do not make others wait until they time out.
+#[tokio::test]
+async fn silent_connections_make_room_for_who_asks() {
+    let served = served(
+        &[
+            ("osapi_max_connections", "8"),
+            ("osapi_max_connections_per_peer", "8"),
+        ],
+        "127.0.0.1:0",
+    )
+    .await;
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(served.connect().await);
+    }
+    let asked = Instant::now();
+    let answer = served.send("GET", "/plans", Value::Null).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(asked.elapsed() < Duration::from_secs(10));
+    // The oldest went; the youngest can still be asked over.
+    let mut rest = Vec::new();
+    assert_eq!(silent[0].read_to_end(&mut rest).await.unwrap_or(0), 0);
+    let mut youngest = silent.pop().unwrap();
+    let request = served.request("GET", "/plans", &Value::Null);
+    youngest.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    youngest.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// One that was answered is idle again; one with a request stays, and its peer is told that it has enough.
+#[tokio::test]
+async fn connections_with_a_request_stay() {
+    let served = served(&[("osapi_max_connections_per_peer", "1")], "127.0.0.1:0").await;
+    let plan = body(&served.send("POST", "/plans", plan_body(Value::Null)).await);
+    served.protection.waits.store(true, Ordering::Relaxed);
+    let create = json!({"checkpoint": {"plan_id": plan["plan"]["id"]}});
+    let path = format!("/providers/{NOOP}/checkpoints");
+    let mut working = served.connect().await;
+    let request = served.request("POST", &path, &create);
+    let request = request.replace("Connection: close\r\n", "");
+    working.write_all(request.as_bytes()).await.unwrap();
+    served.protection.reached.notified().await;
+    let mut refused = String::new();
+    let _ = served.connect().await.read_to_string(&mut refused).await;
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    assert_eq!(body(&refused)["serviceUnavailable"]["code"], 503);
+    served.protection.waits.store(false, Ordering::Relaxed);
+    served.protection.go_on.notify_one();
+    let mut head = [0; 12];
+    working.read_exact(&mut head).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    let answer = served.send("GET", "/plans", Value::Null).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    // It was kept alive, and made room.
+    let mut rest = Vec::new();
+    working.read_to_end(&mut rest).await.unwrap();
 }
 
 #[tokio::test]

@@ -12,8 +12,15 @@ const FAULTS: &[(u16, &str)] = &[
         400,
         "Something in the request is wrong; the message names it.",
     ),
-    (403, "The policy does not allow it."),
+    (
+        403,
+        "The policy does not allow it, or it is a checkpoint or trigger of another project.",
+    ),
     (404, "There is no such thing, or it is another project's."),
+    (
+        405,
+        "The API has no such method here; Allow names those that it has.",
+    ),
     (408, "The body did not arrive in time."),
     (409, "The thing is in a state that does not allow it."),
     (413, "The body is too large, or a quota is used up."),
@@ -25,6 +32,10 @@ const FAULTS: &[(u16, &str)] = &[
         "It took too long, and may have been done all the same.",
     ),
 ];
+
+/// How a filter filters.
+const FILTER: &str = "Only those with this value, or with one of a list like ['a', 'b']. Names, \
+    descriptions, properties and definitions are searched for a regular expression";
 
 /// What only requests with a body, or that change something, are answered with.
 const OF_BODIES: &[u16] = &[408, 415];
@@ -237,7 +248,7 @@ fn query_parameters(operation: &Operation) -> Vec<Value> {
         ];
     }
     let filters = operation.query.iter();
-    parameters.extend(filters.map(|name| parameter(name, "Only those with this value", text())));
+    parameters.extend(filters.map(|name| parameter(name, FILTER, text())));
     parameters
 }
 

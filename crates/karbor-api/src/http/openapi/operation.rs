@@ -16,7 +16,7 @@ use crate::{ApiManager, http::schema::Schema};
 pub(crate) struct Operation {
     pub(super) method: Method,
     /// Below `/v1/{project_id}`.
-    pub(super) path: &'static str,
+    pub(in crate::http) path: &'static str,
     pub(super) rule: &'static str,
     pub(super) summary: &'static str,
     pub(super) body: Option<&'static Schema>,
