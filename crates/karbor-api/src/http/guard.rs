@@ -1,7 +1,12 @@
 //! Around every request: its id, who asks, a limit on its time, a catch for panics, a line in the
 //! log.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    panic::AssertUnwindSafe,
+    sync::{Arc, LazyLock, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     extract::{Request, State},
@@ -17,6 +22,7 @@ use tokio::sync::oneshot;
 use super::{
     envelope::{Cause, Fault, fault, unauthorized},
     extract::host_url,
+    schema::is_uuid,
 };
 use crate::{
     ApiManager,
@@ -31,8 +37,9 @@ pub(crate) async fn guard(
     let begun = Instant::now();
     let id = RequestId::new();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let project = OnceLock::new();
     let limit = manager.settings().request_timeout;
-    let answered = answer(&manager, request, next, &id);
+    let answered = answer(&manager, request, next, &id, &project);
     let answered = timeout(
         manager.clock(),
         limit,
@@ -48,6 +55,7 @@ pub(crate) async fn guard(
         ),
     };
     stamp(&mut response, &id);
+    let path = loggable(&path, project.get().map(String::as_str));
     let (status, ms) = (
         response.status().as_u16(),
         begun.elapsed().as_secs_f64() * 1e3,
@@ -69,6 +77,7 @@ async fn answer(
     mut request: Request,
     next: Next,
     id: &RequestId,
+    project: &OnceLock<String>,
 ) -> Response {
     let headers = request.headers();
     if manager.settings().only_this_machine() && !is_local_host(headers) {
@@ -86,6 +95,7 @@ async fn answer(
                 if manager.settings().auth_strategy != AuthStrategy::Noauth {
                     context.is_admin = manager.policy().is_admin(&context);
                 }
+                let _ = project.set(context.project_id.clone());
                 request.extensions_mut().insert(context);
                 request.extensions_mut().insert(token);
             }
@@ -109,6 +119,52 @@ async fn answer(
     };
     manager.tasks().spawn(format!("request {id}"), work);
     told.await.unwrap_or_else(|_| broken(id))
+}
+
+/// The most parts of a path that the log has.
+const LOGGED_PARTS: usize = 12;
+
+/// The words that paths of the API are made of.
+static WORDS: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
+    let operations = super::operations();
+    let parts = operations
+        .iter()
+        .flat_map(|operation| operation.path.split('/'));
+    let words = parts.filter(|part| !part.starts_with('{'));
+    words
+        .chain(["v1", "new", "edit", "action", "data-protect", "openapi"])
+        .collect()
+});
+
+/// The path as the log may have it: the API's words, what has the form of an id, and the project of who
+/// asks. Anything else is `*`: people write tokens where ids belong.
+fn loggable(path: &str, project: Option<&str>) -> String {
+    let is_known = |part: &str| {
+        let part = part.strip_suffix(".json").unwrap_or(part);
+        WORDS.contains(part) || Some(part) == project || is_id(part)
+    };
+    let mut parts = path.split('/');
+    let mut shown: Vec<&str> = parts
+        .by_ref()
+        .take(LOGGED_PARTS)
+        .map(|part| if is_known(part) { part } else { "*" })
+        .collect();
+    shown.extend(parts.next().map(|_| "..."));
+    shown.join("/")
+}
+
+/// A UUID with its dashes, the number of a service or the name of a resource type. Not the 32 digits that
+/// a project has, for tokens of keystone had that form, too.
+fn is_id(part: &str) -> bool {
+    let is_type = || {
+        let mut words = part.split("::");
+        let is_word = |word: &str| {
+            (1..=32).contains(&word.len()) && word.bytes().all(|b| b.is_ascii_alphanumeric())
+        };
+        part.contains("::") && part.split("::").count() <= 4 && words.all(is_word)
+    };
+    let is_number = || part.len() <= 10 && part.bytes().all(|b| b.is_ascii_digit());
+    part.len() == 36 && is_uuid(part) || is_number() || is_type()
 }
 
 /// A handler panicked: the log has the reason, the client a number to ask for it.
@@ -164,4 +220,61 @@ fn is_local_host(headers: &HeaderMap) -> bool {
         |_| name.eq_ignore_ascii_case("localhost"),
         |a| a.is_loopback(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_has_no_path_with_a_token_in_it() {
+        let id = "5f5c5d7e-0000-4000-8000-000000000001";
+        let token = format!("kbr_{}", "a1".repeat(32));
+        let project = "a0000000000000000000000000000001";
+        let digits = "d".repeat(32);
+        for (path, expected) in [
+            (
+                format!("/v1/{project}/plans"),
+                format!("/v1/{project}/plans"),
+            ),
+            (
+                format!("/v1/{project}/plans.json"),
+                format!("/v1/{project}/plans.json"),
+            ),
+            (
+                format!("/v1/{project}/providers/{id}/checkpoints/{id}"),
+                format!("/v1/{project}/providers/{id}/checkpoints/{id}"),
+            ),
+            (
+                format!("/v1/{project}/protectables/OS::Nova::Server/instances"),
+                format!("/v1/{project}/protectables/OS::Nova::Server/instances"),
+            ),
+            (
+                format!("/v1/{project}/os-services/3"),
+                format!("/v1/{project}/os-services/3"),
+            ),
+            (
+                format!("/v1/{project}/restores/{token}"),
+                format!("/v1/{project}/restores/*"),
+            ),
+            (format!("/v1/{token}/plans"), "/v1/*/plans".to_owned()),
+            (format!("/v1/{digits}/plans"), "/v1/*/plans".to_owned()),
+            (format!("/{token}"), "/*".to_owned()),
+            (
+                "/v1/%67%41/plans\u{1b}[31m".to_owned(),
+                "/v1/*/*".to_owned(),
+            ),
+            (
+                "/x".repeat(100),
+                format!("{}/...", "/*".repeat(LOGGED_PARTS - 1)),
+            ),
+            ("/".to_owned(), "/".to_owned()),
+        ] {
+            assert_eq!(loggable(&path, Some(project)), expected, "{path}");
+        }
+        assert_eq!(
+            loggable(&format!("/v1/{project}/plans"), None),
+            "/v1/*/plans"
+        );
+    }
 }
