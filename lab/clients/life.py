@@ -147,8 +147,12 @@ class Tenant:
         assert [row["Id"] for row in self.openstack("plan", "list")] == [self.plan]
         shown = self.openstack("plan", "show", self.plan)
         assert shown["name"] == f"{self.name}'s" and shown["description"] == "all of it", shown
-        # The plugin's own command stumbles over the original's answer, whose graph is null at first.
-        self.checkpoint = self.api.checkpoints.create(self.provider, self.plan, {"why": "the life"}).id
+        named = self.openstack("plan", "list", "--name", f"^{self.name}.s$")
+        assert [row["Id"] for row in named] == [self.plan], named
+        # The plugin decodes the graph of whatever it is shown.
+        made = self.openstack("checkpoint", "create", self.provider, self.plan, "--extra_info", "why=the life")
+        assert found["Id"] in made["resource_graph"], made
+        self.checkpoint = made["id"]
         made = wait("protect", lambda: ended(self.api.checkpoints.get(self.provider, self.checkpoint)))
         assert made.status == "available", made
         listed = self.openstack("checkpoint", "list", self.provider, "--plan_id", self.plan)
@@ -157,6 +161,10 @@ class Tenant:
         assert shown["status"] == "available", shown
         (log,) = self.api.operation_logs.list(search_opts={"checkpoint_id": self.checkpoint})
         assert (log.operation_type, log.status) == ("protect", "available"), log
+        states = {"status": "['available', 'error']", "checkpoint_id": self.checkpoint}
+        assert [one.id for one in self.api.operation_logs.list(search_opts=states)] == [log.id]
+        assert self.openstack("operationlog", "show", log.id)["status"] == "available"
+        assert log.id in [row["Id"] for row in self.openstack("operationlog", "list")]
         self.say("protected")
 
     def stay_apart(self, other):
@@ -187,6 +195,7 @@ class Tenant:
         listed = {row["Id"]: row["Status"] for row in self.openstack("verification", "list")}
         # Beside the attempt on the other tenant's, which is kept as refused.
         assert listed.pop(made["id"]) == "success" and set(listed.values()) <= {"fail"}, listed
+        assert self.openstack("verification", "show", made["id"])["status"] == "success"
 
     def restore(self):
         self.file.write_text("spoilt")
@@ -214,6 +223,8 @@ class Tenant:
                           definition)
         operation = made["id"]
         assert [row["Id"] for row in self.openstack("scheduledoperation", "list")] == [operation]
+        assert self.openstack("scheduledoperation", "show", operation)["trigger_id"] == trigger.id
+        assert trigger.id in [row["Id"] for row in self.openstack("trigger", "list")]
         self.account.assert_trusts(1)
 
         def protected():

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use karbor_model::{ApiError, CheckpointId, CheckpointStatus, PlanId, ProviderId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     envelope::{Answer, many, ok, one},
@@ -12,7 +12,7 @@ use super::{
     openapi::{Operation, delete_at, get, post, put},
     plans::{parameters, parsed, take, text},
     schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE, COPY_CREATE},
-    views::{CheckpointView, CopyView, ProviderView},
+    views::{CheckpointView, CopyView, NO_GRAPH, ProviderView},
 };
 use crate::{
     ApiManager,
@@ -137,17 +137,17 @@ pub(crate) async fn create(
                 Some(Value::Object(map)) => Some(map),
                 _ => None,
             });
-    let (id, plan, extra_info) = manager
+    let made = manager
         .protect(&call.context, call.part("id"), plan_id, extra_info)
         .await?;
     let view = CheckpointView {
-        id,
+        id: made.id,
         project_id: &call.context.project_id,
         status: CheckpointStatus::Protecting,
-        protection_plan: (&plan).into(),
-        resource_graph: None,
+        protection_plan: (&made.plan).into(),
+        resource_graph: made.resource_graph.as_deref().unwrap_or(NO_GRAPH),
         created_at: None,
-        extra_info: Some(&extra_info),
+        extra_info: Some(&made.extra_info),
         sealed: None,
     };
     one("checkpoint", &view)
@@ -192,11 +192,8 @@ pub(crate) async fn action(
     let mut body = body.checked(&COPY_CREATE)?;
     let mut copy = take(&mut body, "copy");
     let plan_id: PlanId = parsed(&copy, "plan_id")?;
-    let given = match copy.remove("parameters") {
-        Some(given @ Value::Object(_)) => given,
-        _ => json!({}),
-    };
-    let wanted = parameters(Some(given.clone()));
+    let given = copy.remove("parameters");
+    let wanted = parameters(given.clone());
     let (provider_id, copies) = manager
         .copy(&call.context, call.part("id"), plan_id, wanted)
         .await?;
@@ -207,7 +204,7 @@ pub(crate) async fn action(
             provider_id,
             plan_id,
             checkpoint_id: &copies,
-            parameters: &given,
+            parameters: given.as_ref().and_then(Value::as_object),
         },
     )
 }

@@ -64,6 +64,9 @@ impl<'a> From<&'a Plan> for PlanView<'a> {
     }
 }
 
+/// The graph of nothing.
+pub(crate) const NO_GRAPH: &str = "[{}, []]";
+
 /// A checkpoint.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Checkpoint")]
@@ -74,7 +77,8 @@ pub(crate) struct CheckpointView<'a> {
     #[schemars(with = "State<karbor_model::CheckpointStatus>")]
     pub(crate) status: karbor_model::CheckpointStatus,
     pub(crate) protection_plan: CheckpointPlanView<'a>,
-    pub(crate) resource_graph: Option<&'a str>,
+    /// Never null: clients decode it, also that of a checkpoint whose graph is not known.
+    pub(crate) resource_graph: &'a str,
     #[schemars(with = "Option<String>")]
     pub(crate) created_at: Option<NaiveDate>,
     #[serde(serialize_with = "as_text")]
@@ -151,7 +155,7 @@ impl<'a> From<&'a Checkpoint> for CheckpointView<'a> {
             project_id: &checkpoint.project_id,
             status: checkpoint.status,
             protection_plan: (&checkpoint.protection_plan).into(),
-            resource_graph: checkpoint.resource_graph.as_deref(),
+            resource_graph: checkpoint.resource_graph.as_deref().unwrap_or(NO_GRAPH),
             created_at: checkpoint.created_at,
             extra_info: checkpoint.extra_info.as_ref(),
             sealed: checkpoint.seal.is_none().then_some(false),
@@ -249,7 +253,8 @@ pub(crate) struct CopyView<'a> {
     /// Each checkpoint with its copy.
     #[schemars(with = "Vec<CopyPair>")]
     pub(crate) checkpoint_id: &'a [CheckpointCopy],
-    pub(crate) parameters: &'a Value,
+    /// As they were given; null if they were not.
+    pub(crate) parameters: Option<&'a Map<String, Value>>,
 }
 
 /// How [`CheckpointCopy`] is written.

@@ -18,6 +18,17 @@ use crate::http::{python, query::Query};
 pub(crate) const CHECKPOINT_FILTERS: [&str; 5] =
     ["plan_id", "start_date", "end_date", "project_id", "status"];
 
+/// A checkpoint that is being made.
+pub(crate) struct Protected {
+    pub(crate) id: CheckpointId,
+    /// The plan as it was read for it.
+    pub(crate) plan: Plan,
+    /// As it is stored.
+    pub(crate) extra_info: Value,
+    /// What it is made of, if the bank can tell already.
+    pub(crate) resource_graph: Option<String>,
+}
+
 impl ApiManager {
     pub(crate) async fn list_providers(
         &self,
@@ -57,9 +68,10 @@ impl ApiManager {
         provider_id: &str,
         plan_id: PlanId,
         extra_info: Option<Map<String, Value>>,
-    ) -> Result<(CheckpointId, Plan, Value), ApiError> {
-        self.may(context, "provider:checkpoint_create")?;
-        let plan = self.plan_own(context, plan_id).await?;
+    ) -> Result<Protected, ApiError> {
+        let rule = "provider:checkpoint_create";
+        self.may(context, rule)?;
+        let plan = self.plan_own(context, rule, plan_id).await?;
         if provider_id.parse() != Ok(plan.provider_id) {
             return Err(invalid_plan(
                 "The parameter provider_id is not the same as the value in the plan.",
@@ -79,7 +91,18 @@ impl ApiManager {
             })
             .await;
         }
-        Ok((asked?, plan, extra_info))
+        let id = asked?;
+        let shown = self
+            .protection
+            .show_checkpoint(context, plan.provider_id, id);
+        // It is being made whether or not it can be shown now.
+        let shown = shown.await.ok();
+        Ok(Protected {
+            id,
+            plan,
+            extra_info,
+            resource_graph: shown.and_then(|checkpoint| checkpoint.resource_graph),
+        })
     }
 
     pub(crate) async fn show_checkpoint(
@@ -133,11 +156,12 @@ impl ApiManager {
         plan_id: PlanId,
         parameters: Parameters,
     ) -> Result<(ProviderId, Vec<CheckpointCopy>), ApiError> {
-        self.may(context, "copy:create")?;
+        let rule = "copy:create";
+        self.may(context, rule)?;
         let provider_id: ProviderId = provider_id
             .parse()
             .map_err(|_| ApiError::invalid_input("Invalid provider id provided."))?;
-        let mut plan = self.plan_own(context, plan_id).await?;
+        let mut plan = self.plan_own(context, rule, plan_id).await?;
         if provider_id != plan.provider_id {
             return Err(ApiError::invalid_input(
                 "The provider id is not the same as the value in the plan.",

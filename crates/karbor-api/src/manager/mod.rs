@@ -9,6 +9,11 @@
 //!
 //! It is a [`Manager`] like the others, so a `Service` can wrap it, but it answers nothing over
 //! RPC: its clients come by HTTP.
+//!
+//! What a record of another project answers is one rule, whatever is asked of it: it does not exist
+//! (404), unless it is of a kind that the original was recorded to admit (403): [`require_own`] for
+//! what the database has, `ProtectionManager::checkpoint` for what the banks have. Policies come after it:
+//! they can narrow what a project may do with its own, and open nothing of another's (`docs/adr/0026`).
 
 mod checkpoints;
 mod plans;
@@ -36,7 +41,7 @@ pub(crate) use self::scheduled_operations::NewScheduledOperation;
 pub(crate) use self::triggers::{NewTrigger, TriggerChange};
 use crate::{
     auth::Authenticator,
-    policy::Policy,
+    policy::{Policy, refused},
     settings::{Settings, SettingsError},
 };
 use serde::Serialize;
@@ -168,16 +173,27 @@ impl ApiManager {
         self.policy.enforce(context, rule, &context.project_id)
     }
 
-    /// May `context` see a record? What it may not see does not exist for it, be it another
-    /// project's or forbidden by `rule`: so it was with plans, restores, verifications and the
-    /// operation log.
+    /// May `context` do what `rule` names to a record?
+    fn may_use(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        used: &Seen<'_, impl Serialize>,
+    ) -> Result<(), ApiError> {
+        require_own(context, rule, used.project, used.what, used.id)?;
+        self.policy
+            .enforce_on(context, rule, used.project, used.record)
+    }
+
+    /// May `context` see a record? One that `rule` forbids it to see does not exist for it: so it was
+    /// with plans, restores, verifications and the operation log.
     fn may_see(
         &self,
         context: &RequestContext,
         rule: &str,
         seen: &Seen<'_, impl Serialize>,
     ) -> Result<(), ApiError> {
-        require_own(context, seen.project, seen.what, seen.id)?;
+        require_own(context, rule, seen.project, seen.what, seen.id)?;
         self.policy
             .enforce_on(context, rule, seen.project, seen.record)
             .map_err(|_| ApiError::not_found(seen.what, seen.id))
@@ -199,7 +215,7 @@ impl Manager for ApiManager {
     }
 }
 
-/// A record that somebody wants to see.
+/// A record that somebody wants to see or change.
 struct Seen<'a, R> {
     what: &'a str,
     id: &'a dyn std::fmt::Display,
@@ -207,15 +223,24 @@ struct Seen<'a, R> {
     record: &'a R,
 }
 
-/// Another project's record does not exist for you.
+/// The kinds of which the original was recorded to admit that another project has one.
+const ADMITTED: [&str; 1] = ["Trigger"];
+
+/// Is the record, for which `rule` is asked, one that `context` may know of?
+///
+/// # Errors
+/// A 404 as for an id that nobody has; of the [`ADMITTED`] a 403 that names the rule.
 fn require_own(
     context: &RequestContext,
+    rule: &str,
     project: &str,
     what: &str,
     id: impl std::fmt::Display,
 ) -> Result<(), ApiError> {
     if context.may_access(project) {
         Ok(())
+    } else if ADMITTED.contains(&what) {
+        Err(refused(rule))
     } else {
         Err(ApiError::not_found(what, id))
     }

@@ -97,14 +97,33 @@ impl ApiManager {
         Ok(plan)
     }
 
-    /// A plan to act on, for a request that has a rule of its own.
+    /// A plan to act on, for a request whose `rule` was asked.
     pub(super) async fn plan_own(
         &self,
         context: &RequestContext,
+        rule: &str,
         id: PlanId,
     ) -> Result<Plan, ApiError> {
         let plan = self.db().plan_get(id).await?;
-        require_own(context, &plan.project_id, "Plan", id)?;
+        require_own(context, rule, &plan.project_id, "Plan", id)?;
+        Ok(plan)
+    }
+
+    /// A plan, if `context` may do what `rule` names to it.
+    async fn plan_for(
+        &self,
+        context: &RequestContext,
+        rule: &str,
+        id: PlanId,
+    ) -> Result<Plan, ApiError> {
+        let plan = self.db().plan_get(id).await?;
+        let used = Seen {
+            what: "Plan",
+            id: &id,
+            project: &plan.project_id,
+            record: &plan,
+        };
+        self.may_use(context, rule, &used)?;
         Ok(plan)
     }
 
@@ -128,9 +147,7 @@ impl ApiManager {
     ) -> Result<Plan, ApiError> {
         let mut attempt = 1;
         loop {
-            let mut plan = self.plan_own(context, id).await?;
-            self.policy
-                .enforce_on(context, "plan:update", &plan.project_id, &plan)?;
+            let mut plan = self.plan_for(context, "plan:update", id).await?;
             // A started plan may be suspended again, nothing else (Q09).
             let will_be = change.status.unwrap_or(plan.status);
             if plan.status != PlanStatus::Suspended && will_be != PlanStatus::Suspended {
@@ -176,9 +193,7 @@ impl ApiManager {
         context: &RequestContext,
         id: PlanId,
     ) -> Result<(), ApiError> {
-        let plan = self.plan_own(context, id).await?;
-        self.policy
-            .enforce_on(context, "plan:delete", &plan.project_id, &plan)?;
+        self.plan_for(context, "plan:delete", id).await?;
         Ok(self.db().asked_by(context).plan_delete(id).await?)
     }
 }

@@ -17,7 +17,7 @@ use karbor_model::{
     ScheduledOperationType, TriggerId,
 };
 
-use super::ApiManager;
+use super::{ApiManager, Seen};
 use crate::auth::UserToken;
 
 /// A scheduled operation as a client wants it.
@@ -233,6 +233,7 @@ impl ApiManager {
         }
     }
 
+    /// A scheduled operation, if `context` may do what `rule` names to it.
     async fn operation_for(
         &self,
         context: &RequestContext,
@@ -240,16 +241,18 @@ impl ApiManager {
         rule: &str,
     ) -> Result<ScheduledOperation, ApiError> {
         let found = self.db().scheduled_operation_get(id).await;
+        let what = "Scheduled Operation";
         let operation = found.map_err(|error| match error {
-            DbError::NotFound { .. } => ApiError::new(
-                ErrorKind::NotFound,
-                "ScheduledOperationNotFound",
-                format!("Scheduled Operation {id} could not be found."),
-            ),
+            DbError::NotFound { .. } => ApiError::not_found(what, id),
             other => other.into(),
         })?;
-        self.policy
-            .enforce_on(context, rule, &operation.project_id, &operation)?;
+        let used = Seen {
+            what,
+            id: &id,
+            project: &operation.project_id,
+            record: &operation,
+        };
+        self.may_use(context, rule, &used)?;
         Ok(operation)
     }
 }

@@ -7,7 +7,7 @@ use karbor_db::{DbError, ListQuery};
 use karbor_model::{ApiError, ErrorKind, RequestContext, Trigger, TriggerId};
 use serde_json::{Map, Value};
 
-use super::{ApiManager, UPDATE_ATTEMPTS};
+use super::{ApiManager, Seen, UPDATE_ATTEMPTS};
 
 /// A trigger as a client wants it. Properties are texts.
 pub(crate) struct NewTrigger {
@@ -125,8 +125,7 @@ impl ApiManager {
         Ok(())
     }
 
-    /// A trigger, if the policy allows what `rule` names. Unlike a plan, another project's is
-    /// admitted to exist, as it was by the original.
+    /// A trigger, if `context` may do what `rule` names to it.
     async fn trigger_for(
         &self,
         context: &RequestContext,
@@ -134,8 +133,13 @@ impl ApiManager {
         rule: &str,
     ) -> Result<Trigger, ApiError> {
         let trigger = self.db().trigger_get(id).await?;
-        self.policy
-            .enforce_on(context, rule, &trigger.project_id, &trigger)?;
+        let used = Seen {
+            what: "Trigger",
+            id: &id,
+            project: &trigger.project_id,
+            record: &trigger,
+        };
+        self.may_use(context, rule, &used)?;
         Ok(trigger)
     }
 }

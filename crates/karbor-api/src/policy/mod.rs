@@ -180,10 +180,7 @@ impl Policy {
         if self.rules().allow(rule, &credentials(context), target) {
             return Ok(());
         }
-        Err(ApiError::forbidden(
-            "PolicyNotAuthorized",
-            format!("Policy doesn't allow {rule} to be performed."),
-        ))
+        Err(refused(rule))
     }
 
     /// Is who asks an administrator? Told by roles and names alone: `context.is_admin` is the answer
@@ -209,6 +206,14 @@ impl Policy {
         state.renew(files.stamp(), || files.load());
         state.rules.clone()
     }
+}
+
+/// What `rule` names is forbidden.
+pub(crate) fn refused(rule: &str) -> ApiError {
+    ApiError::forbidden(
+        "PolicyNotAuthorized",
+        format!("Policy doesn't allow {rule} to be performed."),
+    )
 }
 
 /// What rules may ask of who asks.

@@ -25,19 +25,23 @@ async fn q26_q27_checkpoints() {
         "id": VOLUME, "type": "OS::Cinder::Volume", "name": "volume-2",
         "extra_info": "{\"availability_zone\": \"nova\"}",
     }]);
+    // The original's answer had null here, over which its own command-line client stumbled: it had
+    // made a checkpoint and ended with an error.
+    let graph = "[{\"0x0\":[\"OS::Cinder::Volume\",\"aaaaaaaa-0000-4000-8000-0000000000e2\",\
+                 \"volume-2\",{\"availability_zone\":\"nova\"}]},[]]";
     same(
         &answer,
         &json!({"checkpoint": {
             "id": id, "project_id": PROJECT, "status": "protecting",
             "protection_plan": {"id": plan, "name": "corpus-plan", "resources": resources},
-            "resource_graph": null, "created_at": null, "extra_info": "{\"created_by\": \"manual\"}",
+            "resource_graph": graph, "created_at": null, "extra_info": "{\"created_by\": \"manual\"}",
         }}),
     );
     let one = format!("{all}/{id}");
     let shown = json!({
         "id": id, "project_id": PROJECT, "status": "available",
         "protection_plan": {"id": plan, "name": "corpus-plan", "provider_id": NOOP, "resources": resources},
-        "resource_graph": "[{}, []]", "created_at": "2026-11-22", "extra_info": "{\"created_by\": \"manual\"}",
+        "resource_graph": graph, "created_at": "2026-11-22", "extra_info": "{\"created_by\": \"manual\"}",
     });
     same(&app.get(&one).await, &json!({"checkpoint": shown}));
     same(
@@ -122,6 +126,22 @@ async fn checkpoint_refusals() {
     );
 }
 
+/// Clients decode the graph of whatever they are shown, so there always is one.
+#[tokio::test]
+async fn a_checkpoint_whose_graph_is_not_known_has_that_of_nothing() {
+    let app = app().await;
+    let plan = app.plan(Value::Null).await;
+    let all = format!("/providers/{NOOP}/checkpoints");
+    let create = json!({"checkpoint": {"plan_id": plan}});
+    let made = app.call("POST", &all, create).await.json();
+    app.protection.checkpoints.lock().unwrap()[0].resource_graph = None;
+    let id = made["checkpoint"]["id"].as_str().unwrap();
+    let shown = app.get(&format!("{all}/{id}")).await.json();
+    assert_eq!(shown["checkpoint"]["resource_graph"], "[{}, []]");
+    let listed = app.get(&all).await.json();
+    assert_eq!(listed["checkpoints"][0]["resource_graph"], "[{}, []]");
+}
+
 /// Q18: the original read a key that its schema did not allow.
 #[tokio::test]
 async fn q18_extra_info_is_kept_under_both_spellings() {
@@ -177,6 +197,16 @@ async fn copies() {
             "parameters": {},
         }}),
     );
+    for (given, answered) in [
+        (json!({"plan_id": plan}), Value::Null),
+        (
+            json!({"plan_id": plan, "parameters": {"OS::Cinder::Volume": {}}}),
+            json!({"OS::Cinder::Volume": {}}),
+        ),
+    ] {
+        let answer = post(NOOP, given).await;
+        assert_eq!(answer.json()["copy"]["parameters"], answered);
+    }
     let invalid = "Invalid input received: ";
     assert_eq!(
         post("abc", wanted.clone()).await.fault(400),

@@ -180,6 +180,37 @@ async fn who_gets_in_where() {
     insta::assert_snapshot!(table);
 }
 
+/// Another project's record does not exist, whatever is asked of it, unless the original was recorded to
+/// admit it: a checkpoint, a trigger. No policy opens what another project has.
+#[tokio::test]
+async fn another_projects_record_answers_by_one_rule() {
+    let admitted = [
+        "/providers/{id}/checkpoints/{checkpoint_id}",
+        "/triggers/{id}",
+    ];
+    let hidden = [
+        "/plans/{id}",
+        "/restores/{id}",
+        "/verifications/{id}",
+        "/operation_logs/{id}",
+        "/scheduled_operations/{id}",
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (method, path, rule) in endpoints() {
+        let status = match path.as_str() {
+            path if admitted.contains(&path) => 403,
+            path if hidden.contains(&path) => 404,
+            _ => continue,
+        };
+        for policy in ["", &format!("\"{rule}\": \"@\"")] {
+            fs::write(folder.path().join("policy.yaml"), policy).unwrap();
+            let app = app_under(&[], Some(folder.path())).await;
+            let answer = ask(&app, Some(&app.other), OTHER, &method, &path).await;
+            answer.fault(status);
+        }
+    }
+}
+
 /// Each rule, set to "nobody", closes its endpoints, even for an administrator. What is only looked
 /// at does not exist then, as it was with plans, restores, verifications and the operation log.
 #[tokio::test]

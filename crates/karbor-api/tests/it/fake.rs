@@ -11,7 +11,7 @@ use karbor_interfaces::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
     ErrorKind, OperationLogId, Plan, ProtectableType, Provider, ProviderId, RequestContext,
-    Resource, Restore, Verification,
+    Resource, ResourceGraph, Restore, Verification,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -161,6 +161,10 @@ impl ProtectionApi for Fake {
             ));
         }
         let id = CheckpointId::new();
+        let mut graph = ResourceGraph::new();
+        for resource in &plan.resources {
+            graph.add(resource.clone());
+        }
         self.checkpoints.lock().unwrap().push(Checkpoint {
             version: "0.9".into(),
             id,
@@ -177,7 +181,7 @@ impl ProtectionApi for Fake {
             extra_info: checkpoint_properties.get("extra_info").cloned(),
             created_at: Some("2026-11-22".parse().unwrap()),
             timestamp: 0,
-            resource_graph: Some("[{}, []]".into()),
+            resource_graph: Some(graph.pack().unwrap()),
             seal: Some(karbor_model::Seal::default()),
         });
         Ok(id)
