@@ -49,6 +49,7 @@ def ask(service, method, path, body=None):
     connection.close()
     if answer.status != 200:
         raise RuntimeError(f"{method} {path} answered {answer.status}: {content[:400]!r}")
+    return json.loads(content)
 
 
 @contextlib.contextmanager
@@ -94,13 +95,12 @@ def flood(options, place, count, files):
             list(pool.map(lambda _: ask(service, "POST", "/verifications", wish), range(count)))
         accepted = time.perf_counter() - began
         target = {"Host::Directory": {"restore_to": str(place / "restored"), "overwrite": "always"}}
-        restore = service.request("POST", "/restores", {"restore": {**about, "parameters": target}})["restore"]["id"]
-        until(lambda: service.request("GET", f"/restores/{restore}")["restore"]["status"] != "in_progress")
+        restore = ask(service, "POST", "/restores", {"restore": {**about, "parameters": target}})["restore"]["id"]
+        until(lambda: ask(service, "GET", f"/restores/{restore}")["restore"]["status"] != "in_progress")
         restored = time.perf_counter() - began - accepted
-        left = lambda: service.request("GET", "/verifications?status=in_progress")["verifications"]  # noqa: E731
-        until(lambda: not left())
+        until(lambda: not ask(service, "GET", "/verifications?status=in_progress")["verifications"])
         took = time.perf_counter() - began
-        failed = service.request("GET", "/verifications?status=fail")["verifications"]
+        failed = ask(service, "GET", "/verifications?status=fail")["verifications"]
         if failed:
             raise RuntimeError(f"{len(failed)} verifications failed:\n{common.tail(service.log.name)}")
         rows = [[count, f"{rest:.0f}", f"{service.memory_mb('VmHWM'):.0f}", f"{accepted:.1f}", f"{restored:.1f}",
