@@ -18,7 +18,7 @@ pub enum ScheduledOperationCommand {
     Create(CreateArguments),
     /// The scheduled operations
     List {
-        /// With this name only
+        /// In whose name this regular expression is found
         #[arg(long)]
         name: Option<String>,
         /// Of this type only

@@ -18,7 +18,7 @@ pub enum TriggerCommand {
     Create(CreateArguments),
     /// The triggers
     List {
-        /// With this name only
+        /// In whose name this regular expression is found
         #[arg(long)]
         name: Option<String>,
         /// Of this type only
