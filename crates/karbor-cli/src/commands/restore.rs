@@ -80,6 +80,21 @@ struct RestoreOptions {
     /// Restore it even if it has no seal: nothing then vouches for what the bank says of it
     #[arg(long)]
     accept_unsealed: bool,
+    /// Restore a database beside the one that is there, then exchange their names; the old one is kept
+    #[arg(long)]
+    swap: bool,
+    /// With --swap: drop the old database when the restore is complete
+    #[arg(long, requires = "swap")]
+    drop_old: bool,
+    /// With --swap: end the sessions that use the database
+    #[arg(long, requires = "swap")]
+    disconnect: bool,
+    /// Leave out a database's owners and grants
+    #[arg(long)]
+    no_owner: bool,
+    /// Leave out a database's tablespaces
+    #[arg(long)]
+    no_tablespaces: bool,
     /// Parameters by resource type or type#id, as a JSON object or @file
     #[arg(long, value_name = "JSON|@FILE")]
     parameters: Option<String>,
@@ -273,8 +288,16 @@ impl RestoreOptions {
             Overwrite::Always => "always",
         });
         let mut wishes = BTreeMap::new();
-        if self.dry_run {
-            wishes.insert("dry_run", Value::Bool(true));
+        let flags = [
+            ("dry_run", self.dry_run),
+            ("swap", self.swap),
+            ("drop_old", self.drop_old),
+            ("disconnect", self.disconnect),
+            ("no_owner", self.no_owner),
+            ("no_tablespaces", self.no_tablespaces),
+        ];
+        for (name, _) in flags.into_iter().filter(|(_, given)| *given) {
+            wishes.insert(name, Value::Bool(true));
         }
         let texts = [
             ("overwrite", overwrite),

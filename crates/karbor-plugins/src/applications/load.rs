@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Application, Applications, Component, DirectorySource, HookCommand, Hooks, NAMESPACE,
-    PostgresqlSource, Problem, Source,
+    PostgresqlSource, Problem, SSL_MODES, Source,
     globs::Globs,
     raw::{RawApplication, RawCommand, RawDirectory, RawPostgresql, RawSqlite},
 };
@@ -243,10 +243,35 @@ impl<'a> Checker<'a> {
             passfile: raw.passfile,
             bin_dir: raw.bin_dir,
             globals: raw.globals,
+            sslmode: raw.sslmode,
+            sslrootcert: raw.sslrootcert,
+            sslcert: raw.sslcert,
+            sslkey: raw.sslkey,
+            maintenance_database: raw.maintenance_database,
+            lock_timeout: Duration::from_secs(raw.lock_timeout),
+            no_owner: raw.no_owner,
+            no_tablespaces: raw.no_tablespaces,
         };
         let key = format!("postgresql.{}", raw.name);
-        if let Err(message) = database_name(&source.database) {
-            self.problem(format!("{key}.database"), message);
+        let databases = [
+            ("database", &source.database),
+            ("maintenance_database", &source.maintenance_database),
+        ];
+        for (name, database) in databases {
+            if let Err(message) = database_name(database) {
+                self.problem(format!("{key}.{name}"), message);
+            }
+        }
+        if !(1..=86_400).contains(&source.lock_timeout.as_secs()) {
+            self.problem(
+                format!("{key}.lock_timeout"),
+                "a timeout is 1 to 86400 seconds",
+            );
+        }
+        let unknown = |mode: &&String| !SSL_MODES.contains(&mode.as_str());
+        if source.sslmode.as_ref().filter(unknown).is_some() {
+            let message = format!("it is one of {}", SSL_MODES.join(", "));
+            self.problem(format!("{key}.sslmode"), message);
         }
         let texts = [("host", &source.host), ("user", &source.user)];
         for (name, text) in texts {
@@ -261,7 +286,14 @@ impl<'a> Checker<'a> {
         if source.port == 0 {
             self.problem(format!("{key}.port"), "a port is 1 to 65535");
         }
-        for (name, path) in [("passfile", &source.passfile), ("bin_dir", &source.bin_dir)] {
+        let paths = [
+            ("passfile", &source.passfile),
+            ("bin_dir", &source.bin_dir),
+            ("sslrootcert", &source.sslrootcert),
+            ("sslcert", &source.sslcert),
+            ("sslkey", &source.sslkey),
+        ];
+        for (name, path) in paths {
             if let Some(path) = path {
                 self.path(&format!("{key}.{name}"), path);
             }

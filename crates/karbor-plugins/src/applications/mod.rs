@@ -50,6 +50,11 @@
 //! user = "shop"
 //! passfile = "/etc/karbor/pgpass"     # libpq's format, mode 0600
 //! globals = true                      # roles and tablespaces too (asks for a superuser)
+//! sslmode = "verify-full"             # and sslrootcert, sslcert, sslkey: as libpq's
+//! lock_timeout = 60                   # seconds that it waits for one lock; 60 unless given
+//! maintenance_database = "postgres"   # where it connects to make a database
+//! no_owner = false                    # restores leave owners and grants out, unless they say otherwise
+//! no_tablespaces = false              # restores leave tablespaces out, unless they say otherwise
 //! ```
 
 pub(crate) mod globs;
@@ -203,7 +208,33 @@ pub struct PostgresqlSource {
     pub bin_dir: Option<PathBuf>,
     /// Keep roles and tablespaces too.
     pub globals: bool,
+    /// How a connection is encrypted, in libpq's words ([`SSL_MODES`]); libpq's default unless given.
+    pub sslmode: Option<String>,
+    /// The authority that signed the server's certificate.
+    pub sslrootcert: Option<PathBuf>,
+    /// The role's own certificate.
+    pub sslcert: Option<PathBuf>,
+    /// The key of that.
+    pub sslkey: Option<PathBuf>,
+    /// The database to connect to for making and renaming others.
+    pub maintenance_database: String,
+    /// How long a protect or restore waits for one lock.
+    pub lock_timeout: Duration,
+    /// Unless a restore says otherwise: all belongs to the role that restores it.
+    pub no_owner: bool,
+    /// Unless a restore says otherwise: all lies in the default tablespace.
+    pub no_tablespaces: bool,
 }
+
+/// libpq's `sslmode`, as its documentation lists it.
+pub const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
 
 /// What a component is.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -71,6 +71,18 @@ pub(super) struct RawPostgresql {
     pub(super) bin_dir: Option<PathBuf>,
     #[serde(default)]
     pub(super) globals: bool,
+    pub(super) sslmode: Option<String>,
+    pub(super) sslrootcert: Option<PathBuf>,
+    pub(super) sslcert: Option<PathBuf>,
+    pub(super) sslkey: Option<PathBuf>,
+    #[serde(default = "postgres_database")]
+    pub(super) maintenance_database: String,
+    #[serde(default = "sixty")]
+    pub(super) lock_timeout: u64,
+    #[serde(default)]
+    pub(super) no_owner: bool,
+    #[serde(default)]
+    pub(super) no_tablespaces: bool,
 }
 
 fn sixty() -> u64 {
@@ -79,4 +91,8 @@ fn sixty() -> u64 {
 
 fn postgres_port() -> u16 {
     5432
+}
+
+fn postgres_database() -> String {
+    "postgres".to_owned()
 }

@@ -14,7 +14,7 @@ use super::{
     APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
     Source, globs::Filter,
 };
-use crate::protections::host::{PostgresqlClient, blocking, plugin_for};
+use crate::protections::host::{PostgresqlClient, blocking, plugin_for, postgresql_shortcomings};
 
 /// What the declarations have to get along with.
 #[derive(Debug, Clone, Default)]
@@ -199,7 +199,7 @@ fn look_at_sqlite(path: &Path) -> Result<(), String> {
     })
 }
 
-/// Does the server answer, and do its programs fit?
+/// Does the server answer, do its programs fit, and may the role do what is asked of it?
 async fn ask(application: &Application, key: &str, source: &PostgresqlSource) -> Vec<Problem> {
     let problem = |key: String, message: String| Problem::error(&application.file, key, message);
     let client = PostgresqlClient::new(source);
@@ -207,6 +207,17 @@ async fn ask(application: &Application, key: &str, source: &PostgresqlSource) ->
     for program in needed.iter().take(if source.globals { 4 } else { 3 }) {
         if let Err(error) = client.program(program) {
             return vec![problem(format!("{key}.bin_dir"), error.message)];
+        }
+    }
+    let files = [
+        ("sslrootcert", &source.sslrootcert),
+        ("sslcert", &source.sslcert),
+        ("sslkey", &source.sslkey),
+    ];
+    for (name, file) in files {
+        if let Some(Err(error)) = file.as_ref().map(fs::metadata) {
+            let file = file.as_deref().unwrap_or(Path::new(""));
+            return vec![problem(format!("{key}.{name}"), describe(file, &error))];
         }
     }
     if let Some(passfile) = &source.passfile {
@@ -237,9 +248,24 @@ async fn ask(application: &Application, key: &str, source: &PostgresqlSource) ->
                 );
                 vec![problem(format!("{key}.bin_dir"), message)]
             }
-            Ok(_) => Vec::new(),
+            Ok(_) => may(application, key, source).await,
             Err(error) => vec![problem(format!("{key}.bin_dir"), error.message)],
         },
+    }
+}
+
+/// What the role cannot do.
+async fn may(application: &Application, key: &str, source: &PostgresqlSource) -> Vec<Problem> {
+    let file = &application.file;
+    match postgresql_shortcomings(source).await {
+        Err(error) => vec![Problem::error(file, key, error.message)],
+        Ok(found) => found
+            .into_iter()
+            .map(|(name, severity, message)| Problem {
+                severity,
+                ..Problem::error(file, format!("{key}.{name}"), message)
+            })
+            .collect(),
     }
 }
 

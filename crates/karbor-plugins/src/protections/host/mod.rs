@@ -54,7 +54,9 @@ use crate::{
 };
 
 pub(crate) use places::resolve;
-pub(crate) use postgresql::client::Client as PostgresqlClient;
+pub(crate) use postgresql::{
+    client::Client as PostgresqlClient, rights::shortcomings as postgresql_shortcomings,
+};
 
 /// Name of the plugin for applications.
 pub const APPLICATION_PLUGIN: &str = "karbor-host-application-plugin";

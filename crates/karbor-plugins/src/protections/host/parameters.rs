@@ -9,14 +9,18 @@ use serde_json::{Map, Value};
 pub(crate) const REFUSED: &str = "refused";
 
 /// Of a restore. Each kind takes some of them.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RestoreParameters {
     pub(crate) overwrite: Overwrite,
     pub(crate) dry_run: bool,
     pub(crate) restore_to: Option<String>,
     pub(crate) database: Option<String>,
-    pub(crate) no_owner: bool,
+    pub(crate) no_owner: Option<bool>,
+    pub(crate) no_tablespaces: Option<bool>,
+    pub(crate) swap: bool,
+    pub(crate) drop_old: bool,
+    pub(crate) disconnect: bool,
 }
 
 /// Reads parameters.

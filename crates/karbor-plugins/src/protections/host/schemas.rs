@@ -57,13 +57,33 @@ fn restore(resource_type: &str) -> Value {
         POSTGRESQL => json!({
             "overwrite": overwrite,
             "dry_run": dry_run,
+            "restore_to": {
+                "type": "string", "title": "Restore To", "minLength": 1, "maxLength": 4096,
+                "description": "A folder under one of the application's restore roots; the dump, and roles and tablespaces if they were kept, are written into <folder>/<application>/<component> there, and no server is asked. Has no effect together with 'database'.",
+            },
             "database": {
                 "type": "string", "title": "Database", "minLength": 1, "maxLength": 63,
                 "description": "Name of a new database to restore into, on the same server. The original one unless given.",
             },
             "no_owner": {
-                "type": "boolean", "title": "No Owner", "default": false,
-                "description": "Everything restored belongs to the role that restores it; owners and grants are left out.",
+                "type": "boolean", "title": "No Owner",
+                "description": "Everything restored belongs to the role that restores it; owners and grants are left out. As declared unless given.",
+            },
+            "no_tablespaces": {
+                "type": "boolean", "title": "No Tablespaces",
+                "description": "Everything restored lies in the server's default tablespace. As declared unless given.",
+            },
+            "swap": {
+                "type": "boolean", "title": "Swap", "default": false,
+                "description": "Restore into a new database beside the one that is there, then exchange their names. The old one is kept as <name>_before_<time>.",
+            },
+            "drop_old": {
+                "type": "boolean", "title": "Drop Old", "default": false,
+                "description": "With 'swap': drop the old database when the restore is complete.",
+            },
+            "disconnect": {
+                "type": "boolean", "title": "Disconnect", "default": false,
+                "description": "With 'swap': end the sessions that use the database when the names are exchanged. It fails while the database is in use unless given.",
             },
         }),
         _ => json!({"overwrite": overwrite, "dry_run": dry_run, "restore_to": restore_to}),

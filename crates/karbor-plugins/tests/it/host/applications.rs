@@ -141,6 +141,10 @@ name = "c"
 database = ""
 port = 0
 passfile = "pgpass"
+sslmode = "on"
+sslrootcert = "ca.pem"
+lock_timeout = 0
+maintenance_database = ""
 "#,
     );
     for wanted in [
@@ -158,13 +162,17 @@ passfile = "pgpass"
         "postgresql.c.database: a database's name",
         "postgresql.c.port: a port is 1 to 65535",
         "postgresql.c.passfile: 'pgpass' is not an absolute path",
+        "postgresql.c.sslmode: it is one of disable, allow",
+        "postgresql.c.sslrootcert: 'ca.pem' is not an absolute path",
+        "postgresql.c.lock_timeout: a timeout is 1 to 86400 seconds",
+        "postgresql.c.maintenance_database: a database's name",
     ] {
         assert!(
             found.iter().any(|problem| problem.contains(wanted)),
             "{wanted}: {found:#?}"
         );
     }
-    assert_eq!(found.len(), 14, "{found:#?}");
+    assert_eq!(found.len(), 18, "{found:#?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 use karbor_model::{CheckpointId, OperationType};
-use karbor_plugins::applications::POSTGRESQL;
+use karbor_plugins::applications::{APPLICATION, POSTGRESQL};
 use karbor_testkit::PostgresServer;
 use serde_json::json;
 
@@ -62,7 +62,8 @@ async fn protected_wrecked_restored_and_equal() {
     let before = content(&server, "shop");
     let resource = lab.resource(POSTGRESQL).await;
     let (checkpoint, report) = lab.protect(&resource).await.unwrap();
-    assert_eq!(report["files"], 2, "{report:?}");
+    // The dump, roles and tablespaces, and what the database is besides its contents.
+    assert_eq!(report["files"], 3, "{report:?}");
 
     // Wrecked: refused at first, then as before.
     server.sql(
@@ -448,8 +449,7 @@ async fn a_server_that_hangs_up_in_the_middle() {
         .spawn()
         .unwrap();
     let hang_up = async {
-        let waiting =
-            "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name = 'karbor'";
+        let waiting = "FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'karbor %'";
         while server.sql("postgres", &format!("SELECT count(*) {waiting}")) == "0" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -563,4 +563,549 @@ async fn a_restore_that_is_run_again_does_not_replace_tables_made_meanwhile() {
     assert!(error.message.contains("has tables"), "{error}");
     assert_eq!(server.sql("shop", "SELECT mine FROM items"), "7");
     assert!(lab.scratch().is_empty());
+}
+
+/// Makes as many large objects as one transaction has no locks for.
+fn fill_with_large_objects(server: &PostgresServer) -> String {
+    server.sql("postgres", "CREATE DATABASE shop");
+    for _ in 0..3 {
+        let sql = "SELECT count(lo_from_bytea(0, 'x')) FROM generate_series(1, 3000)";
+        server.sql("shop", sql);
+    }
+    "9000".to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_objects_than_the_server_has_locks_are_restored() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let all = fill_with_large_objects(&server);
+    let count =
+        |database: &str| server.sql(database, "SELECT count(*) FROM pg_largeobject_metadata");
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    lab.restore(checkpoint, &resource, json!({"database": "copy"}))
+        .await
+        .unwrap();
+    assert_eq!(count("copy"), all);
+    // In place it takes a lock each: the server's hint and the way out reach the person.
+    let error = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap_err();
+    for wanted in [
+        "out of shared memory",
+        "max_locks_per_transaction",
+        "'swap'",
+    ] {
+        assert!(error.message.contains(wanted), "{error}");
+    }
+    lab.restore(
+        checkpoint,
+        &resource,
+        json!({"swap": true, "drop_old": true}),
+    )
+    .await
+    .unwrap();
+    assert_eq!(count("shop"), all);
+    assert_eq!(databases(&server), "copy shop|0");
+}
+
+/// A session that holds what the SQL locked, until it is dropped.
+struct Holder<'a>(&'a PostgresServer, std::process::Child);
+
+impl<'a> Holder<'a> {
+    async fn of(server: &'a PostgresServer, database: &str, sql: &str) -> Self {
+        let script = format!("BEGIN; {sql}; SET application_name = 'holder'; SELECT pg_sleep(600)");
+        let mut psql = server.psql(database);
+        let child = psql.args(["-c", &script]).spawn().unwrap();
+        let held = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holder'";
+        while server.sql("postgres", held) == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Self(server, child)
+    }
+}
+
+impl Drop for Holder<'_> {
+    fn drop(&mut self) {
+        // The server does not notice that a program is gone.
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'holder'";
+        let ended = self.0.try_sql("postgres", sql);
+        self.1.kill().unwrap();
+        self.1.wait().unwrap();
+        ended.unwrap();
+    }
+}
+
+fn our_sessions(server: &PostgresServer) -> String {
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'karbor%'";
+    server.sql("postgres", sql)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_gives_up_waiting_for_a_lock_and_names_who_holds_it() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &format!("{}lock_timeout = 2\n", user()));
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("shop", "INSERT INTO items (name) VALUES ('since')");
+    let holder = Holder::of(&server, "shop", "SELECT count(*) FROM items").await;
+    let always = json!({"overwrite": "always"});
+    let restore = lab.restore(checkpoint, &resource, always.clone());
+    let done = tokio::time::timeout(Duration::from_secs(60), restore).await;
+    let error = done.unwrap().unwrap_err();
+    for wanted in ["items", "of karbor by holder", "active", "before_restore"] {
+        assert!(error.message.contains(wanted), "{wanted}: {error}");
+    }
+    assert_eq!(server.sql("shop", "SELECT count(*) FROM items"), "1001");
+    // A cancel leaves no session that waits on, and holds up others, either.
+    let context = lab.context(
+        OperationType::Restore,
+        checkpoint,
+        &resource,
+        always.clone(),
+    );
+    let waiting = async {
+        let sql = "SELECT count(*) FROM pg_stat_activity
+            WHERE wait_event_type = 'Lock' AND application_name LIKE 'karbor %'";
+        while server.sql("postgres", sql) == "0" {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        context.cancel.cancel();
+    };
+    let (done, ()) = tokio::join!(lab.run(&context), waiting);
+    assert_eq!(done.unwrap_err().message, "cancelled");
+    while our_sessions(&server) != "0" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(holder);
+    lab.restore(checkpoint, &resource, always).await.unwrap();
+    assert_eq!(server.sql("shop", "SELECT count(*) FROM items"), "1000");
+}
+
+/// `pg_dump` locks tables with a limit of its own, but asks for a view's definition without.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protect_gives_up_waiting_for_a_view_and_the_application_is_resumed() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let log = Lab::new();
+    let append = |word: &str| {
+        format!(
+            "[\"/bin/sh\", \"-c\", \"echo {word} >> {}\"]",
+            log.path("log").display()
+        )
+    };
+    let lab = Lab::new();
+    lab.declare(&format!(
+        "quiesce.command = {}\nresume.command = {}\n[[postgresql]]\nname = \"orders\"\ndatabase = \"shop\"\n\
+         host = \"{}\"\n{}lock_timeout = 2\n",
+        append("quiesce"),
+        append("resume"),
+        server.socket_dir().display(),
+        user()
+    ));
+    let _holder = Holder::of(&server, "shop", "ALTER VIEW dear RENAME TO cheap").await;
+    let application = lab.resource(APPLICATION).await;
+    let checkpoint = CheckpointId::new();
+    let context = lab.context(OperationType::Protect, checkpoint, &application, json!({}));
+    let hooks = lab.operation(OperationType::Protect, &application);
+    hooks.prepare_begin(&context).await.unwrap();
+    let resource = lab.resource(POSTGRESQL).await;
+    let done = tokio::time::timeout(Duration::from_secs(60), lab.protect(&resource)).await;
+    let error = done.unwrap().unwrap_err();
+    assert!(
+        error.message.contains("dear") && error.message.contains("by holder"),
+        "{error}"
+    );
+    assert!(
+        !error.retryable,
+        "it would keep the application stopped for longer"
+    );
+    hooks.undo(&context).await.unwrap();
+    let told = fs::read_to_string(log.path("log")).unwrap();
+    assert_eq!(told, "quiesce\nresume\n");
+    assert_eq!((lab.snapshots(), lab.sections().len()), (0, 0));
+}
+
+/// What a database is besides its contents.
+fn properties(server: &PostgresServer, database: &str) -> String {
+    let sql = "SELECT row_to_json(d)::jsonb - 'oid' - 'datname' - 'datfrozenxid' - 'datminmxid',
+            shobj_description(d.oid, 'pg_database'),
+            (SELECT json_agg(json_build_object('role', pg_get_userbyid(setrole), 'set', setconfig) ORDER BY setrole)
+                FROM pg_db_role_setting WHERE setdatabase = d.oid)
+        FROM pg_database d WHERE datname = 'NAME'";
+    server.sql("postgres", &sql.replace("NAME", database))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_database_comes_back_with_all_that_it_was() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let place = server.data_dir().with_file_name("fast");
+    server.sql(
+        "postgres",
+        &format!("COPY (SELECT 1) TO PROGRAM 'mkdir {}'", place.display()),
+    );
+    server.sql(
+        "postgres",
+        &format!("CREATE TABLESPACE fast LOCATION '{}'", place.display()),
+    );
+    server.sql(
+        "postgres",
+        "CREATE ROLE keeper; CREATE ROLE reader; CREATE ROLE \"odd \"\" one\"",
+    );
+    server.sql(
+        "postgres",
+        "CREATE DATABASE shop OWNER keeper TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-DE' TABLESPACE fast CONNECTION LIMIT 7",
+    );
+    server.sql("shop", "CREATE TABLE t AS SELECT 1 x");
+    for sql in [
+        "REVOKE ALL ON DATABASE shop FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE shop TO reader WITH GRANT OPTION",
+        "GRANT CONNECT, CREATE ON DATABASE shop TO \"odd \"\" one\"",
+        "ALTER DATABASE shop SET search_path = \"$user\", \"odd, \"\"schema\", public",
+        "ALTER DATABASE shop SET default_transaction_read_only = on",
+        "ALTER DATABASE shop SET app.secret = 'sesame: it''s \\ open'",
+        "ALTER ROLE reader IN DATABASE shop SET statement_timeout = '5s'",
+        "COMMENT ON DATABASE shop IS 'the shop''s own'",
+        "ALTER DATABASE shop IS_TEMPLATE true",
+    ] {
+        server.sql("postgres", sql);
+    }
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let before = properties(&server, "shop");
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("postgres", "ALTER DATABASE shop IS_TEMPLATE false");
+    server.sql("postgres", "DROP DATABASE shop");
+    let report = lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert!(report.get("warnings").is_none(), "{report:?}");
+    assert_eq!(properties(&server, "shop"), before);
+    assert_eq!(server.sql("shop", "SELECT x FROM t"), "1");
+    // A setting may be a secret: it is in the bank, but not for everybody who can read the bank.
+    for (key, bytes) in lab.bank.contents() {
+        let leaks = bytes.windows(6).any(|part| part == b"sesame");
+        assert!(!leaks, "{key}");
+    }
+    // Without owners it is no more open than it was.
+    lab.restore(
+        checkpoint,
+        &resource,
+        json!({"database": "copy", "no_owner": true}),
+    )
+    .await
+    .unwrap();
+    let may = "SELECT has_database_privilege('reader', 'copy', 'CONNECT'), pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'copy'";
+    assert_eq!(server.sql("postgres", may), "f|karbor");
+    // What the server lacks is told before anything is done, with the way on.
+    for sql in [
+        "ALTER DATABASE shop IS_TEMPLATE false",
+        "DROP DATABASE shop",
+        "ALTER DATABASE copy IS_TEMPLATE false",
+        "DROP DATABASE copy",
+        "DROP TABLESPACE fast",
+    ] {
+        server.sql("postgres", sql);
+    }
+    let error = lab
+        .restore(checkpoint, &resource, json!({}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("no tablespace 'fast'"), "{error}");
+    assert!(error.message.contains("'no_tablespaces'"), "{error}");
+    let there = json!({"no_tablespaces": true});
+    lab.restore(checkpoint, &resource, there).await.unwrap();
+    assert_eq!(server.sql("shop", "SELECT x FROM t"), "1");
+}
+
+/// The databases, and what the shop has.
+fn shops(server: &PostgresServer) -> (Vec<String>, String) {
+    let sql = "SELECT datname FROM pg_database WHERE datname NOT IN ('postgres', 'template0', 'template1') ORDER BY 1";
+    let names = server.sql("postgres", sql);
+    let tables = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace";
+    (
+        names.lines().map(str::to_owned).collect(),
+        server.sql("shop", tables),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_since_is_told_and_a_swap_goes_back_all_the_same() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    server.sql(
+        "shop",
+        "CREATE SCHEMA sales; CREATE TYPE mood AS ENUM ('good'); CREATE DOMAIN sales.price AS int CHECK (VALUE > 0);
+         CREATE TYPE sales.span AS RANGE (subtype = int4); CREATE TYPE sales.pair AS (a int, b mood);
+         CREATE FUNCTION sales.twice(x int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 2 * x';
+         CREATE FUNCTION sales.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+         CREATE TABLE sales.one (x int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, up int REFERENCES sales.one,
+            p sales.price DEFAULT sales.twice(1), m mood[], s sales.span, q sales.pair, CHECK (sales.twice(up) > 0));
+         CREATE INDEX ON sales.one (sales.twice(up));
+         CREATE TRIGGER note BEFORE INSERT ON sales.one FOR EACH ROW WHEN (NEW.up > 0) EXECUTE FUNCTION sales.note();
+         CREATE POLICY mine ON sales.one USING (sales.twice(x) > 0);
+         CREATE RULE quiet AS ON DELETE TO sales.one DO INSTEAD NOTHING;
+         CREATE MATERIALIZED VIEW sales.many AS SELECT count(*) FROM items;
+         CREATE VIEW sales.grouped AS SELECT i.* FROM items i GROUP BY i.id;
+         CREATE TABLE sales.parts (x int) PARTITION BY LIST (x);
+         CREATE TABLE sales.part_1 PARTITION OF sales.parts FOR VALUES IN (1)",
+    );
+    let lab = lab(&server, &format!("{}lock_timeout = 1\n", user()));
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let always = || json!({"overwrite": "always"});
+    let dry = || json!({"overwrite": "always", "dry_run": true});
+    // What goes with something that is dropped is in nobody's way.
+    server.sql(
+        "shop",
+        "CREATE INDEX ON items (price); ALTER TABLE orders ADD CHECK (id > 0), ADD COLUMN more serial;
+         CREATE TABLE sales.part_2 PARTITION OF sales.parts FOR VALUES IN (2);
+         CREATE TRIGGER later BEFORE INSERT ON items EXECUTE FUNCTION sales.note();
+         CREATE POLICY later ON sales.one USING (x > 0)",
+    );
+    let report = lab.restore(checkpoint, &resource, dry()).await.unwrap();
+    assert!(report.get("refused").is_none(), "{report:?}");
+    lab.restore(checkpoint, &resource, always()).await.unwrap();
+    for (since, wanted, undo) in [
+        (
+            "CREATE TABLE since (id int REFERENCES items)",
+            "FK CONSTRAINT public since since_id_fkey was made since and depends on TABLE public items",
+            "DROP TABLE since",
+        ),
+        (
+            "ALTER TABLE orders ADD CONSTRAINT since FOREIGN KEY (id) REFERENCES items",
+            "FK CONSTRAINT public orders since depends on CONSTRAINT public items items_pkey since",
+            "ALTER TABLE orders DROP CONSTRAINT since",
+        ),
+        (
+            "CREATE VIEW since AS SELECT * FROM dear",
+            "VIEW public since was made since and depends on VIEW public dear",
+            "DROP VIEW since",
+        ),
+        (
+            "CREATE TABLE sales.since (x int)",
+            "TABLE sales since was made since and depends on SCHEMA - sales",
+            "DROP TABLE sales.since",
+        ),
+        (
+            "CREATE TABLE since (m mood[])",
+            "TABLE public since was made since and depends on TYPE public mood",
+            "DROP TABLE since",
+        ),
+        (
+            "CREATE TABLE since (x int DEFAULT sales.twice(2))",
+            "DEFAULT public since x was made since and depends on FUNCTION sales twice(",
+            "DROP TABLE since",
+        ),
+    ] {
+        server.sql("shop", since);
+        let report = lab.restore(checkpoint, &resource, dry()).await.unwrap();
+        let refused = report["refused"].as_str().unwrap();
+        assert!(
+            refused.contains(wanted) && refused.contains("'swap'"),
+            "{refused}"
+        );
+        let error = lab
+            .restore(checkpoint, &resource, always())
+            .await
+            .unwrap_err();
+        assert!(error.message.contains(wanted), "{error}");
+        server.sql("shop", undo);
+    }
+    server.sql("shop", "CREATE TABLE since (id int REFERENCES items)");
+
+    // In use: who uses it is named, and nothing is changed.
+    let holder = Holder::of(&server, "shop", "SELECT 1").await;
+    let swap = json!({"swap": true});
+    let report = lab
+        .restore(
+            checkpoint,
+            &resource,
+            json!({"swap": true, "dry_run": true}),
+        )
+        .await
+        .unwrap();
+    assert!(
+        report["refused"].as_str().unwrap().contains("by holder"),
+        "{report:?}"
+    );
+    let error = lab
+        .restore(checkpoint, &resource, swap.clone())
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("by holder") && error.message.contains("'disconnect'"),
+        "{error}"
+    );
+    assert_eq!(
+        shops(&server),
+        (vec!["shop".to_owned()], "items orders since".to_owned())
+    );
+
+    // Undone: as it was.
+    let context = lab.context(
+        OperationType::Restore,
+        checkpoint,
+        &resource,
+        json!({"swap": true, "disconnect": true, "drop_old": true}),
+    );
+    let operation = lab.operation(OperationType::Restore, &resource);
+    operation.main(&context).await.unwrap();
+    drop(holder);
+    let (names, tables) = shops(&server);
+    assert_eq!((names.len(), tables.as_str()), (2, "items orders"));
+    operation.undo(&context).await.unwrap();
+    operation.undo(&context).await.unwrap();
+    assert_eq!(
+        shops(&server),
+        (vec!["shop".to_owned()], "items orders since".to_owned())
+    );
+
+    // Done: the old one is kept, and the report says under which name.
+    let report = lab.restore(checkpoint, &resource, swap).await.unwrap();
+    let (names, tables) = shops(&server);
+    assert_eq!((names.len(), tables.as_str()), (2, "items orders"));
+    assert!(names[1].starts_with("shop_before_"), "{names:?}");
+    assert!(
+        report["warnings"][0].as_str().unwrap().contains(&names[1]),
+        "{report:?}"
+    );
+    let old = server.sql(&names[1], "SELECT count(*) FROM since");
+    assert_eq!(old, "0");
+    // Run twice, as after a crash; then the old one goes when it was asked to.
+    let context = lab.context(
+        OperationType::Restore,
+        checkpoint,
+        &resource,
+        json!({"swap": true, "drop_old": true}),
+    );
+    operation.main(&context).await.unwrap();
+    lab.run(&context).await.unwrap();
+    assert_eq!(shops(&server), (names, "items orders".to_owned()));
+    assert!(lab.scratch().is_empty());
+    let error = lab
+        .restore(
+            checkpoint,
+            &resource,
+            json!({"drop_old": true, "overwrite": "always"}),
+        )
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("'swap'"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_and_the_dump_are_given_out_as_files() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &format!("{}globals = true\n", user()));
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("postgres", "DROP DATABASE shop");
+    server.sql("postgres", "DROP ROLE keeper");
+    // The message knows the way to the roles.
+    let error = lab
+        .restore(checkpoint, &resource, json!({}))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("no role 'keeper'"), "{error}");
+    assert!(
+        error.message.contains("globals.sql") && error.message.contains("'restore_to'"),
+        "{error}"
+    );
+    let to = json!({"restore_to": lab.path("restore/today")});
+    lab.restore(checkpoint, &resource, to).await.unwrap();
+    assert_eq!(databases(&server), "|0");
+    let place = lab.path("restore/today/shop/orders");
+    let roles = fs::read_to_string(place.join("globals.sql")).unwrap();
+    assert!(roles.contains("CREATE ROLE keeper"), "{roles}");
+    let mode = fs::metadata(place.join("globals.sql"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o077, 0, "it has passwords in it");
+    let dump = fs::read(place.join("orders.dump")).unwrap();
+    assert!(dump.starts_with(b"PGDMP"));
+    // With 'database' it is about a database, as before.
+    server.sql("postgres", "CREATE ROLE keeper");
+    let both = json!({"restore_to": lab.path("restore/today"), "database": "copy"});
+    lab.restore(checkpoint, &resource, both).await.unwrap();
+    assert_eq!(databases(&server), "copy|0");
+}
+
+/// A role that is no superuser.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_who_may_make_databases_restores_its_own() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    server.sql("postgres", "CREATE ROLE clerk LOGIN CREATEDB");
+    server.sql(
+        "postgres",
+        "CREATE DATABASE shop OWNER clerk CONNECTION LIMIT 3",
+    );
+    server.sql("postgres", "ALTER DATABASE shop SET log_statement = 'all'");
+    server.sql("shop", "SET ROLE clerk; CREATE TABLE t AS SELECT 1 x");
+    let lab = lab(&server, "user = \"clerk\"\n");
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("shop", "UPDATE t SET x = 2");
+    lab.restore(
+        checkpoint,
+        &resource,
+        json!({"swap": true, "drop_old": true}),
+    )
+    .await
+    .unwrap();
+    assert_eq!(server.sql("shop", "SELECT x FROM t"), "1");
+    server.sql("postgres", "DROP DATABASE shop");
+    let report = lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    let warning = report["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("log_statement"), "{warning}");
+    let limit =
+        "SELECT datconnlimit, pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(server.sql("postgres", limit), "3|clerk");
+}
+
+/// The owner of a database decides in which order names are looked up there, and what they mean.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_owner_calls_like_the_catalog_s_functions_is_not_run_by_the_service() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    server.sql(
+        "postgres",
+        "ALTER DATABASE shop SET search_path = public, pg_catalog",
+    );
+    server.sql(
+        "shop",
+        "CREATE TABLE traps (x text); INSERT INTO traps VALUES ('here');
+         CREATE FUNCTION pg_get_userbyid(oid) RETURNS name LANGUAGE sql AS
+            'INSERT INTO public.traps VALUES (''sprung''); SELECT ''x''::pg_catalog.name';
+         CREATE FUNCTION pg_database_size(oid) RETURNS bigint LANGUAGE sql AS
+            'INSERT INTO public.traps VALUES (''sprung''); SELECT 1::pg_catalog.int8'",
+    );
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let dry = json!({"overwrite": "always", "dry_run": true});
+    lab.restore(checkpoint, &resource, dry).await.unwrap();
+    assert_eq!(
+        server.sql("shop", "SELECT string_agg(x, ' ') FROM traps"),
+        "here"
+    );
 }

@@ -148,6 +148,73 @@ async fn the_server_is_asked() {
     );
 }
 
+/// What protects must be able to restore by the same declaration.
+#[tokio::test]
+async fn what_could_be_protected_and_not_restored_is_found() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    let place = server.data_dir().with_file_name("fast");
+    for sql in [
+        &format!("COPY (SELECT 1) TO PROGRAM 'mkdir {}'", place.display()),
+        &format!("CREATE TABLESPACE fast LOCATION '{}'", place.display()),
+        "CREATE ROLE clerk LOGIN",
+        "CREATE ROLE keeper",
+        "CREATE DATABASE shop OWNER keeper",
+    ] {
+        server.sql("postgres", sql);
+    }
+    server.sql(
+        "shop",
+        "CREATE TABLE t (x int) TABLESPACE fast; ALTER TABLE t OWNER TO keeper;
+         CREATE TABLE hidden (x int); GRANT SELECT ON t TO clerk",
+    );
+    let lab = Lab::new();
+    let declare = |more: &str| {
+        lab.declare(&format!(
+            "[[postgresql]]\nname = \"pg\"\ndatabase = \"shop\"\nhost = \"{}\"\nuser = \"clerk\"\n{more}",
+            server.socket_dir().display()
+        ));
+    };
+    declare("globals = true\nmaintenance_database = \"gone\"\n");
+    let found = validate(&lab).await;
+    for (key, wanted, severity) in [
+        ("globals", "may not read roles", Severity::Error),
+        (
+            "user",
+            "cannot read all of 'public.hidden'",
+            Severity::Error,
+        ),
+        (
+            "user",
+            "may not make databases: ALTER ROLE … CREATEDB",
+            Severity::Warning,
+        ),
+        ("user", "no member of 'karbor', 'keeper'", Severity::Warning),
+        (
+            "user",
+            "may not use the tablespace 'fast'",
+            Severity::Warning,
+        ),
+        (
+            "maintenance_database",
+            "\"gone\" does not exist",
+            Severity::Warning,
+        ),
+    ] {
+        let key = format!("postgresql.pg.{key}");
+        let is =
+            |p: &&Problem| p.key == key && p.message.contains(wanted) && p.severity == severity;
+        assert!(found.iter().any(|p| is(&p)), "{key}: {wanted}: {found:#?}");
+    }
+    assert_eq!(found.len(), 6, "{found:#?}");
+    server.sql("shop", "DROP TABLE hidden");
+    server.sql("postgres", "ALTER ROLE clerk CREATEDB");
+    declare("no_owner = true\nno_tablespaces = true\n");
+    let found = validate(&lab).await;
+    assert!(found.is_empty(), "{found:#?}");
+}
+
 #[tokio::test]
 async fn a_directory_that_holds_another_application_s_database_is_an_error() {
     let lab = Lab::new();

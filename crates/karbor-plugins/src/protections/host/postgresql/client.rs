@@ -1,25 +1,61 @@
-//! PostgreSQL's own programs: finding them, connecting them, understanding what they say.
+//! PostgreSQL's own programs: finding them, connecting them, asking them.
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    process::{ExitStatus, Stdio},
-};
+use std::{fmt::Write as _, fs, io, path::PathBuf, process::Stdio, time::Duration};
 
-use karbor_plugin::PluginError;
+use karbor_plugin::{OperationContext, PluginError};
+use serde::de::DeserializeOwned;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::super::command::{Group, QUESTION, command, drain, ending};
+use super::{
+    super::command::{Group, QUESTION, command, drain, drain_up_to},
+    said::failure,
+};
 use crate::applications::PostgresqlSource;
+
+/// So much of an answer is kept, in bytes.
+const ANSWER: usize = 64 * 1024 * 1024;
+
+/// How long the server may take to make, drop or rename a database: it may have to write out all that it
+/// has in memory first.
+pub(super) const SLOW: Duration = Duration::from_secs(15 * 60);
 
 /// The programs, with one declared connection.
 pub(crate) struct Client<'a> {
     source: &'a PostgresqlSource,
+    session: String,
 }
 
 impl<'a> Client<'a> {
     pub(crate) fn new(source: &'a PostgresqlSource) -> Self {
-        Self { source }
+        Self {
+            source,
+            session: "karbor".to_owned(),
+        }
+    }
+
+    /// As [`new`](Self::new), with sessions that the server shows under a name of this operation and
+    /// resource, so that they can be told from all others.
+    pub(crate) fn of(source: &'a PostgresqlSource, context: &OperationContext) -> Self {
+        let resource: String = context.resource.id.to_string().chars().take(8).collect();
+        Self {
+            source,
+            session: format!("karbor {} {resource}", context.operation_id),
+        }
+    }
+
+    /// The name that the server shows for its sessions.
+    pub(super) fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// The database to connect to for work on databases as a whole.
+    pub(crate) fn maintenance(&self) -> &str {
+        &self.source.maintenance_database
+    }
+
+    /// How long it may wait for one lock.
+    pub(super) fn lock_timeout(&self) -> Duration {
+        self.source.lock_timeout
     }
 
     /// The declared database.
@@ -55,16 +91,24 @@ impl<'a> Client<'a> {
             .env("PGDATABASE", database)
             .env("PGPORT", self.source.port.to_string())
             .env("PGCONNECT_TIMEOUT", "10")
-            .env("PGAPPNAME", "karbor")
+            .env("PGAPPNAME", &self.session)
             .current_dir("/");
-        let optional = [("PGHOST", &self.source.host), ("PGUSER", &self.source.user)];
-        for (name, value) in optional {
-            if let Some(value) = value {
-                command.env(name, value);
-            }
+        let texts = [
+            ("PGHOST", &self.source.host),
+            ("PGUSER", &self.source.user),
+            ("PGSSLMODE", &self.source.sslmode),
+        ];
+        for (name, value) in texts {
+            command.envs(value.as_ref().map(|value| (name, value)));
         }
-        if let Some(passfile) = &self.source.passfile {
-            command.env("PGPASSFILE", passfile);
+        let files = [
+            ("PGPASSFILE", &self.source.passfile),
+            ("PGSSLROOTCERT", &self.source.sslrootcert),
+            ("PGSSLCERT", &self.source.sslcert),
+            ("PGSSLKEY", &self.source.sslkey),
+        ];
+        for (name, value) in files {
+            command.envs(value.as_ref().map(|value| (name, value)));
         }
         Ok(command)
     }
@@ -93,9 +137,33 @@ impl<'a> Client<'a> {
             .map_err(|_| PluginError::new("pg_dump does not tell its version"))
     }
 
-    /// Runs SQL in which `:'name'` and `:"name"` stand for variables, quoted by `psql`.
+    /// Runs SQL in which `:'name'` and `:"name"` stand for variables, quoted by `psql`. Their values may be
+    /// secret: they reach `psql` by its standard input.
     pub(crate) async fn ask(
         &self,
+        database: &str,
+        variables: &[(&str, &str)],
+        sql: &str,
+    ) -> Result<String, PluginError> {
+        self.ask_within(QUESTION, database, variables, sql).await
+    }
+
+    /// As [`ask`](Self::ask), for an answer that is one JSON value.
+    pub(super) async fn ask_json<T: DeserializeOwned>(
+        &self,
+        database: &str,
+        variables: &[(&str, &str)],
+        sql: &str,
+    ) -> Result<T, PluginError> {
+        let text = self.ask(database, variables, sql).await?;
+        serde_json::from_str(&text)
+            .map_err(|e| PluginError::new("the server gave an unexpected answer").with_cause(e))
+    }
+
+    /// As [`ask`](Self::ask), with a limit of its own.
+    pub(super) async fn ask_within(
+        &self,
+        limit: Duration,
         database: &str,
         variables: &[(&str, &str)],
         sql: &str,
@@ -113,9 +181,18 @@ impl<'a> Client<'a> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        let mut script = String::new();
         for (name, value) in variables {
-            command.arg(format!("--set={name}={value}"));
+            let _ = writeln!(script, "\\set {name} {}", quoted(value));
         }
+        // What the owner of a database calls as the catalog's functions are called is not for us to run. And
+        // the server gives up before we do: a session that we leave behind would wait on.
+        let patience = limit.as_millis() * 9 / 10;
+        let _ = writeln!(
+            script,
+            "SET search_path = ''; SET lock_timeout = {patience};"
+        );
+        script.push_str(sql);
         let mut child = command.spawn().map_err(|e| not_started("psql", &e))?;
         let group = Group::of(&child);
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -124,16 +201,18 @@ impl<'a> Client<'a> {
         };
         let feed = async move {
             // It may have ended already; then its exit status says why.
-            let _ = input.write_all(sql.as_bytes()).await;
+            let _ = input.write_all(script.as_bytes()).await;
         };
-        let talk = async { tokio::join!(feed, drain(output), drain(errors), child.wait()) };
-        let (_, answer, said, status) =
-            tokio::time::timeout(QUESTION, talk).await.map_err(|_| {
-                PluginError::retryable(format!(
-                    "the PostgreSQL server did not answer within {} s",
-                    QUESTION.as_secs()
-                ))
-            })?;
+        let talk = async {
+            let answer = drain_up_to(output, ANSWER);
+            tokio::join!(feed, answer, drain(errors), child.wait())
+        };
+        let (_, answer, said, status) = tokio::time::timeout(limit, talk).await.map_err(|_| {
+            PluginError::retryable(format!(
+                "the PostgreSQL server did not answer within {} s",
+                limit.as_secs()
+            ))
+        })?;
         let status = status.map_err(|e| PluginError::new("psql was lost").with_cause(e))?;
         group.done();
         match status.success() {
@@ -141,6 +220,31 @@ impl<'a> Client<'a> {
             false => Err(failure("psql", status, &said)),
         }
     }
+
+    /// Ends every other session of this operation and resource: one that waits for a lock does not notice
+    /// that its program is gone, and holds up all that come after it.
+    pub(super) async fn end_sessions(&self, database: &str) -> Result<(), PluginError> {
+        let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+            WHERE application_name = :'session' AND pid <> pg_backend_pid();";
+        let variables = [("session", self.session.as_str())];
+        self.ask(database, &variables, sql).await.map(|_| ())
+    }
+}
+
+/// As an argument of `psql`'s own commands.
+fn quoted(value: &str) -> String {
+    let mut text = String::from("'");
+    for c in value.chars() {
+        match c {
+            '\'' => text.push_str("''"),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            c => text.push(c),
+        }
+    }
+    text.push('\'');
+    text
 }
 
 fn usual_places() -> Vec<PathBuf> {
@@ -162,104 +266,4 @@ fn usual_places() -> Vec<PathBuf> {
 
 pub(crate) fn not_started(program: &str, error: &io::Error) -> PluginError {
     PluginError::new(format!("{program} could not be started ({})", error.kind())).with_cause(error)
-}
-
-/// Why a program failed, in its own words and with advice.
-pub(crate) fn failure(program: &str, status: ExitStatus, said: &str) -> PluginError {
-    let reason = reason(said);
-    let advice = advice(said);
-    let separator = if advice.is_empty() { "" } else { ". " };
-    let text = match reason.is_empty() {
-        true => format!("{program} failed ({})", ending(status)),
-        false => format!(
-            "{program} failed ({}): {reason}{separator}{advice}",
-            ending(status)
-        ),
-    };
-    let mut error = PluginError::new(text).with_cause(said);
-    let passing = [
-        "Connection refused",
-        "No such file or directory",
-        "the database system is",
-        "too many clients",
-        "timeout expired",
-        "terminating connection",
-    ];
-    error.retryable = passing.iter().any(|sign| said.contains(sign));
-    error
-}
-
-/// The last line that speaks of an error; the last line if none does.
-fn reason(said: &str) -> String {
-    let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
-    let speaks = |line: &&str| {
-        ["error:", "ERROR:", "FATAL:", "PANIC:"]
-            .iter()
-            .any(|word| line.contains(word))
-    };
-    let line = lines().rfind(speaks).or_else(|| lines().next_back());
-    cut(line.unwrap_or_default())
-}
-
-/// The end of what a program said.
-pub(crate) fn last_lines(said: &str) -> String {
-    let lines: Vec<&str> = said
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    cut(&lines[lines.len().saturating_sub(2)..].join("; "))
-}
-
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(400) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
-}
-
-fn advice(said: &str) -> &'static str {
-    let advice = [
-        (
-            "server version mismatch",
-            "The server is newer than the programs: install client programs of its version and declare bin_dir",
-        ),
-        (
-            "no password supplied",
-            "Declare a passfile with the role's password",
-        ),
-        (
-            "password authentication failed",
-            "Look at the declared passfile: is the line for this server and role there, and its mode 0600?",
-        ),
-        ("Connection refused", "Is the server running?"),
-        (
-            "No such file or directory",
-            "Is the server running, and the declared host right?",
-        ),
-        (
-            "permission denied",
-            "The declared user needs the right to read everything it protects (and to be superuser for globals)",
-        ),
-        (
-            "must be owner",
-            "The declared user must own what is overwritten, or be superuser",
-        ),
-        (
-            "lock timeout",
-            "Somebody uses the database: stop the application first (its before_restore command can do that)",
-        ),
-        (
-            "unrecognized configuration parameter",
-            "The server is older than the one the dump was made from",
-        ),
-    ];
-    let found = advice.iter().find(|(sign, _)| said.contains(sign));
-    match found {
-        Some((_, text)) => text,
-        None if said.contains("role \"") && said.contains("does not exist") => {
-            "Make the role first, or restore with 'no_owner'"
-        }
-        None => "",
-    }
 }

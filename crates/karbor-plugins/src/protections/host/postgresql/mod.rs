@@ -1,25 +1,40 @@
 //! `karbor-host-postgresql-plugin`: a PostgreSQL database by way of `pg_dump` and `pg_restore`.
 //!
 //! **Protect** streams `pg_dump`'s custom format, uncompressed so that the vault can find what it
-//! has already, as `<name>.dump`; and, if declared, `pg_dumpall --globals-only` as `globals.sql`
-//! (roles and tablespaces: kept for people, never restored by itself, since it changes the whole
-//! server). The snapshot is committed only after the program has ended well.
+//! has already, as `<name>.dump`; what the database is besides its contents as `database.json`
+//! ([`database`]); and, if declared, `pg_dumpall --globals-only` as `globals.sql` (roles and tablespaces:
+//! kept for people, never restored by itself, since it changes the whole server). The snapshot is
+//! committed only after the program has ended well.
 //!
-//! **Restore** goes into the declared database or a new one on the declared server, in one
-//! transaction: a restore that fails or dies leaves what was there. A database that is there and has
-//! tables is only overwritten when asked; one by another name than the declared must not exist at
-//! all, since it could belong to anybody. `if-changed` does not compare: a database always counts as
-//! changed. Overwriting replaces what the dump holds; tables made since stay.
+//! **Restore** goes into the declared database or a new one on the declared server. A database that is
+//! there and has tables is only overwritten when asked; one by another name than the declared must not
+//! exist at all, since it could belong to anybody. `if-changed` does not compare: a database always counts
+//! as changed.
 //!
-//! **A database that a restore makes** is made under a name of the operation's own, gets a comment
-//! that names the operation, and is renamed then. So whoever else makes the database meanwhile wins,
-//! and an undo drops a database only if its comment says that this very operation made it. The
-//! comment goes when the restore is complete.
+//! * **A database that a restore makes** is made under a name of the operation's own, signed with a comment
+//!   that names the operation, filled, and renamed when it is whole: nobody has use for half of one, so no
+//!   transaction holds it together, nor the lock for each object that one would need. Whoever else makes the
+//!   database meanwhile wins, and an undo drops a database only if its comment says that this very operation
+//!   made it. The comment goes when the restore is complete.
+//! * **`swap`** does the same beside the database that is there; in the end the two exchange names in one
+//!   transaction. The old one stays until somebody asks for it to go.
+//! * **Overwriting in place** replaces what the dump holds in one transaction: a restore that fails or dies
+//!   leaves what was there. Tables made since stay, and some are in the way ([`blockers`]).
+//!
+//! **Waits for locks** end at a limit, with the name of who holds them ([`watch`]): a protect keeps its
+//! application quiesced meanwhile, and a restore holds up everybody behind it.
 //!
 //! Passwords stay in the operator's `passfile`: nothing secret is in an argument or a variable.
 
+mod blockers;
 pub(crate) mod client;
+mod database;
 mod restore;
+pub(crate) mod rights;
+mod said;
+mod watch;
+
+use std::path::Path;
 
 use async_trait::async_trait;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
@@ -27,18 +42,26 @@ use karbor_vault::{Snapshot, SnapshotWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::client::Client;
+use self::{client::Client, database::Properties, watch::watched};
 use super::{
     Declared, Host, POSTGRESQL_PLUGIN,
     command::{Group, drain},
     component::{Kind, Restoring},
+    directory::DirectoryKind,
+    kept::Kept,
+    marker::Marker,
+    places::FilePlace,
 };
 use crate::applications::{POSTGRESQL, PostgresqlSource, Source};
+
+/// The roles and tablespaces of the server, in the snapshot.
+const GLOBALS: &str = "globals.sql";
 
 /// PostgreSQL databases.
 pub(crate) struct PostgresqlKind;
 
-/// Where a database comes from, and what it takes to make it again.
+/// Where a database comes from. What it takes to make it again is in the snapshot; earlier checkpoints have
+/// no more than this.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DatabasePlace {
     pub(crate) database: String,
@@ -88,26 +111,23 @@ impl Kind for PostgresqlKind {
         writer: &mut SnapshotWriter,
     ) -> Result<Vec<String>, PluginError> {
         let source = source(declared)?;
-        let client = Client::new(source);
+        let client = Client::of(source, context);
         let mut warnings = Vec::new();
         if source.globals {
-            let arguments = ["--globals-only", "--no-password"];
-            let said = dump(
-                &client,
-                "pg_dumpall",
-                &arguments,
-                "globals.sql",
-                context,
-                writer,
-            )
-            .await?;
-            warnings.extend(said);
+            let arguments = ["--globals-only", "--no-password"].map(str::to_owned);
+            let said = dump(&client, "pg_dumpall", &arguments, GLOBALS, context, writer);
+            warnings.extend(said.await?);
         }
+        let properties = json!(Properties::read(&client).await?).to_string();
+        let added = writer.add_stream(database::STORED_AS, properties.as_bytes());
+        added.await?;
+        // The limit is the watch's, which knows who is in the way; this one is for when it cannot ask.
+        let at_last = 2 * source.lock_timeout + std::time::Duration::from_secs(60);
         let arguments = [
-            "--format=custom",
-            "--compress=0",
-            "--no-password",
-            "--lock-wait-timeout=60s",
+            "--format=custom".to_owned(),
+            "--compress=0".to_owned(),
+            "--no-password".to_owned(),
+            format!("--lock-wait-timeout={}", at_last.as_millis()),
         ];
         let name = stored_as(&declared.component.name);
         warnings.extend(dump(&client, "pg_dump", &arguments, &name, context, writer).await?);
@@ -119,7 +139,10 @@ impl Kind for PostgresqlKind {
     }
 
     async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
-        restore::restore(run).await
+        match (&run.parameters.restore_to, &run.parameters.database) {
+            (Some(_), None) => as_files(run).await,
+            _ => restore::restore(run).await,
+        }
     }
 
     async fn keep_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
@@ -131,12 +154,38 @@ impl Kind for PostgresqlKind {
     }
 }
 
+/// Writes the dump, `database.json` and `globals.sql` to a folder, as they are in the snapshot: like a
+/// directory that has these files. No server is asked.
+async fn as_files(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
+    let root = Path::new("/").to_owned();
+    let place = FilePlace {
+        path: root.clone(),
+        resolved: root,
+        mode: None,
+        owner: None,
+    };
+    let kept = Kept {
+        item: "/".to_owned(),
+        place: json!(place),
+        ..run.kept.clone()
+    };
+    DirectoryKind::restore(&Restoring {
+        host: run.host,
+        context: run.context,
+        kept: &kept,
+        vault: run.vault,
+        parameters: run.parameters.clone(),
+        marker: Marker::of(run.host, run.context),
+    })
+    .await
+}
+
 /// Streams what a program prints into the snapshot. Fails unless the program ended well: until then
 /// its output may have been cut short. Answers with what it warned of.
 async fn dump(
     client: &Client<'_>,
     program: &str,
-    arguments: &[&str],
+    arguments: &[String],
     name: &str,
     context: &OperationContext,
     writer: &mut SnapshotWriter,
@@ -153,10 +202,7 @@ async fn dump(
         return Err(PluginError::new(format!("{program} has no output")));
     };
     let moved = async { tokio::join!(writer.add_stream(name, output), drain(errors)) };
-    let (added, said) = tokio::select! {
-        moved = moved => moved,
-        () = context.cancel.cancelled() => return Err(PluginError::cancelled()),
-    };
+    let (added, said) = watched(client, client.database(), &context.cancel, moved).await?;
     // The vault's failure comes first: the program's own is then only that nobody read on.
     added?;
     let status = child
@@ -165,7 +211,7 @@ async fn dump(
         .map_err(|e| PluginError::new(format!("{program} was lost")).with_cause(e))?;
     group.done();
     if !status.success() {
-        return Err(client::failure(program, status, &said));
+        return Err(said::failure(program, status, &said));
     }
-    Ok((!said.is_empty()).then(|| format!("{program}: {}", client::last_lines(&said))))
+    Ok((!said.is_empty()).then(|| format!("{program}: {}", said::last_lines(&said))))
 }
