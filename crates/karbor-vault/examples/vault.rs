@@ -103,7 +103,8 @@ async fn backup_into(
         parent,
     };
     let mut writer = vault.writer(meta, Control::default()).await?;
-    writer.add_tree(path, TreeOptions::default()).await?;
+    let source = karbor_fs::Dir::open(path)?;
+    writer.add_tree(&source, TreeOptions::default()).await?;
     println!("{:?}", writer.commit().await?);
     Ok(())
 }

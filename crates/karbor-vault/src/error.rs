@@ -2,6 +2,8 @@
 
 use karbor_plugin::{BankError, PluginError};
 
+use crate::Mishaps;
+
 /// Why the vault could not do something.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -60,6 +62,9 @@ pub enum VaultError {
         /// What happened.
         reason: String,
     },
+    /// Entries of a tree cannot be read, and that is not put up with, or nothing else is in it.
+    #[error("{}", unreadable(.0))]
+    Unreadable(Mishaps),
     /// A file could not be restored.
     #[error("'{path}' could not be restored: {reason}")]
     Target {
@@ -90,6 +95,13 @@ pub enum VaultError {
 
 fn in_file(file: Option<&str>) -> String {
     file.map_or_else(String::new, |file| format!("; '{file}' needs it"))
+}
+
+fn unreadable(mishaps: &Mishaps) -> String {
+    match mishaps.total {
+        1 => format!("a file or directory cannot be read: {mishaps}"),
+        n => format!("{n} files or directories cannot be read: {mishaps}"),
+    }
 }
 
 fn and_others(others: u64) -> String {

@@ -193,37 +193,55 @@ pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> N
     node
 }
 
-/// The extended attributes that `list` and `get` give.
+/// The extended attributes that `list` and `get` give; or why one of them, or all, cannot be read.
 pub(crate) fn xattrs(
     list: impl Fn(&mut [u8]) -> Result<usize>,
     get: impl Fn(&str, &mut [u8]) -> Result<usize>,
 ) -> std::result::Result<Vec<(String, Vec<u8>)>, String> {
-    let names = match grow(&list) {
-        // Nothing there, or a file system without them.
-        Ok(names) if names.is_empty() => return Ok(Vec::new()),
-        Err(Errno::NOTSUP | Errno::NOENT | Errno::NOSYS) => return Ok(Vec::new()),
-        Ok(names) => names,
-        Err(error) => return Err(format!("its extended attributes cannot be listed: {error}")),
-    };
+    match read_xattrs(list, get) {
+        (found, None) => Ok(found),
+        (_, Some(trouble)) => Err(trouble),
+    }
+}
+
+/// Those extended attributes that can be read, and why the first that cannot cannot.
+pub(crate) fn read_xattrs(
+    list: impl Fn(&mut [u8]) -> Result<usize>,
+    get: impl Fn(&str, &mut [u8]) -> Result<usize>,
+) -> (Vec<(String, Vec<u8>)>, Option<String>) {
     let mut found = Vec::new();
+    let names = match grow(&list) {
+        Ok(names) => names,
+        // A file system without them.
+        Err(Errno::NOTSUP | Errno::NOENT | Errno::NOSYS) => return (found, None),
+        Err(error) => {
+            let trouble = format!("its extended attributes cannot be listed: {error}");
+            return (found, Some(trouble));
+        }
+    };
+    let mut trouble = None;
     for name in names
         .split(|byte| *byte == 0)
         .filter(|name| !name.is_empty())
     {
-        let name = std::str::from_utf8(name)
-            .map_err(|_| "the name of one of its extended attributes is not UTF-8".to_owned())?;
+        let Ok(name) = std::str::from_utf8(name) else {
+            trouble.get_or_insert_with(|| {
+                "the name of one of its extended attributes is not UTF-8".to_owned()
+            });
+            continue;
+        };
         match grow(|buffer| get(name, buffer)) {
             Ok(value) => found.push((name.to_owned(), value)),
             // Removed since it was listed.
             Err(Errno::NODATA | Errno::NOENT) => {}
             Err(error) => {
-                return Err(format!(
-                    "its extended attribute '{name}' cannot be read: {error}"
-                ));
+                trouble.get_or_insert_with(|| {
+                    format!("its extended attribute '{name}' cannot be read: {error}")
+                });
             }
         }
     }
-    Ok(found)
+    (found, trouble)
 }
 
 fn grow(read: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {

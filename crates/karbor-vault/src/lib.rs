@@ -75,9 +75,9 @@ pub use error::VaultError;
 pub use id::{SnapshotId, SnapshotIdError};
 pub use stream::BlobStream;
 pub use types::{
-    Change, ChangeKind, Control, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotMeta,
-    SnapshotNumbers, SnapshotSummary, TreeFilter, TreeOptions, TreeSummary, VaultOptions,
-    VerifyLevel, VerifySummary,
+    Change, ChangeKind, Control, Mishap, Mishaps, OnUnreadable, Overwrite, RestoreOptions,
+    RestoreSummary, Snapshot, SnapshotMeta, SnapshotNumbers, SnapshotSummary, TreeFilter,
+    TreeOptions, TreeSummary, VaultOptions, VerifyLevel, VerifySummary,
 };
 pub use vault::Vault;
 pub use writer::SnapshotWriter;

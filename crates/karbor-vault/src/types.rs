@@ -78,6 +78,76 @@ impl fmt::Debug for Control {
 /// is a directory. `false` leaves it out, and all below it.
 pub type TreeFilter = Arc<dyn Fn(&Path, bool) -> bool + Send + Sync>;
 
+/// What to do about what of a tree cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnreadable {
+    /// The rest is stored, and [`TreeSummary::unreadable`] names it.
+    #[default]
+    LeaveOut,
+    /// Nothing is stored, and [`VaultError::Unreadable`](crate::VaultError::Unreadable) names it.
+    Fail,
+}
+
+/// Entries of a tree that something is to be said about: the first are named, all are counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mishaps {
+    /// How many.
+    pub total: u64,
+    /// The first [`Mishaps::MOST`].
+    pub named: Vec<Mishap>,
+}
+
+/// One entry of a tree, and what is to be said about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mishap {
+    /// Its path; what is not UTF-8 in it is replaced.
+    pub path: String,
+    /// What happened to it.
+    pub reason: String,
+}
+
+impl Mishaps {
+    /// So many are named.
+    pub const MOST: usize = 100;
+
+    /// Adds one.
+    pub fn note(&mut self, path: String, reason: String) {
+        self.total += 1;
+        if self.named.len() < Self::MOST {
+            self.named.push(Mishap { path, reason });
+        }
+    }
+
+    /// The first few only, for a sentence.
+    #[must_use]
+    pub fn brief(&self) -> Self {
+        Self {
+            total: self.total,
+            named: self.named.iter().take(5).cloned().collect(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.total += other.total;
+        let room = Self::MOST.saturating_sub(self.named.len());
+        self.named.extend(other.named.iter().take(room).cloned());
+    }
+}
+
+impl fmt::Display for Mishaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Mishap { path, reason }) in self.named.iter().enumerate() {
+            let between = if at == 0 { "" } else { ", " };
+            write!(f, "{between}'{}' ({reason})", path.escape_debug())?;
+        }
+        match self.total.saturating_sub(self.named.len() as u64) {
+            0 => Ok(()),
+            others => write!(f, " and {others} more"),
+        }
+    }
+}
+
 /// What of a tree is stored.
 #[derive(Clone, Default)]
 pub struct TreeOptions {
@@ -85,6 +155,11 @@ pub struct TreeOptions {
     pub filter: Option<TreeFilter>,
     /// Directories on other file systems are stored empty.
     pub one_file_system: bool,
+    /// Of directories below that a `CACHEDIR.TAG` marks as caches, nothing but that file is stored
+    /// (<https://bford.info/cachedir/>).
+    pub exclude_caches: bool,
+    /// What to do about what cannot be read.
+    pub on_unreadable: OnUnreadable,
     /// Recorded in the snapshot for people: what the filter leaves out.
     pub excludes: Vec<String>,
 }
@@ -94,6 +169,8 @@ impl fmt::Debug for TreeOptions {
         f.debug_struct("TreeOptions")
             .field("filter", &self.filter.is_some())
             .field("one_file_system", &self.one_file_system)
+            .field("exclude_caches", &self.exclude_caches)
+            .field("on_unreadable", &self.on_unreadable)
             .field("excludes", &self.excludes)
             .finish()
     }
@@ -113,10 +190,16 @@ pub struct TreeSummary {
     pub bytes: u64,
     /// Files that were not read, because they are as in the parent snapshot.
     pub unmodified: u64,
-    /// Entries that were deleted between listing and opening.
-    pub left_out: u64,
-    /// Files that somebody wrote to while they were read.
-    pub changed: u64,
+    /// Entries that were deleted between listing and opening, or moved to where they were not found
+    /// again. A directory counts as one, with all that was in it.
+    pub left_out: Mishaps,
+    /// Files that somebody wrote to while they were read: they are stored as they were read.
+    pub changed: Mishaps,
+    /// Entries that cannot be read, and are not stored. A directory counts as one: it is stored empty, or
+    /// with as much as can be listed.
+    pub unreadable: Mishaps,
+    /// Entries that are stored, and something about them that is not, or is not as it should be.
+    pub warnings: Mishaps,
 }
 
 /// What a committed snapshot holds.
@@ -136,10 +219,16 @@ pub struct SnapshotSummary {
     pub new_bytes: u64,
     /// Files that were not read, because they are as in the parent snapshot.
     pub unmodified: u64,
-    /// Entries that were deleted between listing and opening.
-    pub left_out: u64,
-    /// Files that somebody wrote to while they were read.
-    pub changed: u64,
+    /// Entries that were deleted between listing and opening, or moved to where they were not found
+    /// again. A directory counts as one, with all that was in it.
+    pub left_out: Mishaps,
+    /// Files that somebody wrote to while they were read: they are stored as they were read.
+    pub changed: Mishaps,
+    /// Entries that cannot be read, and are not stored. A directory counts as one: it is stored empty, or
+    /// with as much as can be listed.
+    pub unreadable: Mishaps,
+    /// Entries that are stored, and something about them that is not, or is not as it should be.
+    pub warnings: Mishaps,
 }
 
 /// Numbers kept in a snapshot, under restic's names.

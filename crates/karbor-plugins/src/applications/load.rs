@@ -211,6 +211,8 @@ impl<'a> Checker<'a> {
             include: raw.include,
             exclude: raw.exclude,
             one_file_system: raw.one_file_system,
+            exclude_caches: raw.exclude_caches,
+            on_unreadable: raw.on_unreadable,
         });
         let component = self.component(application, raw.name, raw.id, source);
         if let Source::Directory(directory) = &component.source {
@@ -219,7 +221,7 @@ impl<'a> Checker<'a> {
                 ("include", &directory.include),
                 ("exclude", &directory.exclude),
             ] {
-                if let Err(message) = Globs::new(patterns) {
+                if let Err(message) = Globs::new(patterns, &directory.path) {
                     self.problem(format!("{}.{key}", component.key()), message);
                 }
             }

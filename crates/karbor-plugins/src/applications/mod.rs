@@ -38,6 +38,8 @@
 //! path = "/srv/shop/uploads"
 //! exclude = ["*.tmp", "/cache"]
 //! one_file_system = true
+//! exclude_caches = true               # of directories with a CACHEDIR.TAG, that file only
+//! on_unreadable = "leave-out"         # or "fail": no checkpoint rather than one without some files
 //!
 //! [[sqlite]]
 //! name = "sessions"
@@ -67,6 +69,7 @@ mod validate;
 use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
 
 use karbor_model::Resource;
+use karbor_vault::OnUnreadable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -189,6 +192,10 @@ pub struct DirectorySource {
     pub exclude: Vec<String>,
     /// Do not follow into other file systems mounted below.
     pub one_file_system: bool,
+    /// Leave out what is in directories that a `CACHEDIR.TAG` marks as caches.
+    pub exclude_caches: bool,
+    /// What to do about files that cannot be read.
+    pub on_unreadable: OnUnreadable,
 }
 
 /// A PostgreSQL database and how to reach it.

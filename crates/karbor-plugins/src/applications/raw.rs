@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use karbor_vault::OnUnreadable;
 use serde::Deserialize;
 use uuid::Uuid;
 
@@ -47,6 +48,10 @@ pub(super) struct RawDirectory {
     pub(super) exclude: Vec<String>,
     #[serde(default)]
     pub(super) one_file_system: bool,
+    #[serde(default)]
+    pub(super) exclude_caches: bool,
+    #[serde(default)]
+    pub(super) on_unreadable: OnUnreadable,
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,12 +3,17 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs, io,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::FileType;
 
 use super::{
     APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
@@ -115,6 +120,8 @@ fn look_at(application: &Application, off_limits: &[PathBuf], problems: &mut Vec
         };
         if let Err(reason) = found {
             problems.push(Problem::error(file, key, reason));
+        } else if let Source::Directory(directory) = &component.source {
+            unused_patterns(file, &component.key(), directory, problems);
         }
     }
 }
@@ -159,11 +166,11 @@ fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
 
 fn look_at_directory(source: &DirectorySource, off_limits: &[PathBuf]) -> Result<(), String> {
     let path = &source.path;
-    match fs::read_dir(path) {
-        Ok(_) => {}
-        Err(error) => return Err(describe(path, &error)),
-    }
-    let filter = Filter::new(&source.include, &source.exclude)?;
+    karbor_fs::Dir::open(path).map_err(|refused| match refused.errno() {
+        Some(errno) => describe(path, &errno.into()),
+        None => refused.to_string(),
+    })?;
+    let filter = Filter::new(source)?;
     let root = resolve(path);
     for place in off_limits {
         let place = resolve(place);
@@ -179,6 +186,74 @@ fn look_at_directory(source: &DirectorySource, off_limits: &[PathBuf]) -> Result
         }
     }
     Ok(())
+}
+
+/// So many entries of a directory are looked at in search of what its patterns match.
+const MOST_ENTRIES: usize = 200_000;
+
+/// Patterns that match nothing, of which nobody else would tell.
+fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &mut Vec<Problem>) {
+    if source.include.is_empty() && source.exclude.is_empty() {
+        return;
+    }
+    let Ok(filter) = Filter::new(source) else {
+        return;
+    };
+    // Of what is too large, or cannot be looked into, nothing is known.
+    let seen = karbor_fs::Dir::open(&source.path).map(|dir| visit(&dir, &filter));
+    if !matches!(seen, Ok(true)) {
+        return;
+    }
+    let mut tell = |name: &str, pattern: &str| {
+        let message = format!("the pattern '{pattern}' matches nothing that is there now");
+        problems.push(Problem::warning(file, format!("{key}.{name}"), message));
+    };
+    for pattern in filter.unused_includes() {
+        tell("include", pattern);
+    }
+    for pattern in filter.unused_excludes() {
+        tell("exclude", pattern);
+    }
+}
+
+/// Shows everything in a directory to a filter; says whether that was all.
+fn visit(root: &karbor_fs::Dir, filter: &Filter) -> bool {
+    let mut all = true;
+    let mut seen = 0;
+    let mut ahead = vec![PathBuf::new()];
+    while let Some(at) = ahead.pop() {
+        let Ok(dir) = root.open_dir(&at) else {
+            all = false;
+            continue;
+        };
+        let Ok(entries) = rustix::fs::Dir::read_from(&dir) else {
+            all = false;
+            continue;
+        };
+        for entry in entries {
+            let Ok(entry) = entry else {
+                all = false;
+                break;
+            };
+            let name = OsStr::from_bytes(entry.file_name().to_bytes());
+            if name == "." || name == ".." {
+                continue;
+            }
+            seen += 1;
+            if seen > MOST_ENTRIES {
+                return false;
+            }
+            let path = at.join(name);
+            let is_dir = match entry.file_type() {
+                FileType::Unknown => dir.open_dir(Path::new(name)).is_ok(),
+                kind => kind == FileType::Directory,
+            };
+            if filter.takes_here(&path, is_dir) && is_dir {
+                ahead.push(path);
+            }
+        }
+    }
+    all
 }
 
 fn look_at_sqlite(path: &Path) -> Result<(), String> {
@@ -305,7 +380,7 @@ fn overlaps(all: &Applications, problems: &mut Vec<Problem>) {
             let Source::Directory(directory) = &component.source else {
                 continue;
             };
-            let Ok(filter) = Filter::new(&directory.include, &directory.exclude) else {
+            let Ok(filter) = Filter::new(directory) else {
                 continue;
             };
             let key = component.key();

@@ -1,7 +1,10 @@
 //! A directory on its way into the repository. Its tree can be written when all its files' blobs and all
 //! its subdirectories' trees are known; whoever brings the last of them, writes it and tells the parent.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use crate::{
     VaultError,
@@ -24,7 +27,7 @@ pub(crate) struct Dir {
 }
 
 struct Inner {
-    /// By name; `None`: it was gone when we came to it.
+    /// `None`: it was gone when we came to it, or is read again.
     nodes: Vec<Option<Node>>,
     /// Blobs and trees whose ids are not known yet, and one for as long as the directory is being read.
     missing: usize,
@@ -46,7 +49,7 @@ impl Dir {
         })
     }
 
-    /// Adds the next node, by name.
+    /// Adds a node.
     pub(crate) fn add(&self, node: Node) -> usize {
         let mut inner = lock(&self.inner);
         inner.nodes.push(Some(node));
@@ -84,13 +87,24 @@ impl Dir {
         CLOSE
     }
 
-    /// A subdirectory is not there any more.
-    pub(crate) fn drop_dir(&self, node: usize) {
-        let mut inner = lock(&self.inner);
-        // Its parent is being read no more, but this one was missing: it cannot be written meanwhile.
-        if let Some(slot) = inner.nodes.get_mut(node) {
+    /// The node is not to be in the tree: what it was is not there any more, or is read again. What of it
+    /// is on its way is awaited all the same.
+    pub(crate) fn drop_node(&self, node: usize) {
+        if let Some(slot) = lock(&self.inner).nodes.get_mut(node) {
             *slot = None;
         }
+    }
+
+    /// The nodes that are in it so far, by name, with their inodes.
+    pub(crate) fn known(&self) -> HashMap<Vec<u8>, (usize, u64)> {
+        let inner = lock(&self.inner);
+        let nodes = inner.nodes.iter().enumerate();
+        nodes
+            .filter_map(|(at, node)| {
+                let node = node.as_ref()?;
+                Some((node.name.clone(), (at, node.inode)))
+            })
+            .collect()
     }
 
     /// Notes one arrival; the nodes, if it was the last.
@@ -121,7 +135,10 @@ impl Sink for Dir {
             }
         });
         while let Some(nodes) = complete {
-            let json = tree_to_json(nodes.into_iter().flatten()).map_err(VaultError::Internal)?;
+            let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
+            // Those found when it was listed again came last.
+            nodes.sort_by(|a, b| a.name.cmp(&b.name));
+            let json = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
             let tree = worker.store(BlobKind::Tree, &json, writer)?;
             let (parent, node) = match &dir.parent {
                 Parent::Dir(parent, node) => (parent.clone(), *node),

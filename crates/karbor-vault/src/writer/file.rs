@@ -2,11 +2,12 @@
 
 use std::{
     ffi::OsStr,
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
-    sync::{Arc, Mutex},
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -15,7 +16,6 @@ use rustix::{
 };
 
 use super::{
-    dir::Content,
     intake::IntakeError,
     walk::{Look, Open, Walker, is_gone},
 };
@@ -23,16 +23,30 @@ use crate::{
     VaultError, chunker,
     engine::Sink,
     fsio,
-    id::Id,
     node::{Kind, Node},
 };
 
-/// What was found at the root path.
-pub(super) struct RootNode {
-    pub(super) above: Vec<Node>,
-    pub(super) node: Node,
-    /// Of a file: its blobs, once they have arrived.
-    pub(super) content: Option<Arc<Content>>,
+/// How often a file is read that changes while it is read.
+const READINGS: u32 = 2;
+/// Larger ones are read once only, unless they were cut: whatever writes to them all the time (a database, the
+/// disk of a virtual machine) would do so the second time.
+const LARGE: u64 = 256 << 20;
+/// How often a file with a lease is tried.
+const LEASE_PAUSE: Duration = Duration::from_millis(20);
+/// How long leases may take in one tree.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long a tree's files with leases may be waited for, in all.
+pub(super) fn patience() -> Duration {
+    PATIENCE
+}
+
+/// How long one holder has to give up a lease before the kernel takes it (fcntl(2): 45 seconds unless
+/// the administrator says otherwise), and a little more.
+fn lease_break_time() -> Duration {
+    let told = fs::read_to_string("/proc/sys/fs/lease-break-time");
+    let seconds = told.ok().and_then(|text| text.trim().parse().ok());
+    Duration::from_secs(seconds.unwrap_or(45_u64).saturating_add(5))
 }
 
 /// Opens a file to read it, leaving its access time alone if that is allowed. Does not wait for the
@@ -46,8 +60,12 @@ pub(super) fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Er
     }
 }
 
-fn shrank(found: u64, size: u64) -> String {
-    format!("it was cut short while it was read: {found} of {size} bytes were there")
+/// What became of the content of a file.
+enum Content {
+    Stored(u64),
+    /// It is read again.
+    Again,
+    Unreadable(io::Error),
 }
 
 impl Walker {
@@ -66,36 +84,137 @@ impl Walker {
             self.unmodified(open, name, stat, before);
             return Ok(Look::Done);
         }
-        let fd = match open_file(open.fd, name) {
-            Ok(fd) => fd,
-            Err(error) if is_gone(error) => return Ok(Look::Gone),
-            // A link or a socket by now.
-            Err(Errno::LOOP | Errno::NXIO) => return Ok(Look::Again),
-            Err(error) => return Err(self.error(relative, error)),
+        for reading in 1..=READINGS {
+            let fd = match self.open_patiently(open.fd, name)? {
+                Ok(fd) => fd,
+                Err(error) if is_gone(error) => return Ok(Look::Gone),
+                // A link or a socket by now.
+                Err(Errno::LOOP | Errno::NXIO) => return Ok(Look::Again),
+                Err(Errno::AGAIN) => {
+                    self.unreadable(
+                        relative,
+                        "a process holds a lease on it and does not give it up",
+                    );
+                    return Ok(Look::Done);
+                }
+                Err(error) => {
+                    self.refused(relative, error)?;
+                    return Ok(Look::Done);
+                }
+            };
+            let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(relative, error))?;
+            if fsio::kind_of(&stat) != Some(Kind::File) {
+                return Ok(Look::Again);
+            }
+            self.met(&stat);
+            let mut node = fsio::node_of(name, Kind::File, &stat, &self.names);
+            node.xattrs = self.fd_xattrs(fd.as_fd(), relative, &mut node.ctime);
+            let mut file = File::from(fd);
+            if self.is_lost() {
+                // Looked at only for the list of what cannot be read.
+                if let Err(error) = file.read(&mut [0]) {
+                    self.cannot_read(relative, &error)?;
+                }
+                return Ok(Look::Done);
+            }
+            let node = open.dir.add(node);
+            match self.read(open, relative, node, &file, &stat, reading)? {
+                Content::Stored(size) => {
+                    open.dir.update(node, |node| node.size = size);
+                    self.count_file(size);
+                    return Ok(Look::Done);
+                }
+                Content::Again => open.dir.drop_node(node),
+                Content::Unreadable(error) => {
+                    open.dir.drop_node(node);
+                    self.cannot_read(relative, &error)?;
+                    return Ok(Look::Done);
+                }
+            }
+        }
+        Err(VaultError::Internal("a file was read too often".to_owned()))
+    }
+
+    fn cannot_read(&mut self, relative: &Path, error: &io::Error) -> Result<(), VaultError> {
+        match error.raw_os_error() {
+            Some(errno) => self.refused(relative, Errno::from_raw_os_error(errno)),
+            None => {
+                self.unreadable(relative, error);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens a file. One that a process holds a lease on (Samba does, for its clients) is asked for until
+    /// the holder gave it up or the kernel took it: each try that does not wait begins that, too, and
+    /// never hangs at a pipe that took the file's place.
+    fn open_patiently(
+        &mut self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+    ) -> Result<Result<OwnedFd, Errno>, VaultError> {
+        let first = open_file(dir, name);
+        if !matches!(first, Err(Errno::AGAIN)) {
+            return Ok(first);
+        }
+        let since = Instant::now();
+        let most = lease_break_time().min(self.patience);
+        let opened = loop {
+            self.intake.writer.check()?;
+            match open_file(dir, name) {
+                Err(Errno::AGAIN) if since.elapsed() < most => std::thread::sleep(LEASE_PAUSE),
+                done => break done,
+            }
         };
-        let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(relative, error))?;
-        if fsio::kind_of(&stat) != Some(Kind::File) {
-            return Ok(Look::Again);
+        self.spend_patience(since);
+        Ok(opened)
+    }
+
+    /// Reads the content of a file into its node, and looks whether it stayed as it was meanwhile.
+    fn read(
+        &mut self,
+        open: &Open<'_>,
+        relative: &Path,
+        node: usize,
+        file: &File,
+        stat: &Stat,
+        reading: u32,
+    ) -> Result<Content, VaultError> {
+        let size = fsio::size_of(stat);
+        let read = self.content(&open.dir, || open.dir.next_blob(node), file, size);
+        let found = match read {
+            Ok(found) => found,
+            Err(IntakeError::Vault(error)) => return Err(error),
+            Err(IntakeError::Read(error)) => return Ok(Content::Unreadable(error)),
+        };
+        let after = match rustix::fs::fstat(file) {
+            Ok(after) => after,
+            Err(error) => return Ok(Content::Unreadable(error.into())),
+        };
+        let steady = (after.st_size, fsio::mtime(&after)) == (stat.st_size, fsio::mtime(stat));
+        let is_short = found < size;
+        if steady {
+            if is_short {
+                self.warn(
+                    relative,
+                    format!("it claims a size of {size} bytes and holds {found}, which are stored"),
+                );
+            }
+            return Ok(Content::Stored(found));
         }
-        let mut node = fsio::node_of(name, Kind::File, &stat, &self.names);
-        node.xattrs = self.fd_xattrs(fd.as_fd(), relative)?;
-        let node = open.dir.add(node);
-        let file = File::from(fd);
-        let size = self
-            .content(
-                &open.dir,
-                || open.dir.next_blob(node),
-                &file,
-                fsio::size_of(&stat),
-            )
-            .map_err(|error| error.of(|reason| self.error(relative, reason)))?;
-        open.dir.update(node, |node| node.size = size);
-        let after = rustix::fs::fstat(&file).map_err(|error| self.error(relative, error))?;
-        if (after.st_size, fsio::mtime(&after)) != (stat.st_size, fsio::mtime(&stat)) {
-            self.summary.changed += 1;
+        if reading < READINGS && (is_short || size <= LARGE) {
+            return Ok(Content::Again);
         }
-        self.count_file(size);
-        Ok(Look::Done)
+        self.unsteady(
+            relative,
+            match is_short {
+                true => format!(
+                    "it was cut short while it was read: {found} of {size} bytes were there, which are stored"
+                ),
+                false => "it was written to while it was read".to_owned(),
+            },
+        );
+        Ok(Content::Stored(found))
     }
 
     fn unmodified(&mut self, open: &Open<'_>, name: &OsStr, stat: &Stat, before: &Node) {
@@ -105,6 +224,7 @@ impl Walker {
         self.count_file(node.size);
         self.summary.unmodified += 1;
         self.intake.writer.control.progress.add_bytes(node.size);
+        self.met(stat);
         open.dir.add(node);
     }
 
@@ -131,83 +251,18 @@ impl Walker {
                 n => intake.cut(probe[..n].chain(file), buffer, sink, next_slot),
             };
         }
-        let found = if size <= chunker::MIN as u64 {
+        if size <= chunker::MIN as u64 {
             let mut chunk = Vec::with_capacity(size as usize);
             file.take(size)
                 .read_to_end(&mut chunk)
                 .map_err(IntakeError::Read)?;
             let found = chunk.len() as u64;
-            intake
-                .blob(chunk, sink.clone(), next_slot())
-                .map_err(IntakeError::Vault)?;
-            found
-        } else {
-            intake.cut(file.take(size), buffer, sink, next_slot)?
-        };
-        match found < size {
-            true => Err(IntakeError::Read(io::Error::other(shrank(found, size)))),
-            false => Ok(found),
-        }
-    }
-
-    /// Reads what the root path names: a directory with all below, or one file.
-    pub(super) fn read_root(
-        &mut self,
-        tree: &Arc<Mutex<Option<Id>>>,
-    ) -> Result<RootNode, VaultError> {
-        let path = self.root_path.clone();
-        let nowhere = Path::new("");
-        let stat = rustix::fs::stat(&path).map_err(|error| self.error(nowhere, error))?;
-        let above = super::nodes_above(&path, &self.names)?;
-        match fsio::kind_of(&stat) {
-            Some(Kind::Dir) => {
-                let before = self.tree_before(&path)?;
-                let node = self.walk(before, tree.clone())?;
-                Ok(RootNode {
-                    above,
-                    node,
-                    content: None,
-                })
+            if found > 0 {
+                let stored = intake.blob(chunk, sink.clone(), next_slot());
+                stored.map_err(IntakeError::Vault)?;
             }
-            Some(Kind::File) => self.root_file(&path, above),
-            _ => Err(self.error(nowhere, "it is neither a directory nor a file")),
+            return Ok(found);
         }
-    }
-
-    /// The tree that the parent snapshot has at a path.
-    fn tree_before(&mut self, path: &Path) -> Result<Option<Id>, VaultError> {
-        let Some(parent) = &mut self.parent else {
-            return Ok(None);
-        };
-        match path.file_name() {
-            None => Ok(Some(parent.root())),
-            Some(_) => Ok(parent.find(path)?.and_then(|node| node.subtree)),
-        }
-    }
-
-    fn root_file(&mut self, path: &Path, above: Vec<Node>) -> Result<RootNode, VaultError> {
-        let nowhere = Path::new("");
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let fd = rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|error| self.error(nowhere, error))?;
-        let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(nowhere, error))?;
-        if fsio::kind_of(&stat) != Some(Kind::File) {
-            return Err(self.error(nowhere, "it changes its kind while it is read"));
-        }
-        let name = path.file_name().unwrap_or_default();
-        let mut node = fsio::node_of(name, Kind::File, &stat, &self.names);
-        node.xattrs = self.fd_xattrs(fd.as_fd(), nowhere)?;
-        let content = Arc::new(Content::default());
-        let sink = content.clone();
-        let size = fsio::size_of(&stat);
-        node.size = self
-            .content(&sink, || content.next_blob(), &File::from(fd), size)
-            .map_err(|error| error.of(|reason| self.error(nowhere, reason)))?;
-        self.count_file(node.size);
-        Ok(RootNode {
-            above,
-            node,
-            content: Some(content),
-        })
+        intake.cut(file.take(size), buffer, sink, next_slot)
     }
 }

@@ -13,12 +13,16 @@ mod walk;
 use std::{
     ffi::OsStr,
     fs::File,
-    os::unix::ffi::OsStrExt,
-    path::{Component, Path, PathBuf},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path},
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
 };
 
 use chrono::Utc;
+use rustix::fs::{Mode, OFlags};
 use tokio::io::AsyncRead;
 
 use crate::{
@@ -117,19 +121,18 @@ impl SnapshotWriter {
         }
     }
 
-    /// Adds a tree of files (or one file) under its absolute path; see
-    /// [`TreeSummary::snapshot_path`]. If `path` itself is a link, what it points to is stored under the
-    /// name of the link.
+    /// Adds the tree of files of an open directory, under the path it was opened by; see
+    /// [`TreeSummary::snapshot_path`].
     ///
     /// # Errors
-    /// [`VaultError::Source`] names the file that cannot be read. Files that were deleted between listing
-    /// and opening are no error but counted; a root that is not there is one.
+    /// [`VaultError::Source`] when the directory itself cannot be read or was exchanged meanwhile;
+    /// [`VaultError::Unreadable`], see [`TreeOptions::on_unreadable`], also when nothing of it can be read.
     pub async fn add_tree(
         &mut self,
-        path: &Path,
+        source: &karbor_fs::Dir,
         options: TreeOptions,
     ) -> Result<TreeSummary, VaultError> {
-        let done = self.try_add_tree(path, options).await;
+        let done = self.try_add_tree(source, options).await;
         self.settle(done)
     }
 
@@ -173,11 +176,11 @@ impl SnapshotWriter {
 
     async fn try_add_tree(
         &mut self,
-        path: &Path,
+        source: &karbor_fs::Dir,
         options: TreeOptions,
     ) -> Result<TreeSummary, VaultError> {
         self.intake.writer.check()?;
-        let path = absolute(path)?;
+        let path = source.path().to_owned();
         if self.layout.is_taken(names_of(&path).map(OsStr::as_bytes)) {
             return Err(VaultError::Invalid(format!(
                 "'{}' is in the snapshot already, or contains or is below something that is",
@@ -185,38 +188,27 @@ impl SnapshotWriter {
             )));
         }
         self.excludes.extend(options.excludes.iter().cloned());
+        let (intake, names) = (self.intake.clone(), self.names.clone());
         let parent = self.parent_trees()?;
-        let mut walker = Walker {
-            intake: self.intake.clone(),
-            names: self.names.clone(),
-            options,
-            parent,
-            root_path: path.clone(),
-            summary: TreeSummary::default(),
-            buffer: Vec::new(),
-        };
+        let mut walker = Walker::new(intake, names, options, parent, source.clone());
         let result = Arc::new(Mutex::new(None));
         let tree = result.clone();
-        let (mut summary, mut root) = blocking(move || {
-            let root = walker.read_root(&tree)?;
-            Ok((walker.summary, root))
+        let (source, names) = (source.clone(), self.names.clone());
+        let (mut summary, above, mut root) = blocking(move || {
+            let above = nodes_above(&source, &names)?;
+            let root = walker.walk(tree)?;
+            Ok((walker.summary, above, root))
         })
         .await?;
         self.intake.writer.until_idle().await;
         self.intake.writer.check()?;
-        match &root.content {
-            Some(content) => root.node.content = content.take(),
-            None => root.node.subtree = Some(lock(&result).take().ok_or_else(never_whole)?),
-        }
+        root.subtree = Some(lock(&result).take().ok_or_else(never_whole)?);
         summary.snapshot_path = path.to_string_lossy().into_owned();
         self.paths.push(summary.snapshot_path.clone());
         self.totals.add(&summary);
-        match (path.file_name(), root.node.subtree) {
+        match (path.file_name(), root.subtree) {
             (None, Some(tree)) => self.layout.insert_whole(tree),
-            _ => self.layout.insert(Placed {
-                above: root.above,
-                node: root.node,
-            })?,
+            _ => self.layout.insert(Placed { above, node: root })?,
         }
         Ok(summary)
     }
@@ -250,6 +242,11 @@ impl SnapshotWriter {
         let time = Time::from(self.meta.time);
         (node.mtime, node.atime, node.ctime) = (time, time, time);
         Ok(node)
+    }
+
+    /// Adds a tag to those that the snapshot gets.
+    pub fn tag(&mut self, tag: String) {
+        self.meta.tags.push(tag);
     }
 
     /// Makes the snapshot: waits for everything to be in the bank, then writes the snapshot file.
@@ -338,8 +335,10 @@ impl SnapshotWriter {
             new_data: engine.new_data.load(Relaxed),
             new_bytes: engine.new_bytes.load(Relaxed),
             unmodified: self.totals.unmodified,
-            left_out: self.totals.left_out,
-            changed: self.totals.changed,
+            left_out: self.totals.left_out.clone(),
+            changed: self.totals.changed.clone(),
+            unreadable: self.totals.unreadable.clone(),
+            warnings: self.totals.warnings.clone(),
         }
     }
 }
@@ -350,23 +349,15 @@ impl TreeSummary {
         self.dirs += other.dirs;
         self.bytes += other.bytes;
         self.unmodified += other.unmodified;
-        self.left_out += other.left_out;
-        self.changed += other.changed;
+        self.left_out.add(&other.left_out);
+        self.changed.add(&other.changed);
+        self.unreadable.add(&other.unreadable);
+        self.warnings.add(&other.warnings);
     }
 }
 
 fn never_whole() -> VaultError {
     VaultError::Internal("a tree was read, but never became whole".to_owned())
-}
-
-/// An absolute path without `.`; `..` is refused, as it means different things before and after links.
-fn absolute(path: &Path) -> Result<PathBuf, VaultError> {
-    let failed = |reason: String| VaultError::source(path.to_string_lossy(), reason);
-    let path = std::path::absolute(path).map_err(|error| failed(error.to_string()))?;
-    if path.components().any(|part| part == Component::ParentDir) {
-        return Err(failed("a path with '..' is not taken".to_owned()));
-    }
-    Ok(path.components().collect())
 }
 
 fn names_of(path: &Path) -> impl Iterator<Item = &OsStr> {
@@ -376,20 +367,20 @@ fn names_of(path: &Path) -> impl Iterator<Item = &OsStr> {
     })
 }
 
-/// Nodes of the directories above a path, outermost first. Links on the way are followed.
-fn nodes_above(path: &Path, names: &Names) -> Result<Vec<Node>, VaultError> {
-    let above = path
-        .ancestors()
-        .skip(1)
-        .filter(|above| above.file_name().is_some());
-    let mut nodes = above
-        .map(|above| {
-            let stat = rustix::fs::stat(above)
-                .map_err(|error| VaultError::source(above.to_string_lossy(), error))?;
-            let name = above.file_name().unwrap_or_default();
-            Ok(fsio::node_of(name, Kind::Dir, &stat, names))
-        })
-        .collect::<Result<Vec<_>, VaultError>>()?;
+/// Nodes of the directories above one, outermost first.
+fn nodes_above(dir: &karbor_fs::Dir, names: &Names) -> Result<Vec<Node>, VaultError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut nodes = Vec::new();
+    let mut below: Option<OwnedFd> = None;
+    for path in dir.path().ancestors().skip(1) {
+        let Some(name) = path.file_name() else { break };
+        let failed = |error| VaultError::source(path.to_string_lossy(), error);
+        let at = below.as_ref().map_or(dir.as_fd(), AsFd::as_fd);
+        let above = rustix::fs::openat(at, "..", flags, Mode::empty()).map_err(failed)?;
+        let stat = rustix::fs::fstat(&above).map_err(failed)?;
+        nodes.push(fsio::node_of(name, Kind::Dir, &stat, names));
+        below = Some(above);
+    }
     nodes.reverse();
     Ok(nodes)
 }

@@ -103,7 +103,7 @@ impl ParentTrees {
 }
 
 /// What file systems' time stamps are off by, at worst (FAT's).
-const COARSEST: i64 = 2;
+pub(super) const COARSEST: i64 = 2;
 
 fn is_settled(ctime: Time, read: Time) -> bool {
     let (secs, nanos) = (ctime.secs.saturating_add(COARSEST), ctime.nanos);

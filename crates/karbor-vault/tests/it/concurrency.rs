@@ -111,7 +111,7 @@ async fn a_cancelled_writer_makes_no_snapshot_and_harms_nobody() {
     };
     let mut writer = vault.writer(meta(), cancelling()).await.unwrap();
     let error = writer
-        .add_tree(tree.path(), Default::default())
+        .add_tree(&open(tree.path()).unwrap(), Default::default())
         .await
         .unwrap_err();
     assert!(matches!(error, VaultError::Cancelled), "{error:?}");
@@ -230,7 +230,7 @@ async fn a_dropped_writer_leaves_a_repository_that_works() {
     for _ in 0..3 {
         let mut writer = vault.writer(meta(), Control::default()).await.unwrap();
         writer
-            .add_tree(tree.path(), Default::default())
+            .add_tree(&open(tree.path()).unwrap(), Default::default())
             .await
             .unwrap();
         drop(writer);
@@ -239,7 +239,9 @@ async fn a_dropped_writer_leaves_a_repository_that_works() {
         let path = tree.path().to_owned();
         let task = tokio::spawn(async move {
             let mut writer = writer;
-            writer.add_tree(&path, Default::default()).await
+            writer
+                .add_tree(&open(&path).unwrap(), Default::default())
+                .await
         });
         tokio::task::yield_now().await;
         task.abort();

@@ -55,7 +55,7 @@ async fn a_copy_is_whole_when_the_first_repository_is_gone() {
     let source = first.vault().await;
     let mut writer = source.writer(meta(), Control::default()).await.unwrap();
     writer
-        .add_tree(zoo.path(), Default::default())
+        .add_tree(&open(zoo.path()).unwrap(), Default::default())
         .await
         .unwrap();
     let dump = noise(7, 5_000_000);

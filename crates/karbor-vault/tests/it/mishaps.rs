@@ -185,9 +185,15 @@ async fn a_file_that_changed_between_its_names_comes_back_as_two() {
     fs::write(a.join("g"), "same").unwrap();
     fs::hard_link(a.join("g"), b.join("g")).unwrap();
     let mut writer = vault.writer(meta(), Control::default()).await.unwrap();
-    writer.add_tree(&a, TreeOptions::default()).await.unwrap();
+    writer
+        .add_tree(&open(&a).unwrap(), TreeOptions::default())
+        .await
+        .unwrap();
     fs::write(a.join("f"), "after").unwrap();
-    writer.add_tree(&b, TreeOptions::default()).await.unwrap();
+    writer
+        .add_tree(&open(&b).unwrap(), TreeOptions::default())
+        .await
+        .unwrap();
     let id = writer.commit().await.unwrap().id;
     let target = tempfile::tempdir().unwrap();
     let options = RestoreOptions {

@@ -90,6 +90,14 @@ pub fn meta() -> SnapshotMeta {
     }
 }
 
+/// Opens a directory to be stored.
+pub fn open(path: &Path) -> Result<karbor_fs::Dir, VaultError> {
+    karbor_fs::Dir::open(path).map_err(|error| VaultError::Source {
+        path: path.to_string_lossy().into_owned(),
+        reason: error.to_string(),
+    })
+}
+
 pub async fn store(vault: &Vault, path: &Path) -> Result<SnapshotSummary, VaultError> {
     store_with(vault, path, meta(), TreeOptions::default()).await
 }
@@ -101,7 +109,7 @@ pub async fn store_with(
     options: TreeOptions,
 ) -> Result<SnapshotSummary, VaultError> {
     let mut writer = vault.writer(meta, Control::default()).await?;
-    writer.add_tree(path, options).await?;
+    writer.add_tree(&open(path)?, options).await?;
     writer.commit().await
 }
 

@@ -8,13 +8,15 @@ use karbor_model::{OperationType, Resource};
 use karbor_plugin::{
     HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
 };
-use karbor_vault::{Control, Snapshot, SnapshotMeta, SnapshotSummary, SnapshotWriter, Vault};
+use karbor_vault::{
+    Control, Mishaps, Snapshot, SnapshotMeta, SnapshotSummary, SnapshotWriter, Vault,
+};
 use serde_json::{Value, json};
 
 use super::{
     Declared, Host,
     copy::Copy,
-    kept::{self, Kept, checkpoint_tag, operation_tag, resource_tag},
+    kept::{self, Kept, checkpoint_tag, missing, operation_tag, resource_tag},
     marker::Marker,
     parameters::{self, RestoreParameters},
     schemas,
@@ -145,11 +147,13 @@ impl<K: Kind> Protect<K> {
         declared: &Declared,
         vault: &Vault,
     ) -> Result<(Snapshot, HookReport), PluginError> {
-        let parent = vault
-            .find(&[resource_tag(context)])
-            .await?
-            .into_iter()
-            .next();
+        let earlier = vault.find(&[resource_tag(context)]).await?;
+        // With data: whatever made a source look empty once must not become its measure.
+        let before = earlier
+            .iter()
+            .filter_map(|snapshot| snapshot.numbers.clone())
+            .find(|numbers| numbers.total_files_processed > 0);
+        let parent = earlier.into_iter().next();
         let meta = SnapshotMeta {
             hostname: rustix::system::uname()
                 .nodename()
@@ -169,18 +173,15 @@ impl<K: Kind> Protect<K> {
             context.progress.expect_bytes(numbers.total_bytes_processed);
         }
         let mut writer = vault.writer(meta, control(context)).await?;
-        let mut warnings = K::save(&self.0, context, declared, &mut writer).await?;
+        let warnings = K::save(&self.0, context, declared, &mut writer).await?;
         let summary = writer.commit().await?;
-        let held_before = parent
-            .and_then(|p| p.numbers)
-            .map_or(0, |n| n.total_files_processed);
-        if summary.files == 0 && held_before > 0 {
-            warnings.push(format!(
-                "it is empty, and held {held_before} files the last time: is its file system mounted?"
-            ));
-        }
         let snapshot = vault.snapshot(&summary.id).await?;
-        Ok((snapshot, report(&summary, warnings)))
+        let mut report = report(&summary, warnings);
+        if let Some(numbers) = before {
+            let (files, bytes) = (numbers.total_files_processed, numbers.total_bytes_processed);
+            report.insert("before".to_owned(), json!({"files": files, "bytes": bytes}));
+        }
+        Ok((snapshot, report))
     }
 }
 
@@ -225,16 +226,38 @@ impl<K: Kind> Operation for Protect<K> {
 }
 
 pub(super) fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> HookReport {
-    if summary.changed > 0 {
+    let SnapshotSummary {
+        changed,
+        left_out,
+        unreadable,
+        ..
+    } = summary;
+    if unreadable.total > 0 {
         warnings.push(format!(
-            "{} files were written to while they were read: quiesce the application to have them consistent",
-            summary.changed
+            "{} files or directories cannot be read and are not in the checkpoint, which is incomplete: {}",
+            unreadable.total,
+            unreadable.brief()
         ));
     }
-    if summary.left_out > 0 {
+    if changed.total > 0 {
         warnings.push(format!(
-            "{} files vanished while they were read and are not in the checkpoint: quiesce the application to have all of them",
-            summary.left_out
+            "{} files were written to while they were read: quiesce the application to have them consistent: {}",
+            changed.total,
+            changed.brief()
+        ));
+    }
+    if left_out.total > 0 {
+        warnings.push(format!(
+            "{} files or directories vanished while they were read and are not in the checkpoint: quiesce the application to have all of them: {}",
+            left_out.total,
+            left_out.brief()
+        ));
+    }
+    if summary.warnings.total > 0 {
+        warnings.push(format!(
+            "{} files or directories are stored with something missing: {}",
+            summary.warnings.total,
+            summary.warnings.brief()
         ));
     }
     let mut report = HookReport::new();
@@ -242,7 +265,10 @@ pub(super) fn report(summary: &SnapshotSummary, mut warnings: Vec<String>) -> Ho
     report.insert("bytes".to_owned(), json!(summary.bytes));
     report.insert("new_bytes".to_owned(), json!(summary.new_bytes));
     report.insert("files".to_owned(), json!(summary.files));
-    report.insert("left_out".to_owned(), json!(summary.left_out));
+    report.insert("left_out".to_owned(), json!(left_out.total));
+    if unreadable.total > 0 {
+        report.insert("incomplete".to_owned(), json!(unreadable));
+    }
     if !warnings.is_empty() {
         report.insert("warnings".to_owned(), json!(warnings));
     }
@@ -265,6 +291,13 @@ pub(super) fn numbers(snapshot: &Snapshot) -> HookReport {
     report.insert("bytes".to_owned(), json!(numbers.total_bytes_processed));
     report.insert("new_bytes".to_owned(), json!(numbers.data_added_packed));
     report.insert("files".to_owned(), json!(numbers.total_files_processed));
+    if let total @ 1.. = missing(snapshot) {
+        let unnamed = Mishaps {
+            total,
+            named: Vec::new(),
+        };
+        report.insert("incomplete".to_owned(), json!(unnamed));
+    }
     report
 }
 
@@ -385,14 +418,25 @@ mod tests {
             new_data: 1,
             new_bytes: 1,
             unmodified: 0,
-            left_out: 3,
-            changed: 0,
+            left_out: Mishaps::default(),
+            changed: Mishaps::default(),
+            unreadable: Mishaps::default(),
+            warnings: Mishaps::default(),
         };
+        for name in ["a", "b", "c"] {
+            summary
+                .left_out
+                .note(name.to_owned(), "it vanished".to_owned());
+        }
         let told = report(&summary, Vec::new());
         assert_eq!(told["left_out"], 3);
         let warning = told["warnings"][0].as_str().unwrap();
-        assert!(warning.starts_with("3 files vanished"), "{warning}");
-        summary.left_out = 0;
+        assert!(
+            warning.starts_with("3 files or directories vanished"),
+            "{warning}"
+        );
+        assert!(warning.ends_with("'c' (it vanished)"), "{warning}");
+        summary.left_out = Mishaps::default();
         assert!(!report(&summary, Vec::new()).contains_key("warnings"));
     }
 }

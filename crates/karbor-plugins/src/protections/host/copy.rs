@@ -10,7 +10,7 @@ use karbor_vault::{Snapshot, SnapshotMeta, Vault};
 use super::{
     Host,
     component::{control, forget, numbers, report, vault_of},
-    kept::{self, Kept, checkpoint_tag, operation_tag, resource_tag},
+    kept::{self, Kept, checkpoint_tag, incomplete_tag, missing, operation_tag, resource_tag},
 };
 
 /// Copies any kind of component.
@@ -35,7 +35,11 @@ impl Copy {
             ],
             parent: None,
         };
+        let missing = missing(snapshot);
         let mut writer = target.writer(meta, control(context)).await?;
+        if missing > 0 {
+            writer.tag(incomplete_tag(missing));
+        }
         writer.add_snapshot(source, &snapshot.id).await?;
         let summary = writer.commit().await?;
         let made = target.snapshot(&summary.id).await?;
@@ -52,13 +56,17 @@ impl Operation for Copy {
         let snapshot = kept.snapshot(&source, context).await?;
         let target = self.0.vaults.open_or_init_like(&to.vault, &source).await?;
         let ours = [operation_tag(context), resource_tag(context)];
-        let (made, told) = match target.find(&ours).await?.into_iter().next() {
+        let (made, mut told) = match target.find(&ours).await?.into_iter().next() {
             Some(made_before) => {
                 let told = numbers(&made_before);
                 (made_before, told)
             }
             None => self.make(context, &source, &snapshot, &target).await?,
         };
+        // What the source's checkpoint says of what is missing holds for the copy.
+        if let Some(incomplete) = kept.summary.get("incomplete") {
+            told.insert("incomplete".to_owned(), incomplete.clone());
+        }
         let copy = Kept {
             snapshot: made.id,
             summary: told.clone(),

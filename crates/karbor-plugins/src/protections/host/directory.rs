@@ -11,11 +11,13 @@ use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{
     Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeOptions,
 };
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::{
     DIRECTORY_PLUGIN, Declared, Host, blocking,
     component::{Kind, Restoring},
+    kept::incomplete_tag,
     marker::Mark,
     occupied::Place,
     parameters::REFUSED,
@@ -44,14 +46,14 @@ impl Kind for DirectoryKind {
     async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
         let path = source(declared)?.path.clone();
         let place = blocking(move || {
-            let place = look(&path)?;
-            match place.resolved.is_dir() {
-                true => Ok(place),
-                false => Err(PluginError::new(format!(
-                    "'{}' cannot be protected: it is not a directory",
-                    path.display()
-                ))),
-            }
+            let dir = open(&path)?;
+            let found = rustix::fs::fstat(&dir).map_err(|error| cannot(&path, error))?;
+            Ok(FilePlace {
+                path,
+                resolved: dir.path().to_owned(),
+                mode: Some(found.st_mode & 0o7777),
+                owner: Some((found.st_uid, found.st_gid)),
+            })
         })
         .await?;
         Ok(json!(place))
@@ -64,24 +66,37 @@ impl Kind for DirectoryKind {
         writer: &mut SnapshotWriter,
     ) -> Result<Vec<String>, PluginError> {
         let source = source(declared)?;
-        let filter = Filter::new(&source.include, &source.exclude).map_err(PluginError::new)?;
-        own_places(host, source, &filter)?;
-        let (databases, warnings) = databases(host, declared, source, &filter).await?;
+        let filter = Filter::new(source).map_err(PluginError::new)?;
+        let path = source.path.clone();
+        let dir = blocking(move || open(&path)).await?;
+        own_places(host, source, dir.path(), &filter)?;
+        let (databases, mut warnings) = databases(host, declared, source, &filter).await?;
         let mut excludes = source.exclude.clone();
         excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
         let all = source.include.is_empty() && excludes.is_empty();
+        let used = filter.clone();
         let options = TreeOptions {
             filter: match all {
                 true => None,
                 false => Some(Arc::new(move |path: &Path, is_dir| {
-                    filter.takes(path, is_dir)
+                    filter.takes_here(path, is_dir)
                         && !databases.iter().any(|database| is_file_of(database, path))
                 })),
             },
             one_file_system: source.one_file_system,
+            exclude_caches: source.exclude_caches,
+            on_unreadable: source.on_unreadable,
             excludes,
         };
-        writer.add_tree(&resolve(&source.path)?, options).await?;
+        let stored = writer.add_tree(&dir, options).await?;
+        warnings.extend(used.unused_includes().map(|pattern| {
+            format!(
+                "the pattern '{pattern}' in 'include' matches no file: nothing is protected by it"
+            )
+        }));
+        if stored.unreadable.total > 0 {
+            writer.tag(incomplete_tag(stored.unreadable.total));
+        }
         Ok(warnings)
     }
 
@@ -154,7 +169,32 @@ impl Kind for DirectoryKind {
     }
 }
 
-/// What is known of a file or directory that is to be protected.
+/// Opens a declared directory. Neither it nor a folder above it may be a link that somebody else than root or
+/// the service's own account could have put there: he would choose what is read with the service's rights.
+fn open(path: &Path) -> Result<karbor_fs::Dir, PluginError> {
+    use karbor_fs::Refused;
+    karbor_fs::Dir::open(path).map_err(|refused| match refused.errno() {
+        None if matches!(&refused, Refused::Kind { path: at, .. } if at == path) => {
+            cannot(path, "it is not a directory")
+        }
+        Some(Errno::NOENT) => cannot(path, "it is not there: is its file system mounted?"),
+        Some(Errno::ACCESS) => cannot(
+            path,
+            "the service may not read it: the operator has to give it access",
+        ),
+        Some(errno) => cannot(path, errno),
+        None => cannot(path, refused),
+    })
+}
+
+fn cannot(path: &Path, reason: impl std::fmt::Display) -> PluginError {
+    PluginError::new(format!(
+        "'{}' cannot be protected: {reason}",
+        path.display()
+    ))
+}
+
+/// What is known of a file that is to be protected.
 pub(crate) fn look(path: &Path) -> Result<FilePlace, PluginError> {
     let gone = |error: io::Error| {
         let reason = match error.kind() {
@@ -209,11 +249,15 @@ async fn databases(
 }
 
 /// The bank inside what goes into the bank would grow for ever.
-fn own_places(host: &Host, source: &DirectorySource, filter: &Filter) -> Result<(), PluginError> {
-    let root = resolve(&source.path)?;
+fn own_places(
+    host: &Host,
+    source: &DirectorySource,
+    root: &Path,
+    filter: &Filter,
+) -> Result<(), PluginError> {
     for place in &host.off_limits {
         let place = resolve(place)?;
-        let Ok(inside) = place.strip_prefix(&root) else {
+        let Ok(inside) = place.strip_prefix(root) else {
             continue;
         };
         if inside.as_os_str().is_empty() || filter.takes(inside, true) {

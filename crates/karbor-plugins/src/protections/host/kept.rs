@@ -134,6 +134,20 @@ pub(crate) fn resource_tag(context: &OperationContext) -> String {
     format!("karbor:resource={}", context.resource.key())
 }
 
+const INCOMPLETE: &str = "karbor:incomplete=";
+
+/// Says that so much of the source could not be read, and is not in the snapshot.
+pub(crate) fn incomplete_tag(total: u64) -> String {
+    format!("{INCOMPLETE}{total}")
+}
+
+/// How much of its source is not in a snapshot, because it could not be read.
+pub(crate) fn missing(snapshot: &Snapshot) -> u64 {
+    let mut tags = snapshot.tags.iter();
+    let total = tags.find_map(|tag| tag.strip_prefix(INCOMPLETE)?.parse().ok());
+    total.unwrap_or_default()
+}
+
 pub(crate) fn operation_tag(context: &OperationContext) -> String {
     format!("karbor:operation={}", context.operation_id)
 }

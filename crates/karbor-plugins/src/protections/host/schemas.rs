@@ -123,7 +123,7 @@ fn saved_info(resource_type: &str) -> Value {
         (
             "left_out",
             "Left Out",
-            "Files that were deleted while the directory was read.",
+            "Files and directories that vanished while the directory was read.",
         ),
     ];
     for (name, title, description) in numbers {

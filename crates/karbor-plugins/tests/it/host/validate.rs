@@ -40,6 +40,34 @@ async fn all_is_well() {
 }
 
 #[tokio::test]
+async fn patterns_that_match_nothing_are_listed() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.path("files/sub/cache")).unwrap();
+    fs::write(lab.path("files/sub/a.jpg"), "").unwrap();
+    fs::write(lab.path("files/sub/cache/b.png"), "").unwrap();
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{}/files\"\n\
+         include = [\"*.jpg\", \"*.png\"]\nexclude = [\"cache/\", \"/cache\"]\n",
+        lab.dir.path().display()
+    ));
+    let found = validate(&lab).await;
+    let told: Vec<_> = found
+        .iter()
+        .map(|problem| (problem.key.as_str(), problem.severity))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("directory.files.exclude", Severity::Warning),
+            ("directory.files.include", Severity::Warning)
+        ]
+    );
+    assert!(found[0].message.contains("'/cache'"), "{found:?}");
+    // It is there, and in what is left out.
+    assert!(found[1].message.contains("'*.png'"), "{found:?}");
+}
+
+#[tokio::test]
 async fn everything_that_is_wrong_is_found() {
     let lab = Lab::new();
     let dir = lab.dir.path().display().to_string();
