@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use karbor_manager::NotificationOutbox;
 use karbor_model::{
-    ApiError, Notification, OperationLog, OperationLogStatus, OperationType, Outgoing, Priority,
+    ApiError, INCOMPLETE, Notification, OperationLog, OperationLogStatus, OperationType, Outgoing,
+    Priority, SUSPICIOUS,
 };
 use sea_orm::{
     ConnectionTrait,
@@ -50,7 +51,7 @@ fn operation_name(operation: OperationType) -> &'static str {
 /// Event, priority and payload of what an operation log says.
 fn told_of(log: &OperationLog) -> (String, Priority, Value) {
     let name = operation_name(log.operation_type);
-    let (event_type, priority) = match log.status {
+    let (event_type, mut priority) = match log.status {
         OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
         OperationLogStatus::Success => (ended(name), Priority::Info),
         OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
@@ -70,6 +71,16 @@ fn told_of(log: &OperationLog) -> (String, Priority, Value) {
         "started_at": log.started_at,
         "ended_at": log.ended_at,
     });
+    let info = log.extra_info.as_ref();
+    for flaw in [INCOMPLETE, SUSPICIOUS] {
+        if priority != Priority::Error
+            && let Some(found) = info.and_then(|info| info.get(flaw))
+        {
+            payload[flaw] = found.clone();
+            // It went well, and somebody has to look at it all the same.
+            priority = Priority::Warn;
+        }
+    }
     if priority == Priority::Error {
         // The original's names for what went wrong.
         let message = log

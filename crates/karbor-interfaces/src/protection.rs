@@ -16,7 +16,7 @@ rpc_interface! {
     /// What other services may ask of the protection manager. Operations are refused at once with
     /// the reason, or accepted and run on in the background.
     pub trait ProtectionApi {
-        topic: TOPIC, version: (1, 1), client: ProtectionClient, endpoint: ProtectionEndpoint
+        topic: TOPIC, version: (1, 2), client: ProtectionClient, endpoint: ProtectionEndpoint
     }
 
     /// Makes a checkpoint of what the plan names and all it depends on. `checkpoint_properties` may
@@ -115,4 +115,7 @@ rpc_interface! {
 
     /// Stops a running operation; what it has half made is undone. (Not in the original.)
     since (1, 1) call fn cancel_operation(operation_log_id: OperationLogId);
+
+    /// Takes the suspicion off a checkpoint: it is what the next ones are measured by. (Not in the original.)
+    since (1, 2) call fn accept_checkpoint(provider_id: ProviderId, checkpoint_id: CheckpointId);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{CheckpointId, CheckpointStatus, PlanId, ProviderId, Resource};
 
@@ -53,6 +53,37 @@ pub struct Seal {
     /// record is written.
     #[serde(default)]
     pub mac: String,
+}
+
+/// Key of [`Checkpoint::info`]: what of the resources is not in the checkpoint, because it could not be read.
+pub const INCOMPLETE: &str = "incomplete";
+/// Key of [`Checkpoint::info`]: why the checkpoint may be that of a source that was lost.
+pub const SUSPICIOUS: &str = "suspicious";
+
+impl Checkpoint {
+    /// What its `extra_info` says, JSON text or JSON; nothing if that is no object.
+    #[must_use]
+    pub fn info(&self) -> Map<String, Value> {
+        let info = match &self.extra_info {
+            Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some(value) => value.clone(),
+            None => Value::Null,
+        };
+        match info {
+            Value::Object(info) => info,
+            _ => Map::new(),
+        }
+    }
+
+    /// Is something to be said against it: is it incomplete, or suspicious? Such a checkpoint never takes
+    /// the place of one without.
+    #[must_use]
+    pub fn is_flawed(&self) -> bool {
+        let info = self.info();
+        [INCOMPLETE, SUSPICIOUS]
+            .iter()
+            .any(|key| info.get(*key).is_some_and(|found| !found.is_null()))
+    }
 }
 
 /// What a checkpoint keeps of its plan.

@@ -17,7 +17,7 @@ mod scheduling;
 mod secret;
 mod states;
 
-pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION, Seal};
+pub use checkpoint::{Checkpoint, CheckpointPlan, INCOMPLETE, INDEX_VERSION, SUSPICIOUS, Seal};
 pub use context::{RequestContext, RequestId};
 pub use error::{ApiError, ErrorKind};
 pub use graph::{GraphError, ResourceGraph};

@@ -134,7 +134,7 @@ impl Runner {
     ) -> Result<Vec<Candidate>, ApiError> {
         let checkpoints = self.available(context, definition).await?;
         let made = checkpoints.iter().filter(|checkpoint| {
-            let info = extra_info(checkpoint);
+            let info = checkpoint.info();
             let of = |key: &str| info.get(key).and_then(Value::as_str);
             of("created_by") == Some(CREATED_BY)
                 && made_by.is_none_or(|id| {
@@ -145,6 +145,7 @@ impl Runner {
             .map(|checkpoint| Candidate {
                 id: checkpoint.id,
                 created_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
+                flawed: checkpoint.is_flawed(),
             })
             .collect())
     }
@@ -371,18 +372,5 @@ impl Runner {
                 return Ok(None);
             }
         }
-    }
-}
-
-/// What a checkpoint says of itself: JSON text, or JSON.
-fn extra_info(checkpoint: &Checkpoint) -> Map<String, Value> {
-    let value = match &checkpoint.extra_info {
-        Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
-        Some(value) => value.clone(),
-        None => Value::Null,
-    };
-    match value {
-        Value::Object(map) => map,
-        _ => Map::new(),
     }
 }

@@ -9,6 +9,10 @@
 //! kept as many as it says; as long as it has not, it keeps the oldest too. A checkpoint stays if
 //! any rule keeps it, or if there is none. Of those that stay, `retention_duration` then takes what
 //! is too old, and `max_backups` all but the newest. The newest of all always stays.
+//!
+//! What is said of checkpoints holds for those without a flaw, as if there were no others: an incomplete or
+//! suspicious one never takes the place of a good one, and the newest good one always stays. A flawed one stays
+//! as long as it would if it counted, beside the good ones that stay.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +27,8 @@ pub struct Candidate {
     pub id: CheckpointId,
     /// When it was made, UTC.
     pub created_at: DateTime<Utc>,
+    /// It is incomplete or suspicious.
+    pub flawed: bool,
 }
 
 /// What a scheduled operation has to keep.
@@ -107,6 +113,27 @@ impl RetentionPolicy {
     /// Which of `candidates` are not to be kept, the oldest first. Never the newest of them.
     #[must_use]
     pub fn to_delete(&self, candidates: &[Candidate], now: DateTime<Utc>) -> Vec<CheckpointId> {
+        let good: Vec<_> = candidates
+            .iter()
+            .filter(|one| !one.flawed)
+            .copied()
+            .collect();
+        let mut gone = self.expired(&good, now);
+        let mut left = candidates.to_vec();
+        left.retain(|one| !gone.contains(&(one.created_at, one.id)));
+        let is_flawed = |id| left.iter().any(|one| one.id == id && one.flawed);
+        let flawed = self.expired(&left, now).into_iter();
+        gone.extend(flawed.filter(|(_, id)| is_flawed(*id)));
+        gone.sort_unstable();
+        gone.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// Which of `candidates` are not to be kept, whatever their flaws, the oldest first.
+    fn expired(
+        &self,
+        candidates: &[Candidate],
+        now: DateTime<Utc>,
+    ) -> Vec<(DateTime<Utc>, CheckpointId)> {
         // One order whatever the bank's: newest first, the id where two were made at once.
         let by_age: BTreeSet<_> = candidates
             .iter()
@@ -124,7 +151,7 @@ impl RetentionPolicy {
         }
         let older = newest_first.iter().skip(1);
         let gone = older.rev().filter(|candidate| !kept.contains(candidate));
-        gone.map(|(_, id)| *id).collect()
+        gone.copied().collect()
     }
 
     fn kept_by_rules(
@@ -220,6 +247,7 @@ mod tests {
         let made = hours.iter().map(|hours| Candidate {
             id: id(*hours),
             created_at: now() - TimeDelta::hours(i64::from(*hours)),
+            flawed: false,
         });
         made.collect()
     }
@@ -240,6 +268,32 @@ mod tests {
         let all_old = hours_ago(&[24 * 900, 24 * 800, 24 * 700]);
         let deleted = policy(&[("retention_duration", "1")]).to_delete(&all_old, now());
         assert_eq!(deleted, ids(&[24 * 900, 24 * 800]));
+    }
+
+    /// Those whose id is odd have a flaw.
+    fn odd_are_flawed(hours: &[u32]) -> Vec<Candidate> {
+        let mut made = hours_ago(hours);
+        for one in &mut made {
+            one.flawed = one.id.0.as_u128() % 2 == 1;
+        }
+        made
+    }
+
+    #[test]
+    fn flawed_ones_take_no_good_ones_place_and_are_pruned_themselves() {
+        let two = policy(&[("max_backups", "2")]);
+        let made = odd_are_flawed(&[1, 3, 5, 10, 12, 14]);
+        assert_eq!(two.to_delete(&made, now()), ids(&[14, 5]));
+        // However old the last good one is.
+        let old = policy(&[("retention_duration", "1")]);
+        let made = odd_are_flawed(&[1, 49, 99, 1000, 2000]);
+        assert_eq!(old.to_delete(&made, now()), ids(&[2000, 99, 49]));
+        // Nothing but flawed ones: the newest stays.
+        let made = odd_are_flawed(&[1, 3, 5]);
+        assert_eq!(two.to_delete(&made, now()), ids(&[5]));
+        // Older than all good ones, they go as if they were good.
+        let made = odd_are_flawed(&[2, 4, 5, 7]);
+        assert_eq!(two.to_delete(&made, now()), ids(&[7, 5]));
     }
 
     #[test]
@@ -324,12 +378,20 @@ mod tests {
                 .prop_flat_map(|hours| (Just(hours.clone()), Just(hours).prop_shuffle())),
             policy in any_policy(),
         ) {
-            let candidates = hours_ago(&listed);
+            let candidates = odd_are_flawed(&listed);
             let deleted = policy.to_delete(&candidates, now());
-            prop_assert_eq!(&deleted, &policy.to_delete(&hours_ago(&shuffled), now()));
-            if let Some(newest) = candidates.iter().max_by_key(|candidate| candidate.created_at) {
-                prop_assert!(!deleted.contains(&newest.id));
+            prop_assert_eq!(&deleted, &policy.to_delete(&odd_are_flawed(&shuffled), now()));
+            let good = candidates.iter().filter(|candidate| !candidate.flawed).copied();
+            let good: Vec<_> = good.collect();
+            for all in [&candidates, &good] {
+                if let Some(newest) = all.iter().max_by_key(|candidate| candidate.created_at) {
+                    prop_assert!(!deleted.contains(&newest.id));
+                }
             }
+            // The good ones fare as if there were no others.
+            let gone = deleted.iter().filter(|id| good.iter().any(|one| one.id == **id));
+            let gone: Vec<_> = gone.copied().collect();
+            prop_assert_eq!(&gone, &policy.to_delete(&good, now()));
             // Oldest first.
             let age = |id: &CheckpointId| candidates.iter().find(|c| c.id == *id).unwrap().created_at;
             prop_assert!(deleted.is_sorted_by_key(age));

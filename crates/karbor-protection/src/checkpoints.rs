@@ -37,6 +37,7 @@ use serde_json::Value;
 use crate::{
     copies::{self, Origin},
     error::CheckpointError,
+    flaws::{self, Findings},
     keys::MasterKey,
     seal::SealKey,
 };
@@ -182,15 +183,31 @@ impl CheckpointCollection {
         Ok(checkpoint)
     }
 
+    /// Takes the suspicion off a checkpoint; `false` if there is none. The caller holds its lease.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) async fn accept(&self, id: CheckpointId, at: &str) -> Result<bool, CheckpointError> {
+        let mut checkpoint = self.get(id).await?;
+        let Some(info) = flaws::accepted(checkpoint.info(), at) else {
+            return Ok(false);
+        };
+        checkpoint.extra_info = Some(Value::Object(info).to_string().into());
+        self.write(&checkpoint).await?;
+        Ok(true)
+    }
+
     /// Calls a checkpoint or a copy available: everything of it is in the bank, and `objects` are the
-    /// hashes of what its plugins keep below `resource-data`. Safe to repeat.
+    /// hashes of what its plugins keep below `resource-data`. What was found out about what was protected is
+    /// kept with it. Safe to repeat.
     ///
     /// # Errors
     /// As [`transition`](Self::transition).
-    pub async fn finish(
+    pub(crate) async fn finish(
         &self,
         id: CheckpointId,
         objects: &BTreeMap<String, String>,
+        findings: Option<&Findings>,
     ) -> Result<(), CheckpointError> {
         let mut made = self.get(id).await?;
         if made.status == CheckpointStatus::Available {
@@ -199,6 +216,13 @@ impl CheckpointCollection {
         made.status = made.status.becoming(CheckpointStatus::Available)?;
         if Origin::read(&made).is_some() {
             made.extra_info = made.extra_info.as_ref().map(copies::finished);
+        }
+        if let Some(findings) = findings {
+            let mut info = made.info();
+            findings.write(&mut info);
+            if !info.is_empty() {
+                made.extra_info = Some(Value::Object(info).to_string().into());
+            }
         }
         if let Some(seal) = &mut made.seal {
             seal.objects.clone_from(objects);

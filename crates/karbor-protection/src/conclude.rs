@@ -3,11 +3,20 @@
 use std::collections::BTreeMap;
 
 use karbor_flow::{FlowOutcome, FlowStatus as Ending};
-use karbor_model::{ApiError, CheckpointStatus, FlowStatus, OperationType, Resource};
+use karbor_model::{
+    ApiError, CheckpointStatus, FlowStatus, INCOMPLETE, OperationType, Resource, SUSPICIOUS,
+};
 use karbor_plugin::HookReport;
 use serde_json::{Value, json};
 
-use crate::{error::CheckpointError, providers::Provider, run::Run, seal};
+use crate::{
+    checkpoints::{CheckpointCollection, CheckpointQuery},
+    error::CheckpointError,
+    flaws::Findings,
+    providers::Provider,
+    run::Run,
+    seal,
+};
 
 /// How a run ended.
 #[derive(Debug, Clone)]
@@ -127,7 +136,39 @@ fn done(run: &Run, outcome: &FlowOutcome) -> Vec<String> {
     }
 }
 
-/// Tells the bank how a run ended, and answers what the database is to be told. Safe to repeat.
+/// Calls a protected checkpoint available, with what is to be said against it; the conclusion says so, too.
+async fn finish(
+    run: &Run,
+    checkpoints: &CheckpointCollection,
+    conclusion: &mut Conclusion,
+    share: f64,
+) -> Result<(), CheckpointError> {
+    let told = &mut conclusion.extra_info;
+    let (_, checkpoint) = run.subject();
+    let same_plan = CheckpointQuery {
+        project_id: Some(checkpoint.project_id.clone()),
+        plan_id: Some(checkpoint.protection_plan.id),
+        status: Some(CheckpointStatus::Available),
+        ..CheckpointQuery::default()
+    };
+    let findings = Findings::of(told, checkpoints, &same_plan, checkpoint.id, share).await?;
+    let objects = &conclusion.objects;
+    checkpoints
+        .finish(checkpoint.id, objects, Some(&findings))
+        .await?;
+    findings.tell(told);
+    if findings.are_bad() {
+        let (incomplete, suspicious) = (&told[INCOMPLETE], &told[SUSPICIOUS]);
+        tracing::warn!(
+            checkpoint = %checkpoint.id, plan = %checkpoint.protection_plan.id, %incomplete, %suspicious,
+            "a checkpoint was made that is incomplete or suspicious"
+        );
+    }
+    Ok(())
+}
+
+/// Tells the bank how a run ended, and answers what the database is to be told. A checkpoint that lost more
+/// than `share` of what it held is suspicious. Safe to repeat.
 ///
 /// # Errors
 /// When the bank cannot be told now.
@@ -135,13 +176,17 @@ pub(crate) async fn conclude_in_bank(
     run: &Run,
     provider: &Provider,
     conclusion: &Conclusion,
+    share: f64,
 ) -> Result<Conclusion, ApiError> {
     let (place, subject) = run.subject();
     let (checkpoints, id) = (provider.home(place)?.checkpoints(), subject.id);
+    let mut conclusion = conclusion.clone();
     let ok = conclusion.is_success();
     let told = match (run.operation, ok) {
-        (OperationType::Protect | OperationType::Copy, true) => {
-            checkpoints.finish(id, &conclusion.objects).await
+        (OperationType::Protect, true) => finish(run, checkpoints, &mut conclusion, share).await,
+        (OperationType::Copy, true) => {
+            let objects = &conclusion.objects;
+            checkpoints.finish(id, objects, None).await
         }
         (OperationType::Protect | OperationType::Copy, false) => checkpoints
             .transition(id, CheckpointStatus::Error)

@@ -13,7 +13,7 @@ use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{checkpoints::CheckpointQuery, error::CheckpointError, providers::Provider};
+use crate::{checkpoints::CheckpointQuery, error::CheckpointError, flaws, providers::Provider};
 
 /// Class of the error that refuses a second copy.
 pub(crate) const COPIED: &str = "CheckpointAlreadyCopied";
@@ -48,14 +48,19 @@ impl Origin {
         self.protected_at
     }
 
-    /// What a new copy says of itself: JSON text.
-    pub(crate) fn of_copy(&self, copied_at: DateTime<Utc>) -> Value {
-        let info = json!({
-            "copied_from": self.copied_from,
-            "protected_at": self.protected_at.to_rfc3339(),
-            "copied_at": copied_at.to_rfc3339_opts(SecondsFormat::Secs, false),
-        });
-        Value::String(info.to_string())
+    /// What a new copy of `source` says of itself: JSON text.
+    pub(crate) fn of_copy(&self, source: &Checkpoint, copied_at: DateTime<Utc>) -> Value {
+        let copied_at = copied_at.to_rfc3339_opts(SecondsFormat::Secs, false);
+        let mut info = Map::from_iter([
+            ("copied_from".to_owned(), json!(self.copied_from)),
+            (
+                "protected_at".to_owned(),
+                json!(self.protected_at.to_rfc3339()),
+            ),
+            ("copied_at".to_owned(), json!(copied_at)),
+        ]);
+        flaws::carry(&source.info(), &mut info);
+        Value::String(Value::Object(info).to_string())
     }
 }
 
@@ -144,7 +149,8 @@ mod tests {
                 provider_id: provider,
                 resources: Vec::new(),
             },
-            extra_info: origin.map(|origin| finished(&Origin::of(origin).of_copy(Utc::now()))),
+            extra_info: origin
+                .map(|origin| finished(&Origin::of(origin).of_copy(origin, Utc::now()))),
             created_at: None,
             timestamp: 1_800_000_000,
             resource_graph: None,

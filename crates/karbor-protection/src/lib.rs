@@ -9,6 +9,7 @@ pub mod checkpoints;
 mod conclude;
 mod copies;
 pub mod error;
+mod flaws;
 mod graph;
 mod hooks;
 mod host;

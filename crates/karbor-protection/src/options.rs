@@ -46,6 +46,15 @@ pub const OPTIONS: &[OptionDef] = &[
     },
     OptionDef {
         group: "protection",
+        name: "suspicious_share",
+        kind: OptionKind::Float,
+        default: "0.5",
+        help: "A checkpoint is suspicious if a resource in it holds fewer files, or bytes, than the last good \
+               one by more than this share (0 to 1); 1: only if it holds nothing any more.",
+        secret: false,
+    },
+    OptionDef {
+        group: "protection",
         name: "task_timeout",
         kind: OptionKind::Seconds,
         default: "86400",

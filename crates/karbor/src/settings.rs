@@ -246,6 +246,9 @@ pub(crate) fn disagreements(config: &Config) -> Result<Vec<String>, ConfigError>
             ));
         }
     }
+    if !(0.0..=1.0).contains(&config.float("protection", "suspicious_share")?) {
+        found.push("suspicious_share in [protection] must be 0 to 1".to_owned());
+    }
     if config.int("protection", "max_parallel_tasks")? < 1 {
         found.push("max_parallel_tasks in [protection] must be at least 1".to_owned());
     }

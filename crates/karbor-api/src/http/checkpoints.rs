@@ -11,7 +11,9 @@ use super::{
     extract::{Call, Json},
     openapi::{Operation, delete_at, get, post, put},
     plans::{parameters, parsed, take, text},
-    schema::{CHECKPOINT_CREATE, CHECKPOINT_UPDATE, COPY_CREATE},
+    schema::{
+        CHECKPOINT_ACCEPT, CHECKPOINT_ACTIONS, CHECKPOINT_CREATE, CHECKPOINT_UPDATE, COPY_CREATE,
+    },
     views::{CheckpointView, CopyView, NO_GRAPH, ProviderView},
 };
 use crate::{
@@ -65,9 +67,9 @@ pub(super) fn operations() -> Vec<Operation> {
             CHECKPOINT,
             update,
             "provider:checkpoint_update",
-            "Set the state of a checkpoint",
+            "Set the state of a checkpoint (os-resetState), or accept one that is suspicious (os-accept)",
         )
-        .takes(&CHECKPOINT_UPDATE)
+        .takes(&CHECKPOINT_ACTIONS)
         .gives_empty(),
         delete_at(
             CHECKPOINT,
@@ -167,12 +169,20 @@ pub(crate) async fn delete(State(manager): State<Arc<ApiManager>>, call: Call) -
     Ok(ok(b"{}".to_vec()))
 }
 
-/// `os-resetState`.
+/// `os-resetState` or `os-accept`.
 pub(crate) async fn update(
     State(manager): State<Arc<ApiManager>>,
     call: Call,
     body: Json,
 ) -> Answer {
+    if body.has("os-accept") {
+        body.checked(&CHECKPOINT_ACCEPT)?;
+        let (provider, checkpoint) = ids(&call)?;
+        manager
+            .accept_checkpoint(&call.context, provider, checkpoint)
+            .await?;
+        return Ok(ok(b"{}".to_vec()));
+    }
     let mut body = body.checked(&CHECKPOINT_UPDATE)?;
     let mut action = take(&mut body, "os-resetState");
     let state = text(&mut action, "state").unwrap_or_default();

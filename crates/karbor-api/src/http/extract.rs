@@ -131,6 +131,11 @@ pub(crate) fn host_url(headers: &HeaderMap) -> String {
 pub(crate) struct Json(Value);
 
 impl Json {
+    /// Has the body this key?
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.get(key).is_some()
+    }
+
     /// The body, once `schema` has nothing to say against it.
     pub(crate) fn checked(self, schema: &Schema) -> Result<Value, ApiError> {
         schema.check(&self.0)?;

@@ -227,6 +227,18 @@ impl ApiManager {
         asked
     }
 
+    pub(crate) async fn accept_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Result<(), ApiError> {
+        self.may(context, "provider:checkpoint_update")?;
+        self.protection
+            .accept_checkpoint(context, provider_id, checkpoint_id)
+            .await
+    }
+
     pub(crate) async fn reset_state(
         &self,
         context: &RequestContext,

@@ -58,6 +58,20 @@ async fn q26_q27_checkpoints() {
         format!("Access checkpoint {id} is not allowed")
     );
 
+    // Nothing is suspicious about it.
+    assert_eq!(
+        app.call("PUT", &one, json!({"os-accept": {}}))
+            .await
+            .fault(409),
+        format!("The checkpoint {id} can not be accepted: it is not suspicious.")
+    );
+    app.call(
+        "PUT",
+        &one,
+        json!({"os-accept": {}, "os-resetState": {"state": "error"}}),
+    )
+    .await
+    .fault(400);
     same(
         &app.call("PUT", &one, json!({"os-resetState": {"state": "error"}}))
             .await,

@@ -245,6 +245,29 @@ impl ProtectionApi for Fake {
         Ok(())
     }
 
+    async fn accept_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Answer<()> {
+        self.find(context, provider_id, checkpoint_id)?;
+        let mut checkpoints = self.checkpoints.lock().unwrap();
+        let mut found = checkpoints.iter_mut();
+        let found = found.find(|c| c.id == checkpoint_id).unwrap();
+        let mut info = found.info();
+        if info.remove("suspicious").is_none() {
+            return Err(ApiError::conflict(
+                "CheckpointNotAccepted",
+                format!(
+                    "The checkpoint {checkpoint_id} can not be accepted: it is not suspicious."
+                ),
+            ));
+        }
+        found.extra_info = Some(Value::Object(info));
+        Ok(())
+    }
+
     async fn reset_state(
         &self,
         context: &RequestContext,

@@ -292,6 +292,15 @@ impl ProtectionApi for Fake {
         unreachable!()
     }
 
+    async fn accept_checkpoint(
+        &self,
+        _: &RequestContext,
+        _: ProviderId,
+        _: CheckpointId,
+    ) -> Answer<()> {
+        unreachable!()
+    }
+
     async fn reset_state(
         &self,
         _: &RequestContext,

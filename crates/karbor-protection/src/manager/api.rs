@@ -3,23 +3,22 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use chrono::NaiveDate;
+use chrono::{NaiveDate, SecondsFormat};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, ErrorKind, OperationId,
     OperationLogId, OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
     RequestContext, Resource, Restore, Verification,
 };
-use karbor_plugin::{BankError, SchemaKind};
+use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
 
 use super::{ProtectionManager, once};
 use crate::{
     checkpoints::CheckpointQuery,
     copies,
-    error::{CheckpointError, bank_error},
+    error::CheckpointError,
     graph,
-    leases::{CheckpointLease, Purpose},
     listing::{list_by_name, page},
     parameters,
     providers::Place,
@@ -192,29 +191,45 @@ impl ProtectionApi for ProtectionManager {
         if is_made || !can_be_set {
             return Err(refused());
         }
-        // Alone with the checkpoint: what is asked next stays true until it is done.
-        let bank = home.bank().clone();
-        let (run, owner) = (OperationId::new(), &self.worker.owner);
-        let clock = self.base.clock();
-        let lease = CheckpointLease::acquire(
-            bank,
-            clock.as_ref(),
-            checkpoint_id,
-            Purpose::Reset,
-            run,
-            owner,
-        )
-        .await;
-        let lease = lease.map_err(|error| match error {
-            BankError::LeaseHeld { .. } => refused().with_cause(error),
-            other => bank_error(&other),
-        })?;
+        // What is asked next stays true until it is done.
+        let lease = self.alone(home, checkpoint_id, refused).await?;
         let done = self.reset(home, checkpoint.id, state).await;
         lease.release().await;
         match done {
             Ok(true) => Ok(()),
             Ok(false) => Err(refused()),
             Err(error) => Err(error),
+        }
+    }
+
+    async fn accept_checkpoint(
+        &self,
+        context: &RequestContext,
+        provider_id: ProviderId,
+        checkpoint_id: CheckpointId,
+    ) -> Result<(), ApiError> {
+        let provider = self.providers.get(provider_id)?;
+        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        let home = provider.home(place)?;
+        let refused = |reason: &str| {
+            let message = format!("The checkpoint {checkpoint_id} can not be accepted: {reason}.");
+            ApiError::conflict("CheckpointNotAccepted", message)
+        };
+        if checkpoint.status != CheckpointStatus::Available {
+            return Err(refused("it is not available"));
+        }
+        let busy = || refused("an operation works on it; try again");
+        let lease = self.alone(home, checkpoint_id, busy).await?;
+        let now = self.base.clock().now();
+        let at = now.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let done = home.checkpoints().accept(checkpoint_id, &at).await;
+        lease.release().await;
+        match done? {
+            true => {
+                tracing::info!(checkpoint = %checkpoint_id, user = context.user_id, "a suspicious checkpoint was accepted");
+                Ok(())
+            }
+            false => Err(refused("it is not suspicious")),
         }
     }
 

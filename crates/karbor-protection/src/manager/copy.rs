@@ -82,7 +82,7 @@ impl ProtectionManager {
             id: CheckpointId::next(),
             status: CheckpointStatus::WaitCopying,
             owner_id: self.worker.owner.clone(),
-            extra_info: Some(origin.of_copy(now)),
+            extra_info: Some(origin.of_copy(&source, now)),
             created_at: Some(protected_at.date_naive()),
             timestamp: protected_at.timestamp(),
             // A copy of what nothing vouches for is no better than that.

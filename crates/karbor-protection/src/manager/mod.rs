@@ -77,6 +77,10 @@ impl ProtectionManager {
             .config()
             .seconds("protection", "task_timeout")
             .map_err(ApiError::internal)?;
+        let suspicious_share = base
+            .config()
+            .float("protection", "suspicious_share")
+            .map_err(ApiError::internal)?;
         let time: Arc<dyn FlowTime> = Arc::new(ManagerTime(clock.clone()));
         let options = ExecutorOptions {
             limit,
@@ -88,6 +92,7 @@ impl ProtectionManager {
             db,
             clock,
             executor: Executor::new(options, time.clone()),
+            suspicious_share,
             time,
             tasks: base.tasks().clone(),
             providers: providers.clone(),

@@ -2,13 +2,18 @@
 
 use karbor_db::ListQuery;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationLogStatus,
-    OperationType, State,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationId, OperationLog,
+    OperationLogStatus, OperationType, State,
 };
+use karbor_plugin::BankError;
 use serde_json::Value;
 
 use super::ProtectionManager;
-use crate::{error::bank_error, leases, providers::Home};
+use crate::{
+    error::bank_error,
+    leases::{self, CheckpointLease, Purpose},
+    providers::Home,
+};
 
 impl ProtectionManager {
     /// Resets a checkpoint that nobody else works on; `false` when its state does not allow it.
@@ -58,6 +63,23 @@ impl ProtectionManager {
             _ => false,
         };
         Ok(logs.iter().any(vouches) && !logs.iter().any(spoils))
+    }
+
+    /// Takes a checkpoint for oneself, to change what is known of it.
+    pub(super) async fn alone(
+        &self,
+        home: &Home,
+        id: CheckpointId,
+        refused: impl Fn() -> ApiError,
+    ) -> Result<CheckpointLease, ApiError> {
+        let (bank, clock) = (home.bank().clone(), self.base.clock());
+        let (run, owner) = (OperationId::new(), &self.worker.owner);
+        let lease =
+            CheckpointLease::acquire(bank, clock.as_ref(), id, Purpose::Reset, run, owner).await;
+        lease.map_err(|error| match error {
+            BankError::LeaseHeld { .. } => refused().with_cause(error),
+            other => bank_error(&other),
+        })
     }
 
     pub(super) async fn is_held(

@@ -55,6 +55,8 @@ pub(crate) struct Worker {
     pub(crate) owner: String,
     pub(crate) quotas: QuotaDefaults,
     pub(crate) executor: Executor,
+    /// How much less a resource may hold than before.
+    pub(crate) suspicious_share: f64,
     /// How many runs may be at work.
     pub(crate) slots: Slots,
     pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
@@ -102,7 +104,7 @@ impl Worker {
     /// The bank is told that a run did not begin, if it can be.
     async fn tell_bank(&self, run: &Run, provider: &Provider, error: &ApiError) {
         let failed = Conclusion::failed(error.message.clone());
-        if let Err(error) = conclude_in_bank(run, provider, &failed).await {
+        if let Err(error) = conclude_in_bank(run, provider, &failed, self.suspicious_share).await {
             tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
         }
     }

@@ -43,7 +43,7 @@ impl Worker {
             let settlement = quota::settlement(run, conclusion);
             self.db.quota_settle(&settlement).await?;
         }
-        let conclusion = conclude_in_bank(run, provider, conclusion).await?;
+        let conclusion = conclude_in_bank(run, provider, conclusion, self.suspicious_share).await?;
         self.record(run, &conclusion).await
     }
 

@@ -298,7 +298,7 @@ pub struct Running {
     pub provider: ProviderId,
     /// Whether restores and verifications say that they take what has no seal.
     pub accept_unsealed: bool,
-    inventory: Arc<Mutex<Inventory>>,
+    pub inventory: Arc<Mutex<Inventory>>,
 }
 
 impl Running {

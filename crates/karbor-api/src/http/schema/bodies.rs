@@ -177,6 +177,17 @@ pub(crate) static CHECKPOINT_UPDATE: Schema = object(
     &[("os-resetState", &object(&[("state", &STATE)], &["state"]))],
     &["os-resetState"],
 );
+/// `PUT /providers/{id}/checkpoints/{id}`, to accept it.
+pub(crate) static CHECKPOINT_ACCEPT: Schema =
+    object(&[("os-accept", &object(&[], &[]))], &["os-accept"]);
+/// `PUT /providers/{id}/checkpoints/{id}`: one of the two.
+pub(crate) static CHECKPOINT_ACTIONS: Schema = object(
+    &[
+        ("os-resetState", &object(&[("state", &STATE)], &["state"])),
+        ("os-accept", &object(&[], &[])),
+    ],
+    &[],
+);
 /// `POST /restores`.
 pub(crate) static RESTORE_CREATE: Schema = object(
     &[(
