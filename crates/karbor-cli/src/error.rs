@@ -12,6 +12,7 @@ Exit codes:
   4  the service refused (token, project, or a state that does not allow it)
   5  the service cannot be reached, or cannot use what it needs now (a bank that is full or away)
   6  timed out waiting; the operation goes on in the service
+  7  a checkpoint was made, and is incomplete: something could not be read
 130  interrupted; the operation goes on in the service";
 
 /// How a command ended.
@@ -31,6 +32,8 @@ pub enum Exit {
     Unreachable,
     /// Timed out waiting.
     TimedOut,
+    /// A checkpoint was made that is incomplete.
+    Incomplete,
     /// Interrupted while waiting.
     Interrupted,
 }
@@ -47,6 +50,7 @@ impl Exit {
             Self::Refused => 4,
             Self::Unreachable => 5,
             Self::TimedOut => 6,
+            Self::Incomplete => 7,
             Self::Interrupted => 130,
         }
     }

@@ -22,6 +22,7 @@ mod client;
 mod commands;
 mod endpoint;
 mod error;
+mod flaws;
 mod login;
 mod output;
 mod progress;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::arguments::WaitOptions;
 use crate::{
     error::{CliError, Exit},
+    flaws::Flaws,
     output::{Column, bytes, plain, string, text, unpacked},
     session::Session,
     wait::{Job, Operation, Outcome, wait},
@@ -117,6 +118,7 @@ impl Session {
         match (ok, unwilling.is_empty()) {
             (false, _) => Err(failure),
             (true, false) => Err(would_refuse(job, &unwilling)),
+            (true, true) if job.operation == Operation::Protect => incomplete(job, &record, &names),
             (true, true) => Ok(()),
         }
     }
@@ -220,6 +222,32 @@ fn reasons(log: &Value, record: &Value, names: &BTreeMap<String, String>) -> Vec
         .flatten()
         .map(|(key, reason)| format!("{}: {}", name(names, key), plain(reason)))
         .collect()
+}
+
+/// A checkpoint that was made without some of what it should hold is not what was asked for.
+fn incomplete(
+    job: &Job,
+    checkpoint: &Value,
+    names: &BTreeMap<String, String>,
+) -> Result<(), CliError> {
+    let flaws = Flaws::of(checkpoint);
+    if !flaws.is_incomplete() {
+        return Ok(());
+    }
+    let mut message = format!(
+        "checkpoint {} of {} was made, and is incomplete: {} files or directories cannot be read",
+        job.checkpoint,
+        job.label,
+        flaws.missing()
+    );
+    for line in flaws.lines(names) {
+        message.push_str("\n  ");
+        message.push_str(&line);
+    }
+    Err(CliError::new(Exit::Incomplete, message).hint(
+        "it can be restored without them; mend the cause and protect again, or exclude them from \
+         the application",
+    ))
 }
 
 /// Why a restore that was only tried would not be done.

@@ -88,6 +88,14 @@ impl Session {
     }
 }
 
+impl Session {
+    /// Tells of something that is not as it should be, in any format: beside the answer.
+    pub(crate) fn warn(&mut self, text: &str) -> Result<(), CliError> {
+        writeln!(self.io.err, "{}", visible(text))?;
+        Ok(())
+    }
+}
+
 /// Runs a command in this process: prints the answer, or what went wrong and what to do.
 pub async fn run(command: ClientCommand, globals: &Globals) -> Exit {
     run_with(command, globals, Surroundings::of_process()).await

@@ -9,6 +9,7 @@ use super::copy::CopyArguments;
 use crate::{
     arguments::{ListOptions, WaitOptions},
     error::{CliError, Exit},
+    flaws::Flaws,
     output::{Column, column, string, text, time, unpacked},
     report,
     session::Session,
@@ -47,6 +48,14 @@ pub enum CheckpointCommand {
         provider: Option<String>,
         #[command(flatten)]
         wait: WaitOptions,
+    },
+    /// Accept a suspicious checkpoint: what it holds is all there is, and later ones are measured by it
+    Accept {
+        /// Id, or the beginning of one
+        checkpoint: String,
+        /// Provider that it was made with [default: every one is asked]
+        #[arg(long, value_name = "NAME|ID")]
+        provider: Option<String>,
     },
     /// Overrule a checkpoint's status, after its cause was looked into
     ResetState {
@@ -98,6 +107,7 @@ const LIST: &[Column] = &[
     column("COPY OF", |checkpoint| {
         text(&copy_info(checkpoint), "copied_from")
     }),
+    column("FLAWS", |checkpoint| Flaws::of(checkpoint).brief()),
 ];
 
 pub(super) const SHOW: &[Column] = &[
@@ -109,6 +119,7 @@ pub(super) const SHOW: &[Column] = &[
     column("MADE", made),
     column("PROJECT", |checkpoint| text(checkpoint, "project_id")),
     column("EXTRA INFO", |checkpoint| text(checkpoint, "extra_info")),
+    column("FLAWS", |checkpoint| Flaws::of(checkpoint).brief()),
 ];
 
 /// What a copy says of itself; nothing of what is no copy.
@@ -132,7 +143,7 @@ pub(super) fn made_on(checkpoint: &Value) -> String {
 }
 
 /// The API knows the day only; the operation log knows the time. A copy is as old as its data.
-fn made(checkpoint: &Value) -> String {
+pub(super) fn made(checkpoint: &Value) -> String {
     let known = [
         time(&copy_info(checkpoint), "protected_at"),
         time(&checkpoint["operation_log"], "started_at"),
@@ -170,6 +181,19 @@ impl CheckpointCommand {
                     delete(session, checkpoint, provider.as_deref(), wait).await?;
                 }
                 Ok(())
+            }
+            Self::Accept {
+                checkpoint,
+                provider,
+            } => {
+                let (provider, found) = session
+                    .client
+                    .checkpoint(&checkpoint, provider.as_deref())
+                    .await?;
+                let id = string(&found, "id");
+                let path = ["providers", &provider, "checkpoints", id];
+                session.client.put(&path, &json!({"os-accept": {}})).await?;
+                session.note(&format!("checkpoint {id} is accepted"))
             }
             Self::ResetState {
                 checkpoint,
@@ -306,8 +330,11 @@ impl Search {
     }
 }
 
-/// Adds the time of day, from the operation log, to checkpoints that are listed for people.
-async fn add_times(session: &Session, checkpoints: &mut [Value]) -> Result<(), CliError> {
+/// Adds the time of day, from the operation log, to checkpoints.
+pub(super) async fn add_times(
+    session: &Session,
+    checkpoints: &mut [Value],
+) -> Result<(), CliError> {
     if checkpoints.is_empty() {
         return Ok(());
     }
@@ -339,6 +366,11 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
         let row = vec![text(&copy, "copied_from"), time(&copy, "copied_at")];
         session.more("Copy", vec!["OF", "COPIED"], vec![row])?;
     }
+    let (flaws, names) = (Flaws::of(&checkpoint), report::names(&checkpoint));
+    let missing = flaws.named(&names).into_iter().map(Vec::from).collect();
+    session.more("Missing", vec!["RESOURCE", "PATH", "REASON"], missing)?;
+    let reasons = flaws.reasons(&names).into_iter().map(Vec::from).collect();
+    session.more("Suspicious", vec!["RESOURCE", "REASON"], reasons)?;
     let graph = report::graph(&checkpoint);
     let rows = graph
         .iter()

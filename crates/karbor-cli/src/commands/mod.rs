@@ -3,6 +3,7 @@
 mod application;
 mod checkpoint;
 mod copy;
+mod latest;
 mod operation_log;
 mod plan;
 mod protect;

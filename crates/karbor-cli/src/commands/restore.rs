@@ -6,7 +6,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{
-    checkpoint::{Search, made_on},
+    checkpoint::made_on,
+    latest::{Wish, latest},
     wishes,
 };
 use crate::{
@@ -33,6 +34,12 @@ pub struct RestoreArguments {
     /// This checkpoint: id, or the beginning of one
     #[arg(long, value_name = "ID")]
     checkpoint: Option<String>,
+    /// With --latest: the newest one that is neither incomplete nor suspicious
+    #[arg(long, requires = "latest")]
+    complete: bool,
+    /// With --latest: the newest one, though it is incomplete or suspicious
+    #[arg(long, requires = "latest", conflicts_with = "complete")]
+    accept_incomplete: bool,
     #[command(flatten)]
     options: RestoreOptions,
 }
@@ -138,7 +145,13 @@ impl RestoreArguments {
                 let options = self.options;
                 let (provider, checkpoint) = match (self.latest, &self.checkpoint) {
                     (true, _) => {
-                        let found = latest(session, &plan, options.provider.clone()).await?;
+                        let wish = match (self.complete, self.accept_incomplete) {
+                            (true, _) => Wish::Complete,
+                            (_, true) => Wish::Newest,
+                            _ => Wish::Unsaid,
+                        };
+                        let provider = options.provider.clone();
+                        let found = latest(session, &plan, provider, wish).await?;
                         of_seal(found, options.accept_unsealed)?
                     }
                     (false, Some(id)) => {
@@ -180,28 +193,6 @@ impl RestoreArguments {
             }
         }
     }
-}
-
-/// The newest checkpoint of a plan that can be restored.
-async fn latest(
-    session: &Session,
-    plan: &str,
-    provider: Option<String>,
-) -> Result<(String, Value), CliError> {
-    let search = Search {
-        plan: Some(plan.to_owned()),
-        provider,
-        query: vec![("status", "available".to_owned())],
-        limit: None,
-    };
-    let mut found = search.run(session).await?;
-    found.retain(|(_, checkpoint)| string(checkpoint, "status") == "available");
-    // Newest first of each provider already: what is left is whose newest it is.
-    found.sort_by_key(|(_, checkpoint)| std::cmp::Reverse(made_on(checkpoint)));
-    found.into_iter().next().ok_or_else(|| {
-        CliError::not_found(format!("plan {plan} has no checkpoint that is available"))
-            .hint(format!("make one: karbor protect {plan} --wait"))
-    })
 }
 
 /// One that nothing vouches for is not taken for the newest, and not passed over in silence.

@@ -118,6 +118,37 @@ async fn protect_makes_the_plan_and_waits() {
     );
 }
 
+/// Every name, and how many more there are; and a code of its own.
+#[tokio::test]
+async fn an_incomplete_checkpoint_ends_with_7_and_names_what_is_missing() {
+    let named = ["secret1", "secret2"].map(|name| {
+        let path = format!("/srv/shop/{name}\nwarning: all is well");
+        json!({"path": path, "reason": "Permission denied (os error 13)"})
+    });
+    let mut incomplete = checkpoint(CHECKPOINT, "available");
+    let info = json!({"incomplete": {"total": 5, "resources": {
+        "Host::Directory#d1": {"total": 5, "named": named},
+    }}});
+    incomplete["checkpoint"]["extra_info"] = info.to_string().into();
+    let path = format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}");
+    let stub = protecting("protecting", "success", None)
+        .await
+        .on(&path, 200, incomplete);
+    let done = run(&stub, &["protect", "shop", "--wait"]).await;
+    assert_eq!(done.exit.code(), 7, "{}", done.err);
+    for told in [
+        "secret1",
+        "secret2",
+        "and 3 more",
+        "Permission denied",
+        "5 files",
+    ] {
+        assert!(done.err.contains(told), "{told}: {}", done.err);
+    }
+    // A name is one line, whatever is in it.
+    assert!(!done.err.contains("\nwarning: all is well"), "{}", done.err);
+}
+
 #[tokio::test]
 async fn protect_without_waiting_says_how_to_follow() {
     let stub = protecting("available", "success", None).await;
