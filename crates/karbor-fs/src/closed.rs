@@ -1,6 +1,6 @@
 //! Whether only trusted accounts can change a file that the service obeys.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, Stat};
 
@@ -18,7 +18,7 @@ use crate::{
 /// [`Refused::Open`] names the first that others can change, [`Refused::Link`] a link that they could
 /// have put there, [`Refused::System`] what is not there or cannot be looked at.
 pub fn closed(path: &Path) -> Result<(), Refused> {
-    let arrived = walk(path)?;
+    let arrived = walk(&without_parents(path))?;
     let mut at = PathBuf::from("/");
     look(&at, false)?;
     for name in arrived
@@ -35,13 +35,29 @@ pub fn closed(path: &Path) -> Result<(), Refused> {
     Ok(())
 }
 
+/// The same path without `..` in it: each leads to the directory above the one that is there.
+#[must_use]
+pub fn without_parents(path: &Path) -> PathBuf {
+    let mut straight = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => {
+                straight = straight.canonicalize().unwrap_or(straight);
+                straight.pop();
+            }
+            component => straight.push(component),
+        }
+    }
+    straight
+}
+
 /// Looks at one of them. `may_be_sticky`: it is a directory on the way, whose sticky bit protects the
 /// next, which is looked at in its turn.
 fn look(path: &Path, may_be_sticky: bool) -> Result<(), Refused> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::fstat);
     let stat = found.map_err(|errno| Refused::system(path, errno))?;
-    match reason(&stat, may_be_sticky) {
+    match reason(path, &stat, may_be_sticky) {
         None => Ok(()),
         Some(reason) => Err(Refused::Open {
             path: path.to_owned(),
@@ -50,7 +66,9 @@ fn look(path: &Path, may_be_sticky: bool) -> Result<(), Refused> {
     }
 }
 
-fn reason(stat: &Stat, may_be_sticky: bool) -> Option<String> {
+/// What lets others change it, and what to do.
+fn reason(path: &Path, stat: &Stat, may_be_sticky: bool) -> Option<String> {
+    let path = path.display();
     if !trusted(stat.st_uid) {
         let own = rustix::process::geteuid().as_raw();
         let wanted = match own {
@@ -58,7 +76,7 @@ fn reason(stat: &Stat, may_be_sticky: bool) -> Option<String> {
             own => format!("root or the service's account ({own})"),
         };
         return Some(format!(
-            "belongs to the account {}, not to {wanted}",
+            "belongs to the account {}, not to {wanted}: run karbor as that account, or chown {own} {path}",
             stat.st_uid
         ));
     }
@@ -71,7 +89,7 @@ fn reason(stat: &Stat, may_be_sticky: bool) -> Option<String> {
             "its group"
         };
         format!(
-            "may be changed by {others} (mode {:04o})",
+            "may be changed by {others} (mode {:04o}): chmod go-w {path}",
             stat.st_mode & 0o7777
         )
     })
@@ -116,6 +134,7 @@ mod tests {
             assert_eq!(open_one(&file).as_deref(), Some(file.as_path()));
         }
         mode(&file, 0o600);
+        assert_eq!(open_one(&inner.join("../inner/shop.toml")), None);
         mode(&inner, 0o775);
         assert_eq!(open_one(&file).as_deref(), Some(inner.as_path()));
         // Sticky: others cannot exchange the file, which is ours; but as the last one they can add to it.

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-pub use closed::closed;
+pub use closed::{closed, without_parents};
 pub use dir::{Dir, File, Found};
 pub use staging::{Access, Staging};
 pub use trail::Trail;

@@ -217,8 +217,14 @@ pub(crate) struct Configured {
 impl Configured {
     /// Reads `providers.d`, or takes the embedded providers when there is none.
     pub(crate) fn load(state: &StateDir, config: &Config) -> Result<Self, Failure> {
-        let mut configs =
-            load_provider_configs(&settings::folder(config, state, "provider_config_dir")?)?;
+        let folder = settings::folder(config, state, "provider_config_dir")?;
+        if folder.exists() {
+            settings::obeyed(&folder)?;
+        }
+        let mut configs = load_provider_configs(&folder)?;
+        for file in configs.iter().filter_map(|config| config.file.as_ref()) {
+            settings::obeyed(file)?;
+        }
         if configs.is_empty() {
             configs = embedded(state);
         }

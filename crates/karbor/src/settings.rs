@@ -128,8 +128,28 @@ impl Place<'_> {
         Ok(StateDir::new(path.transpose()?))
     }
 
-    /// Reads `karbor.conf` in the state directory, the named files, the environment and `overrides`.
+    /// Reads `karbor.conf` in the state directory, the named files, the environment and `overrides`. Files
+    /// that others may change are not obeyed.
     pub(crate) fn load(&self, overrides: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
+        let loaded = self.read(overrides)?;
+        self.closed(&loaded.state)?;
+        Ok(loaded)
+    }
+
+    /// Checks that none but trusted accounts may change the state directory or a configuration file, or
+    /// put another in its place.
+    pub(crate) fn closed(&self, state: &StateDir) -> Result<(), Failure> {
+        let own = [state.path().to_owned(), state.join("karbor.conf")];
+        let there = own.into_iter().filter(|path| path.exists());
+        let folders = self.files.config_dir.iter().cloned();
+        for path in there.chain(folders).chain(self.files.all()?) {
+            obeyed(&std::path::absolute(path)?)?;
+        }
+        Ok(())
+    }
+
+    /// As [`load`](Self::load), whoever may change the files.
+    pub(crate) fn read(&self, overrides: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
         let state = self.state()?;
         let build = |beside: &[Beside]| -> Result<Config, Failure> {
             let own = Some(state.join("karbor.conf")).filter(|file| file.exists());
@@ -190,6 +210,12 @@ impl Place<'_> {
         }
         Ok(found)
     }
+}
+
+/// Refuses a file that others may change: the service does what it says.
+pub(crate) fn obeyed(path: &Path) -> Result<(), Failure> {
+    karbor_fs::closed(path)
+        .map_err(|refused| format!("the service would obey others: {refused}").into())
 }
 
 /// Group, name and value of an option whose file or folder lies beside a configuration file.

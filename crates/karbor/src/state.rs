@@ -16,10 +16,8 @@ pub(crate) struct StateDir(PathBuf);
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StateError {
-    #[error(
-        "others may write to {0}, and the service would obey what they put there; run: chmod go-w {0}"
-    )]
-    Writable(PathBuf),
+    #[error("the service would obey others: {0}")]
+    Open(#[from] karbor_fs::Refused),
     #[error("the state directory {0} cannot be used: {1}")]
     Io(PathBuf, io::Error),
     #[error(
@@ -29,7 +27,7 @@ pub(crate) enum StateError {
 }
 
 /// Makes a folder for its owner only, if it is not there; answers its mode. What lies in it is obeyed
-/// (commands among it), so one that others may write to is refused.
+/// (commands among it), so one that others may write to, or exchange, is refused.
 fn make_private(folder: &Path) -> Result<u32, StateError> {
     let failed = |error| StateError::Io(folder.to_owned(), error);
     fs::DirBuilder::new()
@@ -37,11 +35,8 @@ fn make_private(folder: &Path) -> Result<u32, StateError> {
         .mode(0o700)
         .create(folder)
         .map_err(failed)?;
-    let mode = fs::metadata(folder).map_err(failed)?.permissions().mode();
-    if mode & 0o022 != 0 {
-        return Err(StateError::Writable(folder.to_owned()));
-    }
-    Ok(mode)
+    karbor_fs::closed(folder)?;
+    Ok(fs::metadata(folder).map_err(failed)?.permissions().mode())
 }
 
 /// Held while a service runs; the kernel lets go of it when the process dies.
@@ -51,7 +46,8 @@ impl StateDir {
     /// `path`, or the default place of this user.
     pub(crate) fn new(path: Option<PathBuf>) -> Self {
         let path = path.unwrap_or_else(karbor_cli::default_state_dir);
-        Self(std::path::absolute(&path).unwrap_or(path))
+        let path = std::path::absolute(&path).unwrap_or(path);
+        Self(karbor_fs::without_parents(&path))
     }
 
     pub(crate) fn path(&self) -> &Path {

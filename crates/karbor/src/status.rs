@@ -113,12 +113,17 @@ impl StatusArguments {
 }
 
 async fn check(place: &Place<'_>) -> Result<Vec<Finding>, Failure> {
-    let loaded = place.load(&[])?;
+    let loaded = place.read(&[])?;
+    let state = state_directory(place, &loaded);
+    if matches!(state.code, Code::Failure) {
+        // Whatever else lies there is not obeyed.
+        return Ok(vec![state]);
+    }
     let mut findings = vec![
         configuration(&loaded)?,
         policies(&loaded)?,
         database(&loaded).await?,
-        state_directory(&loaded),
+        state,
     ];
     match Configured::load(&loaded.state, &loaded.config) {
         Ok(configured) => {
@@ -180,9 +185,12 @@ async fn database(Loaded { state, config }: &Loaded) -> Result<Finding, Failure>
     })
 }
 
-fn state_directory(Loaded { state, .. }: &Loaded) -> Finding {
+fn state_directory(place: &Place<'_>, Loaded { state, .. }: &Loaded) -> Finding {
     const CHECK: &str = "State directory";
     let path = state.path().display();
+    if let Err(error) = place.closed(state) {
+        return Finding::new(CHECK, Code::Failure, error.to_string());
+    }
     match std::fs::metadata(state.path()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let told = format!("{path} is not there yet: the first start makes it");
@@ -190,10 +198,6 @@ fn state_directory(Loaded { state, .. }: &Loaded) -> Finding {
         }
         Err(error) => Finding::new(CHECK, Code::Failure, format!("{path}: {error}")),
         Ok(metadata) => match metadata.permissions().mode() {
-            mode if mode & 0o022 != 0 => {
-                let told = format!("others may write to {path}; run: chmod go-w {path}");
-                Finding::new(CHECK, Code::Failure, told)
-            }
             mode if mode & 0o077 != 0 => {
                 let told = format!("others may look into {path}; run: chmod 700 {path}");
                 Finding::new(CHECK, Code::Warning, told)

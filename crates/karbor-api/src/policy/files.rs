@@ -25,6 +25,9 @@ pub enum PolicyError {
         /// Why.
         error: io::Error,
     },
+    /// Others may change a file, and the service would do what they say.
+    #[error("the policy file is not obeyed: {0}")]
+    Open(#[from] karbor_fs::Refused),
     /// A file cannot be understood.
     #[error("the policy file {}, {error}", .file.display())]
     Broken {
@@ -103,6 +106,7 @@ impl PolicyFiles {
                 file: file.clone(),
                 error,
             })?;
+            karbor_fs::closed(&std::path::absolute(&file).unwrap_or_else(|_| file.clone()))?;
             rules = rules
                 .overridden(&text)
                 .map_err(|error| PolicyError::Broken { file, error })?;

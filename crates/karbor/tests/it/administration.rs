@@ -439,3 +439,60 @@ fn man_pages_are_well_formed() {
         }
     }
 }
+
+/// sshd's StrictModes: who may write what the service obeys is root where the service is.
+#[test]
+fn what_others_may_change_is_not_obeyed() {
+    let house = House::new();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let state = house.state();
+    for (file, text) in [
+        ("karbor.conf", "[DEFAULT]\n"),
+        ("policy.yaml", "{}\n"),
+        (
+            "providers.d/p.conf",
+            "[provider]\nname = p\nid = cf1a0bb1-2f9e-4e3c-8d5c-0a7a4e5a5a01\n\
+             bank = karbor-fs-bank-plugin\nplugin = karbor-host-directory-plugin\n\
+             [file_system_bank_plugin]\nfile_system_bank_path = /tmp\n",
+        ),
+    ] {
+        let path = state.join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        mode(&path, 0o646);
+        for arguments in [
+            &["config", "validate"][..],
+            &["serve", "--listen", "127.0.0.1:0"],
+        ] {
+            let refused = house.client(arguments);
+            let told = everything(&refused);
+            assert_eq!(refused.status.code(), Some(1), "{file}: {told}");
+            let advice = format!("chmod go-w {}", path.display());
+            assert!(told.contains(&advice), "{file}: {told}");
+        }
+        fs::remove_file(&path).unwrap();
+    }
+    mode(&state, 0o770);
+    let told = everything(&house.client(&["config", "validate"]));
+    assert!(
+        told.contains(&format!("chmod go-w {}", state.display())),
+        "{told}"
+    );
+    mode(&state, 0o700);
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::os::unix::fs::chown(&state, Some(12_345), None).unwrap();
+    for arguments in [
+        &["config", "validate"][..],
+        &["serve", "--listen", "127.0.0.1:0"],
+    ] {
+        let refused = house.client(arguments);
+        let told = everything(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{told}");
+        assert!(told.contains("belongs to the account 12345"), "{told}");
+    }
+    std::os::unix::fs::chown(&state, Some(0), None).unwrap();
+}
