@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use karbor_plugin::Registry;
 
-pub use protections::host::HostOptions;
+pub use protections::host::{HostOptions, SQLITE_WORKER, sqlite_worker};
 
 /// Every plugin there is, by the names that configuration uses.
 #[must_use]

@@ -2,17 +2,9 @@
 
 use std::{os::fd::BorrowedFd, path::Path};
 
-use rustix::{
-    fs::{AtFlags, CWD},
-    io::Errno,
-};
+use rustix::{fs::AtFlags, io::Errno};
 
-/// Renames a file; `EEXIST` if there is something at the new place.
-pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
-    rename_new_at(CWD, from, CWD, to)
-}
-
-/// As [`rename_new`], each path in its directory.
+/// Renames a file, each path in its directory; `EEXIST` if there is something at the new place.
 pub(crate) fn rename_new_at(
     from_dir: BorrowedFd<'_>,
     from: &Path,

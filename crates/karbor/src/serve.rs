@@ -29,6 +29,9 @@ use crate::{
 
 type Failure = Box<dyn std::error::Error>;
 
+/// The program that runs, also after a newer one was put in its place.
+const SELF: &str = "/proc/self/exe";
+
 /// Arguments of `karbor serve`.
 #[derive(Debug, Args)]
 pub(crate) struct ServeArguments {
@@ -239,6 +242,7 @@ impl Configured {
         let registry = karbor_plugins::registry_with_host(HostOptions {
             applications_dir: settings::folder(config, state, "application_config_dir")?,
             scratch_dir: state.join("scratch"),
+            sqlite_worker: PathBuf::from(SELF),
             off_limits: off_limits.clone(),
         });
         let providers = Providers::new(&configs, &registry)?;
@@ -246,6 +250,7 @@ impl Configured {
         let surroundings = Surroundings {
             off_limits,
             protectors: protectors(&configs, &providers),
+            sqlite_worker: PathBuf::from(SELF),
         };
         Ok(Self {
             registry: Arc::new(registry),

@@ -13,6 +13,7 @@ use super::{
     Application, Applications, Component, DirectorySource, HookCommand, Hooks, NAMESPACE,
     PostgresqlSource, Problem, SSL_MODES, Source,
     globs::Globs,
+    obeyed::obeyed,
     raw::{RawApplication, RawCommand, RawDirectory, RawPostgresql, RawSqlite},
 };
 
@@ -52,6 +53,8 @@ pub(super) fn declaration_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(refuse(error)),
     };
+    // Who may write here may declare anything.
+    obeyed(dir).map_err(|reason| Problem::error(dir, "", reason))?;
     let mut files = Vec::new();
     for entry in entries {
         let path = entry.map_err(refuse)?.path();
@@ -72,6 +75,7 @@ fn read(file: &Path) -> Result<RawApplication, Problem> {
     if fs::metadata(file).map_err(unreadable)?.len() > MAX_FILE {
         return Err(Problem::error(file, "", "the file is larger than 1 MiB"));
     }
+    obeyed(file).map_err(|reason| Problem::error(file, "", reason))?;
     let text = fs::read_to_string(file).map_err(unreadable)?;
     toml::from_str(&text).map_err(|error| {
         let key = error

@@ -8,6 +8,8 @@
 //! * **Reading is strict.** An unknown key, a relative path or a name used twice is a [`Problem`]
 //!   that names file and key. One broken file makes every lookup fail until it is mended: a lookup
 //!   that left the broken application out would shrink a backup in silence.
+//! * **Nobody else is obeyed.** A declaration, a program or a password file that accounts other than root
+//!   and the service's own may change, or exchange, is refused (`obeyed`), as sshd does with StrictModes.
 //! * **Ids are stable.** An application's id is the version 5 UUID of its name in the namespace
 //!   [`NAMESPACE`], unless the file gives an `id`; a component's is the version 5 UUID of
 //!   `<kind>/<name>` in the namespace of its application's id, unless it gives an `id` of its own.
@@ -62,6 +64,7 @@
 pub(crate) mod globs;
 pub(crate) mod inside;
 mod load;
+mod obeyed;
 mod raw;
 mod store;
 mod validate;

@@ -12,14 +12,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags};
 use rustix::fs::FileType;
 
 use super::{
     APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
     Source, globs::Filter,
 };
-use crate::protections::host::{PostgresqlClient, blocking, plugin_for, postgresql_shortcomings};
+use crate::protections::host::{
+    PostgresqlClient, Workers, blocking, look_at_database, plugin_for, postgresql_shortcomings,
+};
 
 /// What the declarations have to get along with.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub struct Surroundings {
     pub off_limits: Vec<PathBuf>,
     /// The providers.
     pub protectors: Vec<Protector>,
+    /// The program that becomes a process for SQLite (see [`HostOptions`](crate::HostOptions)).
+    pub sqlite_worker: PathBuf,
 }
 
 /// A provider, and what of applications it protects.
@@ -45,12 +48,14 @@ impl Applications {
         let Surroundings {
             off_limits,
             protectors,
+            sqlite_worker,
         } = surroundings.clone();
         let this = self.clone();
         let looked = blocking(move || {
             let mut problems = Vec::new();
+            let workers = Workers::new(sqlite_worker);
             for application in &this.list {
-                look_at(application, &off_limits, &mut problems);
+                look_at(application, &off_limits, &workers, &mut problems);
             }
             overlaps(&this, &mut problems);
             unprotected(&this, &protectors, &mut problems);
@@ -62,7 +67,9 @@ impl Applications {
         };
         for application in &self.list {
             for component in &application.components {
-                if let Source::Postgresql(source) = &component.source {
+                if let Source::Postgresql(source) = &component.source
+                    && component.obeyed().is_ok()
+                {
                     let key = component.key();
                     problems.extend(ask(application, &key, source).await);
                 }
@@ -73,7 +80,12 @@ impl Applications {
     }
 }
 
-fn look_at(application: &Application, off_limits: &[PathBuf], problems: &mut Vec<Problem>) {
+fn look_at(
+    application: &Application,
+    off_limits: &[PathBuf],
+    workers: &Workers,
+    problems: &mut Vec<Problem>,
+) {
     let file = &application.file;
     let hooks = &application.hooks;
     let commands = [
@@ -84,9 +96,13 @@ fn look_at(application: &Application, off_limits: &[PathBuf], problems: &mut Vec
     ];
     for (key, hook) in commands {
         let Some(hook) = hook else { continue };
-        let program = Path::new(hook.argv.first().map_or("", String::as_str));
-        if let Err(reason) = executable(program) {
-            problems.push(Problem::error(file, format!("{key}.command"), reason));
+        let key = format!("{key}.command");
+        if let Err(reason) = executable(hook.program()).and_then(|()| hook.obeyed()) {
+            problems.push(Problem::error(file, &key, reason));
+        }
+        for reason in hook.open_arguments() {
+            let message = format!("{reason}; if the command runs it, it runs what they wrote");
+            problems.push(Problem::warning(file, &key, message));
         }
     }
     for (one, other, key) in [
@@ -113,9 +129,13 @@ fn look_at(application: &Application, off_limits: &[PathBuf], problems: &mut Vec
     }
     for component in &application.components {
         let key = format!("{}.path", component.key());
+        if let Err((field, reason)) = component.obeyed() {
+            let key = format!("{}.{field}", component.key());
+            problems.push(Problem::error(file, key, reason));
+        }
         let found = match &component.source {
             Source::Directory(directory) => look_at_directory(directory, off_limits),
-            Source::Sqlite(path) => look_at_sqlite(path),
+            Source::Sqlite(path) => look_at_database(workers, path),
             Source::Postgresql(_) => Ok(()),
         };
         if let Err(reason) = found {
@@ -254,24 +274,6 @@ fn visit(root: &karbor_fs::Dir, filter: &Filter) -> bool {
         }
     }
     all
-}
-
-fn look_at_sqlite(path: &Path) -> Result<(), String> {
-    let found = fs::metadata(path).map_err(|e| describe(path, &e))?;
-    if !found.is_file() {
-        return Err(format!("'{}' is not a file", path.display()));
-    }
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let read = Connection::open_with_flags(path, flags).and_then(|database| {
-        database.busy_timeout(std::time::Duration::from_secs(5))?;
-        database.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-    });
-    read.map_err(|error| {
-        format!(
-            "'{}' cannot be read as an SQLite database: {error}",
-            path.display()
-        )
-    })
 }
 
 /// Does the server answer, do its programs fit, and may the role do what is asked of it?

@@ -137,6 +137,12 @@ impl Around {
     ) -> Result<(), PluginError> {
         let (what, pick) = self.before;
         let promise = Promise::of(application, self.after.1);
+        // Nothing is stopped that could not be started again.
+        if let Some(after) = (self.after.1)(&application.hooks) {
+            after.obeyed().map_err(|reason| {
+                PluginError::new(format!("the {} command is not run: {reason}", self.after.0))
+            })?;
+        }
         let hook = pick(&application.hooks).as_ref();
         if hook.is_some() || promise.command.is_some() {
             self.note(host, context).set(&promise).await?;

@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Seek, SeekFrom},
     os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -81,15 +81,16 @@ pub(crate) async fn run_hook(
     environment: &[(&str, String)],
     cancel: Option<&CancellationToken>,
 ) -> Result<(), PluginError> {
-    let program = hook.argv.first().map(PathBuf::from).unwrap_or_default();
+    let program = hook.program();
     let failed = |reason: String| PluginError::new(format!("the {what} command failed: {reason}"));
+    hook.obeyed().map_err(failed)?;
     // A file, not a pipe: what the command leaves running may hold its end open for ever.
     let mut errors = tempfile::tempfile()
         .map_err(|e| failed("no temporary file could be made".to_owned()).with_cause(e))?;
     let kept = errors
         .try_clone()
         .map_err(|e| failed("no temporary file could be made".to_owned()).with_cause(e))?;
-    let mut child = command(&program)
+    let mut child = command(program)
         .args(hook.argv.iter().skip(1))
         .envs(environment.iter().map(|(name, value)| (*name, value)))
         .stdout(Stdio::null())

@@ -57,6 +57,8 @@ pub(crate) use places::resolve;
 pub(crate) use postgresql::{
     client::Client as PostgresqlClient, rights::shortcomings as postgresql_shortcomings,
 };
+pub use sqlite::{SQLITE_WORKER, worker::run as sqlite_worker};
+pub(crate) use sqlite::{Workers, look as look_at_database};
 
 /// Name of the plugin for applications.
 pub const APPLICATION_PLUGIN: &str = "karbor-host-application-plugin";
@@ -85,6 +87,8 @@ pub struct HostOptions {
     /// For temporary copies (as large as the largest SQLite database) and notes on restores under
     /// way. Private to the service; made when needed.
     pub scratch_dir: PathBuf,
+    /// The program that becomes a process for SQLite when it is run with [`SQLITE_WORKER`].
+    pub sqlite_worker: PathBuf,
     /// The service's own places (state, banks): never protected as part of a directory, since a
     /// bank that holds itself grows for ever, and never restored into.
     pub off_limits: Vec<PathBuf>,
@@ -95,6 +99,7 @@ pub(crate) struct Host {
     store: Arc<ApplicationStore>,
     vaults: Vaults,
     scratch: PathBuf,
+    workers: Workers,
     off_limits: Vec<PathBuf>,
     occupied: Occupied,
 }
@@ -105,6 +110,7 @@ pub fn register(registry: &mut Registry, options: HostOptions) {
         store: Arc::new(ApplicationStore::new(options.applications_dir)),
         vaults: Vaults::default(),
         scratch: options.scratch_dir,
+        workers: Workers::new(options.sqlite_worker),
         off_limits: options.off_limits,
         occupied: Occupied::default(),
     });
@@ -162,7 +168,13 @@ impl Host {
             resource_type, id, ..
         } = &context.resource;
         let found = applications.component(&context.project_id, resource_type, id);
-        Ok(found.map(|(application, component)| Declared {
+        let Some((application, component)) = found else {
+            return Ok(None);
+        };
+        component
+            .obeyed()
+            .map_err(|(_, reason)| PluginError::new(reason))?;
+        Ok(Some(Declared {
             application: application.clone(),
             component: component.clone(),
         }))

@@ -1,6 +1,10 @@
 //! Reading declarations.
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::Path,
+};
 
 use karbor_plugins::applications::{Applications, DIRECTORY, Problem};
 use tempfile::TempDir;
@@ -203,4 +207,35 @@ fn a_directory_that_is_not_there_declares_nothing() {
     // But what is there and cannot be read is a problem.
     fs::create_dir(dir.path().join("x.toml")).unwrap();
     assert_eq!(Applications::load(dir.path()).unwrap_err().len(), 1);
+}
+
+/// Who may write a declaration decides what the service, perhaps as root, reads, writes and runs.
+#[test]
+fn a_declaration_that_others_may_change_is_not_obeyed() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("shop.toml");
+    fs::write(&file, SHOP).unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&file, 0o644);
+    Applications::load(dir.path()).unwrap();
+    let refused = |wanted: &str| {
+        let found = Applications::load(dir.path()).unwrap_err();
+        assert!(found[0].message.contains(wanted), "{found:?}");
+    };
+    mode(&file, 0o664);
+    let advice = format!(
+        "may be changed by its group (mode 0664): chmod go-w {}",
+        file.display()
+    );
+    refused(&advice);
+    mode(&file, 0o644);
+    mode(dir.path(), 0o777);
+    refused("may be changed by everybody");
+    mode(dir.path(), 0o755);
+    if rustix::process::geteuid().is_root() {
+        chown(&file, Some(12_345), None).unwrap();
+        refused("belongs to the account 12345");
+    }
 }

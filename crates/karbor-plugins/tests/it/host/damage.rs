@@ -350,17 +350,21 @@ fn a_source_that_cannot_be_read_fails_the_protect_and_is_named() {
     let name = "host::damage::child_protects_what_it_may_not_read";
     let this = std::env::current_exe().unwrap();
     let scratch = tempfile::tempdir().unwrap();
-    let open = fs::Permissions::from_mode(0o777);
+    // As /tmp: where everybody may exchange everything, the service obeys no declaration.
+    let open = fs::Permissions::from_mode(0o1777);
     fs::set_permissions(scratch.path(), open).unwrap();
     let mut child = match rustix::process::geteuid().is_root() {
         true => {
             // The build's directory may be closed to others.
             let copy = scratch.path().join("tests");
-            fs::copy(&this, &copy).unwrap();
-            fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+            let worker = scratch.path().join("sqlite-worker");
+            for (from, to) in [(this, &copy), (super::sqlite_worker(), &worker)] {
+                fs::copy(from, to).unwrap();
+                fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+            }
             let mut child = std::process::Command::new("setpriv");
             child.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
-            child.arg(copy);
+            child.arg(copy).env(super::WORKER, worker);
             child
         }
         false => std::process::Command::new(this),

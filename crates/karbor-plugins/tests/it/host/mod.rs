@@ -30,6 +30,14 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+/// Says where the program for SQLite is, when it is not where it was built.
+pub(crate) const WORKER: &str = "KARBOR_TEST_SQLITE_WORKER";
+
+pub(crate) fn sqlite_worker() -> PathBuf {
+    let told = std::env::var_os(WORKER).map(PathBuf::from);
+    told.unwrap_or_else(|| env!("CARGO_BIN_EXE_sqlite-worker").into())
+}
+
 /// A host with declarations, a bank in memory and all plugins.
 pub(crate) struct Lab {
     pub(crate) dir: TempDir,
@@ -51,6 +59,7 @@ impl Lab {
         let registry = registry_with_host(HostOptions {
             applications_dir: dir.path().join("applications.d"),
             scratch_dir: dir.path().join("state/scratch"),
+            sqlite_worker: sqlite_worker(),
             off_limits: vec![dir.path().join("state")],
         });
         let names = ["application", "directory", "sqlite", "postgresql"];

@@ -1,6 +1,6 @@
 //! The operator's commands around an application, in real flows.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use karbor_flow::{
@@ -9,7 +9,7 @@ use karbor_flow::{
 };
 use karbor_model::{CheckpointId, OperationId, OperationType, ResourceGraph};
 use karbor_plugin::{HookReport, OperationContext, PluginError};
-use karbor_plugins::applications::{APPLICATION, DIRECTORY};
+use karbor_plugins::applications::{APPLICATION, DIRECTORY, Problem};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -391,4 +391,53 @@ async fn the_note_of_how_to_resume_is_private_and_survives_a_restart() {
     let log = fs::read_to_string(lab.path("log")).unwrap();
     assert_eq!(log, "quiesce shop protect\nresume shop protect\n");
     assert!(lab.scratch().is_empty());
+}
+
+/// Nothing is stopped either that the service would not start again.
+#[tokio::test]
+async fn a_program_that_others_may_change_is_not_run() {
+    let lab = Lab::new();
+    for name in ["ours", "theirs"] {
+        let program = lab.path(name);
+        fs::write(
+            &program,
+            format!("#!/bin/sh\ntouch {}-ran\n", program.display()),
+        )
+        .unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let (ours, theirs) = (lab.path("ours"), lab.path("theirs"));
+    fs::set_permissions(&theirs, fs::Permissions::from_mode(0o757)).unwrap();
+    let commands = |before: &Path, after: &Path| {
+        format!(
+            "quiesce.command = [\"{}\"]\nresume.command = [\"{}\"]",
+            before.display(),
+            after.display()
+        )
+    };
+    let mut lab = lab;
+    for (commands, key) in [
+        (commands(&theirs, &ours), "quiesce"),
+        (commands(&ours, &theirs), "resume"),
+    ] {
+        let shop = Shop::over(lab, &commands).await;
+        let outcome = shop.protect().await;
+        assert_eq!(outcome.status, FlowStatus::Failed, "{key}");
+        let told = reasons(&outcome);
+        assert!(
+            told.contains(key) && told.contains("may be changed by everybody"),
+            "{told}"
+        );
+        assert!(!shop.lab.path("theirs-ran").exists());
+        assert!(key == "quiesce" || !shop.lab.path("ours-ran").exists());
+        let found = super::validate::validate(&shop.lab).await;
+        let wanted = format!("{key}.command");
+        let named =
+            |problem: &&Problem| problem.key == wanted && problem.message.contains("chmod go-w");
+        assert!(found.iter().any(|problem| named(&problem)), "{found:?}");
+        lab = Arc::into_inner(shop.lab).unwrap();
+        for name in ["files", "more"] {
+            fs::remove_dir_all(lab.path(name)).unwrap();
+        }
+    }
 }

@@ -2,8 +2,12 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -397,4 +401,318 @@ async fn a_restore_that_is_run_again_does_not_replace_a_database_made_meanwhile(
         let names = super::tree(&lab.dir.path().join("restore"));
         assert!(names.is_empty(), "{names:?}");
     }
+}
+
+/// An account that is nobody's.
+const ALICE: u32 = 12_345;
+
+/// A database of an account of its own, in its directory `home`; none if the test cannot give files away.
+fn hers(mode: &str) -> Option<(Lab, PathBuf)> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return None;
+    }
+    let lab = Lab::new();
+    fs::create_dir(lab.path("home")).unwrap();
+    let path = lab.path("home/s.db");
+    drop(make(&path, mode));
+    for place in [lab.path("home"), path.clone()] {
+        chown(place, Some(ALICE), Some(ALICE)).unwrap();
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    lab.declare(&format!(
+        "[[sqlite]]\nname = \"sessions\"\npath = \"{}\"\n",
+        path.display()
+    ));
+    Some((lab, path))
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    super::tree(dir).into_keys().collect()
+}
+
+/// Whatever the owner of the directory exchanges while the service restores there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_changes_nothing_but_its_own_file_whatever_is_exchanged() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let secret = lab.path("secret");
+    fs::write(&secret, "root's").unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let attack = {
+        let (over, home, secret) = (over.clone(), lab.path("home"), secret.clone());
+        thread::spawn(move || {
+            let mut exchanged = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let entries = fs::read_dir(&home).unwrap().flatten();
+                let temporary = entries
+                    .map(|entry| entry.path())
+                    .find(|path| path.to_string_lossy().contains("/.s.db.karbor-"));
+                let Some(temporary) = temporary else { continue };
+                let link = home.join(format!("link{exchanged}"));
+                symlink(&secret, &link).unwrap();
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                let cwd = rustix::fs::CWD;
+                if rustix::fs::renameat_with(cwd, &temporary, cwd, &link, exchange).is_ok() {
+                    exchanged += 1;
+                }
+            }
+            exchanged
+        })
+    };
+    for _ in 0..30 {
+        let _ = lab
+            .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+            .await;
+        let found = fs::metadata(&secret).unwrap();
+        assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o600));
+        assert_eq!(fs::read(&secret).unwrap(), b"root's");
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            fs::remove_file(&path).unwrap();
+        }
+    }
+    over.store(true, Ordering::Relaxed);
+    assert!(attack.join().unwrap() > 0, "nothing was exchanged");
+}
+
+/// Somebody may have the old file open or mapped, or another name for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_restored_is_a_new_file_with_permissions_only() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    // Root's file, which she moved here.
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, "root's").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o4755)).unwrap();
+    fs::hard_link(&path, lab.path("home/kept")).unwrap();
+    lab.restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap();
+    let (new, old) = (
+        fs::metadata(&path).unwrap(),
+        fs::metadata(lab.path("home/kept")).unwrap(),
+    );
+    assert_ne!(new.ino(), old.ino());
+    assert_eq!(new.mode() & 0o7777, 0o755);
+    assert_eq!((old.uid(), old.mode() & 0o7777), (0, 0o4755));
+    assert_eq!(dump(&path).2, 4001);
+}
+
+/// The rollback journal of a crash in a transaction over several databases names a file that SQLite removes
+/// when it has rolled back.
+fn hot_journal(database: &Path, names: &Path) {
+    let magic = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+    let pages = u32::try_from(fs::metadata(database).unwrap().len() / 4096).unwrap();
+    let mut journal = magic.to_vec();
+    for number in [0, 0, pages, 512, 4096_u32] {
+        journal.extend(number.to_be_bytes());
+    }
+    journal.resize(512, 0);
+    let name = names.to_str().unwrap().as_bytes();
+    let locked_page = 0x4000_0000_u32 / 4096 + 1;
+    journal.extend(locked_page.to_be_bytes());
+    journal.extend(name);
+    journal.extend(u32::try_from(name.len()).unwrap().to_be_bytes());
+    let sum: u32 = name.iter().map(|byte| u32::from(*byte)).sum();
+    journal.extend(sum.to_be_bytes());
+    journal.extend(magic);
+    fs::write(beside(database, "-journal"), journal).unwrap();
+}
+
+fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_names_a_file_elsewhere_has_nothing_removed() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let secret = lab.path("secret");
+    fs::write(&secret, "root's").unwrap();
+    hot_journal(&path, &secret);
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(error.message.contains("a crash left it"), "{error}");
+    assert!(beside(&path, "-journal").exists());
+    lab.restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap();
+    assert!(secret.exists());
+    assert_eq!(dump(&path).2, 4001);
+}
+
+fn fifo(path: &Path) {
+    let kind = rustix::fs::FileType::Fifo;
+    let mode = rustix::fs::Mode::from_raw_mode(0o666);
+    rustix::fs::mknodat(rustix::fs::CWD, path, kind, mode, 0).unwrap();
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what)
+        .await
+        .expect("it hangs")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fifo_or_a_link_among_the_database_s_files_makes_nobody_wait() {
+    let Some((lab, path)) = hers("wal") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = soon(lab.protect(&resource)).await.unwrap();
+    for suffix in ["-wal", "-journal", "-shm"] {
+        for link in [false, true] {
+            match link {
+                false => fifo(&beside(&path, suffix)),
+                true => symlink("/etc/passwd", beside(&path, suffix)).unwrap(),
+            }
+            let error = soon(lab.protect(&resource)).await.unwrap_err();
+            assert!(error.message.contains("is not a file but"), "{error}");
+            let found = soon(super::validate::validate(&lab)).await;
+            assert!(found[0].message.contains("is not a file but"), "{found:?}");
+            soon(lab.restore(checkpoint, &resource, json!({"overwrite": "always"})))
+                .await
+                .unwrap();
+            assert_eq!(dump(&path).2, 4001);
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    fifo(&path);
+    let error = soon(lab.protect(&resource)).await.unwrap_err();
+    assert!(error.message.contains("it is not a file"), "{error}");
+    let found = soon(super::validate::validate(&lab)).await;
+    assert!(found[0].message.contains("is not a file"), "{found:?}");
+    let error = soon(lab.restore(checkpoint, &resource, json!({"overwrite": "always"})))
+        .await
+        .unwrap_err();
+    assert!(error.message.contains("is not a file"), "{error}");
+}
+
+/// What she could not read she does not get by way of a checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_became_root_s_is_not_read_for_the_owner_of_the_directory() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    let secret = lab.path("secret.db");
+    drop(make(&secret, "delete"));
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let refused = async |wanted: &str| {
+        let error = lab.protect(&resource).await.unwrap_err();
+        assert!(error.message.contains(wanted), "{error}");
+        assert_eq!(lab.snapshots(), 0);
+    };
+    fs::remove_file(&path).unwrap();
+    symlink(&secret, &path).unwrap();
+    refused("a symbolic link that other accounts could have put there").await;
+    fs::remove_file(&path).unwrap();
+    fs::hard_link(&secret, &path).unwrap();
+    refused("its owner (the service's account, if the service is not root) may not").await;
+    fs::remove_file(&path).unwrap();
+    // The directory itself, by the owner of the one above.
+    chown(lab.dir.path(), Some(ALICE), Some(ALICE)).unwrap();
+    fs::create_dir(lab.path("elsewhere")).unwrap();
+    fs::rename(&secret, lab.path("elsewhere/s.db")).unwrap();
+    fs::remove_dir(lab.path("home")).unwrap();
+    symlink("elsewhere", lab.path("home")).unwrap();
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert_eq!(lab.snapshots(), 0, "{error}");
+}
+
+/// Her schema's expressions run when SQLite looks through the rows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hostile_schema_costs_the_service_no_memory_and_is_told_of() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let database = Connection::open(&path).unwrap();
+    database
+        .execute_batch(
+            "PRAGMA ignore_check_constraints=ON;
+             CREATE TABLE c (x, CHECK (length(hex(zeroblob(x))) > 0));
+             INSERT INTO c VALUES (400000000);
+             CREATE TABLE g (x);
+             INSERT INTO g VALUES (400000000);
+             PRAGMA writable_schema=ON;
+             UPDATE sqlite_schema SET sql = 'CREATE TABLE g (x, y NOT NULL AS (hex(zeroblob(x))))'
+             WHERE name = 'g';",
+        )
+        .unwrap();
+    drop(database);
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, report) = lab.protect(&resource).await.unwrap();
+    let told = report["warnings"][0].as_str().unwrap();
+    assert!(
+        told.contains("its check takes more than 64 MiB of memory"),
+        "{told}"
+    );
+    let report = lab
+        .restore(checkpoint, &resource, json!({"overwrite": "always"}))
+        .await
+        .unwrap();
+    assert!(report["warnings"][0].as_str().unwrap().contains("64 MiB"));
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    assert!(peak.unwrap() < 512 << 10, "{peak:?} kB");
+}
+
+/// Whoever protects leaves nothing beside a database in WAL mode that nobody has open: what another account
+/// leaves there locks its owner out.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_left_beside_a_database_in_wal_mode() {
+    let Some((lab, _)) = hers("wal") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    assert_eq!(names(&lab.path("home")), ["s.db"]);
+    let found = super::validate::validate(&lab).await;
+    assert!(found.is_empty(), "{found:?}");
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    assert_eq!(names(&lab.path("home")), ["s.db"]);
+    lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap();
+    assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")).2, 4001);
+}
+
+/// A crash leaves the last transactions in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_only_in_the_log_of_a_crash_is_in_the_checkpoint() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let other = lab.path("other.db");
+    let open = make(&other, "wal");
+    open.execute_batch("DELETE FROM b WHERE rowid > 1; INSERT INTO a VALUES (41)")
+        .unwrap();
+    for suffix in ["", "-wal"] {
+        fs::copy(beside(&other, suffix), beside(&path, suffix)).unwrap();
+        chown(beside(&path, suffix), Some(ALICE), Some(ALICE)).unwrap();
+    }
+    drop(open);
+    let resource = lab.resource(SQLITE).await;
+    let before = super::tree(&lab.path("home"));
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    assert_eq!(super::tree(&lab.path("home")), before);
+    assert!(lab.scratch().is_empty());
+    lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap();
+    assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")), (41, 0, 1));
 }

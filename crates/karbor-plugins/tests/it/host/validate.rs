@@ -10,7 +10,7 @@ use rusqlite::Connection;
 
 use super::Lab;
 
-async fn validate(lab: &Lab) -> Vec<Problem> {
+pub(super) async fn validate(lab: &Lab) -> Vec<Problem> {
     let applications = Applications::load(&lab.path("applications.d")).unwrap();
     let surroundings = Surroundings {
         off_limits: vec![lab.path("state")],
@@ -18,6 +18,7 @@ async fn validate(lab: &Lab) -> Vec<Problem> {
             label: "provider 'local'".to_owned(),
             types: TYPES.into(),
         }],
+        sqlite_worker: super::sqlite_worker(),
     };
     applications.validate(&surroundings).await
 }
@@ -269,5 +270,44 @@ async fn a_directory_that_holds_another_application_s_database_is_an_error() {
     assert!(
         found[0].message.contains("exclude = [\"/other.db*\"]"),
         "{found:?}"
+    );
+}
+
+/// The password decides which server is believed; the programs are run.
+#[tokio::test]
+async fn what_a_component_obeys_and_others_may_change_is_an_error() {
+    let lab = Lab::new();
+    let mode = |path: &std::path::Path, mode| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let passfile = lab.path("pgpass");
+    fs::write(&passfile, "*:*:*:*:x").unwrap();
+    mode(&passfile, 0o602);
+    let script = lab.path("stop.sh");
+    fs::write(&script, "exit 0").unwrap();
+    mode(&script, 0o666);
+    lab.declare(&format!(
+        "quiesce.command = [\"/bin/sh\", \"{}\"]\nresume.command = [\"/bin/true\"]\n\
+         [[postgresql]]\nname = \"pg\"\ndatabase = \"shop\"\npassfile = \"{}\"\n",
+        script.display(),
+        passfile.display()
+    ));
+    let found = validate(&lab).await;
+    let keys: Vec<_> = found.iter().map(|p| (p.key.as_str(), p.severity)).collect();
+    let wanted = [
+        ("postgresql.pg.passfile", Severity::Error),
+        ("quiesce.command", Severity::Warning),
+    ];
+    assert_eq!(keys, wanted, "{found:#?}");
+    assert!(
+        found.iter().all(|p| p.message.contains("chmod go-w")),
+        "{found:#?}"
+    );
+    let resource = lab.resource(karbor_plugins::applications::POSTGRESQL).await;
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(
+        error.message.contains("may be changed by everybody"),
+        "{error}"
     );
 }

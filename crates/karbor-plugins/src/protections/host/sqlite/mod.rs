@@ -1,46 +1,57 @@
 //! `karbor-host-sqlite-plugin`: an SQLite database, copied through SQLite's online backup and never
-//! as a file: a file that is copied while somebody writes is a broken database.
+//! as a file that somebody writes to: that copy would be a broken database.
 //!
-//! **Protect** makes a copy in the scratch directory ([`copy`]), has SQLite check it, and stores it as
-//! `<name>.sqlite`.
+//! SQLite itself runs in processes of their own, with the rights of the database's owner and with limits
+//! ([`worker`]); the service starts them ([`process`]), and reads and writes files by descriptors.
 //!
-//! **Restore** writes beside the place, has SQLite check what it wrote, makes it durable and renames
-//! it over the place. A database that some process has open is refused, whatever `overwrite` says:
-//! that process would go on writing to the file that was replaced, and its journal could be played
+//! **Protect** has a copy made in a directory of its own in the scratch directory and checked, and stores
+//! it as `<name>.sqlite`. Nothing is left beside the database that was not there. A check that asks for
+//! more memory or time than its size explains is given up, with a warning: a schema holds expressions, and
+//! those of a hostile one never end.
+//!
+//! **Restore** writes a new file where nobody else can open or exchange it, has SQLite check it, gives it
+//! owner and mode, makes it durable and renames it over the place: whoever had the old file open, or a link
+//! to it, has nothing of the new one. A database that some process has open is refused, whatever `overwrite`
+//! says: that process would go on writing to the file that was replaced, and its journal could be played
 //! into the new one. `before_restore` is the place to stop it. The old `-wal`, `-shm` and `-journal`
 //! are removed before the rename: a crash between the two leaves an old database without its last
 //! transactions, which were to be overwritten anyway; the other way round it would leave a new
 //! database that SQLite corrupts with an old log. With `overwrite` `never` the rename does not replace:
 //! a restore that is run again takes a database for its own only if it is the same, byte by byte.
 
-mod copy;
+mod process;
 mod replace;
+pub(crate) mod worker;
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, path::Path};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use karbor_fs::Dir;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{Overwrite, Snapshot, SnapshotWriter};
+use rustix::io::Errno;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+pub use self::process::SQLITE_WORKER;
+pub(crate) use self::process::Workers;
+use self::process::{Checked, Database, NoDatabase};
 use super::{
     Declared, Host, SQLITE_PLUGIN, blocking,
     component::{Kind, Restoring},
-    directory::{look, make_dirs, unusable},
     marker::{Mark, scratch},
     occupied::Place,
     parameters::REFUSED,
-    places,
+    places::{self, FilePlace},
 };
 use crate::applications::{SQLITE, Source};
 
 /// SQLite databases.
 pub(crate) struct SqliteKind;
+
+/// The copy, in its own directory.
+const COPY: &str = "copy.sqlite";
 
 fn source(declared: &Declared) -> Result<&Path, PluginError> {
     match &declared.component.source {
@@ -53,34 +64,62 @@ fn stored_as(name: &str) -> String {
     format!("{name}.sqlite")
 }
 
-/// The temporary copy of a run; its repeat finds and removes it.
-fn copy_path(host: &Host, context: &OperationContext) -> PathBuf {
-    let name = format!(
-        "copy-{}-{}.sqlite",
-        context.operation_id, context.resource.id
-    );
-    host.scratch.join(name)
+/// Looks whether a declared database can be read. For people: why not.
+pub(crate) fn look(workers: &Workers, path: &Path) -> Result<(), String> {
+    let database = Database::find(path).map_err(|reason| told(path, reason))?;
+    workers.look(&database).map_err(|error| error.message)
 }
 
-/// Removes a database and what SQLite may have left beside it.
-fn remove_database(path: &Path) -> io::Result<()> {
-    remove_logs(path)?;
-    remove(path)
-}
-
-fn remove_logs(path: &Path) -> io::Result<()> {
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(suffix);
-        remove(Path::new(&beside))?;
+fn told(path: &Path, reason: NoDatabase) -> String {
+    match reason {
+        NoDatabase::NotAFile => format!("'{}' is not a file", path.display()),
+        NoDatabase::Refused(refused) if refused.is_missing() => {
+            format!("'{}' is not there", path.display())
+        }
+        NoDatabase::Refused(refused) => refused.to_string(),
     }
-    Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+/// Finds a declared database; nothing is opened.
+fn find(path: &Path) -> Result<Database, PluginError> {
+    Database::find(path).map_err(|reason| {
+        let reason = match reason {
+            NoDatabase::NotAFile => "it is not a file".to_owned(),
+            NoDatabase::Refused(refused) if refused.is_missing() => {
+                "it is not there: is its file system mounted?".to_owned()
+            }
+            NoDatabase::Refused(refused) => match refused.errno() {
+                Some(Errno::ACCESS) => {
+                    "the service may not read it: the operator has to give it access".to_owned()
+                }
+                _ => refused.to_string(),
+            },
+        };
+        PluginError::new(format!(
+            "'{}' cannot be protected: {reason}",
+            path.display()
+        ))
+    })
+}
+
+/// The directory of a run's copy in the scratch directory; its repeat finds and removes it.
+fn cell_name(context: &OperationContext) -> OsString {
+    OsString::from(format!(
+        "copy-{}-{}",
+        context.operation_id, context.resource.id
+    ))
+}
+
+fn no_scratch(error: &dyn std::fmt::Display) -> PluginError {
+    PluginError::new(format!("the scratch directory cannot be used: {error}"))
+}
+
+/// Opens the scratch directory; it is made if it is not there.
+fn scratch_dir(host: &Host) -> impl FnOnce() -> Result<Dir, PluginError> + Send + 'static {
+    let path = host.scratch.clone();
+    move || {
+        scratch(&path).map_err(|error| no_scratch(&error))?;
+        Dir::open(&path).map_err(|error| no_scratch(&error))
     }
 }
 
@@ -92,14 +131,13 @@ impl Kind for SqliteKind {
     async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
         let path = source(declared)?.to_owned();
         let place = blocking(move || {
-            let place = look(&path)?;
-            match place.resolved.is_file() {
-                true => Ok(place),
-                false => Err(PluginError::new(format!(
-                    "'{}' cannot be protected: it is not a file",
-                    path.display()
-                ))),
-            }
+            let database = find(&path)?;
+            Ok(FilePlace {
+                resolved: database.resolved(),
+                path,
+                mode: Some(database.stat.st_mode & 0o777),
+                owner: Some((database.stat.st_uid, database.stat.st_gid)),
+            })
         })
         .await?;
         Ok(json!(place))
@@ -113,30 +151,34 @@ impl Kind for SqliteKind {
     ) -> Result<Vec<String>, PluginError> {
         let name = declared.component.name.clone();
         let from = source(declared)?.to_owned();
-        let (copy, cancel) = (copy_path(host, context), context.cancel.clone());
-        let dir = host.scratch.clone();
-        let to = copy.clone();
-        let size = blocking(move || {
-            let made = scratch(&dir)
-                .map_err(|e| PluginError::new(format!("the scratch directory cannot be used: {e}")))
-                .and_then(|()| copy::copy(&from, &to, &cancel));
+        let (open, cell) = (scratch_dir(host), cell_name(context));
+        let (workers, cancel) = (host.workers.clone(), context.cancel.clone());
+        let made = blocking(move || {
+            let scratch = open()?;
+            let made = (|| {
+                let failed = |error| no_scratch(&error);
+                scratch.remove_all(&cell).map_err(failed)?;
+                let dir = scratch.make_dir(&cell).map_err(failed)?;
+                let database = find(&from)?;
+                workers.copy(&database, &dir, COPY.as_ref(), &cancel)?;
+                let file = dir.open_file(COPY.as_ref()).map_err(failed)?;
+                let size = u64::try_from(file.stat.st_size).unwrap_or(0);
+                let owner = Some((database.stat.st_uid, database.stat.st_gid));
+                let checked = workers.check(&dir, COPY.as_ref(), size, owner, &cancel)?;
+                Ok((file.file, size, checked))
+            })();
             if made.is_err() {
-                let _ = remove_database(&to);
+                let _ = scratch.remove_all(&cell);
             }
             made
-        })
-        .await?;
+        });
+        let (file, size, checked) = made.await?;
         context.progress.expect_bytes(size);
-        let stored: Result<u64, PluginError> = async {
-            let file = tokio::fs::File::open(&copy)
-                .await
-                .map_err(|e| PluginError::new(format!("the temporary copy cannot be read: {e}")))?;
-            Ok(writer.add_stream(&stored_as(&name), file).await?)
-        }
-        .await;
+        let file = tokio::fs::File::from_std(file);
+        let stored = writer.add_stream(&stored_as(&name), file).await;
         Self::discard_save(host, context).await?;
         match stored? == size {
-            true => Ok(Vec::new()),
+            true => Ok(warning(checked).into_iter().collect()),
             false => Err(PluginError::new(
                 "the temporary copy was changed while it was read",
             )),
@@ -189,17 +231,14 @@ impl Kind for SqliteKind {
                 run.marker.set(&mark).await?;
             }
         }
-        let temporary = replace::beside(&target.path, run.context)?;
-        let written = write(run, &target, &temporary).await;
-        let removed = temporary.clone();
-        blocking(move || remove_database(&removed).map_err(|e| unusable(&e))).await?;
-        written
+        write(run, &target).await
     }
 
     async fn discard_save(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
-        let copy = copy_path(host, context);
+        let (open, cell) = (scratch_dir(host), cell_name(context));
         blocking(move || {
-            remove_database(&copy)
+            open()?
+                .remove_all(&cell)
                 .map_err(|e| PluginError::new(format!("the temporary copy cannot be removed: {e}")))
         })
         .await
@@ -226,46 +265,51 @@ fn dry(run: &Restoring<'_>, leaf: &std::ffi::OsStr, kind: &str) -> HookReport {
     report
 }
 
-/// Fetches the database beside its place, then puts it there.
-async fn write(
-    run: &Restoring<'_>,
-    target: &places::Target,
-    temporary: &Path,
-) -> Result<HookReport, PluginError> {
-    let to = temporary.to_owned();
-    blocking(move || {
-        let parent = to.parent().unwrap_or(Path::new("/"));
-        make_dirs(parent)?;
-        remove_database(&to).map_err(|e| unusable(&e))
-    })
-    .await?;
+/// What a person should know of a check that was given up.
+fn warning(checked: Checked) -> Option<String> {
+    match checked {
+        Checked::Good => None,
+        Checked::NotChecked(why) => Some(format!(
+            "whether the database is whole is not known, {why}: look for generated columns or indexes on expressions that cost that much"
+        )),
+    }
+}
+
+/// Fetches the database where nobody else can open it, then puts it into its place.
+async fn write(run: &Restoring<'_>, target: &places::Target) -> Result<HookReport, PluginError> {
+    let path = target.path.clone();
+    let temporary = replace::temporary(path.file_name().unwrap_or_default(), run.context);
+    let spot = blocking(move || replace::Spot::prepare(&path, temporary)).await?;
     let mut stream = run
         .vault
         .read_stream(&run.kept.snapshot, &run.kept.item, run.control())
         .await?;
-    let mut options = tokio::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(temporary)
-        .await
-        .map_err(|e| unusable(&e))?;
+    let mut file = tokio::fs::File::from_std(spot.create()?);
     let mut bytes = 0_u64;
     while let Some(piece) = stream.next().await {
         let piece = piece?;
         bytes += piece.len() as u64;
-        file.write_all(&piece).await.map_err(|e| unusable(&e))?;
+        file.write_all(&piece)
+            .await
+            .map_err(|e| replace::unusable(&e))?;
     }
-    file.flush().await.map_err(|e| unusable(&e))?;
-    drop(file);
-    let (target, temporary) = (target.clone(), temporary.to_owned());
-    let overwrite = run.parameters.overwrite;
-    let replaced = blocking(move || replace::replace(&temporary, &target, overwrite)).await?;
+    file.flush().await.map_err(|e| replace::unusable(&e))?;
+    let file = file.into_std().await;
+    let (place, overwrite) = (target.place.clone(), run.parameters.overwrite);
+    let (workers, cancel) = (run.host.workers.clone(), run.context.cancel.clone());
+    let replaced = blocking(move || {
+        let given = spot.given(&place)?;
+        let checked = spot.check(&workers, bytes, given, &cancel)?;
+        Ok((spot.replace(&file, given, overwrite)?, checked))
+    });
+    let (replaced, checked) = replaced.await?;
     let replaced = replaced.ok_or_else(|| refusal(run))?;
     let mut report = HookReport::new();
     report.insert("files".to_owned(), json!(u64::from(replaced)));
     report.insert("bytes".to_owned(), json!(if replaced { bytes } else { 0 }));
     report.insert("unchanged".to_owned(), json!(u64::from(!replaced)));
+    if let Some(warning) = warning(checked) {
+        report.insert("warnings".to_owned(), json!([warning]));
+    }
     Ok(report)
 }

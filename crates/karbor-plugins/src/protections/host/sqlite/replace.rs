@@ -1,167 +1,292 @@
 //! Putting a restored database into its place.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::{self, File},
-    io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
-    path::{Path, PathBuf},
-    time::Duration,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
+    path::Path,
 };
 
+use karbor_fs::{Access, Dir, Found, Identity, Replace, Staging};
 use karbor_plugin::{OperationContext, PluginError};
 use karbor_vault::Overwrite;
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::{
+    fs::{FileType, Gid, Mode, Stat, Uid, fchmod, fchown, fstat},
+    io::Errno,
+    process::{Flock, FlockOffsetType, FlockType, fcntl_getlk},
+};
+use tokio_util::sync::CancellationToken;
 
-use super::{super::directory::unusable, super::places::Target, copy, remove_logs};
-use crate::rename::rename_new;
+use super::{Checked, FilePlace, Workers};
+
+/// The bytes that SQLite's locks are on (<https://www.sqlite.org/lockingv3.html>): pending, reserved, shared.
+const LOCKS: (u64, u64) = (0x4000_0000, 512);
+/// Of the database's name in that of the temporary file.
+const NAMED: usize = 100;
+
+pub(super) fn unusable(error: &dyn std::fmt::Display) -> PluginError {
+    PluginError::new(format!("the place to restore to cannot be used: {error}"))
+}
+
+/// The service's own name in the directory of the database.
+pub(super) fn temporary(name: &OsStr, context: &OperationContext) -> OsString {
+    let name: String = name.to_string_lossy().chars().take(NAMED / 4).collect();
+    OsString::from(format!(
+        ".{name}.karbor-{}-{}",
+        context.operation_id, context.resource.id
+    ))
+}
 
 /// Is there anything at this place?
 pub(super) fn there(path: &Path) -> Result<bool, PluginError> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => Ok(true),
-        Ok(_) => Err(PluginError::new(
-            "there is something at the place to restore to that is not a file: remove it first",
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(unusable(&error)),
+    match Dir::find(path).map_err(|e| unusable(&e))? {
+        Found::Missing(..) => Ok(false),
+        Found::Other(_, _, stat) if is_file(&stat) => Ok(true),
+        Found::Dir(_) | Found::Other(..) => Err(no_file()),
     }
 }
 
-/// Where the database is written before it is renamed: in the same directory.
-pub(super) fn beside(target: &Path, context: &OperationContext) -> Result<PathBuf, PluginError> {
-    let name = target
-        .file_name()
-        .ok_or_else(|| PluginError::new("the place has no name"))?;
-    let name = format!(
-        ".{}.karbor-{}",
-        name.to_string_lossy(),
-        context.operation_id
-    );
-    Ok(target.with_file_name(name))
+fn is_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
 }
 
-/// Checks `new` and renames it to the target. `false` if the target was the same already, or, with
-/// [`Overwrite::Never`], `None` if there is another database.
-pub(super) fn replace(
-    new: &Path,
-    target: &Target,
-    overwrite: Overwrite,
-) -> Result<Option<bool>, PluginError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = Connection::open_with_flags(new, flags)
-        .map_err(|e| PluginError::new("what was restored is not a database").with_cause(e))?;
-    copy::check(&opened)?;
-    drop(opened);
-    let path = &target.path;
-    if there(path)? {
-        let unchanged = || same(new, path).map_err(|e| unusable(&e));
-        match overwrite {
-            Overwrite::Never => return Ok(unchanged()?.then_some(false)),
-            Overwrite::IfChanged if unchanged()? => return Ok(Some(false)),
-            _ => in_use(path)?,
+fn no_file() -> PluginError {
+    PluginError::new(
+        "there is something at the place to restore to that is not a file: remove it first",
+    )
+}
+
+/// Owner and permission bits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    pub(super) owner: Option<(u32, u32)>,
+    mode: u32,
+}
+
+/// The place of a database, held by its directory, and the new one on its way there.
+#[derive(Debug)]
+pub(super) struct Spot {
+    staging: Staging,
+    name: OsString,
+    temporary: OsString,
+}
+
+impl Drop for Spot {
+    fn drop(&mut self) {
+        // What is left behind is removed the next time.
+        let _ = self
+            .staging
+            .dir()
+            .and_then(|dir| dir.remove_file(&self.temporary));
+    }
+}
+
+impl Spot {
+    /// Opens the directory, makes it if need be, and removes what a run that died left there.
+    pub(super) fn prepare(path: &Path, temporary: OsString) -> Result<Self, PluginError> {
+        let failed = |error| unusable(&error);
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(PluginError::new("the place has no name"));
+        };
+        let dir = match Dir::find(parent).map_err(failed)? {
+            Found::Dir(dir) => dir,
+            Found::Missing(dir, names) => {
+                let access = |_| Access {
+                    mode: 0o755,
+                    owner: None,
+                };
+                dir.make_dirs(&names, || temporary.clone(), access)
+                    .map_err(failed)?
+            }
+            Found::Other(..) => {
+                return Err(PluginError::new(
+                    "there is something on the way to the place to restore to that is not a directory: remove it first",
+                ));
+            }
+        };
+        Staging::remove_stale(&dir, &temporary, |name| name == temporary).map_err(failed)?;
+        dir.remove_file(&temporary).map_err(failed)?;
+        Ok(Self {
+            staging: Staging::of(dir, temporary.clone()).map_err(failed)?,
+            name: name.to_owned(),
+            temporary,
+        })
+    }
+
+    fn dir(&self) -> &Dir {
+        self.staging.place()
+    }
+
+    /// Makes the new file, for nobody else to open.
+    pub(super) fn create(&self) -> Result<File, PluginError> {
+        let made = self.staging.dir();
+        made.and_then(|dir| dir.create_file(&self.temporary))
+            .map_err(|e| unusable(&e))
+    }
+
+    /// What is at the place: nothing, or a file.
+    fn existing(&self) -> Result<Option<Stat>, PluginError> {
+        match self.dir().look(&self.name).map_err(|e| unusable(&e))? {
+            Some(stat) if !is_file(&stat) => Err(no_file()),
+            found => Ok(found),
         }
     }
-    match put(new, target, overwrite) {
-        Ok(()) => Ok(Some(true)),
-        // Made since we looked.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
-        Err(error) => Err(unusable(&error)),
-    }
-}
 
-/// Sets owner and mode, makes the new file durable, and lets it take the place.
-fn put(new: &Path, target: &Target, overwrite: Overwrite) -> io::Result<()> {
-    let (path, place) = (&target.path, &target.place);
-    let existing = fs::metadata(path).ok();
-    let owner = existing
-        .as_ref()
-        .map(|found| (found.uid(), found.gid()))
-        .or(place.owner);
-    let mode = existing
-        .as_ref()
-        .map(|found| found.mode() & 0o7777)
-        .or(place.mode);
-    if let Some((user, group)) = owner
-        && let Err(error) = chown(new, Some(user), Some(group))
-    {
-        // Only root can give files away; whoever runs the service as somebody else owns them.
-        tracing::warn!(%error, place = %path.display(), "the owner of a restored database could not be set");
+    /// Whose the new file becomes: as the one that is there, else as it was when it was protected. No
+    /// database has use for bits beyond the permissions.
+    pub(super) fn given(&self, place: &FilePlace) -> Result<Given, PluginError> {
+        Ok(match self.existing()? {
+            Some(stat) => Given {
+                owner: Some((stat.st_uid, stat.st_gid)),
+                mode: stat.st_mode & 0o777,
+            },
+            None => Given {
+                owner: place.owner,
+                mode: place.mode.unwrap_or(0o600) & 0o777,
+            },
+        })
     }
-    fs::set_permissions(new, fs::Permissions::from_mode(mode.unwrap_or(0o600)))?;
-    File::open(new)?.sync_all()?;
-    let dir = path.parent().unwrap_or(Path::new("/"));
-    // Logs of a database that was made meanwhile are not ours to remove.
-    if overwrite == Overwrite::Never && fs::symlink_metadata(path).is_ok() {
-        return Err(io::ErrorKind::AlreadyExists.into());
-    }
-    remove_logs(path)?;
-    File::open(dir)?.sync_all()?;
-    match overwrite {
-        Overwrite::Never => rename_new(new, path)?,
-        _ => fs::rename(new, path)?,
-    }
-    File::open(dir)?.sync_all()
-}
 
-/// The same bytes, and no log with later transactions.
-fn same(one: &Path, other: &Path) -> io::Result<bool> {
-    let mut log = other.as_os_str().to_owned();
-    log.push("-wal");
-    let logged = fs::metadata(Path::new(&log)).is_ok_and(|found| found.len() > 0);
-    if logged || fs::metadata(one)?.len() != fs::metadata(other)?.len() {
-        return Ok(false);
+    /// Has SQLite look through the new file, where nobody else reaches it.
+    pub(super) fn check(
+        &self,
+        workers: &Workers,
+        size: u64,
+        given: Given,
+        cancel: &CancellationToken,
+    ) -> Result<Checked, PluginError> {
+        let dir = self.staging.dir().map_err(|e| unusable(&e))?;
+        workers.check(&dir, &self.temporary, size, given.owner, cancel)
     }
-    let mut one = io::BufReader::with_capacity(1 << 16, File::open(one)?);
-    let mut other = io::BufReader::with_capacity(1 << 16, File::open(other)?);
-    let (mut a, mut b) = (vec![0; 1 << 16], vec![0; 1 << 16]);
-    loop {
-        let read = one.read(&mut a)?;
-        if read == 0 {
-            return Ok(true);
+
+    /// Lets the new file take the place. `false` if the same was there already, or, with
+    /// [`Overwrite::Never`], `None` if there is another database.
+    pub(super) fn replace(
+        &self,
+        new: &File,
+        given: Given,
+        overwrite: Overwrite,
+    ) -> Result<Option<bool>, PluginError> {
+        if let Some(existing) = self.existing()? {
+            let unchanged = || self.is_same(new).map_err(|e| unusable(&e));
+            match overwrite {
+                Overwrite::Never => return Ok(unchanged()?.then_some(false)),
+                Overwrite::IfChanged if unchanged()? => return Ok(Some(false)),
+                _ => self.in_use(&existing)?,
+            }
         }
-        other.read_exact(&mut b[..read])?;
-        if a[..read] != b[..read] {
+        self.put(new, given, overwrite)
+    }
+
+    /// Sets owner and mode, makes the new file durable, and gives it its name.
+    fn put(
+        &self,
+        new: &File,
+        given: Given,
+        overwrite: Overwrite,
+    ) -> Result<Option<bool>, PluginError> {
+        let failed = |error| unusable(&error);
+        if let Some((user, group)) = given.owner
+            && let Err(error) = fchown(new, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))
+        {
+            // Only root can give files away; a service that runs as another account owns them.
+            tracing::warn!(%error, place = %self.dir().path_of(&self.name).display(), "the owner of a restored database could not be set");
+        }
+        fchmod(new, Mode::from_raw_mode(given.mode)).map_err(|e| unusable(&e))?;
+        new.sync_all().map_err(|e| unusable(&e))?;
+        // Logs of a database that was made meanwhile are not ours to remove.
+        if overwrite == Overwrite::Never && self.existing()?.is_some() {
+            return Ok(None);
+        }
+        for suffix in ["-wal", "-shm", "-journal"] {
+            self.dir()
+                .remove_file(&self.beside(suffix))
+                .map_err(failed)?;
+        }
+        self.dir().sync().map_err(failed)?;
+        let replace = match overwrite {
+            Overwrite::Never => Replace::No,
+            _ => Replace::Yes,
+        };
+        match self.staging.finish(&self.temporary, &self.name, replace) {
+            Ok(()) => {}
+            // Made since we looked.
+            Err(error) if error.errno() == Some(Errno::EXIST) => return Ok(None),
+            Err(error) => return Err(failed(error)),
+        }
+        self.dir().sync().map_err(failed)?;
+        let ours = fstat(new).map_err(|e| unusable(&e))?;
+        let there = self.dir().look(&self.name).map_err(failed)?;
+        match there.is_some_and(|there| Identity::of(&there) == Identity::of(&ours)) {
+            true => Ok(Some(true)),
+            false => Err(PluginError::new(
+                "the restored database was exchanged for something else as soon as it was there: keep others from its directory",
+            )),
+        }
+    }
+
+    fn beside(&self, suffix: &str) -> OsString {
+        let mut beside = self.name.clone();
+        beside.push(suffix);
+        beside
+    }
+
+    /// The same bytes, and no log with later transactions.
+    fn is_same(&self, new: &File) -> Result<bool, Box<dyn std::error::Error>> {
+        let log = self.dir().look(&self.beside("-wal"))?;
+        let old = self.dir().open_file(&self.name)?.file;
+        let size = new.metadata()?.len();
+        if log.is_some_and(|log| log.st_size > 0) || old.metadata()?.len() != size {
             return Ok(false);
         }
-    }
-}
-
-/// Refuses if a process has the database open: by looking at what processes have open, as far as
-/// the system lets us, and by trying for its locks.
-fn in_use(path: &Path) -> Result<(), PluginError> {
-    let refuse = |who: String| {
-        Err(PluginError::retryable(format!(
-            "the database at the place to restore to is in use by {who}: stop the application first (its before_restore command can do that)"
-        )))
-    };
-    if let Some(process) = opened_by(path).map_err(|e| unusable(&e))? {
-        return refuse(process);
-    }
-    match locked(path) {
-        Err(error)
-            if matches!(
-                error.sqlite_error_code(),
-                Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)
-            ) =>
-        {
-            refuse("another process".to_owned())
+        let (mut a, mut b) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+        let mut at = 0;
+        while at < size {
+            let read = new.read_at(&mut a, at)?;
+            if read == 0 || old.read_exact_at(&mut b[..read], at).is_err() || a[..read] != b[..read]
+            {
+                return Ok(false);
+            }
+            at += read as u64;
         }
-        // A wrecked file cannot be locked, and nobody else can use it either.
-        _ => Ok(()),
+        Ok(true)
     }
-}
 
-fn locked(path: &Path) -> rusqlite::Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags)?;
-    database.busy_timeout(Duration::ZERO)?;
-    // In WAL mode this asks that no other connection be there at all.
-    database.execute_batch("PRAGMA locking_mode=EXCLUSIVE; BEGIN EXCLUSIVE; ROLLBACK")
+    /// Refuses if a process has the database open: by looking at what processes have open, as far as
+    /// the system lets us, and at the locks on it.
+    fn in_use(&self, existing: &Stat) -> Result<(), PluginError> {
+        let who = match opened_by(existing) {
+            Some(process) => Some(process),
+            None => self.locked_by()?,
+        };
+        match who {
+            None => Ok(()),
+            Some(who) => Err(PluginError::retryable(format!(
+                "the database at the place to restore to is in use by {who}: stop the application first (its before_restore command can do that)"
+            ))),
+        }
+    }
+
+    /// SQLite locks a database while it reads or writes; in WAL mode as long as a connection is there.
+    fn locked_by(&self) -> Result<Option<String>, PluginError> {
+        let file = self.dir().open_file(&self.name).map_err(|e| unusable(&e))?;
+        let mut lock = Flock::from(FlockType::WriteLock);
+        (lock.start, lock.length) = LOCKS;
+        lock.offset_type = FlockOffsetType::Set;
+        Ok(match fcntl_getlk(&file.file, &lock) {
+            Ok(None) => None,
+            Ok(Some(Flock { pid: Some(pid), .. })) => {
+                Some(format!("process {}", pid.as_raw_nonzero()))
+            }
+            Ok(Some(_)) => Some("another process".to_owned()),
+            // Where there are no locks nobody has one.
+            Err(_) => None,
+        })
+    }
 }
 
 /// The first process that has this file open.
-fn opened_by(path: &Path) -> io::Result<Option<String>> {
-    let wanted = fs::metadata(path)?;
+fn opened_by(wanted: &Stat) -> Option<String> {
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let name = process.file_name();
         let Some(id) = name
@@ -176,11 +301,11 @@ fn opened_by(path: &Path) -> io::Result<Option<String>> {
             .flatten();
         let open = files
             .filter_map(|file| fs::metadata(file.path()).ok())
-            .any(|file| file.dev() == wanted.dev() && file.ino() == wanted.ino());
+            .any(|file| file.dev() == wanted.st_dev && file.ino() == wanted.st_ino);
         if open {
             let called = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            return Ok(Some(format!("process {id} ({})", called.trim())));
+            return Some(format!("process {id} ({})", called.trim()));
         }
     }
-    Ok(None)
+    None
 }

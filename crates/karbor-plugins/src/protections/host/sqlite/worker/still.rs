@@ -1,0 +1,260 @@
+//! A database that nobody writes to at the moment, copied as a file.
+//!
+//! SQLite cannot read a database in WAL mode without an index (`-shm`) beside it, and makes one, with a
+//! log, if there is none. Where there is no index nobody has the database open (or one process has it for
+//! itself alone), so the file and its log are read as they are; if they are the same afterwards as they
+//! were before, they were of one moment.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::FileExt as _,
+    },
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat},
+    io::Errno,
+};
+
+use super::{Failure, Inode, Link, Request};
+
+/// So often it is tried.
+const TRIES: usize = 3;
+/// Between two looks whether there is progress to tell of.
+const PIECE: u64 = 16 << 20;
+/// A file that was changed less than this ago is not looked at yet: a second change could have the same time.
+const GRAIN: Duration = Duration::from_millis(50);
+
+/// A database and what lies beside it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Files {
+    pub(super) is: Inode,
+    /// `-journal`
+    pub(super) journal: bool,
+    /// `-wal`
+    pub(super) log: bool,
+    /// `-shm`
+    pub(super) index: bool,
+}
+
+impl Files {
+    /// Looks at a database in the working directory. A FIFO or a device among its files would make SQLite
+    /// wait or act; a link would lead elsewhere.
+    pub(super) fn look(name: &OsStr, shown: &str) -> Result<Self, Failure> {
+        let there = |suffix| Ok(Seen::of(name, suffix, shown)?.is_some());
+        let database = Seen::of(name, "", shown)?
+            .ok_or_else(|| Failure::new(format!("'{shown}' cannot be read: it is not there")))?;
+        Ok(Self {
+            is: database.is,
+            journal: there("-journal")?,
+            log: there("-wal")?,
+            index: there("-shm")?,
+        })
+    }
+}
+
+/// A file as it is at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    is: Inode,
+    size: i64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Seen {
+    fn of(name: &OsStr, suffix: &str, shown: &str) -> Result<Option<Self>, Failure> {
+        match statat(CWD, beside(name, suffix), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(Failure::new(format!(
+                "'{shown}{suffix}' cannot be read: {errno}"
+            ))),
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Ok(Some(Self::from(&stat))),
+                _ => Err(Failure::new(format!(
+                    "'{shown}{suffix}' is not a file but a link, a FIFO or the like: remove it"
+                ))),
+            },
+        }
+    }
+
+    /// Is the last change so long ago that another one would show?
+    fn is_settled(&self) -> bool {
+        let (seconds, nanos) = self.changed;
+        let at = Duration::new(seconds.unsigned_abs(), u32::try_from(nanos).unwrap_or(0));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        // A time to come says nothing about how long ago it was.
+        now.is_ok_and(|now| now < at || now - at > GRAIN)
+    }
+}
+
+impl From<&Stat> for Seen {
+    fn from(stat: &Stat) -> Self {
+        Self {
+            is: Inode(stat.st_dev, stat.st_ino),
+            size: stat.st_size,
+            modified: (
+                stat.st_mtime,
+                i64::try_from(stat.st_mtime_nsec).unwrap_or(0),
+            ),
+            changed: (
+                stat.st_ctime,
+                i64::try_from(stat.st_ctime_nsec).unwrap_or(0),
+            ),
+        }
+    }
+}
+
+/// The name of a file beside a database.
+pub(super) fn beside(name: &OsStr, suffix: &str) -> OsString {
+    let mut beside = name.to_owned();
+    beside.push(suffix);
+    beside
+}
+
+pub(super) fn exchanged(shown: &str) -> Failure {
+    Failure::new(format!(
+        "'{shown}' was exchanged for another file while it was being opened"
+    ))
+}
+
+/// Opens a file of the database for reading; nothing that could wait or lead elsewhere.
+fn open(name: &OsStr, shown: &str) -> Result<File, Failure> {
+    let flags =
+        OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    openat(CWD, name, flags, Mode::empty())
+        .map(File::from)
+        .map_err(|errno| match errno {
+            Errno::ACCESS | Errno::PERM => Failure::new(format!(
+                "'{shown}' cannot be read: its owner (the service's account, if the service is not root) may not"
+            )),
+            errno => Failure::new(format!("'{shown}' cannot be read: {errno}")),
+        })
+}
+
+/// Is the database in WAL mode? (<https://www.sqlite.org/fileformat.html>: bytes 18 and 19.) Asked before
+/// SQLite opens it: closing a file lets go of the locks that the process has on it.
+pub(super) fn is_wal(name: &OsStr, is: Inode, shown: &str) -> Result<bool, Failure> {
+    let file = open(name, shown)?;
+    let stat = fstat(&file).map_err(|errno| cannot_read(shown, &errno))?;
+    if Inode(stat.st_dev, stat.st_ino) != is {
+        return Err(exchanged(shown));
+    }
+    let mut header = [0; 20];
+    match file.read_exact_at(&mut header, 0) {
+        Ok(()) => Ok(header[18] == 2 && header[19] == 2),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(cannot_read(shown, &error)),
+    }
+}
+
+fn cannot_read(shown: &str, error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!("'{shown}' cannot be read: {error}"))
+}
+
+/// Copies the file, and its log if there is one; whether there is. `None`: somebody writes to it after all.
+pub(super) fn copy(
+    link: &Link,
+    request: &Request,
+    is: Inode,
+    cell: &OwnedFd,
+    to: &OsStr,
+) -> Result<Option<bool>, Failure> {
+    let (name, shown) = (request.name.as_os_str(), request.shown.as_str());
+    for _ in 0..TRIES {
+        let before = settled(link, name, shown)?;
+        if before.index {
+            return Ok(None);
+        }
+        if before.database.is != is {
+            return Err(exchanged(shown));
+        }
+        let log = before.log.filter(|log| log.size > 0);
+        let mut same = take(link, name, &before.database, cell, to, shown)?;
+        if let Some(log) = log {
+            let (from, to) = (beside(name, "-wal"), beside(to, "-wal"));
+            same &= take(link, &from, &log, cell, &to, shown)?;
+        }
+        if same && State::of(name, shown)? == before {
+            return Ok(Some(log.is_some()));
+        }
+        remove(cell, &beside(to, "-wal"))?;
+    }
+    Ok(None)
+}
+
+/// All that a copy depends on.
+#[derive(Debug, PartialEq, Eq)]
+struct State {
+    database: Seen,
+    log: Option<Seen>,
+    index: bool,
+}
+
+impl State {
+    fn of(name: &OsStr, shown: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            database: Seen::of(name, "", shown)?.ok_or_else(|| exchanged(shown))?,
+            log: Seen::of(name, "-wal", shown)?,
+            index: Seen::of(name, "-shm", shown)?.is_some(),
+        })
+    }
+}
+
+fn settled(link: &Link, name: &OsStr, shown: &str) -> Result<State, Failure> {
+    loop {
+        let state = State::of(name, shown)?;
+        let log = state.log.as_ref().is_none_or(Seen::is_settled);
+        if state.index || (state.database.is_settled() && log) {
+            return Ok(state);
+        }
+        link.alive();
+        thread::sleep(GRAIN / 10);
+    }
+}
+
+/// Copies one file; `false` if it is not the one that was seen.
+fn take(
+    link: &Link,
+    name: &OsStr,
+    seen: &Seen,
+    cell: &OwnedFd,
+    to: &OsStr,
+    shown: &str,
+) -> Result<bool, Failure> {
+    let mut from = open(name, shown)?;
+    let is = |file: &File| fstat(file.as_fd()).is_ok_and(|stat| Seen::from(&stat) == *seen);
+    if !is(&from) {
+        return Ok(false);
+    }
+    remove(cell, to)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let made = openat(cell, to, flags, Mode::from_raw_mode(0o600));
+    let mut made = File::from(made.map_err(|errno| cannot_write(&errno))?);
+    loop {
+        link.alive();
+        let copied = io::copy(&mut from.by_ref().take(PIECE), &mut made);
+        if copied.map_err(|error| cannot_write(&error))? == 0 {
+            return Ok(is(&from));
+        }
+    }
+}
+
+fn remove(cell: &OwnedFd, name: &OsStr) -> Result<(), Failure> {
+    match unlinkat(cell, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(cannot_write(&errno)),
+    }
+}
+
+fn cannot_write(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(format!(
+        "the temporary copy cannot be written: {error}; is there room in the scratch directory?"
+    ))
+}
