@@ -22,6 +22,7 @@ use super::{
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace, resolve},
+    undeclared::Undeclared,
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
 
@@ -73,16 +74,18 @@ impl Kind for DirectoryKind {
         let (databases, mut warnings) = databases(host, declared, source, &filter).await?;
         let mut excludes = source.exclude.clone();
         excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
-        let all = source.include.is_empty() && excludes.is_empty();
         let used = filter.clone();
+        let undeclared = Arc::new(Undeclared::new(dir.clone()));
+        let looker = undeclared.clone();
         let options = TreeOptions {
-            filter: match all {
-                true => None,
-                false => Some(Arc::new(move |path: &Path, is_dir| {
-                    filter.takes_here(path, is_dir)
-                        && !databases.iter().any(|database| is_file_of(database, path))
-                })),
-            },
+            filter: Some(Arc::new(move |path: &Path, is_dir| {
+                let taken = filter.takes_here(path, is_dir)
+                    && !databases.iter().any(|database| is_file_of(database, path));
+                if taken && !is_dir {
+                    looker.look(path);
+                }
+                taken
+            })),
             one_file_system: source.one_file_system,
             exclude_caches: source.exclude_caches,
             on_unreadable: source.on_unreadable,
@@ -94,6 +97,7 @@ impl Kind for DirectoryKind {
                 "the pattern '{pattern}' in 'include' matches no file: nothing is protected by it"
             )
         }));
+        warnings.extend(undeclared.warning());
         if stored.unreadable.total > 0 {
             writer.tag(incomplete_tag(stored.unreadable.total));
         }
@@ -192,32 +196,6 @@ fn cannot(path: &Path, reason: impl std::fmt::Display) -> PluginError {
         "'{}' cannot be protected: {reason}",
         path.display()
     ))
-}
-
-/// What is known of a file that is to be protected.
-pub(crate) fn look(path: &Path) -> Result<FilePlace, PluginError> {
-    let gone = |error: io::Error| {
-        let reason = match error.kind() {
-            io::ErrorKind::NotFound => "it is not there: is its file system mounted?".to_owned(),
-            io::ErrorKind::PermissionDenied => {
-                "the service may not read it: the operator has to give it access".to_owned()
-            }
-            _ => error.to_string(),
-        };
-        PluginError::new(format!(
-            "'{}' cannot be protected: {reason}",
-            path.display()
-        ))
-    };
-    use std::os::unix::fs::MetadataExt as _;
-    let resolved = path.canonicalize().map_err(gone)?;
-    let found = fs::metadata(&resolved).map_err(gone)?;
-    Ok(FilePlace {
-        path: path.to_owned(),
-        resolved,
-        mode: Some(found.mode() & 0o7777),
-        owner: Some((found.uid(), found.gid())),
-    })
 }
 
 /// The databases to leave to their own components, with a word on each.

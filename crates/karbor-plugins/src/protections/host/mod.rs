@@ -35,6 +35,7 @@ mod places;
 mod postgresql;
 mod schemas;
 mod sqlite;
+mod undeclared;
 mod vaults;
 
 use std::{path::PathBuf, sync::Arc};

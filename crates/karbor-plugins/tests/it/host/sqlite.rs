@@ -716,3 +716,37 @@ async fn what_is_only_in_the_log_of_a_crash_is_in_the_checkpoint() {
         .unwrap();
     assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")), (41, 0, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_in_a_protected_directory_that_nobody_declared_is_named() {
+    let lab = Lab::new();
+    let dir = lab.path("files");
+    fs::create_dir_all(dir.join("deep")).unwrap();
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{0}\"\nexclude = [\"*.old\"]\n\
+         [[sqlite]]\nname = \"sessions\"\npath = \"{0}/declared.db\"\n",
+        dir.display()
+    ));
+    for name in ["declared.db", "deep/forgotten", "excluded.old"] {
+        drop(make(&dir.join(name), "delete"));
+    }
+    fs::write(dir.join("text"), "SQLite format 3\0 is how it begins").unwrap();
+    fs::write(dir.join("zeros"), vec![0; 4096]).unwrap();
+    fifo(&dir.join("fifo"));
+    let resource = lab.resource(DIRECTORY).await;
+    // The second time nothing has changed, and nothing is read.
+    for _ in 0..2 {
+        let (_, report) = soon(lab.protect(&resource)).await.unwrap();
+        let told: Vec<_> = report["warnings"].as_array().unwrap().iter().collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        let forgotten = told[1].as_str().unwrap();
+        assert!(
+            forgotten.starts_with("'deep/forgotten': an SQLite database"),
+            "{forgotten}"
+        );
+        assert!(
+            forgotten.contains("declare it as [[sqlite]]"),
+            "{forgotten}"
+        );
+    }
+}
