@@ -15,7 +15,7 @@ use rustix::{
 
 use crate::{
     Refused,
-    walk::{readable, walk},
+    walk::{readable, trusted, walk},
 };
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -29,6 +29,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 pub struct Dir {
     fd: Arc<OwnedFd>,
     path: PathBuf,
+    movers: Movers,
 }
 
 impl AsFd for Dir {
@@ -73,6 +74,7 @@ impl Dir {
         let dir = Self {
             fd: Arc::new(readable(&arrived.fd, &arrived.path)?),
             path: arrived.path,
+            movers: arrived.movers,
         };
         let mut rest = arrived.rest;
         Ok(match arrived.found {
@@ -124,17 +126,34 @@ impl Dir {
     /// Opens a directory in this one, or the one above it: `name` is one component.
     pub(crate) fn step(&self, name: &OsStr) -> Result<Self, Refused> {
         let path = shown(&self.path, name);
-        let fd = rustix::fs::openat(self, name, DIRECTORY, Mode::empty())
-            .map_err(|errno| Refused::system(&path, errno))?;
+        let failed = |errno| Refused::system(&path, errno);
+        let fd = rustix::fs::openat(self, name, DIRECTORY, Mode::empty()).map_err(failed)?;
+        let movers = match self.movers {
+            Movers::Many => Movers::Many,
+            movers => {
+                let (above, stat) = (rustix::fs::fstat(self), rustix::fs::fstat(&fd));
+                movers.and(Movers::in_dir(
+                    &above.map_err(failed)?,
+                    &stat.map_err(failed)?,
+                ))
+            }
+        };
         Ok(Self {
             fd: Arc::new(fd),
             path,
+            movers,
         })
     }
 
+    /// Who can have put this directory where it is, or exchanged it.
+    #[must_use]
+    pub fn movers(&self) -> Movers {
+        self.movers
+    }
+
     /// The same directory, under another path in messages.
-    pub(crate) fn named(mut self, path: PathBuf) -> Self {
-        self.path = path;
+    pub(crate) fn named(mut self, path: PathBuf, movers: Movers) -> Self {
+        (self.path, self.movers) = (path, movers);
         self
     }
 
@@ -181,17 +200,76 @@ impl File {
     }
 }
 
+/// Accounts that can have moved something to where it is found, besides those that are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Movers {
+    /// None.
+    Nobody,
+    /// This one.
+    One(u32),
+    /// More than one.
+    Many,
+}
+
+impl Movers {
+    /// Who can have put an entry into a directory. The sticky bit keeps others from what is not theirs. An access
+    /// list that lets somebody write shows in the group's bits (acl(5)).
+    pub(crate) fn in_dir(dir: &Stat, entry: &Stat) -> Self {
+        let one = |user| match trusted(user) {
+            true => Self::Nobody,
+            false => Self::One(user),
+        };
+        let owner = one(dir.st_uid);
+        match (dir.st_mode & 0o022 != 0, dir.st_mode & 0o1000 != 0) {
+            (false, _) => owner,
+            (true, true) => owner.and(one(entry.st_uid)),
+            (true, false) => Self::Many,
+        }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nobody, movers) | (movers, Self::Nobody) => movers,
+            (one, other) if one == other => one,
+            _ => Self::Many,
+        }
+    }
+}
+
 /// Longer paths are shortened in the middle.
 const LONGEST_PATH: usize = 4096;
 /// So much of the beginning is shown then.
 const SHOWN: usize = 1024;
 
-/// A path for people. No deeper than a path that the system would take, for directories can be nested much
+/// A path below another, for people. No longer than a path that the system would take, for directories can be nested much
 /// deeper, and to carry all their names along would cost the square of the depth.
-pub(crate) fn shown(path: &Path, name: &OsStr) -> PathBuf {
+#[must_use]
+pub fn shown(path: &Path, name: &OsStr) -> PathBuf {
     if path.as_os_str().len() + name.len() < LONGEST_PATH {
         return path.join(name);
     }
+    shortened(path).join("…").join(name)
+}
+
+/// As [`shown`], of the names on a way. It costs the same however many there are.
+#[must_use]
+pub fn shown_way<'a>(names: impl DoubleEndedIterator<Item = &'a OsStr>) -> PathBuf {
+    let mut names = names;
+    let last = names.next_back().unwrap_or_default();
+    let mut path = PathBuf::new();
+    for name in names {
+        path.push(name);
+        if path.as_os_str().len() + last.len() >= LONGEST_PATH {
+            return shortened(&path).join("…").join(last);
+        }
+    }
+    match last.is_empty() {
+        true => path,
+        false => path.join(last),
+    }
+}
+
+fn shortened(path: &Path) -> PathBuf {
     let mut short = PathBuf::new();
     for component in path.components() {
         if short.as_os_str().len() + component.as_os_str().len() > SHOWN {
@@ -199,7 +277,7 @@ pub(crate) fn shown(path: &Path, name: &OsStr) -> PathBuf {
         }
         short.push(component);
     }
-    short.join("…").join(name)
+    short
 }
 
 fn is_file(stat: &Stat, path: &Path) -> Result<(), Refused> {
@@ -282,6 +360,24 @@ mod tests {
         symlink("/etc", top.join("alice")).unwrap();
         assert!(dir.open_dir("data".as_ref()).is_ok());
         assert!(dir.open_file("passwd".as_ref()).unwrap_err().is_missing());
+    }
+
+    #[test]
+    fn who_can_have_moved_a_directory_is_known() {
+        let Some((_keep, top)) = place() else { return };
+        let at = |path: &str| Dir::open(&top.join(path)).unwrap();
+        assert_eq!(at("alice").movers(), Movers::Nobody);
+        assert_eq!(at("alice/data").movers(), Movers::One(ALICE));
+        let below = at("").open_dir("alice/data".as_ref()).unwrap();
+        assert_eq!(below.movers(), Movers::One(ALICE));
+        fs::create_dir(top.join("alice/data/inner")).unwrap();
+        assert_eq!(at("alice/data/inner").movers(), Movers::One(ALICE));
+        chown(top.join("alice/data"), Some(ALICE + 1), None).unwrap();
+        assert_eq!(at("alice/data/inner").movers(), Movers::Many);
+        fs::set_permissions(&top, fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(at("alice").movers(), Movers::Many);
+        fs::set_permissions(&top, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(at("alice").movers(), Movers::One(ALICE));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 
 pub use closed::{closed, without_parents};
-pub use dir::{Dir, File, Found};
+pub use dir::{Dir, File, Found, Movers, shown, shown_way};
 pub use staging::{Access, Staging};
 pub use trail::Trail;
 pub use walk::resolve;

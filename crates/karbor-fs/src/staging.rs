@@ -48,6 +48,17 @@ impl Staging {
         })
     }
 
+    /// As [`of`](Self::of), but always in a directory of the service's own.
+    #[must_use]
+    pub fn apart(dir: Dir, name: OsString) -> Self {
+        Self {
+            is_closed: false,
+            dir,
+            name,
+            made: Mutex::new(None),
+        }
+    }
+
     /// The directory where things get their names.
     #[must_use]
     pub fn place(&self) -> &Dir {
@@ -93,9 +104,12 @@ impl Staging {
     /// # Errors
     /// [`Refused::System`], `EEXIST` if there is something of this name.
     pub fn make_dir(&self, temporary: &OsStr, name: &OsStr) -> Result<Dir, Refused> {
+        if self.is_closed {
+            return self.dir.make_dir(name);
+        }
         let made = self.dir()?.make_dir(temporary)?;
         match self.finish(temporary, name, Replace::No) {
-            Ok(()) => Ok(made.named(self.dir.path_of(name))),
+            Ok(()) => self.dir.adopt(made, name),
             Err(error) => {
                 // The error that is told is the first.
                 let _ = self.dir()?.remove_dir(temporary);
@@ -143,25 +157,37 @@ impl Staging {
 }
 
 impl Dir {
-    /// Makes the directories of a path below this one, outermost first, and opens the last. `temporary`
+    /// Makes the directories of a path below this one, outermost first, and opens the last; answers with
+    /// it, and whether it was made: one that somebody else made meanwhile is taken as it is. `temporary`
     /// gives names for [`Staging`], `access` what the directory of a number becomes.
     ///
     /// # Errors
-    /// [`Refused::System`]: also `EEXIST`, if somebody else made one of them meanwhile.
+    /// [`Refused`].
     pub fn make_dirs(
         &self,
         names: &[OsString],
         temporary: impl Fn() -> OsString,
         access: impl Fn(usize) -> Access,
-    ) -> Result<Self, Refused> {
+    ) -> Result<(Self, bool), Refused> {
         let mut dir = self.clone();
+        let mut is_new = false;
         for (number, name) in names.iter().enumerate() {
-            let made = Staging::of(dir.clone(), temporary())?.make_dir(&temporary(), name)?;
-            made.give(access(number))?;
-            dir.sync()?;
-            dir = made;
+            let made = Staging::of(dir.clone(), temporary())?.make_dir(&temporary(), name);
+            dir = match made {
+                Ok(made) => {
+                    is_new = true;
+                    made.give(access(number))?;
+                    dir.sync()?;
+                    made
+                }
+                Err(refused) if refused.errno() == Some(Errno::EXIST) => {
+                    is_new = false;
+                    dir.step(name)?
+                }
+                Err(refused) => return Err(refused),
+            };
         }
-        Ok(dir)
+        Ok((dir, is_new))
     }
 
     /// Sets owner and mode, as far as the service may and the file system can.
@@ -312,15 +338,16 @@ mod tests {
             owner: Some([(0, 0), (ALICE, 7)][number]),
         };
         let names = ["a".into(), "b".into()];
-        let made = hers.make_dirs(&names, temporary, access).unwrap();
+        let (made, is_new) = hers.make_dirs(&names, temporary, access).unwrap();
+        assert!(is_new);
         assert_eq!(made.path(), top.join("hers/a/b"));
         assert_eq!(mode(&top.join("hers/a")), 0o700);
         assert_eq!(mode(&top.join("hers/a/b")), 0o2775);
         let found = fs::metadata(top.join("hers/a/b")).unwrap();
         assert_eq!((found.uid(), found.gid()), (ALICE, 7));
         assert_eq!(hers.names().unwrap(), ["a"]);
-        let again = hers.make_dirs(&names, temporary, access).unwrap_err();
-        assert_eq!(again.errno(), Some(Errno::EXIST));
+        let (again, is_new) = hers.make_dirs(&names, temporary, access).unwrap();
+        assert_eq!((again.path(), is_new), (made.path(), false));
         assert_eq!(hers.names().unwrap(), ["a"]);
     }
 }

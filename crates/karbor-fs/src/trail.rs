@@ -6,7 +6,11 @@ use std::{
     path::PathBuf,
 };
 
-use crate::{Dir, Refused, dir::shown, write::Identity};
+use crate::{
+    Dir, Refused,
+    dir::{Movers, shown_way},
+    write::Identity,
+};
 
 /// So many directories on the way are held open. Those further up are opened again from below.
 const HELD: usize = 32;
@@ -28,6 +32,7 @@ pub struct Trail {
 struct Level {
     name: OsString,
     identity: Identity,
+    movers: Movers,
 }
 
 impl Trail {
@@ -58,8 +63,7 @@ impl Trail {
     /// The way from the top. For messages: of a deep one the middle is left out.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        let names = self.levels.iter();
-        names.fold(PathBuf::new(), |path, level| shown(&path, &level.name))
+        shown_way(self.levels.iter().map(|level| level.name.as_os_str()))
     }
 
     /// Goes down into a directory. No link is followed. If `expected` is given, it must be that one.
@@ -75,6 +79,7 @@ impl Trail {
         self.levels.push(Level {
             name: name.to_owned(),
             identity,
+            movers: dir.movers(),
         });
         self.held.push_back(dir);
         if self.held.len() > HELD {
@@ -95,11 +100,11 @@ impl Trail {
         if let (Some(below), Some(level), true) = (below, self.levels.last(), self.held.is_empty())
         {
             let above = below.step(OsStr::new(".."))?;
-            let path = below.path().parent().unwrap_or(self.top.path()).to_owned();
+            let path = self.top.path().join(self.path());
             if Identity::of(&above.stat()?) != level.identity {
                 return Err(Refused::Exchanged(path));
             }
-            self.held.push_back(above.named(path));
+            self.held.push_back(above.named(path, level.movers));
         }
         Ok(Some(left.name))
     }
@@ -155,12 +160,19 @@ mod tests {
     fn the_path_of_a_deep_directory_is_shortened() {
         let mut path = PathBuf::from("/srv");
         for number in 0..10_000 {
-            path = shown(&path, format!("directory-{number}").as_ref());
+            path = crate::dir::shown(&path, format!("directory-{number}").as_ref());
             assert!(path.as_os_str().len() <= 4096);
         }
         assert!(path.starts_with("/srv/directory-0"));
         assert!(path.ends_with("directory-9999"));
         assert!(path.iter().any(|name| name == "…"));
+        let way = vec![OsStr::new("directory"); 10_000];
+        let path = shown_way(way.into_iter());
+        assert!(path.as_os_str().len() <= 4096);
+        assert!(path.ends_with("directory/…/directory"), "{path:?}");
+        let way = ["a", "b", "c"].map(OsStr::new);
+        assert_eq!(shown_way(way.into_iter()), PathBuf::from("a/b/c"));
+        assert_eq!(shown_way(std::iter::empty()), PathBuf::new());
     }
 
     #[test]
@@ -210,5 +222,15 @@ mod tests {
         top.remove_all("link".as_ref()).unwrap();
         assert!(elsewhere.path().join("file").exists());
         top.remove_all("missing".as_ref()).unwrap();
+        fs::create_dir_all(keep.path().join("d/logs/old")).unwrap();
+        fs::create_dir_all(keep.path().join("d/other")).unwrap();
+        for name in ["d/logs/old/log", "d/logs/file", "d/other/file"] {
+            fs::write(keep.path().join(name), "").unwrap();
+        }
+        let is_wanted = |path: &std::path::Path, _| path != "d/logs/old/log";
+        top.remove_wanted("d".as_ref(), is_wanted).unwrap();
+        assert!(keep.path().join("d/logs/old/log").exists());
+        assert!(!keep.path().join("d/logs/file").exists());
+        assert!(!keep.path().join("d/other").exists());
     }
 }

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::Refused;
+use crate::{Refused, dir::Movers};
 
 /// As many links as the kernel follows (path_resolution(7)).
 const MOST_LINKS: usize = 40;
@@ -25,20 +25,9 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC)
 /// A directory on the way.
 struct Step {
     fd: OwnedFd,
-    /// Only trusted accounts can have put it there, and all that leads to it.
-    settled: bool,
+    /// Who can have put it there, or what leads to it.
+    movers: Movers,
     stat: Stat,
-}
-
-impl Step {
-    /// May nobody but trusted accounts have put this entry where it is, or exchange it? The sticky bit
-    /// keeps others from that for what is not theirs. An access list that lets somebody write shows in
-    /// the group's bits (acl(5)).
-    fn settles(&self, entry: &Stat) -> bool {
-        let open = self.stat.st_mode & 0o022 != 0;
-        let sticky = self.stat.st_mode & 0o1000 != 0;
-        self.settled && trusted(self.stat.st_uid) && (!open || (sticky && trusted(entry.st_uid)))
-    }
 }
 
 /// Is it an account that the service trusts: root, or its own?
@@ -54,6 +43,8 @@ pub(crate) struct Arrived {
     pub(crate) path: PathBuf,
     /// The components below it: nothing if the path leads to this directory.
     pub(crate) rest: Vec<OsString>,
+    /// Who can have put the last directory there.
+    pub(crate) movers: Movers,
     /// What the only component below it is, if it is there: no directory, and no link.
     pub(crate) found: Option<Stat>,
 }
@@ -66,7 +57,7 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
     let stat = rustix::fs::fstat(&root).map_err(|errno| Refused::system(Path::new("/"), errno))?;
     let mut steps = vec![Step {
         fd: root,
-        settled: true,
+        movers: Movers::Nobody,
         stat,
     }];
     let mut names: Vec<OsString> = Vec::new();
@@ -96,13 +87,13 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
             Err(errno) => return Err(Refused::system(&here(), errno)),
         };
         let stat = rustix::fs::fstat(&fd).map_err(|errno| Refused::system(&here(), errno))?;
-        let settled = step.settles(&stat);
+        let movers = step.movers.and(Movers::in_dir(&step.stat, &stat));
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                steps.push(Step { fd, settled, stat });
+                steps.push(Step { fd, movers, stat });
                 names.push(name);
             }
-            FileType::Symlink if !settled => return Err(Refused::Link(here())),
+            FileType::Symlink if movers != Movers::Nobody => return Err(Refused::Link(here())),
             FileType::Symlink => {
                 links += 1;
                 if links > MOST_LINKS {
@@ -149,6 +140,7 @@ fn arrived(
         fd: step.fd,
         path: joined(names),
         rest,
+        movers: step.movers,
         found,
     })
 }

@@ -3,16 +3,19 @@
 use std::{
     ffi::{OsStr, OsString},
     fs,
-    os::unix::ffi::OsStringExt as _,
-    path::PathBuf,
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::ffi::OsStringExt as _,
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
+    fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
     io::Errno,
 };
 
-use crate::{Dir, Refused, Trail, dir::shown, walk::trusted};
+use crate::{Dir, Movers, Refused, Trail, dir::shown, walk::trusted};
 
 /// Which file or directory of the system it is, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,20 +107,29 @@ impl Dir {
         self.step(name)
     }
 
+    /// A directory that was made elsewhere and has got this name here.
+    pub(crate) fn adopt(&self, made: Self, name: &OsStr) -> Result<Self, Refused> {
+        let movers = Movers::in_dir(&self.stat()?, &made.stat()?).and(self.movers());
+        Ok(made.named(shown(self.path(), name), movers))
+    }
+
     /// Makes an empty file for writing, which nobody else may open (0600). It is locked (flock(2)) as
     /// long as it is open, where the file system has locks.
     ///
     /// # Errors
-    /// [`Refused::System`]: `EEXIST`, `EAGAIN` if somebody else locked it in between.
+    /// [`Refused::System`]: `EEXIST`, `EAGAIN` if somebody else locked or removed it in between.
     pub fn create_file(&self, name: &OsStr) -> Result<fs::File, Refused> {
         let flags =
             OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(self, name, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| self.system(name, errno))?;
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::AGAIN) => Err(self.system(name, Errno::AGAIN)),
-            // Not every file system has locks.
-            _ => Ok(fs::File::from(fd)),
+        // Not every file system has locks.
+        let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
+        let stat = rustix::fs::fstat(&fd).map_err(|errno| self.system(name, errno))?;
+        // Somebody who cleans up may be faster.
+        match locked == Err(Errno::AGAIN) || stat.st_nlink == 0 {
+            true => Err(self.system(name, Errno::AGAIN)),
+            false => Ok(fs::File::from(fd)),
         }
     }
 
@@ -137,6 +149,25 @@ impl Dir {
             Replace::No => rename_new(self, name, to, new),
         };
         renamed.map_err(|errno| to.system(new, errno))
+    }
+
+    /// Gives an open file one more name.
+    ///
+    /// # Errors
+    /// [`Refused::System`], also where files can have one name only.
+    pub fn link_file(&self, file: impl AsFd, name: &OsStr) -> Result<(), Refused> {
+        let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+        rustix::fs::linkat(CWD, path, self, name, AtFlags::SYMLINK_FOLLOW)
+            .map_err(|errno| self.system(name, errno))
+    }
+
+    /// Gives what is here one more name, in this directory or another.
+    ///
+    /// # Errors
+    /// [`Refused::System`], also where files can have one name only.
+    pub fn link(&self, name: &OsStr, to: &Self, new: &OsStr) -> Result<(), Refused> {
+        rustix::fs::linkat(self, name, to, new, AtFlags::empty())
+            .map_err(|errno| to.system(new, errno))
     }
 
     /// Removes what has this name, unless it is a directory. That there is nothing is no error.
@@ -169,13 +200,33 @@ impl Dir {
     /// [`Refused`]: the first that could not be removed (`EXDEV`: where another file system is mounted);
     /// others are left then, too.
     pub fn remove_all(&self, name: &OsStr) -> Result<(), Refused> {
+        self.remove_wanted(name, |_, _| true)
+    }
+
+    /// As [`remove_all`](Self::remove_all), but leaves what `is_wanted` does not take, with the directories that
+    /// lead to it. It is asked with the path from this directory, and whether that is a directory.
+    ///
+    /// # Errors
+    /// As [`remove_all`](Self::remove_all).
+    pub fn remove_wanted(
+        &self,
+        name: &OsStr,
+        is_wanted: impl Fn(&Path, bool) -> bool,
+    ) -> Result<(), Refused> {
         match self.look(name)? {
             None => return Ok(()),
-            Some(stat) if !is_dir(&stat) => return self.remove_file(name),
+            Some(stat) if !is_dir(&stat) => {
+                return match is_wanted(name.as_ref(), false) {
+                    true => self.remove_file(name),
+                    false => Ok(()),
+                };
+            }
+            Some(_) if !is_wanted(name.as_ref(), true) => return Ok(()),
             Some(_) => {}
         }
         let device = self.stat()?.st_dev;
         let mut trail = Trail::new(self.clone())?;
+        let mut path = PathBuf::new();
         // Of each directory on the way: those in it that are still to be removed.
         let mut left = vec![vec![name.to_owned()]];
         while let Some(names) = left.last_mut() {
@@ -185,12 +236,18 @@ impl Dir {
                     if trail.dir().stat()?.st_dev != device {
                         return Err(Refused::system(trail.dir().path(), Errno::XDEV));
                     }
-                    left.push(remove_files(trail.dir())?);
+                    path.push(&name);
+                    left.push(remove_files(trail.dir(), &mut path, &is_wanted)?);
                 }
                 None => {
                     left.pop();
+                    path.pop();
                     if let Some(name) = trail.leave()? {
-                        trail.dir().remove_dir(&name)?;
+                        match trail.dir().remove_dir(&name) {
+                            // Something in it was not wanted.
+                            Err(left) if left.errno() == Some(Errno::NOTEMPTY) => {}
+                            done => done?,
+                        }
                     }
                 }
             }
@@ -213,14 +270,25 @@ impl Dir {
     }
 }
 
-/// Answers with the directories, which stay.
-fn remove_files(dir: &Dir) -> Result<Vec<OsString>, Refused> {
+/// Answers with the directories that are to be gone through. `path` is that of the directory.
+fn remove_files(
+    dir: &Dir,
+    path: &mut PathBuf,
+    is_wanted: impl Fn(&Path, bool) -> bool,
+) -> Result<Vec<OsString>, Refused> {
     let mut dirs = Vec::new();
     for name in dir.names()? {
-        match dir.look(&name)? {
-            Some(stat) if is_dir(&stat) => dirs.push(name),
-            Some(_) => dir.remove_file(&name)?,
-            None => {}
+        let Some(stat) = dir.look(&name)? else {
+            continue;
+        };
+        let is_dir = is_dir(&stat);
+        path.push(&name);
+        let takes = is_wanted(path, is_dir);
+        path.pop();
+        match takes {
+            false => {}
+            true if is_dir => dirs.push(name),
+            true => dir.remove_file(&name)?,
         }
     }
     Ok(dirs)
