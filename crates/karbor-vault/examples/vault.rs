@@ -16,6 +16,7 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use chrono::Utc;
+use karbor_fs::Dir;
 use karbor_plugin::{BankKey, BankSection, Secret};
 use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_vault::{
@@ -120,7 +121,12 @@ async fn restore_from(vault: &Vault, target: &Path) -> Result<(), Failure> {
         ..RestoreOptions::default()
     };
     let done = vault
-        .restore_tree(&snapshot.id, target, options, Control::default())
+        .restore_tree(
+            &snapshot.id,
+            Dir::find(target)?,
+            options,
+            Control::default(),
+        )
         .await?;
     println!("{done:?}");
     Ok(())

@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, Stat},
+    fs::{Mode, OFlags, ResolveFlags, Stat},
     io::{Errno, Result},
 };
 
@@ -60,17 +60,6 @@ impl Root {
         }
         open_dir(at.as_ref().map_or(self.fd(), AsFd::as_fd), &part)
     }
-}
-
-/// Renames within a directory; `EEXIST` if there is something of the new name.
-pub(crate) fn rename_new(dir: BorrowedFd<'_>, old: &OsStr, new: &OsStr) -> Result<()> {
-    match rustix::fs::renameat_with(dir, old, dir, new, RenameFlags::NOREPLACE) {
-        // Not every file system can (NFS cannot); those that cannot can link.
-        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
-        done => return done,
-    }
-    rustix::fs::linkat(dir, old, dir, new, AtFlags::empty())?;
-    rustix::fs::unlinkat(dir, old, AtFlags::empty())
 }
 
 fn open_dir(at: BorrowedFd<'_>, relative: &Path) -> Result<OwnedFd> {

@@ -1,5 +1,6 @@
 //! Reads blobs. Neighbours in a pack are usually needed together (they were written together), so ever
-//! larger windows of a pack are read while the reading goes on in order, up to 4 MiB. Eight windows are
+//! larger windows of a pack are read while the reading goes on in order, up to 4 MiB; or against it, as of trees,
+//! which are written innermost first. Eight windows are
 //! kept, 32 MiB at most for one reader, however many threads use it.
 
 use std::{
@@ -49,6 +50,11 @@ impl Window {
     fn is_just_before(&self, at: &Location) -> bool {
         let start = u64::from(at.offset);
         self.pack == at.pack && (self.start..=self.end + SKIP).contains(&start)
+    }
+
+    fn is_just_after(&self, at: &Location) -> bool {
+        let end = u64::from(at.offset) + u64::from(at.length);
+        self.pack == at.pack && (end..=end + SKIP).contains(&self.start)
     }
 
     fn cut(&self, data: &Bytes, at: &Location) -> Option<Bytes> {
@@ -170,13 +176,23 @@ impl BlobReader {
             windows.push_front(window.clone());
             return (window, false);
         }
+        let larger =
+            |window: &Arc<Window>| ((window.end - window.start) * 2).clamp(SMALLEST, LARGEST);
+        let blob_start = u64::from(at.offset);
+        let blob_end = blob_start + u64::from(at.length);
         let before = windows.iter().find(|window| window.is_just_before(at));
-        let size = before.map_or(SMALLEST, |window| {
-            ((window.end - window.start) * 2).clamp(SMALLEST, LARGEST)
-        });
-        let start = u64::from(at.offset);
-        let blob_end = start + u64::from(at.length);
-        let end = (start + size).min(at.pack_end.into()).max(blob_end);
+        let after = windows.iter().find(|window| window.is_just_after(at));
+        let (start, end) = match (before, after) {
+            (None, Some(after)) => {
+                let start = blob_end.saturating_sub(larger(after));
+                (start.min(blob_start), blob_end)
+            }
+            (before, _) => {
+                let size = before.map_or(SMALLEST, larger);
+                let end = (blob_start + size).min(at.pack_end.into());
+                (blob_start, end.max(blob_end))
+            }
+        };
         let window = Arc::new(Window {
             pack: at.pack,
             start,

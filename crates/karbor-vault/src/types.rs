@@ -331,14 +331,16 @@ pub enum Overwrite {
     /// It stays as it is.
     #[default]
     Never,
-    /// It is replaced if its size or modification time differ.
+    /// It is replaced if its content (compared by hash), owner, mode, time or extended attributes differ. What
+    /// runs with the rights of its owner or has capabilities is replaced in any case: somebody may have
+    /// had it open for writing before it got them.
     IfChanged,
     /// It is replaced.
     Always,
 }
 
 /// How to restore.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct RestoreOptions {
     /// What happens to files that are there already.
     pub overwrite: Overwrite,
@@ -350,6 +352,27 @@ pub struct RestoreOptions {
     /// The folder in the snapshot whose content becomes the target's content; `None` is the root.
     /// If it is a file, it is restored into the target under its own name.
     pub subpath: Option<String>,
+    /// Remove what is in the target and not in the snapshot; not with [`Overwrite::Never`].
+    pub delete_extra: bool,
+    /// Directories on other file systems were stored empty: what is in them is no extra.
+    pub one_file_system: bool,
+    /// What was stored at all: what it does not take was left out of the snapshot by choice, is no extra, and
+    /// is never removed.
+    pub filter: Option<TreeFilter>,
+}
+
+impl fmt::Debug for RestoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestoreOptions")
+            .field("overwrite", &self.overwrite)
+            .field("goes_on", &self.goes_on)
+            .field("dry_run", &self.dry_run)
+            .field("subpath", &self.subpath)
+            .field("delete_extra", &self.delete_extra)
+            .field("one_file_system", &self.one_file_system)
+            .field("filter", &self.filter.is_some())
+            .finish()
+    }
 }
 
 /// What happens to one path.
@@ -362,14 +385,17 @@ pub enum ChangeKind {
     Overwrite,
     /// It is there, and stays as it is.
     Skip,
-    /// Its content stays; mode, owner, times or attributes are set.
+    /// Its content is right; mode, owner, times or attributes are not. (A file is replaced for it by a new
+    /// one with the same content.)
     Metadata,
+    /// It is removed, as the snapshot does not have it.
+    Delete,
 }
 
 /// One thing that a restore changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Change {
-    /// Relative to the target.
+    /// Relative to the target, which is `.` itself.
     pub path: PathBuf,
     /// What happens.
     pub kind: ChangeKind,
@@ -388,9 +414,17 @@ pub struct RestoreSummary {
     pub unchanged: u64,
     /// Files that stayed as they were because they may not be overwritten.
     pub skipped: u64,
-    /// Attributes that could not be set (owner without being root, unsupported attributes), and
-    /// sockets and devices that could not be made.
+    /// Attributes that could not be set (owner without being root, what the file system does not have),
+    /// and links, sockets and devices that could not be made.
     pub warnings: u64,
+    /// Each with the name of the file: the first [`RestoreSummary::MAX_NAMED`].
+    pub warned: Vec<String>,
+    /// What is in the target and not in the snapshot; a directory counts as one.
+    pub extra: u64,
+    /// The first [`RestoreSummary::MAX_NAMED`] of them, relative to the target.
+    pub extras: Vec<PathBuf>,
+    /// So many of them were removed.
+    pub deleted: u64,
     /// What would change: dry runs only, the first [`RestoreSummary::MAX_CHANGES`].
     pub changes: Vec<Change>,
     /// How many changes there are, listed or not (dry runs only).
@@ -400,4 +434,6 @@ pub struct RestoreSummary {
 impl RestoreSummary {
     /// So many changes are listed.
     pub const MAX_CHANGES: usize = 10_000;
+    /// So many warnings, and so much of what the snapshot does not have, are listed.
+    pub const MAX_NAMED: usize = 100;
 }

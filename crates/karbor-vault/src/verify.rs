@@ -12,6 +12,8 @@ use std::{
     },
 };
 
+use karbor_fs::shown;
+
 use crate::{
     Control, Snapshot, SnapshotId, Vault, VaultError, VerifyLevel, VerifySummary, crypto,
     engine::{Decoder, Queue, worker_count},
@@ -259,7 +261,7 @@ impl Walk<'_> {
                 if self.run.is_over() {
                     return Ok(());
                 }
-                let path = path.join(node.os_name());
+                let path = shown(&path, &node.os_name());
                 match (node.kind, node.subtree) {
                     (Kind::Dir, Some(tree)) => pending.push((tree, path)),
                     (Kind::File, _) => self.file(&node, path),

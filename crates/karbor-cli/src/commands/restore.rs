@@ -78,6 +78,9 @@ struct RestoreOptions {
     /// What to do with what is there already
     #[arg(long, value_enum)]
     overwrite: Option<Overwrite>,
+    /// Remove files that the checkpoint does not have (with --overwrite if-changed or always)
+    #[arg(long, requires = "overwrite")]
+    delete_extra: bool,
     /// Restore files below this directory, in or below a restore root that the operator declared
     #[arg(long, value_name = "DIR")]
     restore_to: Option<String>,
@@ -289,6 +292,9 @@ impl RestoreOptions {
         ];
         for (name, _) in flags.into_iter().filter(|(_, given)| *given) {
             wishes.insert(name, Value::Bool(true));
+        }
+        if self.delete_extra {
+            wishes.insert("delete_extra", Value::Bool(true));
         }
         let texts = [
             ("overwrite", overwrite),

@@ -1,12 +1,12 @@
 //! Writes files.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     ops::Range,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::fs::FileExt,
+        fd::AsFd,
+        unix::{ffi::OsStrExt, fs::FileExt},
     },
     path::PathBuf,
     sync::{
@@ -15,12 +15,13 @@ use std::{
     },
 };
 
+use karbor_fs::{Dir, Refused, Staging};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags},
+    fs::{FileType, FlockOperation},
     io::Errno,
 };
 
-use super::Run;
+use super::{Run, refused};
 use crate::{VaultError, engine::Decoder, node::Node, pack::BlobKind};
 
 /// A segment of a file is about so large: several threads write one file.
@@ -37,8 +38,9 @@ pub(super) fn temp_name(run: &Run) -> OsString {
     OsString::from(format!("{TEMP}{:016x}-{number:x}", run.id))
 }
 
-fn is_temp_name(name: &[u8]) -> bool {
-    let rest = name.strip_prefix(TEMP.as_bytes()).unwrap_or_default();
+pub(super) fn is_temp_name(name: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(TEMP.as_bytes());
+    let rest = rest.unwrap_or_default();
     let mut parts = rest.split(|byte| *byte == b'-');
     let (id, number) = (parts.next(), parts.next());
     let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
@@ -47,56 +49,45 @@ fn is_temp_name(name: &[u8]) -> bool {
         && number.is_some_and(is_hex)
 }
 
-/// Makes an empty file, and locks it as long as it is open, so that it is not taken for a dead restore's.
-fn make_temp(run: &Run, dir: &OwnedFd) -> Result<(OsString, OwnedFd), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    loop {
-        let temp = temp_name(run);
-        let fd = rustix::fs::openat(dir, &temp, flags, Mode::RUSR | Mode::WUSR)?;
-        // Not every file system has locks; there, nobody removes anything either.
-        let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
-        // Somebody who cleans up was faster: he removes it.
-        if locked != Err(Errno::AGAIN) && rustix::fs::fstat(&fd)?.st_nlink > 0 {
-            return Ok((temp, fd));
-        }
-    }
-}
-
-/// Removes half-written files that restores which died left in a directory.
-pub(super) fn remove_stale(dir: BorrowedFd<'_>) -> Result<(), Errno> {
-    for entry in Dir::read_from(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if !is_temp_name(name.to_bytes()) {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(fd) = rustix::fs::openat(dir, name, flags, Mode::empty()) else {
-            continue;
-        };
-        let stat = rustix::fs::fstat(&fd)?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        // With more names than one, it is a hard link that is being made.
-        if is_file
-            && stat.st_nlink == 1
-            && rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive).is_ok()
+/// Removes what restores that died left in a directory: half-written files, and directories in which
+/// they were made. `names` are all that are there.
+pub(super) fn remove_stale(dir: &Dir, names: &[OsString]) -> Result<(), Refused> {
+    for name in names.iter().filter(|name| is_temp_name(name)) {
+        match dir
+            .look(name)?
+            .map(|stat| FileType::from_raw_mode(stat.st_mode))
         {
-            match rustix::fs::unlinkat(dir, name, AtFlags::empty()) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
+            Some(FileType::Directory) => Staging::remove_stale(dir, name, is_temp_name)?,
+            Some(FileType::RegularFile) => remove_stale_file(dir, name)?,
+            _ => {}
         }
     }
     Ok(())
 }
 
+fn remove_stale_file(dir: &Dir, name: &OsStr) -> Result<(), Refused> {
+    let Ok(file) = dir.open_file(name) else {
+        return Ok(());
+    };
+    // With more names than one, it is a hard link that is being made.
+    let is_left = file.stat.st_nlink == 1
+        && rustix::fs::flock(&file.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+    match is_left {
+        true => dir.remove_file(name),
+        false => Ok(()),
+    }
+}
+
 /// A file being written.
 pub(super) struct Writing {
-    dir: Arc<OwnedFd>,
+    staging: Arc<Staging>,
+    /// Where it is being made, and its name there.
+    dir: Dir,
     temp: OsString,
     file: File,
     node: Node,
     path: PathBuf,
+    replaces: bool,
     segments_left: AtomicUsize,
     is_placed: AtomicBool,
 }
@@ -104,7 +95,7 @@ pub(super) struct Writing {
 impl Drop for Writing {
     fn drop(&mut self) {
         if !self.is_placed.load(Ordering::Acquire)
-            && let Err(error) = rustix::fs::unlinkat(&self.dir, &self.temp, AtFlags::empty())
+            && let Err(error) = self.dir.remove_file(&self.temp)
         {
             tracing::warn!(path = %self.path.display(), %error, "a half-written file stays behind");
         }
@@ -119,22 +110,27 @@ pub(super) struct Segment {
 }
 
 impl Writing {
-    /// Begins a file, and cuts it into segments.
+    /// Begins a file, and cuts it into segments. `replaces`: it was compared with what is there, which
+    /// may go whatever the options say.
     pub(super) fn begin(
         run: &Run,
-        dir: Arc<OwnedFd>,
+        staging: Arc<Staging>,
         node: Node,
-        path: PathBuf,
+        replaces: bool,
     ) -> Result<Vec<Segment>, VaultError> {
+        let path = staging.place().path_of(&node.os_name());
         let segments = segments(run, &node, &path)?;
-        let (temp, fd) = make_temp(run, &dir)
-            .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
+        let failed = |error: Refused| refused(&path, &error);
+        let dir = staging.dir().map_err(failed)?;
+        let (temp, file) = make_temp(run, &dir).map_err(failed)?;
         let file = Arc::new(Self {
+            staging,
             dir,
             temp,
-            file: File::from(fd),
+            file,
             node,
             path,
+            replaces,
             segments_left: AtomicUsize::new(segments.len()),
             is_placed: AtomicBool::new(false),
         });
@@ -156,13 +152,17 @@ impl Writing {
         self.file
             .set_len(self.node.size)
             .map_err(|error| self.failed(error))?;
-        run.set_attributes(self.file.as_fd(), &self.node, &self.path)
+        run.set_attributes(self.file.as_fd(), &self.node, &self.path)?;
+        match self.node.links > 1 {
+            true => run.stash(&self.file, &self.node),
+            false => Ok(()),
+        }
     }
 
     /// It is on stable storage: it gets its name.
     fn place(&self, run: &Run) -> Result<(), VaultError> {
         let name = self.node.os_name();
-        run.rename(self.dir.as_fd(), &self.temp, &name, &self.path)?;
+        run.rename(&self.staging, &self.temp, &name, self.replaces)?;
         self.is_placed.store(true, Ordering::Release);
         run.files.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -173,6 +173,18 @@ impl Writing {
             self.file.write_all_at(data, offset)
         });
         written.map_err(|error| self.failed(error))
+    }
+}
+
+/// Makes an empty file, which is locked as long as it is open, so that it is not taken for a dead restore's.
+fn make_temp(run: &Run, dir: &Dir) -> Result<(OsString, File), Refused> {
+    loop {
+        let temp = temp_name(run);
+        match dir.create_file(&temp) {
+            // Somebody who cleans up was faster: he removes it.
+            Err(refused) if refused.errno() == Some(Errno::AGAIN) => {}
+            made => return made.map(|file| (temp, file)),
+        }
     }
 }
 

@@ -1,66 +1,149 @@
 //! Restores files.
 //!
 //! One thread walks the snapshot, decides what happens to every entry, and makes directories, links and
-//! special files; as many as there are cores read blobs, check them and write files. A file is written
-//! beside its place under a name of ours and renamed when it is whole and has all its attributes, so at any
+//! special files; as many as there are cores read blobs, check them, compare and write files. A file is written
+//! under a name of ours and renamed when it is whole and has all its attributes, so at any
 //! moment there is the old one or the new one, and it is on stable storage before it has its name. At
-//! the end hard links are made, then directories get their attributes, innermost first, and the file
-//! system is synced. Who dies half-way leaves files named `.karbor-restore-…`; the next restore into the
-//! same directories removes them. Those of a restore that is alive are locked, so several restores may run
-//! into one place.
+//! the end hard links are made, then directories get their attributes, and the file
+//! system is synced. What dies half-way leaves files and directories named `.karbor-restore-…`; the next restore
+//! into the same directories removes them. Those of a restore that is alive are locked, so several restores may
+//! run into one place.
 //!
-//! Nothing is followed below the target: not a link that is there already, not one from the snapshot, and
-//! names such as `..` or `a/b` are refused when a tree is read. Where the snapshot has a directory and
+//! # Beside others who may write there
+//!
+//! The target may belong to a user who renames, links and exchanges what is in it while a restore runs as root.
+//! So no path is used after the target was opened, no link is followed below it, and:
+//!
+//! * What is made is made in a [`Staging`]: where nobody else can open, link or exchange it.
+//! * A file that is there is never changed, neither content nor attributes: somebody may have it open, or it may
+//!   be another one than it seems. One that differs in anything is replaced by a new one. What runs with its
+//!   owner's rights, or with capabilities, is replaced even where it does not differ.
+//! * A new directory is closed (0700) until everything is restored. It then gets its attributes only if it is
+//!   the same that was made ([`Identity`]). One that was there gets them too, unless that would give away what
+//!   the snapshot does not have to somebody who could have moved it there.
+//! * A hard link leads to the file that was written or compared, by a name in a closed directory.
+//!
+//! Names such as `..` or `a/b` are refused when a tree is read. Where the snapshot has a directory and
 //! the target a link or file, it counts as a file that is there already.
 //!
 //! Memory: 32 MiB of windows into packs, a blob (8 MiB at worst, 1 MiB usually) in two forms for each
-//! thread, and for each directory and hard link of the snapshot its attributes until the end.
+//! thread, and for each directory and hard link of the snapshot its attributes until the end. Depth costs
+//! nothing more ([`karbor_fs::Trail`]).
 
 mod attributes;
+mod compare;
 mod file;
+mod finish;
 mod plan;
 
 use std::{
-    ffi::OsStr,
-    os::fd::BorrowedFd,
-    path::Path,
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    os::fd::AsFd,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
+use karbor_fs::{Access, Dir, Found, Identity, Refused, Replace, Staging};
+use rustix::io::Errno;
+
 use crate::{
-    Control, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError,
-    crypto,
+    Change, ChangeKind, Control, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotId,
+    Vault, VaultError, crypto,
     engine::{Decoder, Queue, worker_count},
-    fsio::{self, Root},
+    id::Id,
     node::{Kind, Node},
     reader::BlobReader,
     repository::{blocking, lock},
 };
-use file::{Batch, Segment};
+use attributes::is_refusal;
+use compare::Check;
+use file::{Batch, Segment, temp_name};
 use plan::Planner;
-use rustix::io::Errno;
 
 /// So much of files waits for a worker; it is their number that matters, for each keeps two files open.
 const QUEUE_LIMIT: usize = 128;
+
+/// Work for a thread.
+enum Job {
+    Write(Segment),
+    Check(Check),
+}
 
 /// What the threads of a restore share.
 pub(crate) struct Run {
     reader: BlobReader,
     options: RestoreOptions,
     control: Control,
-    queue: Queue<Segment>,
+    queue: Queue<Job>,
     failure: Mutex<Option<VaultError>>,
     failed: AtomicBool,
     is_root: bool,
     /// Random, for names that no other restore uses.
     id: u64,
     temps: AtomicU64,
+    /// The target's path, for messages.
+    target: PathBuf,
+    stash: Mutex<Option<Stash>>,
     files: AtomicU64,
     bytes: AtomicU64,
+    unchanged: AtomicU64,
+    skipped: AtomicU64,
     warnings: AtomicU64,
+    notes: Mutex<Notes>,
+}
+
+/// What is told by name.
+#[derive(Default)]
+struct Notes {
+    changes: Vec<Change>,
+    changes_total: u64,
+    warned: Vec<String>,
+}
+
+/// One file of the snapshot, whatever its names. By content too, for a file may change between the reading
+/// of one name and the other.
+type LinkKey = (u64, u64, Id);
+
+fn link_key(node: &Node) -> LinkKey {
+    let blobs: Vec<u8> = node.content.iter().flat_map(|blob| blob.0).collect();
+    (node.inode, node.device_id, Id::of(&blobs))
+}
+
+/// Files with several names have one more here, until the end: the one that the others are made from, since
+/// nobody else can exchange it.
+struct Stash {
+    staging: Staging,
+    files: HashMap<LinkKey, Stashed>,
+}
+
+#[derive(Clone)]
+struct Stashed {
+    name: OsString,
+    identity: Identity,
+}
+
+impl Drop for Stash {
+    fn drop(&mut self) {
+        for stashed in self.files.values() {
+            let dir = self.staging.dir();
+            if let Err(error) = dir.and_then(|dir| dir.remove_file(&stashed.name)) {
+                tracing::warn!(%error, "a name of a restored file stays behind");
+            }
+        }
+    }
+}
+
+/// An error about a file of the target.
+fn refused(path: &Path, error: &Refused) -> VaultError {
+    let reason = match error {
+        Refused::System { errno, .. } => errno.to_string(),
+        other => other.to_string(),
+    };
+    VaultError::target(path.to_string_lossy(), reason)
 }
 
 impl Run {
@@ -90,44 +173,123 @@ impl Run {
         self.options.overwrite == Overwrite::Never && !self.options.goes_on
     }
 
+    fn is_dry(&self) -> bool {
+        self.options.dry_run
+    }
+
     /// What was made under a name of ours gets its own.
     fn rename(
         &self,
-        dir: BorrowedFd<'_>,
+        staging: &Staging,
         temp: &OsStr,
         name: &OsStr,
-        path: &Path,
+        replaces: bool,
     ) -> Result<(), VaultError> {
-        let renamed = match self.options.overwrite {
-            Overwrite::Never => fsio::rename_new(dir, temp, name),
-            Overwrite::IfChanged | Overwrite::Always => rustix::fs::renameat(dir, temp, dir, name),
+        let is_never = self.options.overwrite == Overwrite::Never && !replaces;
+        let replace = match is_never {
+            true => Replace::No,
+            false => Replace::Yes,
         };
-        renamed.map_err(|error| {
-            let path = path.to_string_lossy();
-            match error {
-                Errno::EXIST if self.options.overwrite == Overwrite::Never => {
-                    VaultError::target(path, "somebody made it while it was being restored")
+        staging.finish(temp, name, replace).map_err(|error| {
+            let path = staging.place().path_of(name);
+            let reason = match error.errno() {
+                Some(Errno::EXIST) if is_never => "somebody made it while it was being restored",
+                Some(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
+                    "a directory is in its place"
                 }
-                Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => {
-                    VaultError::target(path, "a directory is in its place")
-                }
-                error => VaultError::target(path, error),
-            }
+                _ => return refused(&path, &error),
+            };
+            VaultError::target(path.to_string_lossy(), reason)
         })
+    }
+
+    /// Keeps an open file for the hard links to it. Where files can have one name only, each is written.
+    fn stash(&self, file: impl AsFd, node: &Node) -> Result<(), VaultError> {
+        let mut stash = lock(&self.stash);
+        let Some(stash) = &mut *stash else {
+            return Ok(());
+        };
+        let path = stash.staging.place().path_of(&node.os_name());
+        let name = temp_name(self);
+        let dir = stash.staging.dir();
+        match dir.and_then(|dir| dir.link_file(&file, &name)) {
+            Ok(()) => {}
+            Err(error) if error.errno().is_some_and(has_no_links) => return Ok(()),
+            Err(error) => return Err(refused(&path, &error)),
+        }
+        let stat = rustix::fs::fstat(&file)
+            .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
+        let identity = Identity::of(&stat);
+        let stashed = Stashed { name, identity };
+        stash.files.insert(link_key(node), stashed);
+        Ok(())
+    }
+
+    /// What hard links are made from: the directory, and the file in it.
+    fn stashed(&self, key: &LinkKey) -> Result<Option<(Dir, Stashed)>, Refused> {
+        let stash = lock(&self.stash);
+        let Some(stash) = &*stash else {
+            return Ok(None);
+        };
+        let Some(stashed) = stash.files.get(key) else {
+            return Ok(None);
+        };
+        Ok(Some((stash.staging.dir()?, stashed.clone())))
+    }
+
+    fn relative(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.target) {
+            Ok(top) if top.as_os_str().is_empty() => PathBuf::from("."),
+            Ok(below) => below.to_owned(),
+            Err(_) => path.to_owned(),
+        }
+    }
+
+    /// In a dry run: what would happen to a path.
+    fn note(&self, path: &Path, kind: ChangeKind) {
+        if !self.is_dry() {
+            return;
+        }
+        let mut notes = lock(&self.notes);
+        if kind != ChangeKind::Skip {
+            notes.changes_total += 1;
+        }
+        if notes.changes.len() < RestoreSummary::MAX_CHANGES {
+            let path = self.relative(path);
+            notes.changes.push(Change { path, kind });
+        }
+    }
+
+    fn skip(&self, path: &Path) {
+        self.note(path, ChangeKind::Skip);
+        self.skipped.fetch_add(1, Ordering::Relaxed);
     }
 
     fn warn(&self, path: &Path, what: &str, error: impl std::fmt::Display) {
         tracing::debug!(path = %path.display(), %error, "{what} could not be restored");
         self.warnings.fetch_add(1, Ordering::Relaxed);
+        let mut notes = lock(&self.notes);
+        if notes.warned.len() < RestoreSummary::MAX_NAMED {
+            let relative = self.relative(path);
+            notes.warned.push(format!(
+                "'{}': {what} could not be restored: {error}",
+                relative.display()
+            ));
+        }
     }
 
     fn work(&self, workers: usize) {
         let mut batch = Batch::new(workers);
         let done = Decoder::new().and_then(|mut decoder| {
-            while let Some(segment) = self.queue.pop() {
+            while let Some(job) = self.queue.pop() {
                 self.check()?;
-                if let Some(file) = segment.write(self, &mut decoder)? {
-                    batch.add(self, file)?;
+                match job {
+                    Job::Write(segment) => {
+                        if let Some(file) = segment.write(self, &mut decoder)? {
+                            batch.add(self, file)?;
+                        }
+                    }
+                    Job::Check(check) => check.run(self, &mut batch, &mut decoder)?,
                 }
             }
             self.check()?;
@@ -140,7 +302,10 @@ impl Run {
 }
 
 impl Vault {
-    /// Restores the files of a snapshot below `target`, which is made if it is not there.
+    /// Restores the files of a snapshot below `target` ([`Dir::find`]), which is made if it is not there, and
+    /// what is missing above it. What is made above it gets owner and mode as the snapshot has them if
+    /// it goes back to where it was, else mode 0755. The target itself stays closed (0700) until all is restored,
+    /// if it was made here.
     ///
     /// # Errors
     /// [`VaultError::Damaged`] names the object and the file that needs it, [`VaultError::Target`] a file
@@ -149,7 +314,7 @@ impl Vault {
     pub async fn restore_tree(
         &self,
         id: &SnapshotId,
-        target: &Path,
+        target: Found,
         options: RestoreOptions,
         control: Control,
     ) -> Result<RestoreSummary, VaultError> {
@@ -171,11 +336,15 @@ impl Vault {
             is_root: rustix::process::geteuid().is_root(),
             id: u64::from_le_bytes(run_id),
             temps: AtomicU64::new(0),
+            target: path_of(&target),
+            stash: Mutex::default(),
             files: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            unchanged: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
             warnings: AtomicU64::new(0),
+            notes: Mutex::default(),
         };
-        let target = target.to_owned();
         let workers = worker_count(repository.options.workers);
         let done = blocking(move || restore(&Arc::new(run), &snapshot, &target, workers)).await;
         if let Some(held) = held {
@@ -200,22 +369,25 @@ fn expect(snapshot: &Snapshot, options: &RestoreOptions, control: &Control) {
 fn restore(
     run: &Arc<Run>,
     snapshot: &Snapshot,
-    target: &Path,
+    target: &Found,
     workers: usize,
 ) -> Result<RestoreSummary, VaultError> {
     let mut decoder = Decoder::new()?;
-    let start = find(
-        &run.reader,
-        snapshot,
-        run.options.subpath.as_deref(),
-        &mut decoder,
-    )?;
-    let mut planner = Planner::new(run.clone(), target, decoder)?;
+    let subpath = run.options.subpath.as_deref().unwrap_or_default();
+    let way = find_way(&run.reader, snapshot, subpath, &mut decoder)?;
+    let (root, is_new) = open_target(run, target, subpath, &way)?;
+    if let (Some(root), false) = (&root, run.is_dry()) {
+        *lock(&run.stash) = Some(Stash {
+            staging: Staging::apart(root.clone(), temp_name(run)),
+            files: HashMap::new(),
+        });
+    }
+    let mut planner = Planner::new(run.clone(), root, is_new, decoder)?;
     let planned = std::thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| run.work(workers));
         }
-        let planned = planner.plan(start);
+        let planned = planner.plan(start(snapshot, way));
         match &planned {
             Ok(()) => run.queue.close(),
             Err(error) => run.fail(error.clone()),
@@ -225,11 +397,19 @@ fn restore(
     // What a worker ran into comes first: the planner may have stopped because of it.
     run.check()?;
     planned?;
-    planner.finish()?;
-    let mut summary = planner.summary;
+    let mut summary = planner.finish()?;
     summary.files += run.files.load(Ordering::Relaxed);
     summary.bytes += run.bytes.load(Ordering::Relaxed);
+    summary.unchanged += run.unchanged.load(Ordering::Relaxed);
+    summary.skipped += run.skipped.load(Ordering::Relaxed);
     summary.warnings += run.warnings.load(Ordering::Relaxed);
+    let notes = std::mem::take(&mut *lock(&run.notes));
+    summary.changes = notes.changes;
+    summary
+        .changes
+        .sort_by(|one, other| one.path.cmp(&other.path));
+    summary.changes_total = notes.changes_total;
+    summary.warned = notes.warned;
     Ok(summary)
 }
 
@@ -241,15 +421,15 @@ enum Start {
     Single(Node),
 }
 
-/// The entry at a path in a snapshot; `None` is its root.
-pub(crate) fn find_node(
+/// The entries on a path in a snapshot, outermost first; none for its root.
+fn find_way(
     reader: &BlobReader,
     snapshot: &Snapshot,
     path: &str,
     decoder: &mut Decoder,
-) -> Result<Option<Node>, VaultError> {
+) -> Result<Vec<Node>, VaultError> {
     let mut tree = Some(snapshot.tree);
-    let mut found: Option<Node> = None;
+    let mut way = Vec::new();
     for name in path.split('/').filter(|name| !name.is_empty()) {
         let nodes = match tree {
             Some(tree) => reader.tree(&tree, decoder)?,
@@ -261,36 +441,84 @@ pub(crate) fn find_node(
             path: path.to_owned(),
         })?;
         tree = node.subtree.filter(|_| node.kind == Kind::Dir);
-        found = Some(node);
+        way.push(node);
     }
-    Ok(found)
+    Ok(way)
 }
 
-fn find(
+/// The entry at a path in a snapshot; `None` is its root.
+pub(crate) fn find_node(
     reader: &BlobReader,
     snapshot: &Snapshot,
-    subpath: Option<&str>,
+    path: &str,
     decoder: &mut Decoder,
-) -> Result<Start, VaultError> {
-    let node = find_node(reader, snapshot, subpath.unwrap_or_default(), decoder)?;
-    Ok(match node {
+) -> Result<Option<Node>, VaultError> {
+    Ok(find_way(reader, snapshot, path, decoder)?.pop())
+}
+
+fn start(snapshot: &Snapshot, mut way: Vec<Node>) -> Start {
+    match way.pop() {
         None => Start::Tree(snapshot.tree, None),
         Some(node) => match node.subtree {
             Some(tree) if node.kind == Kind::Dir => Start::Tree(tree, Some(node)),
             _ => Start::Single(node),
         },
-    })
+    }
 }
 
-fn open_target(target: &Path, dry_run: bool) -> Result<(Option<Root>, bool), VaultError> {
-    let failed = |error: String| VaultError::target(target.to_string_lossy(), error);
-    match Root::open(target) {
-        Ok(root) => return Ok((Some(root), false)),
-        Err(rustix::io::Errno::NOENT) if dry_run => return Ok((None, true)),
-        Err(rustix::io::Errno::NOENT) => {}
-        Err(error) => return Err(failed(error.to_string())),
+/// The path that was looked for.
+fn path_of(target: &Found) -> PathBuf {
+    match target {
+        Found::Dir(dir) => dir.path().to_owned(),
+        Found::Other(dir, name, _) => dir.path().join(name),
+        Found::Missing(dir, names) => names.iter().fold(dir.path().to_owned(), |p, n| p.join(n)),
     }
-    std::fs::create_dir_all(target).map_err(|error| failed(error.to_string()))?;
-    let root = Root::open(target).map_err(|error| failed(error.to_string()))?;
-    Ok((Some(root), true))
+}
+
+/// Mode of directories above a target, where the snapshot knows none.
+const ABOVE: Access = Access {
+    mode: 0o755,
+    owner: None,
+};
+
+/// Opens the target, or makes it; whether it was made. `None`: it is not there, and this is a dry run.
+fn open_target(
+    run: &Run,
+    target: &Found,
+    subpath: &str,
+    way: &[Node],
+) -> Result<(Option<Dir>, bool), VaultError> {
+    let (dir, names) = match target {
+        Found::Dir(dir) => return Ok((Some(dir.clone()), false)),
+        Found::Missing(..) if run.is_dry() => return Ok((None, true)),
+        Found::Missing(dir, names) => (dir, names),
+        Found::Other(..) => {
+            let reason = "it is not a directory; remove it, or restore to another place";
+            return Err(VaultError::target(run.target.to_string_lossy(), reason));
+        }
+    };
+    let is_back = run.target == Path::new("/").join(subpath.trim_start_matches('/'));
+    let above = |number: usize| {
+        let at = (way.len() + number).checked_sub(names.len());
+        let node = at.and_then(|at| way.get(at)).filter(|_| is_back);
+        node.map_or(ABOVE, |node| Access {
+            mode: node.mode,
+            owner: Some((node.uid, node.gid)),
+        })
+    };
+    let access = |number| match number + 1 == names.len() {
+        true => Access {
+            mode: 0o700,
+            owner: None,
+        },
+        false => above(number),
+    };
+    let made = dir.make_dirs(names, || temp_name(run), access);
+    let (root, is_new) = made.map_err(|error| refused(&run.target, &error))?;
+    Ok((Some(root), is_new))
+}
+
+/// Is this how a file system says that a file can have no more names?
+fn has_no_links(error: Errno) -> bool {
+    is_refusal(error) || matches!(error, Errno::MLINK | Errno::XDEV | Errno::ROFS)
 }

@@ -3,68 +3,97 @@
 use std::{
     collections::HashMap,
     ffi::{OsStr, OsString},
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::AsFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
+use karbor_fs::{Dir, Identity, Staging, Trail, shown_way};
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat},
+    fs::{FileType, Mode, Stat},
     io::Errno,
 };
 
 use super::{
-    Run, Start,
-    file::{Segment, Writing, remove_stale, temp_name},
-    open_target,
+    Job, LinkKey, Run, Start,
+    attributes::{is_refusal, xattrs_of},
+    compare::{Check, is_same_special, may_be_same},
+    file::{Segment, Writing, is_temp_name, remove_stale, temp_name},
+    link_key, refused,
 };
 use crate::{
-    Change, ChangeKind, Overwrite, RestoreSummary, VaultError,
+    ChangeKind, Overwrite, RestoreSummary, VaultError,
     engine::Decoder,
-    fsio::{self, Root},
     id::Id,
     node::{Kind, Node},
 };
 
 pub(super) struct Planner {
-    run: Arc<Run>,
-    decoder: Decoder,
-    /// `None`: it is not there, and this is a dry run.
-    root: Option<Root>,
-    target: PathBuf,
+    pub(super) run: Arc<Run>,
+    pub(super) decoder: Decoder,
+    /// Where we are in the target; `None`: it is not there, and this is a dry run.
+    trail: Option<Trail>,
+    pub(super) root: Option<Dir>,
+    root_device: u64,
     target_is_new: bool,
-    /// Of files with several links: where the first is. By content too, for a file may change between the
-    /// reading of one name and the other.
-    linked: HashMap<(u64, u64, Id), PathBuf>,
-    links: Vec<Link>,
-    /// Directories whose attributes are to be set.
-    dirs: Vec<(PathBuf, Node)>,
+    /// The names on the way to where we are, also if they are not there.
+    names: Vec<OsString>,
+    /// Of files with several names: what had the first of them in the target.
+    linked: HashMap<LinkKey, Option<Identity>>,
+    /// Directories that were gone through, each before those in it.
+    pub(super) dirs: Vec<Visited>,
     pub(super) summary: RestoreSummary,
 }
 
+/// A directory of the target that is to be finished.
+pub(super) struct Visited {
+    pub(super) depth: usize,
+    pub(super) name: OsString,
+    pub(super) identity: Identity,
+    /// What its attributes should be, if they are to be set.
+    pub(super) node: Option<Node>,
+    /// It was made here, and nobody else has been in it.
+    pub(super) is_new: bool,
+    /// So much is in it that the snapshot does not have.
+    pub(super) more: usize,
+    /// What of that is to be removed.
+    pub(super) extras: Vec<OsString>,
+    pub(super) links: Vec<Link>,
+}
+
 /// A hard link to be made at the end.
-struct Link {
-    first: PathBuf,
-    dir: PathBuf,
-    name: OsString,
+pub(super) struct Link {
+    pub(super) key: LinkKey,
+    pub(super) node: Node,
 }
 
 /// A directory to go through.
 struct Pending {
-    relative: PathBuf,
+    depth: usize,
+    name: OsString,
+    node: Option<Node>,
     tree: Id,
     /// Is it there? Only in a dry run it may not be.
     exists: bool,
+    /// The one that was made.
+    made: Option<Identity>,
 }
 
 /// A directory of the target.
 struct Open {
-    relative: PathBuf,
+    /// For messages.
+    path: PathBuf,
     /// `None`: it is not there, and this is a dry run.
-    fd: Option<Arc<OwnedFd>>,
+    staging: Option<Arc<Staging>>,
+}
+
+impl Open {
+    fn path_of(&self, name: &OsStr) -> PathBuf {
+        match &self.staging {
+            Some(staging) => staging.place().path_of(name),
+            None => self.path.join(name),
+        }
+    }
 }
 
 /// What happens to an entry.
@@ -73,189 +102,302 @@ enum Fate {
     Create,
     Replace,
     Skip,
-    /// Its content is right.
+    /// All of it is right.
     Keep,
+    /// Its content is to be compared.
+    Check,
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Without what is needed no more once it was gone through.
+fn attributes_of(mut node: Node) -> Node {
+    node.content = Vec::new();
+    node
 }
 
 impl Planner {
-    pub(super) fn new(run: Arc<Run>, target: &Path, decoder: Decoder) -> Result<Self, VaultError> {
-        let (root, target_is_new) = open_target(target, run.options.dry_run)?;
+    pub(super) fn new(
+        run: Arc<Run>,
+        root: Option<Dir>,
+        target_is_new: bool,
+        decoder: Decoder,
+    ) -> Result<Self, VaultError> {
+        let failed = |error| refused(&run.target, &error);
+        let trail = root.clone().map(Trail::new).transpose().map_err(failed)?;
+        let device = match &root {
+            Some(root) => root.stat().map_err(failed)?.st_dev,
+            None => 0,
+        };
         Ok(Self {
             run,
             decoder,
+            trail,
             root,
-            target: target.to_owned(),
+            root_device: device,
             target_is_new,
+            names: Vec::new(),
             linked: HashMap::new(),
-            links: Vec::new(),
             dirs: Vec::new(),
             summary: RestoreSummary::default(),
         })
     }
 
-    fn error(&self, relative: &Path, reason: impl ToString) -> VaultError {
-        VaultError::target(self.target.join(relative).to_string_lossy(), reason)
-    }
-
     fn is_dry(&self) -> bool {
-        self.run.options.dry_run
+        self.run.is_dry()
     }
 
     pub(super) fn plan(&mut self, start: Start) -> Result<(), VaultError> {
-        let top = PathBuf::new();
         let (tree, node) = match start {
             Start::Tree(tree, node) => (tree, node),
             Start::Single(node) => {
-                let open = self.open(top, self.root.is_some())?;
+                let open = self.top(None, std::slice::from_ref(&node))?;
                 return self.entry(&open, node).map(|_| ());
             }
         };
         if self.target_is_new {
             self.summary.dirs += 1;
         }
-        if let Some(node) = node
-            && (self.target_is_new || !self.run.leaves_all())
-        {
-            self.dirs.push((top.clone(), node));
-        }
-        let mut pending = vec![Pending {
-            relative: top,
-            tree,
-            exists: self.root.is_some(),
-        }];
-        while let Some(Pending {
-            relative,
-            tree,
-            exists,
-        }) = pending.pop()
-        {
-            let nodes = self.run.reader.tree(&tree, &mut self.decoder);
-            let nodes = nodes.map_err(|error| error.for_file(&relative.to_string_lossy()))?;
-            let open = self.open(relative, exists)?;
-            let mut subdirs = Vec::new();
-            for node in nodes {
-                self.run.check()?;
-                subdirs.extend(self.entry(&open, node)?);
-            }
-            pending.extend(subdirs.into_iter().rev());
+        let nodes = self.tree(&tree)?;
+        let open = self.top(node, &nodes)?;
+        let mut pending = self.entries(&open, nodes)?;
+        while let Some(mut next) = pending.pop() {
+            self.names.truncate(next.depth - 1);
+            self.names.push(next.name.clone());
+            let nodes = self.tree(&next.tree)?;
+            let open = self.open(&mut next, &nodes)?;
+            pending.extend(self.entries(&open, nodes)?);
         }
         Ok(())
     }
 
-    fn open(&self, relative: PathBuf, exists: bool) -> Result<Open, VaultError> {
-        let fd = match &self.root {
-            Some(root) if exists => {
-                let fd = root.dir(&relative);
-                let fd = fd.map_err(|error| self.error(&relative, error))?;
-                if !self.is_dry()
-                    && let Err(error) = remove_stale(fd.as_fd())
-                {
-                    let path = self.target.join(&relative);
-                    tracing::warn!(path = %path.display(), %error, "what a dead restore left stays");
-                }
-                Some(Arc::new(fd))
-            }
-            _ => None,
+    fn tree(&mut self, tree: &Id) -> Result<Vec<Node>, VaultError> {
+        let nodes = self.run.reader.tree(tree, &mut self.decoder);
+        nodes.map_err(|error| error.for_file(&self.path().to_string_lossy()))
+    }
+
+    /// Answers with the directories among them, the last one first.
+    fn entries(&mut self, open: &Open, nodes: Vec<Node>) -> Result<Vec<Pending>, VaultError> {
+        let mut subdirs = Vec::new();
+        for node in nodes {
+            self.run.check()?;
+            subdirs.extend(self.entry(open, node)?);
+        }
+        subdirs.reverse();
+        Ok(subdirs)
+    }
+
+    /// Where we are, for messages.
+    fn path(&self) -> PathBuf {
+        self.run
+            .target
+            .join(shown_way(self.names.iter().map(OsString::as_os_str)))
+    }
+
+    fn top(&mut self, node: Option<Node>, nodes: &[Node]) -> Result<Open, VaultError> {
+        let Some(root) = self.root.clone() else {
+            return Ok(Open {
+                path: self.path(),
+                staging: None,
+            });
         };
-        Ok(Open { relative, fd })
+        self.visit(root, node, nodes, self.target_is_new)
+    }
+
+    /// Goes to a directory.
+    fn open(&mut self, next: &mut Pending, nodes: &[Node]) -> Result<Open, VaultError> {
+        let path = self.path();
+        let (Some(trail), true) = (&mut self.trail, next.exists) else {
+            return Ok(Open {
+                path,
+                staging: None,
+            });
+        };
+        let failed = |error| refused(&path, &error);
+        while trail.depth() >= next.depth {
+            trail.leave().map_err(failed)?;
+        }
+        trail.enter(&next.name, next.made).map_err(failed)?;
+        let dir = trail.dir().clone();
+        self.visit(dir, next.node.take(), nodes, next.made.is_some())
+    }
+
+    /// Notes what is to be done with a directory in the end.
+    fn visit(
+        &mut self,
+        dir: Dir,
+        node: Option<Node>,
+        nodes: &[Node],
+        is_new: bool,
+    ) -> Result<Open, VaultError> {
+        let path = dir.path().to_owned();
+        let failed = |error| refused(&path, &error);
+        let stat = dir.stat().map_err(failed)?;
+        let leaves = self.run.leaves_all() && !is_new;
+        let node = node.filter(|_| !leaves);
+        let mut visited = Visited {
+            depth: self.names.len(),
+            name: self.names.last().cloned().unwrap_or_default(),
+            identity: Identity::of(&stat),
+            node,
+            is_new,
+            more: 0,
+            extras: Vec::new(),
+            links: Vec::new(),
+        };
+        if !is_new {
+            let names = dir.names().map_err(failed)?;
+            if !self.is_dry()
+                && let Err(error) = remove_stale(&dir, &names)
+            {
+                tracing::warn!(path = %path.display(), %error, "what a dead restore left stays");
+            }
+            if !leaves {
+                self.extras(&dir, &stat, names, nodes, &mut visited)?;
+            }
+            if let Some(node) = &visited.node {
+                let xattrs = xattrs_of(dir.as_fd());
+                if self.run.attributes_differ(node, &stat, &xattrs) {
+                    self.run.note(&path, ChangeKind::Metadata);
+                }
+            }
+        }
+        self.dirs.push(visited);
+        let staging = Staging::of(dir, temp_name(&self.run)).map_err(failed)?;
+        Ok(Open {
+            path,
+            staging: Some(Arc::new(staging)),
+        })
+    }
+
+    /// What is there that the snapshot does not have.
+    fn extras(
+        &mut self,
+        dir: &Dir,
+        stat: &Stat,
+        names: Vec<OsString>,
+        nodes: &[Node],
+        visited: &mut Visited,
+    ) -> Result<(), VaultError> {
+        let is_known = |name: &OsString| {
+            let found = nodes.binary_search_by(|node| node.name.as_slice().cmp(name.as_bytes()));
+            found.is_ok() || is_temp_name(name)
+        };
+        let mut names: Vec<_> = names.into_iter().filter(|name| !is_known(name)).collect();
+        visited.more = names.len();
+        let is_elsewhere = self.run.options.one_file_system && stat.st_dev != self.root_device;
+        if is_elsewhere || self.run.options.overwrite == Overwrite::Never {
+            return Ok(());
+        }
+        names.sort_unstable();
+        for name in names {
+            let path = dir.path_of(&name);
+            let found = dir.look(&name).map_err(|error| refused(&path, &error))?;
+            let Some(found) = found.filter(|found| self.was_wanted(&name, is_dir(found))) else {
+                continue;
+            };
+            // A mount point: what is mounted there is none of the place's.
+            if self.run.options.one_file_system && found.st_dev != self.root_device {
+                continue;
+            }
+            self.summary.extra += 1;
+            if self.summary.extras.len() < RestoreSummary::MAX_NAMED {
+                self.summary.extras.push(self.run.relative(&path));
+            }
+            if self.run.options.delete_extra {
+                self.run.note(&path, ChangeKind::Delete);
+                visited.extras.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn was_wanted(&self, name: &OsStr, is_dir: bool) -> bool {
+        let Some(filter) = &self.run.options.filter else {
+            return true;
+        };
+        let mut path: PathBuf = self.names.iter().collect();
+        path.push(name);
+        filter(&path, is_dir)
     }
 
     /// What is at a place now.
-    fn look(&self, open: &Open, name: &OsStr) -> Result<Option<Stat>, VaultError> {
-        let Some(fd) = &open.fd else {
+    fn look(open: &Open, name: &OsStr) -> Result<Option<Stat>, VaultError> {
+        let Some(staging) = &open.staging else {
             return Ok(None);
         };
-        match rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(Some(stat)),
-            Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(self.error(&open.relative.join(name), error)),
-        }
+        let found = staging.place().look(name);
+        found.map_err(|error| refused(&open.path_of(name), &error))
     }
 
     fn entry(&mut self, open: &Open, node: Node) -> Result<Option<Pending>, VaultError> {
         let name = node.os_name();
-        let relative = open.relative.join(&name);
-        let present = self.look(open, &name)?;
+        let present = Self::look(open, &name)?;
         if node.kind == Kind::Dir {
-            return self.dir(open, node, relative, present);
+            return self.dir(open, node, present);
         }
-        let fate = self.fate(open, &node, &relative, present.as_ref())?;
+        let path = open.path_of(&name);
+        let fate = self.fate(open, &node, &path, present.as_ref())?;
+        if node.kind == Kind::File && node.links > 1 && fate != Fate::Skip {
+            let identity = present.as_ref().map(Identity::of);
+            match self.linked.get(&link_key(&node)) {
+                Some(first) => {
+                    let is_same = identity.is_some() && *first == identity;
+                    self.link(open, node, &path, fate, is_same)?;
+                    return Ok(None);
+                }
+                None => {
+                    self.linked.insert(link_key(&node), identity);
+                }
+            }
+        }
         match fate {
             Fate::Skip => {
-                self.note(&relative, ChangeKind::Skip);
-                self.summary.skipped += 1;
+                self.run.skip(&path);
                 return Ok(None);
             }
             Fate::Keep => {
-                let stat = present.as_ref();
-                let differs = stat.is_some_and(|stat| self.run.attributes_differ(&node, stat));
-                self.keep(open, &node, &relative, differs)?;
+                self.summary.unchanged += 1;
+                return Ok(None);
             }
-            Fate::Create | Fate::Replace => {
-                self.note(
-                    &relative,
-                    match fate {
-                        Fate::Create => ChangeKind::Create,
-                        _ => ChangeKind::Overwrite,
-                    },
-                );
-            }
+            Fate::Check => {}
+            Fate::Create => self.run.note(&path, ChangeKind::Create),
+            Fate::Replace => self.run.note(&path, ChangeKind::Overwrite),
         }
-        self.make(open, node, relative, fate)?;
+        self.make(open, node, &path, fate)?;
         Ok(None)
-    }
-
-    fn note(&mut self, relative: &Path, kind: ChangeKind) {
-        if !self.is_dry() {
-            return;
-        }
-        if kind != ChangeKind::Skip {
-            self.summary.changes_total += 1;
-        }
-        if self.summary.changes.len() < RestoreSummary::MAX_CHANGES {
-            let path = relative.to_owned();
-            self.summary.changes.push(Change { path, kind });
-        }
     }
 
     fn fate(
         &self,
         open: &Open,
         node: &Node,
-        relative: &Path,
+        path: &Path,
         present: Option<&Stat>,
     ) -> Result<Fate, VaultError> {
-        let Some(present) = present else {
+        let (Some(present), Some(staging)) = (present, &open.staging) else {
             return Ok(Fate::Create);
         };
         if self.run.leaves_all() {
             return Ok(Fate::Skip);
         }
         let overwrite = self.run.options.overwrite;
-        if overwrite != Overwrite::Never
-            && FileType::from_raw_mode(present.st_mode) == FileType::Directory
-        {
-            return Err(self.error(
-                relative,
+        if overwrite != Overwrite::Never && is_dir(present) {
+            return Err(VaultError::target(
+                path.to_string_lossy(),
                 "a directory is in its place; move it away and restore again",
             ));
         }
         if overwrite == Overwrite::Always {
             return Ok(Fate::Replace);
         }
-        let same = fsio::kind_of(present) == Some(node.kind)
-            && match node.kind {
-                Kind::File => {
-                    fsio::size_of(present) == node.size && fsio::mtime(present) == node.mtime
-                }
-                Kind::Symlink => open.fd.as_ref().is_some_and(|dir| {
-                    rustix::fs::readlinkat(dir, node.os_name(), Vec::new())
-                        .is_ok_and(|target| target.as_bytes() == node.target)
-                }),
-                Kind::Dev | Kind::Chardev => present.st_rdev == node.device,
-                Kind::Fifo | Kind::Socket => true,
-                Kind::Dir => false,
-            };
+        let same = match node.kind {
+            Kind::File if may_be_same(node, present) => return Ok(Fate::Check),
+            Kind::File => false,
+            _ => is_same_special(&self.run, staging.place(), node, present),
+        };
         Ok(match same {
             true => Fate::Keep,
             // Whatever has its name is whole, so this is somebody else's.
@@ -264,228 +406,162 @@ impl Planner {
         })
     }
 
-    /// The content is right; are the attributes?
-    fn keep(
-        &mut self,
-        open: &Open,
-        node: &Node,
-        relative: &Path,
-        differs: bool,
-    ) -> Result<(), VaultError> {
-        self.summary.unchanged += 1;
-        self.run.control.progress.add_bytes(node.size);
-        if !differs {
-            return Ok(());
-        }
-        self.note(relative, ChangeKind::Metadata);
-        let (Some(dir), false) = (&open.fd, self.is_dry()) else {
-            return Ok(());
-        };
-        let (name, path) = (node.os_name(), self.target.join(relative));
-        if node.kind != Kind::File {
-            return self.run.set_attributes_at(dir.as_fd(), &name, node, &path);
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(dir, &name, flags, Mode::empty())
-            .map_err(|error| self.error(relative, error))?;
-        self.run.set_attributes(fd.as_fd(), node, &path)
-    }
-
-    fn make(
+    /// Another name of a file that comes before. `is_same`: it is one with that file already.
+    fn link(
         &mut self,
         open: &Open,
         node: Node,
-        relative: PathBuf,
+        path: &Path,
         fate: Fate,
+        is_same: bool,
     ) -> Result<(), VaultError> {
-        if node.kind == Kind::File && node.links > 1 {
-            let key = (node.inode, node.device_id, content_id(&node));
-            match self.linked.get(&key) {
-                Some(_) if fate == Fate::Keep => return Ok(()),
-                Some(first) => {
-                    self.links.push(Link {
-                        first: first.clone(),
-                        dir: open.relative.clone(),
-                        name: node.os_name(),
-                    });
-                    return Ok(());
-                }
-                None => {
-                    self.linked.insert(key, relative.clone());
-                }
+        if !self.is_dry() {
+            let key = link_key(&node);
+            if let Some(visited) = self.dirs.last_mut() {
+                visited.links.push(Link { key, node });
             }
+            return Ok(());
         }
-        let (Some(dir), false) = (&open.fd, self.is_dry() || fate == Fate::Keep) else {
+        match fate {
+            Fate::Create => self.run.note(path, ChangeKind::Create),
+            Fate::Check if is_same => self.make(open, node, path, fate)?,
+            _ => self.run.note(path, ChangeKind::Overwrite),
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, open: &Open, node: Node, path: &Path, fate: Fate) -> Result<(), VaultError> {
+        let Some(staging) = &open.staging else {
             return Ok(());
         };
-        let path = self.target.join(&relative);
-        if node.kind != Kind::File {
-            return self.special(dir.as_fd(), &node, &path);
+        let staging = staging.clone();
+        if fate == Fate::Check {
+            return self.push(Job::Check(Check { staging, node }));
         }
-        for segment in Writing::begin(&self.run, dir.clone(), node, path)? {
-            let pushed = self
-                .run
-                .queue
-                .push(Segment::weight(), segment, || self.run.is_stopped());
-            if pushed.is_err() {
-                self.run.check()?;
-                return Err(VaultError::Internal(
-                    "the restore's threads are gone".to_owned(),
-                ));
-            }
+        if self.is_dry() {
+            return Ok(());
+        }
+        if node.kind != Kind::File {
+            return self.special(&staging, &node, path);
+        }
+        for segment in Writing::begin(&self.run, staging, node, false)? {
+            self.push(Job::Write(segment))?;
+        }
+        Ok(())
+    }
+
+    fn push(&self, job: Job) -> Result<(), VaultError> {
+        let stop = || self.run.is_stopped();
+        if self.run.queue.push(Segment::weight(), job, stop).is_err() {
+            self.run.check()?;
+            return Err(VaultError::Internal(
+                "the restore's threads are gone".to_owned(),
+            ));
         }
         Ok(())
     }
 
     /// Links, pipes and devices.
-    fn special(&mut self, dir: BorrowedFd<'_>, node: &Node, path: &Path) -> Result<(), VaultError> {
-        let name = node.os_name();
+    fn special(&mut self, staging: &Staging, node: &Node, path: &Path) -> Result<(), VaultError> {
+        let failed = |error| refused(path, &error);
+        let dir = staging.dir().map_err(failed)?;
         let temp = temp_name(&self.run);
         let mode = Mode::RUSR | Mode::WUSR;
-        let node_of = |kind, device| rustix::fs::mknodat(dir, &temp, kind, mode, device);
-        let made = match node.kind {
-            Kind::Symlink => rustix::fs::symlinkat(OsStr::from_bytes(&node.target), dir, &temp),
-            Kind::Fifo => node_of(FileType::Fifo, 0),
-            Kind::Dev => node_of(FileType::BlockDevice, node.device),
-            Kind::Chardev => node_of(FileType::CharacterDevice, node.device),
-            // A socket is made by whoever listens on it.
-            Kind::Socket | Kind::File | Kind::Dir => Err(Errno::NOTSUP),
+        let node_of = |kind, device| rustix::fs::mknodat(&dir, &temp, kind, mode, device);
+        let (what, made) = match node.kind {
+            Kind::Symlink => (
+                "a symbolic link",
+                rustix::fs::symlinkat(OsStr::from_bytes(&node.target), &dir, &temp),
+            ),
+            Kind::Fifo => ("a FIFO", node_of(FileType::Fifo, 0)),
+            Kind::Dev => ("a device", node_of(FileType::BlockDevice, node.device)),
+            Kind::Chardev => ("a device", node_of(FileType::CharacterDevice, node.device)),
+            // A socket is made by the process that listens on it.
+            Kind::Socket | Kind::File | Kind::Dir => ("a socket", Err(Errno::NOTSUP)),
         };
         match made {
             Ok(()) => {}
-            Err(error @ (Errno::PERM | Errno::NOTSUP)) if node.kind != Kind::Symlink => {
-                self.run.warn(path, "a device or socket", error);
+            Err(error) if is_refusal(error) => {
+                self.run.warn(path, what, error);
                 return Ok(());
             }
             Err(error) => return Err(VaultError::target(path.to_string_lossy(), error)),
         }
         let placed = self
-            .run
-            .set_attributes_at(dir, &temp, node, path)
-            .and_then(|()| self.run.rename(dir, &temp, &name, path));
+            .attributes_of_special(staging, &dir, &temp, node, path)
+            .and_then(|()| self.run.rename(staging, &temp, &node.os_name(), false));
         if placed.is_err() {
             // The error that is told is the first.
-            rustix::fs::unlinkat(dir, &temp, AtFlags::empty()).ok();
+            dir.remove_file(&temp).ok();
         }
-        self.summary.files += u64::from(placed.is_ok());
+        self.run
+            .files
+            .fetch_add(u64::from(placed.is_ok()), Ordering::Relaxed);
         placed
+    }
+
+    fn attributes_of_special(
+        &self,
+        staging: &Staging,
+        dir: &Dir,
+        temp: &OsStr,
+        node: &Node,
+        path: &Path,
+    ) -> Result<(), VaultError> {
+        if staging
+            .is_private()
+            .map_err(|error| refused(path, &error))?
+        {
+            return self.run.set_attributes_at(dir, temp, node, path);
+        }
+        self.run
+            .warn(path, "owner and mode", "this file system has no owners");
+        Ok(())
     }
 
     fn dir(
         &mut self,
         open: &Open,
         node: Node,
-        relative: PathBuf,
         present: Option<Stat>,
     ) -> Result<Option<Pending>, VaultError> {
-        let never = self.run.options.overwrite == Overwrite::Never;
-        let leaves = self.run.leaves_all();
-        let is_dir = |stat: &Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        let name = node.os_name();
+        let path = open.path_of(&name);
         let tree = node.subtree.ok_or_else(|| {
             VaultError::damaged("the tree of the snapshot", "a directory has no tree")
         })?;
-        let exists = match present {
-            Some(stat) if is_dir(&stat) => {
-                if !leaves && self.run.attributes_differ(&node, &stat) {
-                    self.note(&relative, ChangeKind::Metadata);
-                }
-                true
-            }
-            Some(_) if never => {
-                self.note(&relative, ChangeKind::Skip);
-                self.summary.skipped += 1;
+        let mut next = Pending {
+            depth: self.names.len() + 1,
+            name,
+            node: Some(attributes_of(node)),
+            tree,
+            exists: true,
+            made: None,
+        };
+        match present {
+            Some(stat) if is_dir(&stat) => return Ok(Some(next)),
+            Some(_) if self.run.options.overwrite == Overwrite::Never => {
+                self.run.skip(&path);
                 return Ok(None);
             }
-            present => {
-                self.note(
-                    &relative,
-                    match present {
-                        Some(_) => ChangeKind::Overwrite,
-                        None => ChangeKind::Create,
-                    },
-                );
-                self.make_dir(open, &node.os_name(), &relative, present.is_some())?;
-                self.summary.dirs += 1;
-                !self.is_dry()
-            }
+            Some(_) => self.run.note(&path, ChangeKind::Overwrite),
+            None => self.run.note(&path, ChangeKind::Create),
+        }
+        self.summary.dirs += 1;
+        let (Some(staging), false) = (&open.staging, self.is_dry()) else {
+            next.exists = false;
+            return Ok(Some(next));
         };
-        if !(leaves && present.is_some()) {
-            self.dirs.push((relative.clone(), node));
+        let failed = |error| refused(&path, &error);
+        if present.is_some() {
+            staging.place().remove_file(&next.name).map_err(failed)?;
         }
-        Ok(Some(Pending {
-            relative,
-            tree,
-            exists: exists && !(self.is_dry() && present.is_none_or(|stat| !is_dir(&stat))),
-        }))
-    }
-
-    fn make_dir(
-        &self,
-        open: &Open,
-        name: &OsStr,
-        relative: &Path,
-        replaces: bool,
-    ) -> Result<(), VaultError> {
-        let (Some(dir), false) = (&open.fd, self.is_dry()) else {
-            return Ok(());
-        };
-        let failed = |error| self.error(relative, error);
-        if replaces {
-            rustix::fs::unlinkat(dir, name, AtFlags::empty()).map_err(failed)?;
-        }
-        rustix::fs::mkdirat(dir, name, Mode::RWXU).map_err(failed)
-    }
-
-    /// When all files are there: hard links, attributes of directories, and all on stable storage.
-    pub(super) fn finish(&mut self) -> Result<(), VaultError> {
-        let (links, dirs) = (
-            std::mem::take(&mut self.links),
-            std::mem::take(&mut self.dirs),
-        );
-        let (Some(root), false) = (&self.root, self.is_dry()) else {
-            return Ok(());
-        };
-        for link in &links {
-            self.run.check()?;
-            self.link(root, link)?;
-            self.summary.files += 1;
-        }
-        // Innermost first: an outer one may become unreadable.
-        for (relative, node) in dirs.iter().rev() {
-            self.run.check()?;
-            let fd = root
-                .dir(relative)
-                .map_err(|error| self.error(relative, error))?;
-            self.run
-                .set_attributes(fd.as_fd(), node, &self.target.join(relative))?;
-        }
-        rustix::fs::syncfs(root.fd()).map_err(|error| self.error(Path::new(""), error))
-    }
-
-    fn link(&self, root: &Root, link: &Link) -> Result<(), VaultError> {
-        let relative = link.dir.join(&link.name);
-        let failed = |error| self.error(&relative, error);
-        let no_parent = || self.error(&link.first, "it has no directory");
-        let first_dir = link.first.parent().ok_or_else(no_parent)?;
-        let first_name = link.first.file_name().ok_or_else(no_parent)?;
-        let from = root.dir(first_dir).map_err(failed)?;
-        let dir = root.dir(&link.dir).map_err(failed)?;
         let temp = temp_name(&self.run);
-        rustix::fs::linkat(&from, first_name, &dir, &temp, AtFlags::empty()).map_err(failed)?;
-        let path = self.target.join(&relative);
-        let renamed = self.run.rename(dir.as_fd(), &temp, &link.name, &path);
-        // If both names were one file already, renaming does nothing and leaves the other name.
-        let removed = rustix::fs::unlinkat(&dir, &temp, AtFlags::empty());
-        renamed?;
-        match removed {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(failed(error)),
+        let made = staging.make_dir(&temp, &next.name).map_err(failed)?;
+        // On a file system without owners it may be another one.
+        if staging.is_private().map_err(failed)? {
+            next.made = Some(Identity::of(&made.stat().map_err(failed)?));
         }
+        Ok(Some(next))
     }
-}
-
-/// Equal for files of equal content.
-fn content_id(node: &Node) -> Id {
-    let blobs: Vec<u8> = node.content.iter().flat_map(|blob| blob.0).collect();
-    Id::of(&blobs)
 }

@@ -41,7 +41,12 @@ async fn restore(vault: &Vault, id: &SnapshotId, path: &Path) -> tempfile::TempD
         ..Default::default()
     };
     vault
-        .restore_tree(id, &target.path().join("new"), options, Control::default())
+        .restore_tree(
+            id,
+            found_at(&target.path().join("new")),
+            options,
+            Control::default(),
+        )
         .await
         .unwrap();
     target

@@ -104,7 +104,7 @@ async fn a_flipped_bit_in_any_pack_is_found_and_named() {
                 ..Default::default()
             };
             let restored = fresh
-                .restore_tree(&id, target.path(), options, Control::default())
+                .restore_tree(&id, found_at(target.path()), options, Control::default())
                 .await;
             // The header (at the end) is not needed to restore.
             if at < size / 2 + 1 {
@@ -170,7 +170,7 @@ async fn missing_and_short_packs_are_found_without_reading_data() {
         ..Default::default()
     };
     let error = vault
-        .restore_tree(&id, target.path(), options, Control::default())
+        .restore_tree(&id, found_at(target.path()), options, Control::default())
         .await
         .unwrap_err();
     assert!(

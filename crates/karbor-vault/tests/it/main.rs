@@ -17,6 +17,7 @@ mod mending;
 mod mishaps;
 mod restic;
 mod restores;
+mod restores_beside_others;
 mod sources;
 mod support;
 mod trees;

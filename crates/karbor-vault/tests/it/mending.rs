@@ -133,7 +133,7 @@ async fn what_a_restore_found_damaged_is_stored_anew() {
     vault
         .restore_tree(
             &old,
-            target.path(),
+            found_at(target.path()),
             RestoreOptions::default(),
             Control::default(),
         )
@@ -173,7 +173,7 @@ async fn a_pack_that_is_whole_after_all_stays_in_the_index() {
     vault
         .restore_tree(
             &old,
-            target.path(),
+            found_at(target.path()),
             RestoreOptions::default(),
             Control::default(),
         )
@@ -243,7 +243,7 @@ async fn unreadable(vault: &Vault, id: &SnapshotId) -> String {
     let restored = vault
         .restore_tree(
             id,
-            target.path(),
+            found_at(target.path()),
             RestoreOptions::default(),
             Control::default(),
         )

@@ -121,7 +121,12 @@ async fn blobs_of_lost_packs_are_stored_again() {
             ..Default::default()
         };
         vault
-            .restore_tree(&second.id, target.path(), options, Control::default())
+            .restore_tree(
+                &second.id,
+                found_at(target.path()),
+                options,
+                Control::default(),
+            )
             .await
             .unwrap();
         vault
@@ -161,7 +166,7 @@ async fn two_restores_into_one_place_do_not_harm_each_other() {
             overwrite: Overwrite::Always,
             ..Default::default()
         };
-        vault.restore_tree(&id, target.path(), options, Control::default())
+        vault.restore_tree(&id, found_at(target.path()), options, Control::default())
     };
     let (one, other) = tokio::join!(restore(), restore());
     one.unwrap();
@@ -201,7 +206,7 @@ async fn a_file_that_changed_between_its_names_comes_back_as_two() {
         ..Default::default()
     };
     vault
-        .restore_tree(&id, target.path(), options, Control::default())
+        .restore_tree(&id, found_at(target.path()), options, Control::default())
         .await
         .unwrap();
     let at = |name: &str| target.path().join(name);
@@ -226,7 +231,7 @@ async fn the_owner_s_special_bits_come_back_with_the_owner() {
         ..Default::default()
     };
     vault
-        .restore_tree(&id, target.path(), options, Control::default())
+        .restore_tree(&id, found_at(target.path()), options, Control::default())
         .await
         .unwrap();
     let mode = fs::metadata(target.path().join("tool")).unwrap().mode();

@@ -119,7 +119,12 @@ async fn we_verify_and_restore_what_restic_wrote() {
             ..Default::default()
         };
         vault
-            .restore_tree(&snapshot.id, target.path(), options, Control::default())
+            .restore_tree(
+                &snapshot.id,
+                found_at(target.path()),
+                options,
+                Control::default(),
+            )
             .await
             .unwrap();
         assert_same(
@@ -208,7 +213,7 @@ async fn a_snapshot_with_a_parent_is_as_good_as_one_without() {
         ..Default::default()
     };
     vault
-        .restore_tree(&second.id, &target, options, Control::default())
+        .restore_tree(&second.id, found_at(&target), options, Control::default())
         .await
         .unwrap();
     assert_same(

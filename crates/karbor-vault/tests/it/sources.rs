@@ -107,7 +107,12 @@ async fn what_was_deleted_before_it_was_opened_is_left_out_and_counted() {
             ..Default::default()
         };
         vault
-            .restore_tree(&summary.id, target.path(), options, Control::default())
+            .restore_tree(
+                &summary.id,
+                found_at(target.path()),
+                options,
+                Control::default(),
+            )
             .await
             .unwrap();
         assert!(!target.path().join(gone).exists());
@@ -403,7 +408,7 @@ async fn restored(vault: &Vault, summary: &SnapshotSummary, path: &Path) -> temp
         ..Default::default()
     };
     vault
-        .restore_tree(&summary.id, target.path(), options, Control::default())
+        .restore_tree(&summary.id, found_at(target.path()), options, Control::default())
         .await
         .unwrap();
     target

@@ -15,6 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use karbor_fs::{Dir, Found};
 use karbor_plugin::{Bank, BankKey, BankSection, Secret};
 use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_testkit::{FaultyBank, MemoryBank};
@@ -122,6 +123,11 @@ pub async fn store_stream(vault: &Vault, name: &str, data: &[u8]) -> SnapshotId 
 
 pub fn subpath(path: &Path) -> Option<String> {
     Some(path.to_str().unwrap().to_owned())
+}
+
+/// Where to restore to.
+pub fn found_at(path: &Path) -> Found {
+    Dir::find(path).unwrap()
 }
 
 /// Bytes that look random and do not compress, the same for the same seed.

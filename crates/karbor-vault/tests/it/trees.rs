@@ -102,7 +102,7 @@ async fn round_trip(first: Entry, second: Entry) {
         ..Default::default()
     };
     vault
-        .restore_tree(&stored.id, &target, options, Control::default())
+        .restore_tree(&stored.id, found_at(&target), options, Control::default())
         .await
         .unwrap();
     assert_same(&describe(&root), &describe(&target));
@@ -151,7 +151,7 @@ async fn a_tree_deeper_than_any_path_comes_back() {
         ..Default::default()
     };
     vault
-        .restore_tree(&stored.id, &target, options, Control::default())
+        .restore_tree(&stored.id, found_at(&target), options, Control::default())
         .await
         .unwrap();
     let mut at = open(&target).unwrap();

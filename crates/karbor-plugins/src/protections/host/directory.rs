@@ -7,9 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
+use karbor_fs::Found;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{
-    Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeOptions,
+    Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeFilter, TreeOptions,
 };
 use rustix::io::Errno;
 use serde_json::{Value, json};
@@ -22,6 +23,7 @@ use super::{
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace, resolve},
+    undeclared,
     undeclared::Undeclared,
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
@@ -111,6 +113,11 @@ impl Kind for DirectoryKind {
 
     async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
         let parameters = &run.parameters;
+        if parameters.delete_extra && parameters.overwrite == Overwrite::Never {
+            return Err(PluginError::new(
+                "'delete_extra' needs 'overwrite' to be 'if-changed' or 'always'",
+            ));
+        }
         let restore_to = parameters.restore_to.as_deref();
         let target = places::target(run.host, run.context, run.kept, restore_to, None)
             .await?
@@ -119,6 +126,13 @@ impl Kind for DirectoryKind {
             let place = Place::Path(target.clone());
             run.host.occupied.take(run.context, place)?;
         }
+        let path = target.clone();
+        let (found, is_taken) = blocking(move || {
+            let found = places::find(&path)?;
+            let is_taken = occupied(&found)?;
+            Ok((found, is_taken))
+        })
+        .await?;
         let mut warnings = Vec::new();
         let mut refused = None;
         let mut goes_on = false;
@@ -128,10 +142,9 @@ impl Kind for DirectoryKind {
                 made: false,
                 loaded: false,
             };
-            let path = target.clone();
             if run.marker.read().await?.as_ref() == Some(&mark) {
                 goes_on = true;
-            } else if blocking(move || occupied(&path)).await? {
+            } else if is_taken {
                 let refusal = format!(
                     "the place of '{}' is not empty: restore with overwrite 'if-changed' or 'always', or give 'restore_to'",
                     run.kept.name
@@ -146,20 +159,20 @@ impl Kind for DirectoryKind {
                 goes_on = true;
             }
         }
-        if !parameters.dry_run {
-            let path = target.clone();
-            blocking(move || prepare(&path)).await?;
-        }
+        let stored = stored(run).await?;
         let options = RestoreOptions {
             overwrite: parameters.overwrite,
             goes_on,
             dry_run: parameters.dry_run,
             subpath: Some(run.kept.item.clone()),
+            delete_extra: parameters.delete_extra,
+            one_file_system: stored.as_ref().is_some_and(|stored| stored.one_file_system),
+            filter: stored.map(|stored| stored.filter),
         };
         let snapshot = &run.kept.snapshot;
         let done = run
             .vault
-            .restore_tree(snapshot, &target, options, run.control())
+            .restore_tree(snapshot, found, options, run.control())
             .await?;
         if goes_on && done.skipped > 0 {
             warnings.push(format!(
@@ -249,22 +262,60 @@ fn own_places(
     Ok(())
 }
 
-fn occupied(target: &Path) -> Result<bool, PluginError> {
-    match fs::read_dir(target) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(true),
-        Err(error) => Err(unusable(&error)),
+fn occupied(target: &Found) -> Result<bool, PluginError> {
+    match target {
+        Found::Dir(dir) => match dir.names() {
+            Ok(names) => Ok(!names.is_empty()),
+            Err(error) => Err(PluginError::new(format!(
+                "the place to restore to cannot be used: {error}"
+            ))),
+        },
+        Found::Missing(..) => Ok(false),
+        Found::Other(..) => Err(PluginError::new(
+            "there is something at the place to restore to that is not a directory: remove it first",
+        )),
     }
 }
 
-fn prepare(target: &Path) -> Result<(), PluginError> {
-    if fs::symlink_metadata(target).is_ok_and(|found| !found.is_dir()) {
-        return Err(PluginError::new(
-            "there is something at the place to restore to that is not a directory: remove it first",
-        ));
+/// What the declaration of today says of what is stored at all.
+struct Stored {
+    filter: TreeFilter,
+    one_file_system: bool,
+}
+
+/// Without a declaration it is not known what was left out of the checkpoint by choice.
+async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
+    let Some(declared) = run.host.component(run.context).await? else {
+        return match run.parameters.delete_extra {
+            false => Ok(None),
+            true => Err(PluginError::new(format!(
+                "{}: what its patterns leave out is not known, so 'delete_extra' cannot be used",
+                undeclared(run.context)
+            ))),
+        };
+    };
+    let source = source(&declared)?;
+    let filter = Filter::new(&source.include, &source.exclude).map_err(PluginError::new)?;
+    let applications = run.host.applications().await?;
+    let inside = applications.databases_inside(&declared.application, source, &filter);
+    let own = inside.own.into_iter().map(|(_, path)| path);
+    let foreign = inside.foreign.into_iter().map(|(_, _, path)| path);
+    let databases: Vec<_> = own.chain(foreign).collect();
+    let root = resolve(&source.path)?;
+    let mut own = Vec::new();
+    for place in &run.host.off_limits {
+        own.extend(resolve(place)?.strip_prefix(&root).map(Path::to_owned));
     }
-    make_dirs(target)
+    Ok(Some(Stored {
+        filter: Arc::new(move |path: &Path, is_dir| {
+            filter.takes(path, is_dir)
+                && !databases.iter().any(|database| is_file_of(database, path))
+                && !own
+                    .iter()
+                    .any(|own| path.starts_with(own) || own.starts_with(path))
+        }),
+        one_file_system: source.one_file_system,
+    }))
 }
 
 /// Makes a directory that was decided on, and those above it.
@@ -283,6 +334,27 @@ pub(crate) fn unusable(error: &io::Error) -> PluginError {
     PluginError::new(format!("the place to restore to cannot be used: {error}"))
 }
 
+/// What is in the place and not in the checkpoint, and stays.
+fn extras(done: &RestoreSummary) -> Option<String> {
+    let stay = done
+        .extra
+        .checked_sub(done.deleted)
+        .filter(|stay| *stay > 0)?;
+    let named = done
+        .extras
+        .iter()
+        .map(|path| format!("'{}'", path.display()));
+    let named: Vec<_> = named.collect();
+    let more = match done.extra > named.len() as u64 {
+        true => ", …",
+        false => "",
+    };
+    Some(format!(
+        "{stay} files or folders are in the place and not in the checkpoint, and stay (restore with delete_extra to remove them): {}{more}",
+        named.join(", ")
+    ))
+}
+
 fn report(done: &RestoreSummary, dry_run: bool, mut warnings: Vec<String>) -> HookReport {
     let mut report = HookReport::new();
     for (name, value) in [
@@ -298,10 +370,18 @@ fn report(done: &RestoreSummary, dry_run: bool, mut warnings: Vec<String>) -> Ho
         report.insert("changes".to_owned(), json!(listed));
         report.insert("changes_total".to_owned(), json!(done.changes_total));
     }
-    if done.warnings > 0 {
+    if done.extra > 0 {
+        report.insert("extra".to_owned(), json!(done.extra));
+        warnings.extend(extras(done));
+    }
+    if done.deleted > 0 {
+        report.insert("deleted".to_owned(), json!(done.deleted));
+    }
+    let named = done.warned.len() as u64;
+    warnings.extend(done.warned.iter().cloned());
+    if let Some(more @ 1..) = done.warnings.checked_sub(named) {
         warnings.push(format!(
-            "{} attributes (owners, extended attributes) or special files could not be restored",
-            done.warnings
+            "{more} more attributes (owners, modes, extended attributes) or special files could not be restored"
         ));
     }
     if !warnings.is_empty() {

@@ -14,6 +14,7 @@ pub(crate) const REFUSED: &str = "refused";
 pub(crate) struct RestoreParameters {
     pub(crate) overwrite: Overwrite,
     pub(crate) dry_run: bool,
+    pub(crate) delete_extra: bool,
     pub(crate) restore_to: Option<String>,
     pub(crate) database: Option<String>,
     pub(crate) no_owner: Option<bool>,

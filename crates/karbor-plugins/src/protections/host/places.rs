@@ -1,10 +1,11 @@
 //! Where a restore of files may write.
 
 use std::{
-    fs, io,
+    fs,
     path::{Component as PathPart, Path, PathBuf},
 };
 
+use karbor_fs::{Dir, Found, Refused};
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize};
 
@@ -143,10 +144,11 @@ fn under_a_root(roots: &[PathBuf], wanted: &Path, below: &Path) -> Result<PathBu
     if wanted.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(refuse("it has a NUL character in it"));
     }
-    let missing = |_: io::Error| {
-        refuse(
+    let missing = |error: Refused| match error.is_missing() {
+        true => refuse(
             "the application's restore root is not there; the operator has to make the directory",
-        )
+        ),
+        false => refuse(&format!("the application's restore root: {error}")),
     };
     for root in roots {
         let inside = match wanted.is_absolute() {
@@ -156,9 +158,10 @@ fn under_a_root(roots: &[PathBuf], wanted: &Path, below: &Path) -> Result<PathBu
                 Err(_) => continue,
             },
         };
-        let root = root.canonicalize().map_err(missing)?;
+        let root = Dir::open(root).map_err(missing)?;
+        let root = root.path();
         let resolved = resolve(&root.join(inside).join(below))?;
-        if !resolved.starts_with(&root) {
+        if !resolved.starts_with(root) {
             return Err(refuse("a symbolic link leads out of the restore root"));
         }
         return Ok(resolved);
@@ -168,36 +171,34 @@ fn under_a_root(roots: &[PathBuf], wanted: &Path, below: &Path) -> Result<PathBu
     ))
 }
 
-/// The path without symbolic links, as far as it exists.
+/// The path without symbolic links, as far as it exists. A link that somebody else than root or the service's
+/// account could have put there is not followed: he would choose what is read or written.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PluginError> {
-    let failed = |error: io::Error| {
-        PluginError::new(format!(
-            "the place to restore to cannot be looked at: {error}"
-        ))
+    karbor_fs::resolve(path).map_err(|error| refused(&error))
+}
+
+fn refused(error: &Refused) -> PluginError {
+    PluginError::new(match error {
+        Refused::Link(_) => format!(
+            "the place to restore to cannot be trusted: {error}; remove the link, or restore to another place"
+        ),
+        error => format!("the place to restore to cannot be looked at: {error}"),
+    })
+}
+
+/// Opens a place that was decided on, or what is there of the way to it.
+pub(crate) fn find(place: &Path) -> Result<Found, PluginError> {
+    let found = Dir::find(place).map_err(|error| refused(&error))?;
+    let led = match &found {
+        Found::Dir(dir) => dir.path().to_owned(),
+        Found::Other(dir, name, _) => dir.path().join(name),
+        Found::Missing(dir, names) => names.iter().fold(dir.path().to_owned(), |p, n| p.join(n)),
     };
-    let mut rest = Vec::new();
-    let mut at = path;
-    loop {
-        match at.canonicalize() {
-            Ok(mut found) => {
-                found.extend(rest.iter().rev());
-                return Ok(found);
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A dangling link would be followed by whoever writes.
-                if fs::symlink_metadata(at).is_ok() {
-                    return Err(PluginError::new(
-                        "the place to restore to leads through a symbolic link to nowhere: remove it",
-                    ));
-                }
-            }
-            Err(error) => return Err(failed(error)),
-        }
-        let (Some(parent), Some(name)) = (at.parent(), at.file_name()) else {
-            return Err(PluginError::new("the place to restore to has no parent"));
-        };
-        rest.push(name.to_owned());
-        at = parent;
+    match led == place {
+        true => Ok(found),
+        false => Err(PluginError::new(
+            "the place to restore to was changed to a symbolic link meanwhile",
+        )),
     }
 }
 

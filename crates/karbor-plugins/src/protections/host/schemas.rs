@@ -86,6 +86,15 @@ fn restore(resource_type: &str) -> Value {
                 "description": "With 'swap': end the sessions that use the database when the names are exchanged. It fails while the database is in use unless given.",
             },
         }),
+        DIRECTORY => json!({
+            "overwrite": overwrite,
+            "dry_run": dry_run,
+            "restore_to": restore_to,
+            "delete_extra": {
+                "type": "boolean", "title": "Delete Extra", "default": false,
+                "description": "With overwrite 'if-changed' or 'always': remove what is in the place and not in the checkpoint. What the declaration's patterns leave out stays.",
+            },
+        }),
         _ => json!({"overwrite": overwrite, "dry_run": dry_run, "restore_to": restore_to}),
     }
 }

@@ -673,3 +673,92 @@ async fn a_protect_that_is_run_again_warns_again() {
     );
     assert_eq!(lab.snapshots(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_a_user_puts_above_the_place_leads_nowhere() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return;
+    }
+    let lab = Lab::new();
+    let (hers, outside) = (lab.path("srv/conf"), lab.path("outside"));
+    let place = hers.join("cron.d");
+    lab.declare(&format!(
+        "[[directory]]\nname = \"jobs\"\npath = \"{}\"",
+        place.display()
+    ));
+    fs::create_dir_all(&place).unwrap();
+    fs::write(place.join("evil"), "hers").unwrap();
+    fs::create_dir_all(outside.join("cron.d")).unwrap();
+    for path in [&lab.path("srv"), &hers, &place, &place.join("evil")] {
+        std::os::unix::fs::chown(path, Some(12_345), Some(12_345)).unwrap();
+    }
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::rename(&hers, lab.path("srv/old")).unwrap();
+    symlink(&outside, &hers).unwrap();
+    std::os::unix::fs::lchown(&hers, Some(12_345), Some(12_345)).unwrap();
+    for overwrite in ["never", "if-changed", "always"] {
+        let error = lab
+            .restore(checkpoint, &resource, json!({"overwrite": overwrite}))
+            .await
+            .unwrap_err();
+        assert!(error.message.contains("symbolic link"), "{error}");
+        let error = error.message;
+        assert!(error.contains(hers.to_str().unwrap()), "{error}");
+    }
+    assert_eq!(tree(&outside).into_keys().collect::<Vec<_>>(), ["cron.d/"]);
+    assert_eq!(fs::metadata(outside.join("cron.d")).unwrap().uid(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_made_since_is_named_or_removed_and_what_was_left_out_stays() {
+    let lab = Lab::new();
+    let files = lab.path("files");
+    lab.declare(&format!(
+        "[[directory]]\nname = \"files\"\npath = \"{0}\"\nexclude = [\"*.log\"]\n[[sqlite]]\nname = \"db\"\npath = \"{0}/shop.db\"",
+        files.display()
+    ));
+    fs::create_dir_all(&files).unwrap();
+    fs::write(files.join("segment.1"), "1").unwrap();
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    for name in ["segment.2", "app.log", "shop.db", "shop.db-wal"] {
+        fs::write(files.join(name), "since").unwrap();
+    }
+    let restore = |parameters| lab.restore(checkpoint, &resource, parameters);
+    let told = restore(json!({"overwrite": "always"})).await.unwrap();
+    assert_eq!((&told["extra"], told.get("deleted")), (&json!(1), None));
+    let warning = told["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("'segment.2'"), "{warning}");
+    let dry = restore(json!({"overwrite": "if-changed", "delete_extra": true, "dry_run": true}))
+        .await
+        .unwrap();
+    assert_eq!(
+        dry["changes"],
+        json!([{"path": "segment.2", "kind": "delete"}])
+    );
+    let refused = restore(json!({"delete_extra": true})).await.unwrap_err();
+    assert!(
+        refused.message.contains("'if-changed' or 'always'"),
+        "{refused}"
+    );
+    assert!(files.join("segment.2").exists());
+    let told = restore(json!({"overwrite": "if-changed", "delete_extra": true}))
+        .await
+        .unwrap();
+    assert_eq!(told["deleted"], 1);
+    assert!(!told.contains_key("warnings"), "{told:?}");
+    let left: Vec<_> = tree(&files).into_keys().collect();
+    assert_eq!(left, ["app.log", "segment.1", "shop.db", "shop.db-wal"]);
+    // What is not declared any more may have left out anything.
+    lab.declare(&format!(
+        "[[directory]]\nname = \"other\"\npath = \"{}\"",
+        lab.path("other").display()
+    ));
+    let refused = restore(json!({
+        "overwrite": "always", "delete_extra": true, "restore_to": "somewhere",
+    }));
+    let refused = refused.await.unwrap_err();
+    assert!(refused.message.contains("delete_extra"), "{refused}");
+}

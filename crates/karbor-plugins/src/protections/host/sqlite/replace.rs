@@ -95,8 +95,8 @@ impl Spot {
                     mode: 0o755,
                     owner: None,
                 };
-                dir.make_dirs(&names, || temporary.clone(), access)
-                    .map_err(failed)?
+                let made = dir.make_dirs(&names, || temporary.clone(), access);
+                made.map_err(failed)?.0
             }
             Found::Other(..) => {
                 return Err(PluginError::new(

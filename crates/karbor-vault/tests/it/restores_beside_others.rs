@@ -1,0 +1,338 @@
+//! Restoring as root into places of a user who does all she can meanwhile.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{MetadataExt as _, PermissionsExt as _, chown, lchown, symlink},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use karbor_vault::{Control, Overwrite, RestoreOptions};
+use rustix::fs::{CWD, RenameFlags};
+
+use crate::support::*;
+
+const MALLORY: u32 = 54_321;
+const CHILD: &str = "KARBOR_VAULT_TEST_MALLORY";
+
+/// Not a test of its own: what the user does, until she is stopped. `evil` holds links to what is outside, for the
+/// names that she exchanges.
+#[test]
+fn child_exchanges() {
+    let Some(place) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let place = PathBuf::from(place);
+    let evil = place.join("evil");
+    let pairs: Vec<(PathBuf, PathBuf)> = [
+        ("place", "top"),
+        ("place/dir", "dir"),
+        ("place/dir/inner", "dir"),
+        ("place/secret", "dir"),
+        ("place/file", "file"),
+        ("place/tool", "file"),
+        ("place/dir/linked", "file"),
+        ("place/link", "file"),
+        // Root's own things, by their names.
+        ("place/public", "../private"),
+        ("place/plain", "../key"),
+    ]
+    .map(|(name, link)| (place.join(name), evil.join(link)))
+    .to_vec();
+    println!("begun");
+    loop {
+        for (name, link) in &pairs {
+            // It may fail: there and back, or not back.
+            let _ = rustix::fs::renameat_with(CWD, name, CWD, link, RenameFlags::EXCHANGE);
+            own_names(&place.join("place"), &evil);
+            own_names(&place.join("place/dir"), &evil);
+            let _ = rustix::fs::renameat_with(CWD, name, CWD, link, RenameFlags::EXCHANGE);
+        }
+    }
+}
+
+/// Puts links in place of what the restore is making.
+fn own_names(dir: &Path, evil: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(".karbor-restore-") {
+            let link = evil.join(format!("temporary-{}", name.to_string_lossy()));
+            let _ = symlink("../../outside/file", &link);
+            let _ = rustix::fs::renameat_with(CWD, entry.path(), CWD, link, RenameFlags::EXCHANGE);
+            let _ = fs::hard_link(entry.path(), evil.join("kept"));
+        }
+    }
+}
+
+/// Kills the child at the end of a test, also of one that fails.
+struct Stopped(Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn give(path: &Path) {
+    lchown(path, Some(MALLORY), Some(MALLORY)).unwrap();
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// What root keeps in the user's directory is told by the open file, whatever its name is now.
+fn held(file: &fs::File) -> (u32, u32, u32) {
+    let found = file.metadata().unwrap();
+    (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_user_exchanges_nothing_outside_changes() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can become somebody else");
+        return;
+    }
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    mode(keep.path(), 0o755);
+    let top = keep.path().canonicalize().unwrap();
+    let binary = top.join("mallory");
+    fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
+
+    let outside = top.join("outside");
+    fs::create_dir_all(outside.join("dir/inner")).unwrap();
+    for name in ["file", "dir/f1", "dir/inner/f2", "tool"] {
+        fs::write(outside.join(name), "of root").unwrap();
+        mode(&outside.join(name), 0o600);
+    }
+    mode(&outside.join("dir"), 0o700);
+
+    let hers = top.join("hers");
+    let source = hers.join("place");
+    fs::create_dir_all(source.join("dir/inner")).unwrap();
+    fs::create_dir_all(source.join("public")).unwrap();
+    fs::create_dir(hers.join("evil")).unwrap();
+    for (name, bits) in [
+        ("file", 0o644),
+        ("tool", 0o4755),
+        ("dir/f1", 0o666),
+        ("plain", 0o666),
+    ] {
+        fs::write(source.join(name), name).unwrap();
+        give(&source.join(name));
+        mode(&source.join(name), bits);
+    }
+    fs::write(source.join("dir/inner/f2"), "f2").unwrap();
+    fs::hard_link(source.join("file"), source.join("dir/linked")).unwrap();
+    symlink("file", source.join("link")).unwrap();
+    fs::create_dir(source.join("secret")).unwrap();
+    fs::write(source.join("secret/key"), "key").unwrap();
+    for name in [
+        "place",
+        "evil",
+        "place/dir",
+        "place/dir/inner",
+        "place/public",
+        "place/link",
+    ] {
+        give(&hers.join(name));
+    }
+    mode(&source.join("public"), 0o777);
+    give(&hers);
+    let id = store(&vault, &source).await.unwrap().id;
+
+    for (name, to) in [
+        ("dir", "outside/dir"),
+        ("file", "outside/file"),
+        ("top", "outside"),
+    ] {
+        let link = hers.join("evil").join(name);
+        symlink(top.join(to), &link).unwrap();
+        give(&link);
+    }
+    // Root's, in her directory: she may rename them, and has no other right.
+    fs::create_dir(hers.join("private")).unwrap();
+    fs::write(hers.join("private/key"), "of root").unwrap();
+    mode(&hers.join("private"), 0o700);
+    // Of the size and time of what the snapshot would have everybody read.
+    fs::write(hers.join("key"), "plain").unwrap();
+    let time = fs::metadata(source.join("plain"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let key = fs::File::options()
+        .write(true)
+        .open(hers.join("key"))
+        .unwrap();
+    key.set_modified(time).unwrap();
+    mode(&hers.join("key"), 0o600);
+    let private = fs::File::open(hers.join("private")).unwrap();
+    let before = (describe(&outside), held(&private), held(&key));
+
+    let mut mallory = Command::new(&binary)
+        .args([
+            "--exact",
+            "restores_beside_others::child_exchanges",
+            "--nocapture",
+        ])
+        .env(CHILD, &hers)
+        .uid(MALLORY)
+        .gid(MALLORY)
+        .current_dir("/")
+        .stdout(Stdio::piped())
+        .spawn()
+        .map(Stopped)
+        .unwrap();
+    let mut output = std::io::BufReader::new(mallory.0.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("begun") {
+        line.clear();
+        assert_ne!(
+            std::io::BufRead::read_line(&mut output, &mut line).unwrap(),
+            0
+        );
+    }
+    let (mut well, mut refused) = (0, 0);
+    for round in 0..60 {
+        let overwrite = [Overwrite::IfChanged, Overwrite::Always, Overwrite::Never][round % 3];
+        let options = RestoreOptions {
+            subpath: subpath(&source),
+            overwrite,
+            goes_on: overwrite == Overwrite::Never,
+            delete_extra: round % 4 == 1,
+            ..Default::default()
+        };
+        let done = match karbor_fs::Dir::find(&source) {
+            Ok(found) => vault
+                .restore_tree(&id, found, options, Control::default())
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match done {
+            Ok(_) => well += 1,
+            Err(_) => refused += 1,
+        }
+        assert_same(&before.0, &describe(&outside));
+        assert_eq!(held(&private), before.1, "round {round}");
+        assert_eq!(held(&key), before.2, "round {round}");
+        assert!(mallory.0.try_wait().unwrap().is_none(), "she gave up");
+    }
+    // Else nothing was restored beside her at all.
+    assert!(well > 0, "{refused} of 60 were refused");
+}
+
+/// The race once more, at its one decisive moment: a directory is exchanged after it was gone through.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_was_exchanged_gets_no_attributes() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return;
+    }
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    mode(keep.path(), 0o755);
+    let top = keep.path().canonicalize().unwrap();
+    let source = top.join("source");
+    fs::create_dir_all(source.join("dir")).unwrap();
+    fs::write(source.join("dir/file"), noise(1, 100)).unwrap();
+    mode(&source.join("dir"), 0o777);
+    let id = store(&vault, &source).await.unwrap().id;
+    let hers = top.join("hers");
+    fs::create_dir(&hers).unwrap();
+    give(&hers);
+    fs::create_dir(hers.join("private")).unwrap();
+    mode(&hers.join("private"), 0o700);
+    struct Exchange(PathBuf);
+    impl karbor_plugin::Progress for Exchange {
+        fn expect_bytes(&self, _: u64) {}
+
+        // The only file is being written.
+        fn add_bytes(&self, _: u64) {
+            let (dir, private) = (self.0.join("dir"), self.0.join("private"));
+            rustix::fs::renameat_with(CWD, dir, CWD, private, RenameFlags::EXCHANGE).unwrap();
+        }
+    }
+    let control = Control {
+        progress: std::sync::Arc::new(Exchange(hers.clone())),
+        ..Control::default()
+    };
+    let options = RestoreOptions {
+        subpath: subpath(&source),
+        overwrite: Overwrite::Always,
+        ..Default::default()
+    };
+    let done = vault
+        .restore_tree(&id, found_at(&hers), options, control)
+        .await
+        .unwrap();
+    assert!(done.warned[0].starts_with("'dir': "), "{:?}", done.warned);
+    let now = |name: &str| fs::metadata(hers.join(name)).unwrap().mode() & 0o7777;
+    // Root's own directory, which has the name now, and the new one.
+    assert_eq!((now("dir"), now("private")), (0o700, 0o700));
+    assert!(hers.join("private/file").exists());
+}
+
+/// A directory of root's that she renamed: what the snapshot has under that name was hers, and open.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renamed_directory_is_not_given_away_with_what_is_in_it() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return;
+    }
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    mode(keep.path(), 0o755);
+    let top = keep.path().canonicalize().unwrap();
+    let hers = top.join("hers");
+    fs::create_dir_all(hers.join("dir")).unwrap();
+    fs::write(hers.join("dir/file"), "hers").unwrap();
+    for name in ["", "dir", "dir/file"] {
+        give(&hers.join(name));
+    }
+    let before = describe(&hers);
+    let id = store(&vault, &hers).await.unwrap().id;
+    fs::remove_dir_all(hers.join("dir")).unwrap();
+    fs::create_dir(hers.join("dir")).unwrap();
+    fs::write(hers.join("dir/key"), "of root").unwrap();
+    mode(&hers.join("dir"), 0o700);
+    let options = |delete_extra| RestoreOptions {
+        subpath: subpath(&hers),
+        overwrite: Overwrite::IfChanged,
+        delete_extra,
+        ..Default::default()
+    };
+    let done = vault
+        .restore_tree(&id, found_at(&hers), options(false), Control::default())
+        .await
+        .unwrap();
+    let found = fs::metadata(hers.join("dir")).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o7777), (0, 0o700));
+    assert!(
+        done.warned[0].starts_with("'dir': owner and mode"),
+        "{:?}",
+        done.warned
+    );
+    // Without what is root's in it, it is hers again.
+    vault
+        .restore_tree(&id, found_at(&hers), options(true), Control::default())
+        .await
+        .unwrap();
+    assert_same(&before, &describe(&hers));
+    // A place where only root can have moved things is put right as it is.
+    chown(&hers, Some(0), Some(0)).unwrap();
+    chown(hers.join("dir"), Some(0), Some(0)).unwrap();
+    fs::write(hers.join("dir/made since"), "").unwrap();
+    mode(&hers.join("dir"), 0o700);
+    vault
+        .restore_tree(&id, found_at(&hers), options(false), Control::default())
+        .await
+        .unwrap();
+    let found = fs::metadata(hers.join("dir")).unwrap();
+    assert_eq!((found.uid(), found.mode() & 0o7777), (MALLORY, 0o755));
+}
