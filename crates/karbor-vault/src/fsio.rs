@@ -1,18 +1,18 @@
-//! File system access that never follows a symbolic link below a given root.
+//! What the file system tells of an entry.
 
 use std::{
     collections::HashMap,
     ffi::OsStr,
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Component, Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags, Stat},
+    fs::Stat,
     io::{Errno, Result},
 };
 
@@ -20,63 +20,6 @@ use crate::{
     node::{Kind, Node},
     time::Time,
 };
-
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
-/// Paths for one call are kept below the kernel's limit.
-const LONGEST_PATH: usize = 4000;
-
-/// A directory below which others are opened by their relative paths.
-pub(crate) struct Root(OwnedFd);
-
-impl Root {
-    /// Opens the root itself: here links are followed, for whoever chose the path is trusted.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let fd = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
-        Ok(Self(fd))
-    }
-
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// Opens a directory below. A link anywhere on the way is an error (`ELOOP` or `ENOTDIR`).
-    pub(crate) fn dir(&self, relative: &Path) -> Result<OwnedFd> {
-        let mut at: Option<OwnedFd> = None;
-        let mut part = PathBuf::new();
-        for component in relative.components() {
-            let Component::Normal(name) = component else {
-                return Err(Errno::INVAL);
-            };
-            if part.as_os_str().len() + name.len() >= LONGEST_PATH {
-                at = Some(open_dir(at.as_ref().map_or(self.fd(), AsFd::as_fd), &part)?);
-                part.clear();
-            }
-            part.push(name);
-        }
-        if part.as_os_str().is_empty() {
-            part.push(".");
-        }
-        open_dir(at.as_ref().map_or(self.fd(), AsFd::as_fd), &part)
-    }
-}
-
-fn open_dir(at: BorrowedFd<'_>, relative: &Path) -> Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(at, relative, DIRECTORY, Mode::empty(), resolve) {
-        // Older kernels, and containers that do not let the call through.
-        Err(Errno::NOSYS | Errno::PERM) => {}
-        done => return done,
-    }
-    let mut dir = rustix::fs::openat(at, ".", DIRECTORY, Mode::empty())?;
-    for component in relative.components() {
-        if let Component::Normal(name) = component {
-            dir = rustix::fs::openat(&dir, name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())?;
-        }
-    }
-    Ok(dir)
-}
 
 /// A path that stands for an entry of an open directory, for calls that take no directory.
 pub(crate) fn proc_path(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {

@@ -295,7 +295,12 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
         };
     };
     let source = source(&declared)?;
-    let filter = Filter::new(&source.include, &source.exclude).map_err(PluginError::new)?;
+    if source.exclude_caches && run.parameters.delete_extra {
+        return Err(PluginError::new(
+            "'delete_extra' would remove the caches that 'exclude_caches' leaves out of checkpoints: restore without it",
+        ));
+    }
+    let filter = Filter::new(source).map_err(PluginError::new)?;
     let applications = run.host.applications().await?;
     let inside = applications.databases_inside(&declared.application, source, &filter);
     let own = inside.own.into_iter().map(|(_, path)| path);
