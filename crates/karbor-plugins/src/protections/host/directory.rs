@@ -294,7 +294,10 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
             ))),
         };
     };
-    let source = source(&declared)?;
+    // A database that is restored as files of its dump.
+    let Source::Directory(source) = &declared.component.source else {
+        return Ok(None);
+    };
     if source.exclude_caches && run.parameters.delete_extra {
         return Err(PluginError::new(
             "'delete_extra' would remove the caches that 'exclude_caches' leaves out of checkpoints: restore without it",
