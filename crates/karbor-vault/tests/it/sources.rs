@@ -408,7 +408,12 @@ async fn restored(vault: &Vault, summary: &SnapshotSummary, path: &Path) -> temp
         ..Default::default()
     };
     vault
-        .restore_tree(&summary.id, found_at(target.path()), options, Control::default())
+        .restore_tree(
+            &summary.id,
+            found_at(target.path()),
+            options,
+            Control::default(),
+        )
         .await
         .unwrap();
     target

@@ -1,7 +1,6 @@
 //! `karbor-host-directory-plugin`: a tree of files.
 
 use std::{
-    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -324,22 +323,6 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
         }),
         one_file_system: source.one_file_system,
     }))
-}
-
-/// Makes a directory that was decided on, and those above it.
-pub(crate) fn make_dirs(target: &Path) -> Result<(), PluginError> {
-    fs::create_dir_all(target).map_err(|error| unusable(&error))?;
-    // Somebody may have put a link into the way since.
-    if resolve(target)? != *target {
-        return Err(PluginError::new(
-            "the place to restore to was changed to a symbolic link meanwhile",
-        ));
-    }
-    Ok(())
-}
-
-pub(crate) fn unusable(error: &io::Error) -> PluginError {
-    PluginError::new(format!("the place to restore to cannot be used: {error}"))
 }
 
 /// What is in the place and not in the checkpoint, and stays.
