@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use karbor_db::{Db, DbError};
 use karbor_interfaces::{OperationEngineApi, OperationEngineEndpoint, ProtectionApi};
-use karbor_manager::{Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks, rpc::RpcEndpoint};
+use karbor_manager::{
+    Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
+    rpc::{RpcEndpoint, RpcVersion},
+};
 use karbor_model::{
     ApiError, OperationId, RequestContext, ScheduledOperation, ScheduledOperationId, ServiceRecord,
     Trigger, TriggerId,
@@ -87,6 +90,7 @@ impl Manager for OperationEngineManager {
 
     const BINARY: &'static str = "karbor-operationengine";
     const TOPIC: &'static str = "karbor-operationengine";
+    const RPC_API_VERSION: RpcVersion = OperationEngineEndpoint::VERSION;
 
     fn base(&self) -> &ManagerBase<Db> {
         &self.base
@@ -116,10 +120,22 @@ impl Manager for OperationEngineManager {
         Ok(())
     }
 
+    fn registered_again(self: &Arc<Self>, service: &ServiceRecord) {
+        *lock(&self.engine.service_id) = Some(service.id);
+        // Operations that the record before was needed for can be taken on now.
+        self.engine.changed.notify_one();
+    }
+
     async fn init_host_with_rpc(self: &Arc<Self>) -> Result<(), ApiError> {
-        let tasks = self.base.tasks();
-        tasks.spawn("scheduler", self.engine.clone().schedule());
-        tasks.spawn("leases", self.engine.clone().keep_leases());
+        let (tasks, clock) = (self.base.tasks(), self.base.clock());
+        let engine = self.engine.clone();
+        tasks.supervise("scheduler", clock.clone(), move || {
+            engine.clone().schedule()
+        });
+        let engine = self.engine.clone();
+        tasks.supervise("leases", clock.clone(), move || {
+            engine.clone().keep_leases()
+        });
         Ok(())
     }
 

@@ -5,11 +5,19 @@ use std::{fmt::Display, path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 use karbor_cli::{ClientCommand, EXIT_CODES, Exit, Globals};
-use tracing_subscriber::EnvFilter;
+use karbor_manager::Config;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{
-    configuration::ConfigArguments, demo::DemoArguments, manage::ManageArguments,
-    serve::ServeArguments, settings::Place, status::StatusArguments,
+    configuration::ConfigArguments,
+    demo::DemoArguments,
+    manage::ManageArguments,
+    serve::ServeArguments,
+    settings::{self, Place},
+    status::StatusArguments,
 };
 
 /// Application Data Protection as a Service.
@@ -59,8 +67,8 @@ impl CommandLine {
         };
         match self.command {
             Command::Serve(arguments) => {
-                log_to_stderr("info");
-                exit(crate::serve::run(&place(&arguments.files), &arguments))
+                let log = log_to_stderr("info");
+                exit(crate::serve::run(&place(&arguments.files), &arguments, log))
             }
             Command::Demo(arguments) => exit(crate::demo::run(&arguments)),
             Command::Config(arguments) => {
@@ -113,17 +121,45 @@ pub(crate) fn failed(error: &impl Display) -> ExitCode {
     ExitCode::from(Exit::Failed.code())
 }
 
+/// What is logged, to be changed while the program runs.
+pub(crate) struct LogFilter {
+    handle: reload::Handle<EnvFilter, Registry>,
+    /// `KARBOR_LOG` chooses, whatever the configuration says.
+    by_environment: bool,
+}
+
+impl LogFilter {
+    /// Logs what the configuration wants, unless `KARBOR_LOG` says otherwise.
+    pub(crate) fn apply(&self, config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+        let filter = settings::log_filter(config)?;
+        if !self.by_environment {
+            self.handle.reload(filter)?;
+        }
+        Ok(())
+    }
+}
+
 /// `KARBOR_LOG` chooses what is logged (`info`, `karbor_protection=debug`, …), `KARBOR_LOG_FORMAT=json`
 /// how.
-fn log_to_stderr(default: &str) {
-    let filter = EnvFilter::try_from_env("KARBOR_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    if std::env::var("KARBOR_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        log.json().init();
+fn log_to_stderr(default: &str) -> LogFilter {
+    let chosen = std::env::var("KARBOR_LOG").ok();
+    let chosen = chosen.filter(|chosen| !chosen.trim().is_empty());
+    let chosen = chosen.and_then(|chosen| EnvFilter::try_new(chosen).ok());
+    let by_environment = chosen.is_some();
+    let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| EnvFilter::new(default)));
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = if std::env::var("KARBOR_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        layer.json().boxed()
     } else {
-        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-            .init();
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        layer.with_ansi(terminal).boxed()
+    };
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer)
+        .init();
+    LogFilter {
+        handle,
+        by_environment,
     }
 }

@@ -79,6 +79,11 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         ));
     }
     let mut errors = settings::disagreements(&config)?;
+    errors.extend(
+        settings::log_filter(&config)
+            .err()
+            .map(|error| error.to_string()),
+    );
     let limits = ScheduleLimits::from_config(&config);
     errors.extend(limits.err().map(|error| error.to_string()));
     let Configured {

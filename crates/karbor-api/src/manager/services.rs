@@ -87,8 +87,8 @@ impl ApiManager {
 
     /// Did the service beat its heart lately?
     pub(crate) fn service_is_up(&self, service: &ServiceRecord) -> bool {
-        let beat = service.updated_at.unwrap_or(service.created_at);
-        let silence = self.base.clock().now().signed_duration_since(beat);
-        silence.num_seconds().unsigned_abs() <= self.settings.service_down_time.as_secs()
+        self.settings
+            .services
+            .is_up(service, self.base.clock().now())
     }
 }
