@@ -16,6 +16,7 @@ use karbor_model::{
 use tokio::sync::Notify;
 
 use crate::{
+    clock::Watch,
     engine::{Counters, Engine, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
@@ -49,6 +50,8 @@ impl OperationEngineManager {
             protection,
             owners,
             settings: Settings::from_config(base.config())?,
+            host: base.host().to_owned(),
+            watch: Mutex::new(Watch::new(base.clock().now(), base.clock().monotonic())),
             owner: format!("{}{}", owners_of(base.host()), OperationId::new()),
             service_id: Mutex::new(None),
             changed: Notify::new(),

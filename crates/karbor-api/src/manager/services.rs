@@ -1,6 +1,6 @@
 //! The services table, for administrators.
 
-use karbor_manager::{ServiceApi, ServiceHealth, TaskReport};
+use karbor_manager::{ServiceApi, ServiceHealth, TaskOutcome, TaskReport};
 use karbor_model::{ApiError, RequestContext, ServiceRecord};
 use serde_json::Value;
 
@@ -52,6 +52,19 @@ impl ApiManager {
                 && binary.is_none_or(|binary| service.binary == binary)
         });
         Ok(services)
+    }
+
+    /// What a service wants to be known of, as its last reports tell: a clock that jumped.
+    pub(crate) async fn service_notice(
+        &self,
+        service: &ServiceRecord,
+    ) -> Result<Option<String>, ApiError> {
+        let reports = self.db().service_task_reports(service.id).await?;
+        let notice = reports.iter().find_map(|report| match &report.outcome {
+            TaskOutcome::Ok { details } => details["notice"].as_str(),
+            _ => None,
+        });
+        Ok(notice.map(str::to_owned))
     }
 
     /// Asked before anything is said about the body.

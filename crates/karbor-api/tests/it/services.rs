@@ -40,6 +40,24 @@ async fn q55_q56_services() {
             "disabled_reason"
         ]
     );
+    // What an engine's report wants to be known is shown with it.
+    let report: karbor_manager::TaskReport = serde_json::from_value(json!({
+        "name": "scheduled_operations",
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-01T00:00:00Z",
+        "runs": 1,
+        "failures": 0,
+        "outcome": {"status": "ok", "details": {"notice": "The clock was set back."}},
+    }))
+    .unwrap();
+    app.db
+        .service_save_task_report(engine.id, &report)
+        .await
+        .unwrap();
+    let listed = app.get("/os-services").await.json();
+    let rows = listed["services"].as_array().unwrap();
+    assert_eq!(rows[0]["notice"], "The clock was set back.");
+    assert_eq!(rows[1].get("notice"), None);
     app.clock.turn(std::time::Duration::from_secs(61));
     let listed = app
         .get("/os-services?binary=karbor-operationengine")
