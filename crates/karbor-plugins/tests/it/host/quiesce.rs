@@ -360,7 +360,7 @@ async fn what_was_stopped_is_resumed_whatever_is_declared_by_then() {
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Failed);
     assert!(
-        reasons(&outcome).contains("declarations are wrong"),
+        reasons(&outcome).contains("its declaration cannot be used (shop.toml: "),
         "{}",
         reasons(&outcome)
     );
