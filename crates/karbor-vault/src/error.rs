@@ -31,6 +31,12 @@ pub enum VaultError {
     /// Our own lock was not kept up: somebody may have pruned below us.
     #[error("the lock on the repository was lost ({0}); run the operation again")]
     LockLost(String),
+    /// Another repository, or none, is where this one was when it was opened.
+    #[error(
+        "the repository '{0}' was moved, removed or exchanged while it was in use: nothing that was written \
+         meanwhile counts; see that the right one is in the bank, then run the operation again"
+    )]
+    Exchanged(String),
     /// No such snapshot.
     #[error("there is no snapshot '{0}' in the repository")]
     NoSuchSnapshot(String),

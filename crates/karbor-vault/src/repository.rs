@@ -194,6 +194,15 @@ impl Repository {
         }
     }
 
+    /// Fails if it is not this repository any more that is in the bank: what is written would lie in another,
+    /// which has no key for it.
+    pub(crate) async fn check_in_place(&self) -> Result<(), VaultError> {
+        match self.is_in_place().await? {
+            true => Ok(()),
+            false => Err(VaultError::Exchanged(self.place())),
+        }
+    }
+
     /// Where it is, for messages.
     pub(crate) fn place(&self) -> String {
         self.section.prefix().to_string()
@@ -233,7 +242,9 @@ impl Repository {
         }
     }
 
+    /// Writes a file, if the repository is in its place.
     pub(crate) async fn put(&self, kind: FileKind, id: &Id, data: Bytes) -> Result<(), VaultError> {
+        self.check_in_place().await?;
         let key = bank_key(kind, id)?;
         Ok(retried(|| self.section.put(&key, data.clone())).await?)
     }
