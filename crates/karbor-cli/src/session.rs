@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use karbor_model::{one_line, visible};
+
 use crate::{
     ClientCommand, Cloud, Globals,
     client::Client,
     endpoint::{locate, logged_in},
     error::{CliError, Exit},
-    output::{View, visible},
+    output::View,
 };
 
 /// How often a waiting command asks, and how long it puts up with a service that is away.
@@ -84,6 +86,14 @@ impl Session {
         if self.view.for_people() {
             writeln!(self.io.err, "{}", visible(text))?;
         }
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Warns on stderr, whoever reads the answer.
+    pub(crate) fn warn(&mut self, text: &str) -> Result<(), CliError> {
+        writeln!(self.io.err, "warning: {}", one_line(text))?;
         Ok(())
     }
 }

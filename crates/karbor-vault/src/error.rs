@@ -1,6 +1,6 @@
 //! What can go wrong, in words for the person who has to act.
 
-use karbor_plugin::{BankError, PluginError};
+use karbor_plugin::{BankError, PluginError, one_line};
 
 /// Why the vault could not do something.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum VaultError {
     #[error("there is no snapshot '{0}' in the repository")]
     NoSuchSnapshot(String),
     /// No such file or folder in a snapshot.
-    #[error("there is no '{path}' in the snapshot {snapshot}")]
+    #[error("there is no '{}' in the snapshot {snapshot}", one_line(path))]
     NoSuchPath {
         /// The snapshot.
         snapshot: String,
@@ -53,7 +53,7 @@ pub enum VaultError {
         others: u64,
     },
     /// A file or stream that is to be stored could not be read whole.
-    #[error("'{path}' could not be read: {reason}")]
+    #[error("'{}' could not be read: {reason}", one_line(path))]
     Source {
         /// The file or stream.
         path: String,
@@ -61,7 +61,7 @@ pub enum VaultError {
         reason: String,
     },
     /// A file could not be restored.
-    #[error("'{path}' could not be restored: {reason}")]
+    #[error("'{}' could not be restored: {reason}", one_line(path))]
     Target {
         /// The file.
         path: String,
@@ -89,7 +89,9 @@ pub enum VaultError {
 }
 
 fn in_file(file: Option<&str>) -> String {
-    file.map_or_else(String::new, |file| format!("; '{file}' needs it"))
+    file.map_or_else(String::new, |file| {
+        format!("; '{}' needs it", one_line(file))
+    })
 }
 
 fn and_others(others: u64) -> String {

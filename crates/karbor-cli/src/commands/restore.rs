@@ -12,7 +12,7 @@ use super::{
 use crate::{
     arguments::{ListOptions, WaitOptions, json_object},
     error::CliError,
-    output::{Column, column, string, text},
+    output::{Column, column, string, text, unpacked},
     report,
     session::Session,
     wait::{Job, Operation},
@@ -123,7 +123,9 @@ impl RestoreArguments {
                 let options = self.options;
                 let (provider, checkpoint) = match (self.latest, &self.checkpoint) {
                     (true, _) => {
-                        let found = latest(session, &plan, options.provider.clone()).await?;
+                        let provider = options.provider.clone();
+                        let found = latest(session, &plan, provider.clone()).await?;
+                        passed_over(session, &plan, provider, &found.1).await?;
                         of_seal(found, options.accept_unsealed)?
                     }
                     (false, Some(id)) => {
@@ -186,6 +188,36 @@ async fn latest(
         CliError::not_found(format!("plan {plan} has no checkpoint that is available"))
             .hint(format!("make one: karbor protect {plan} --wait"))
     })
+}
+
+/// So many checkpoints that are passed over are named.
+const NAMED: usize = 10;
+
+/// Names what cannot be read and is, by what the bank says of it, no older than what was found: somebody may have
+/// changed it so that an older one is taken. It is a courtesy: the restore goes on without.
+async fn passed_over(
+    session: &mut Session,
+    plan: &str,
+    provider: Option<String>,
+    found: &Value,
+) -> Result<(), CliError> {
+    let search = Search {
+        plan: Some(plan.to_owned()),
+        provider,
+        query: vec![("status", "error".to_owned())],
+        limit: None,
+    };
+    let failed = search.run(session).await.unwrap_or_default();
+    let unreadable = failed.iter().filter_map(|(_, checkpoint)| {
+        let info = unpacked(&checkpoint["extra_info"]);
+        let reason = info["unreadable"].as_str()?.to_owned();
+        (made_on(checkpoint) >= made_on(found)).then_some((checkpoint, reason))
+    });
+    for (checkpoint, reason) in unreadable.take(NAMED) {
+        let (id, day) = (string(checkpoint, "id"), made_on(checkpoint));
+        session.warn(&format!("passed over: checkpoint {id} of {day}: {reason}"))?;
+    }
+    Ok(())
 }
 
 /// One that nothing vouches for is not taken for the newest, and not passed over in silence.

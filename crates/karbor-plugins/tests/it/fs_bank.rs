@@ -348,3 +348,21 @@ async fn a_bank_that_is_not_at_its_path_is_away_until_it_is_back() {
     assert_eq!(keys(&bank).await, ["a", "b"]);
     assert!(at.join("b").exists() && !elsewhere.join("b").exists());
 }
+
+/// A file says how large it is, and may lie: nothing is allocated for it.
+#[tokio::test]
+async fn an_object_that_claims_terabytes_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let bank = FileSystemBank::open(directory.path()).unwrap();
+    bank.put(&key("a/b"), "x".into()).await.unwrap();
+    let file = std::fs::File::create(directory.path().join("karbor/a/b")).unwrap();
+    file.set_len(10 << 40).unwrap();
+    for refused in [
+        bank.get(&key("a/b")).await,
+        bank.get_at_most(&key("a/b"), 1000).await,
+        bank.get_range(&key("a/b"), 1, 9 << 40).await,
+    ] {
+        assert!(matches!(refused, Err(BankError::Corrupt { .. })), "{refused:?}");
+    }
+    assert_eq!(bank.get_range(&key("a/b"), 5 << 40, 3).await.unwrap(), "\0\0\0");
+}
