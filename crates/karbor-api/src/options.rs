@@ -16,7 +16,7 @@ macro_rules! option {
     };
 }
 
-/// The options of this crate. It also reads `service_down_time` of `karbor-manager`.
+/// The options of this crate. It also reads those of `karbor-manager`.
 pub const OPTIONS: &[OptionDef] = &[
     QUOTA_PLANS,
     QUOTA_CHECKPOINTS,

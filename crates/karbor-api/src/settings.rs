@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use karbor_db::QuotaDefaults;
-use karbor_manager::{Config, ConfigError, config::Source};
+use karbor_manager::{Config, ConfigError, ServiceOptions, config::Source};
 
 use crate::auth::AuthStrategy;
 
@@ -52,7 +52,8 @@ pub struct Settings {
     pub(crate) client_timeout: Duration,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_peer: usize,
-    pub(crate) service_down_time: Duration,
+    /// How services run, as they correct it themselves.
+    pub(crate) services: ServiceOptions,
     pub(crate) quotas: QuotaDefaults,
 }
 
@@ -98,7 +99,7 @@ impl Settings {
                 "osapi_max_connections_per_peer",
                 1..=1_000_000,
             )?,
-            service_down_time: config.seconds("DEFAULT", "service_down_time")?,
+            services: ServiceOptions::from_config(config)?.checked().0,
             quotas: QuotaDefaults::read(config)?,
         })
     }

@@ -1,9 +1,8 @@
 //! Printing answers: tables, JSON, bare values.
 
-use std::borrow::Cow;
-
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use indicatif::HumanBytes;
+use karbor_model::{one_line, visible};
 use serde_json::Value;
 
 use crate::{Format, Globals, error::CliError, session::Session};
@@ -77,7 +76,7 @@ impl Session {
             .map(|row| chosen.iter().map(|column| (column.cell)(row)).collect());
         if self.view.format == Format::Value {
             for line in cells.collect::<Vec<Vec<String>>>() {
-                writeln!(self.io.out, "{}", one_line(&line.join("\t")))?;
+                writeln!(self.io.out, "{}", fields(&line))?;
             }
             return Ok(());
         }
@@ -142,7 +141,7 @@ impl Session {
             table.set_header(titles);
         }
         for row in rows {
-            table.add_row(row.iter().map(|cell| visible(cell).into_owned()));
+            table.add_row(cells(&row));
         }
         if self.view.fit {
             table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -174,30 +173,18 @@ fn keep_ids_whole(table: &mut Table) {
     }
 }
 
-/// Text from elsewhere with its control characters made visible, so that it cannot command the
-/// terminal. Line ends stay.
-pub(crate) fn visible(text: &str) -> Cow<'_, str> {
-    let harmless = |c: char| !c.is_control() || c == '\n';
-    if text.chars().all(harmless) {
-        return Cow::Borrowed(text);
-    }
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if harmless(c) {
-            shown.push(c);
-        } else {
-            shown.extend(c.escape_default());
-        }
-    }
-    Cow::Owned(shown)
+/// As [`one_line`], of values that tabs separate.
+fn fields(values: &[String]) -> String {
+    let values: Vec<_> = values.iter().map(|value| one_line(value)).collect();
+    values.join("\t")
 }
 
-/// As [`visible`], but one line: tabs separate values, so they stay.
-fn one_line(text: &str) -> String {
-    text.split('\t')
-        .map(|field| visible(field).replace('\n', "\\n"))
-        .collect::<Vec<_>>()
-        .join("\t")
+/// A row as it is shown. Only the first cell begins a row: another one may have lines.
+fn cells(row: &[String]) -> impl Iterator<Item = String> {
+    row.iter().enumerate().map(|(at, cell)| match at {
+        0 => one_line(cell).into_owned(),
+        _ => visible(cell).into_owned(),
+    })
 }
 
 /// A field as text: nothing for null, bare for strings, JSON for the rest.
@@ -251,10 +238,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_command_the_terminal() {
-        assert_eq!(visible("a\u{1b}[2Jb\rc"), "a\\u{1b}[2Jb\\rc");
-        assert_eq!(visible("line\nline"), "line\nline");
-        assert_eq!(one_line("a\tb\nc"), "a\tb\\nc");
+    fn a_name_makes_neither_a_row_nor_a_value() {
+        let row = ["a\nb", "line\nline", "\u{1b}[2J"].map(str::to_owned);
+        assert_eq!(fields(&row), "a\\nb\tline\\nline\t\\u{1b}[2J");
+        let shown: Vec<_> = cells(&row).collect();
+        assert_eq!(shown, ["a\\nb", "line\nline", "\\u{1b}[2J"]);
     }
 
     #[test]

@@ -8,9 +8,10 @@ use std::time::Duration;
 use indicatif::{
     HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
+use karbor_model::visible;
 use serde_json::Value;
 
-use crate::output::{plain, string, unpacked, visible};
+use crate::output::{plain, string, unpacked};
 
 /// At most this many resources get a line.
 const LINES: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karbor_model::ResourceGraph;
+use karbor_model::{ResourceGraph, one_line};
 use serde_json::{Map, Value};
 
 use crate::arguments::WaitOptions;
@@ -192,7 +192,7 @@ impl Session {
                         vec![
                             name(names, key),
                             plain(&change["kind"]),
-                            plain(&change["path"]),
+                            one_line(&plain(&change["path"])).into_owned(),
                         ]
                     }
                     other => vec![name(names, key), String::new(), plain(other)],

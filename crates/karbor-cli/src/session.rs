@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
+use karbor_model::visible;
+
 use crate::{
     ClientCommand, Cloud, Globals,
     client::Client,
     endpoint::{locate, logged_in},
     error::{CliError, Exit},
-    output::{View, visible},
+    output::View,
 };
 
 /// How often a waiting command asks, and how long it puts up with a service that is away.
@@ -89,9 +91,9 @@ impl Session {
 }
 
 impl Session {
-    /// Tells of something that is not as it should be, in any format: beside the answer.
+    /// Warns beside the answer, in any format.
     pub(crate) fn warn(&mut self, text: &str) -> Result<(), CliError> {
-        writeln!(self.io.err, "{}", visible(text))?;
+        writeln!(self.io.err, "warning: {}", visible(text))?;
         Ok(())
     }
 }

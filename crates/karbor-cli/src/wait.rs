@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, future, io::Write as _, time::Duration};
 
+use karbor_model::visible;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +14,7 @@ use crate::{
     Pace,
     client::Client,
     error::{CliError, Exit},
-    output::{string, visible},
+    output::string,
     progress::{Bars, Progress},
     session::Session,
     waiting,

@@ -4,6 +4,10 @@
 //! it still is the one that was read and the trigger still is the version that the next one was
 //! worked out from, and enters a run for each of its operations. So of any number of engines one
 //! fires it, and one that dies either has or has not.
+//!
+//! A clock that ran ahead leaves times behind that are still to come once it is right: next due times,
+//! runs, times at which an operation was enabled. None of them holds anything up ([`Db::triggers_replan`],
+//! `Candidate`).
 
 use chrono::{DateTime, Utc};
 use karbor_model::{
@@ -49,6 +53,15 @@ pub struct Firing {
     pub missed: Option<(DateTime<Utc>, String)>,
 }
 
+/// A next due time that is to be another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replanned {
+    /// The trigger with the due time that was read; none when it was found to fire no more.
+    pub was: Planned,
+    /// Its next due time; `None` when it fires no more.
+    pub at: Option<DateTime<Utc>>,
+}
+
 /// What came of [`Db::triggers_fire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fired {
@@ -66,17 +79,21 @@ struct Candidate {
     registered: bool,
     /// The due time of its run that has not ended.
     running: Option<DateTime<Utc>>,
-    /// The due time of its last run.
+    /// The due time of its last run, of those that are not still to come.
     last: Option<DateTime<Utc>>,
-    /// Since when it has been enabled.
-    since: DateTime<Utc>,
+    /// Since when it has been enabled; `None`: since always, as far as the clock can tell.
+    since: Option<DateTime<Utc>>,
 }
 
 impl Candidate {
     /// Is a due time the operation's, and not yet fired for it? A trigger that was changed just after
     /// it fired may come to the same due time again.
     fn takes(&self, due: DateTime<Utc>) -> bool {
-        self.since <= due && self.last.is_none_or(|last| last < due)
+        self.was_enabled(due) && self.last.is_none_or(|last| last < due)
+    }
+
+    fn was_enabled(&self, due: DateTime<Utc>) -> bool {
+        self.since.is_none_or(|since| since <= due)
     }
 }
 
@@ -123,12 +140,124 @@ impl Db {
             {
                 continue;
             }
-            match plan.at {
-                Some(at) => self.insert_execution(&write, plan.trigger.id, at).await?,
-                None => self.exhaust(&write, plan.trigger.id).await?,
-            }
+            self.plan_in(&write, plan.trigger.id, plan.at).await?;
         }
         write.commit().await
+    }
+
+    async fn plan_in(
+        &self,
+        write: &Write<'_>,
+        id: TriggerId,
+        at: Option<DateTime<Utc>>,
+    ) -> Result<(), DbError> {
+        match at {
+            Some(at) => self.insert_execution(write, id, at).await?,
+            None => self.exhaust(write, id, Some(self.now())).await?,
+        }
+        self.forget_runs_to_come(write, id).await
+    }
+
+    /// Triggers whose next due time is still to come at `now`, and those that were found to fire no more
+    /// at a time that is still to come; in the order of their ids, those after `after`.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn triggers_ahead(
+        &self,
+        now: DateTime<Utc>,
+        after: Option<TriggerId>,
+        limit: u64,
+    ) -> Result<Vec<Planned>, DbError> {
+        let due = ("trigger_executions", "execution_time");
+        let exhausted = (Trigger::TABLE, "exhausted_at");
+        let is_to_come = |column| Expr::col(column).gt(Expr::val(self.time(now)));
+        let mut select = Query::select()
+            .columns(TRIGGER.iter().map(|column| (Trigger::TABLE, *column)))
+            .column(due)
+            .from(Trigger::TABLE)
+            .left_join(
+                "trigger_executions",
+                Expr::col(("trigger_executions", "trigger_id")).equals((Trigger::TABLE, "id")),
+            )
+            .and_where(not_deleted((Trigger::TABLE, "deleted")))
+            .cond_where(
+                Condition::any()
+                    .add(is_to_come(due))
+                    .add(Expr::col(due).is_null().and(is_to_come(exhausted))),
+            )
+            .order_by((Trigger::TABLE, "id"), Order::Asc)
+            .limit(limit)
+            .take();
+        if let Some(after) = after {
+            select.and_where(Expr::col((Trigger::TABLE, "id")).gt(after.to_string()));
+        }
+        let rows = self.read().query_all(&select).await?;
+        Ok(readable(&rows, |row| {
+            let trigger = self.trigger_from(row)?;
+            let of_trigger = Row::new(row, self.backend(), "trigger_executions", DUE);
+            let at = of_trigger.time_opt(TRIGGER.len())?;
+            Ok(Planned { trigger, at })
+        }))
+    }
+
+    /// Stores other next due times in place of those that were read. A trigger that was changed, deleted or
+    /// fired meanwhile is passed over. Returns how many were stored.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`]: none was stored.
+    pub async fn triggers_replan(&self, replanned: &[Replanned]) -> Result<u64, DbError> {
+        let write = self.write().await?;
+        let mut stored = 0;
+        for Replanned { was, at } in replanned {
+            let id = was.trigger.id;
+            if was.at.is_some() {
+                let moved = Firing {
+                    due: was.clone(),
+                    next: *at,
+                    run: None,
+                    missed: None,
+                };
+                if !self.move_on(&write, &moved).await? {
+                    continue;
+                }
+                self.forget_runs_to_come(&write, id).await?;
+            } else {
+                let there = match self.trigger_for_update(&write, id).await {
+                    Ok(there) => there,
+                    Err(DbError::NotFound { .. }) => continue,
+                    Err(error) => return Err(error),
+                };
+                if there.updated_at != was.trigger.updated_at
+                    || write.query_one(&execution_of(id)).await?.is_some()
+                {
+                    continue;
+                }
+                self.exhaust(&write, id, None).await?;
+                self.plan_in(&write, id, *at).await?;
+            }
+            stored += 1;
+        }
+        write.commit().await?;
+        Ok(stored)
+    }
+
+    /// Forgets ended runs whose due times are still to come: a clock that ran ahead made them, and they
+    /// would be taken for the runs of those times.
+    async fn forget_runs_to_come(&self, write: &Write<'_>, id: TriggerId) -> Result<(), DbError> {
+        let operations = Query::select()
+            .column("id")
+            .from(ScheduledOperation::TABLE)
+            .and_where(Expr::col("trigger_id").eq(id.to_string()))
+            .take();
+        let delete = Query::delete()
+            .from_table(Alias::new("scheduled_runs"))
+            .and_where(Expr::col("status").eq(RunState::Ended.as_str()))
+            .and_where(Expr::col("due_at").gt(Expr::val(self.time(self.now()))))
+            .and_where(Expr::col("operation_id").in_subquery(operations))
+            .take();
+        write.execute(&delete).await?;
+        Ok(())
     }
 
     /// The next due time of any trigger.
@@ -273,7 +402,7 @@ impl Db {
         if let Some((_, reason)) = firing
             .missed
             .as_ref()
-            .filter(|(last, _)| candidate.since <= *last)
+            .filter(|(last, _)| candidate.was_enabled(*last))
         {
             logs.push(missed(reason.clone()));
         }
@@ -335,7 +464,7 @@ impl Db {
                 .take();
             let won = write.execute(&delete).await?.rows_affected() == 1;
             if won {
-                self.exhaust(write, trigger.id).await?;
+                self.exhaust(write, trigger.id, Some(self.now())).await?;
             }
             return Ok(won);
         };
@@ -364,12 +493,18 @@ impl Db {
             .and_where(of_operation("scheduled_operation_states"))
             .and_where(Expr::col(("scheduled_operation_states", "state")).ne("deleted"))
             .take();
-        let last = Query::select()
-            .expr(Func::max(Expr::col(("scheduled_runs", "due_at"))))
+        let now = self.now();
+        let due_at = ("scheduled_runs", "due_at");
+        let runs = Query::select()
+            .expr(Func::max(Expr::col(due_at)))
             .from("scheduled_runs")
             .and_where(of_operation("scheduled_runs"))
             .take();
-        let running = last.clone().cond_where(is_unended()).take();
+        let running = runs.clone().cond_where(is_unended()).take();
+        let last = runs
+            .clone()
+            .and_where(Expr::col(due_at).lte(Expr::val(self.time(now))))
+            .take();
         let select = Query::select()
             .columns(OPERATION.iter().map(|column| (operations, *column)))
             .expr(registered)
@@ -383,15 +518,15 @@ impl Db {
             .order_by((operations, "created_at"), Order::Asc)
             .take();
         let rows = write.query_all(&select).await?;
-        Ok(readable(&rows, |row| self.candidate_from(row)))
+        Ok(readable(&rows, |row| self.candidate_from(row, now)))
     }
 
-    fn candidate_from(&self, row: &QueryResult) -> Result<Candidate, DbError> {
+    fn candidate_from(&self, row: &QueryResult, now: DateTime<Utc>) -> Result<Candidate, DbError> {
         let rest = Row::new(row, self.backend(), ScheduledOperation::TABLE, CANDIDATE);
         let operation = self.operation_from(row)?;
         let enabled_at = rest.time_opt(OPERATION.len() + 3)?;
         Ok(Candidate {
-            since: enabled_at.unwrap_or(operation.created_at),
+            since: Some(enabled_at.unwrap_or(operation.created_at)).filter(|since| *since <= now),
             operation,
             registered: rest.get::<i64>(OPERATION.len())? > 0,
             running: rest.time_opt(OPERATION.len() + 1)?,
@@ -415,10 +550,16 @@ impl Db {
         insert_rows(write, "trigger_executions", EXECUTION, vec![row]).await
     }
 
-    async fn exhaust(&self, write: &Write<'_>, id: TriggerId) -> Result<(), DbError> {
+    /// Notes since when a trigger fires no more, or that it does.
+    async fn exhaust(
+        &self,
+        write: &Write<'_>,
+        id: TriggerId,
+        since: Option<DateTime<Utc>>,
+    ) -> Result<(), DbError> {
         let update = Query::update()
             .table(Alias::new(Trigger::TABLE))
-            .value("exhausted_at", self.time(self.now()))
+            .value("exhausted_at", self.time_opt(since))
             .and_where(Expr::col("id").eq(id.to_string()))
             .take();
         write.execute(&update).await?;

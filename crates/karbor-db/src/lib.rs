@@ -41,7 +41,7 @@ mod triggers;
 pub use db::Db;
 pub(crate) use db::Write;
 pub use error::DbError;
-pub use executions::{Fired, Firing, Planned};
+pub use executions::{Fired, Firing, Planned, Replanned};
 pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
 pub use holdings::{QuotaSettlement, Recounted};
 pub use list::{Direction, ListQuery};

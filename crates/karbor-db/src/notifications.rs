@@ -8,7 +8,7 @@
 //! end only.
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use karbor_manager::NotificationOutbox;
 use karbor_model::{
     ApiError, INCOMPLETE, Notification, OperationLog, OperationLogStatus, OperationType, Outgoing,
@@ -36,6 +36,9 @@ const NOTIFICATION: &[&str] = &[
     "sink",
     "next_at",
 ];
+
+/// No notification is put off for longer than this.
+const LONGEST_DELAY: TimeDelta = TimeDelta::hours(1);
 
 /// What an operation is called in event types. The first three are the original's.
 fn operation_name(operation: OperationType) -> &'static str {
@@ -144,6 +147,19 @@ impl Db {
         write.commit().await
     }
 
+    /// Tells that a clock is not, or was not, as it should be: `message` says how, `payload` has the details.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn announce_clock(&self, message: &str, mut payload: Value) -> Result<(), DbError> {
+        payload["message"] = json!(message);
+        let write = self.write().await?;
+        write
+            .execute(&self.notification("karbor.clock.warning", Priority::Warn, payload)?)
+            .await?;
+        write.commit().await
+    }
+
     /// Tells what an operation log says now.
     pub(crate) async fn announce_operation(
         &self,
@@ -247,8 +263,11 @@ impl Db {
         limit: u64,
     ) -> Result<Vec<Outgoing>, DbError> {
         const SEQ: &[&str] = &["seq"];
+        // None waits that long: the clock was ahead when it was put off.
+        let never = now + LONGEST_DELAY;
         let due = || {
             let due = Expr::col("next_at").lte(Expr::val(self.time(now)));
+            let due = due.or(Expr::col("next_at").gt(Expr::val(self.time(never))));
             Expr::col("sink").eq(sink).and(due)
         };
         let select = Query::select()

@@ -33,6 +33,9 @@ const RUN: &[&str] = &[
 const STATUS: (&str, &str) = ("scheduled_runs", "status");
 const LEASE: (&str, &str) = ("scheduled_runs", "lease_until");
 
+/// How much longer than an engine's own lease another's may be.
+const LONGEST_LEASE: i32 = 10;
+
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunState {
@@ -112,7 +115,8 @@ impl Db {
         let write = self.write().await?;
         let now = self.now();
         let mut claimed = Vec::new();
-        for (run, operation) in self.claimable(&write, now, limit).await? {
+        let is_free = self.is_free(now, lease_until);
+        for (run, operation) in self.claimable(&write, &is_free, limit).await? {
             let update = Query::update()
                 .table(Alias::new("scheduled_runs"))
                 .value("status", RunState::Running.as_str())
@@ -120,7 +124,7 @@ impl Db {
                 .value("lease_until", self.time(lease_until))
                 .value("started_at", self.time(run.started_at.unwrap_or(now)))
                 .and_where(Expr::col("id").eq(run.id.to_string()))
-                .cond_where(self.is_free(now))
+                .cond_where(is_free.clone())
                 .take();
             if write.execute(&update).await?.rows_affected() == 1 {
                 claimed.push((run, operation));
@@ -266,7 +270,7 @@ impl Db {
         write.commit().await
     }
 
-    /// The runs before this one, and all but the last `keep` of the original's logs.
+    /// The runs before this one, those that a clock that ran ahead made for times to come, and all but the last `keep` of the original's logs.
     async fn forget_old(
         &self,
         write: &Write<'_>,
@@ -280,7 +284,12 @@ impl Db {
             .from_table(Alias::new("scheduled_runs"))
             .and_where(of_operation.clone())
             .and_where(Expr::col("status").eq(RunState::Ended.as_str()))
-            .and_where(Expr::col("due_at").lt(Expr::val(self.time(run.due_at))))
+            .and_where(Expr::col("id").ne(run.id.to_string()))
+            .cond_where(
+                Condition::any()
+                    .add(Expr::col("due_at").lt(Expr::val(self.time(run.due_at))))
+                    .add(Expr::col("due_at").gt(Expr::val(self.time(self.now())))),
+            )
             .take();
         write.execute(&runs).await?;
         let first_old = Query::select()
@@ -308,7 +317,7 @@ impl Db {
     async fn claimable(
         &self,
         write: &Write<'_>,
-        now: DateTime<Utc>,
+        is_free: &Condition,
         limit: u64,
     ) -> Result<Vec<(ScheduledRun, ScheduledOperation)>, DbError> {
         let operations = ScheduledOperation::TABLE;
@@ -320,7 +329,7 @@ impl Db {
                 operations,
                 Expr::col(("scheduled_runs", "operation_id")).equals((operations, "id")),
             )
-            .cond_where(self.is_free(now))
+            .cond_where(is_free.clone())
             .and_where(not_deleted((operations, "deleted")))
             .order_by(("scheduled_runs", "due_at"), Order::Asc)
             .limit(limit)
@@ -332,11 +341,17 @@ impl Db {
         }))
     }
 
-    /// "Nobody has the run": it is due, or the engine that had it let its lease run out.
-    fn is_free(&self, now: DateTime<Utc>) -> Condition {
+    /// "Nobody has the run": it is due, or the engine that had it let its lease run out, or has not renewed
+    /// one that it took while its clock was ahead. No engine takes a lease that is so much longer than
+    /// ours, which would end at `lease_until`.
+    fn is_free(&self, now: DateTime<Utc>, lease_until: DateTime<Utc>) -> Condition {
+        let longest = now + (lease_until - now) * LONGEST_LEASE;
+        let ran_out = Condition::any()
+            .add(Expr::col(LEASE).lt(Expr::val(self.time(now))))
+            .add(Expr::col(LEASE).gt(Expr::val(self.time(longest))));
         let left = Condition::all()
             .add(Expr::col(STATUS).eq(RunState::Running.as_str()))
-            .add(Expr::col(LEASE).lt(Expr::val(self.time(now))));
+            .add(ran_out);
         Condition::any()
             .add(Expr::col(STATUS).eq(RunState::Due.as_str()))
             .add(left)

@@ -76,7 +76,9 @@ impl FlowOutcome {
     /// Every failing resource with its hook and reason, one a line; nothing after a success.
     #[must_use]
     pub fn error_info(&self) -> Option<String> {
-        let mut lines: Vec<String> = self.failures.iter().map(ToString::to_string).collect();
+        // Only a failure begins a line at its beginning, whatever names a reason holds.
+        let line = |failure: &FlowFailure| failure.to_string().replace('\n', "\n    ");
+        let mut lines: Vec<String> = self.failures.iter().map(line).collect();
         match self.status {
             FlowStatus::Cancelled => lines.insert(0, "cancelled".to_owned()),
             FlowStatus::Interrupted => lines.extend(self.interrupted.clone()),

@@ -19,6 +19,18 @@
 //! * [`Config`], [`OptionDef`]: options, where their values came from.
 //! * [`TaskSet`], [`Clock`]: the only ways to start a task and to learn the time.
 //!
+//! # Beside oslo
+//! The rules of periodic tasks are oslo.service's, those of targets and versions oslo.messaging's.
+//! A test (`tests/it/against_oslo.rs`) runs both libraries beside this crate on the same random
+//! timelines. Two differences are wanted, and it tolerates no third:
+//! * *A late look shifts the phase.* oslo counts a run from the last multiple of the spacing, however
+//!   long ago that was, so the run after a late one may follow almost at once. Here the boundary that a
+//!   run counts from is never older than 5 % of the spacing: two starts are never closer than the
+//!   spacing less 5 %.
+//! * *The idle time is worked out after the runs.* oslo works it out as it goes, with the whole
+//!   spacing for what it runs; so what the runs took comes on top, and the next look is late by that.
+//!   Here it is the time from the end of the runs until the next task is due.
+//!
 //! # The original's members and their counterparts
 //! | `karbor.manager` | here |
 //! |---|---|
@@ -28,7 +40,7 @@
 //! | `add_periodic_task(task)` | [`PeriodicTasks::add`] |
 //! | `run_periodic_tasks(context, raise_on_error)` | [`PeriodicTasks::periodic_tasks`] |
 //! | `Manager(base.Base, PeriodicTasks)` | [`Manager`], with its data in a [`ManagerBase`] |
-//! | `Manager.RPC_API_VERSION` | [`Manager::RPC_API_VERSION`], 1.0 |
+//! | `Manager.RPC_API_VERSION` | [`Manager::RPC_API_VERSION`], 1.0; that of its endpoint |
 //! | `Manager.target` | [`Manager::target`], displayed `<Target version=1.0>` |
 //! | `Manager.__init__(host=None, db_driver=None)` | [`ManagerBase::new`] |
 //! | `Manager.host`, default `CONF.host` (`socket.gethostname()`) | [`ManagerBase::host`], default [`this_host`] |
@@ -40,7 +52,7 @@
 //! | `Manager.init_host(**kwargs)` | [`Manager::init_host`], given the service's record |
 //! | `Manager.init_host_with_rpc()` | [`Manager::init_host_with_rpc`] |
 //! | `Manager.cleanup_host()` (never called there) | [`Manager::cleanup_host`], called by [`RunningService::shutdown`] |
-//! | `Manager.service_version()` (never called there) | [`Manager::service_version`], asked by [`ServiceApi::service_version`] |
+//! | `Manager.service_version()` (never called there) | [`Manager::service_version`], the application's, asked by [`ServiceApi::service_version`] |
 //! | `Manager.service_config()` (never called there) | [`Manager::service_config`], asked by [`ServiceApi::service_config`] |
 //! | `Manager.is_working()` | [`Manager::is_working`] |
 
@@ -58,16 +70,19 @@ pub use clock::{Clock, Elapsed, SystemClock, timeout};
 pub use config::{Config, ConfigBuilder, ConfigError, OptionDef, OptionKind};
 pub use manager::{Health, Manager, ManagerBase, this_host};
 pub use outbox::NotificationOutbox;
-pub use periodic::{DEFAULT_INTERVAL, PeriodicTask, PeriodicTasks, TaskOutcome, TaskReport};
+pub use periodic::{
+    DEFAULT_INTERVAL, DEFAULT_LIMIT, PeriodicTask, PeriodicTasks, TaskOutcome, TaskReport,
+};
 pub use rpc::{
     InProcess, RpcEndpoint, RpcError, RpcMethod, RpcServer, RpcTransport, RpcVersion, Target,
 };
 pub use service::{
     OPTIONS, RunningService, Service, ServiceApi, ServiceClient, ServiceEndpoint, ServiceHealth,
-    ServiceOptions, ShutdownReport, Signal, Signals, Stopped, run_until_signal,
+    ServiceOptions, ShutdownReport, Signal, Signals, Started, Stopped, drain_unless_signal,
+    run_until_signal, start_unless_signal,
 };
 pub use store::ServiceStore;
-pub use tasks::TaskSet;
+pub use tasks::{TaskSet, caught};
 
 /// What the code made by [`rpc_interface!`] needs; not for use by hand.
 #[doc(hidden)]
@@ -76,5 +91,5 @@ pub mod __private {
     pub use karbor_model::{ApiError, RequestContext};
     pub use serde_json::{Map, Value};
 
-    pub use crate::rpc::wire::{argument, argument_or, encode, result};
+    pub use crate::rpc::wire::{argument, argument_or, encode, no_more_arguments, result};
 }

@@ -52,7 +52,8 @@ pub trait Manager: Send + Sync + Sized + 'static {
     /// The RPC topic.
     const TOPIC: &'static str;
 
-    /// The version of the RPC interface.
+    /// The version of the RPC interface; of its endpoint, `SomeEndpoint::VERSION`, which has the last
+    /// word: a service whose manager and endpoint disagree does not start.
     const RPC_API_VERSION: RpcVersion = RpcVersion::new(1, 0);
 
     /// What was injected.
@@ -83,6 +84,10 @@ pub trait Manager: Send + Sync + Sized + 'static {
         async { Ok(()) }
     }
 
+    /// The service's record was gone and has been made anew, under another id as a rule: what the
+    /// manager knew of the one before does not hold any more.
+    fn registered_again(self: &Arc<Self>, _service: &ServiceRecord) {}
+
     /// After RPC has begun to answer: what needs RPC.
     fn init_host_with_rpc(self: &Arc<Self>) -> impl Future<Output = Result<(), ApiError>> + Send {
         async { Ok(()) }
@@ -98,9 +103,10 @@ pub trait Manager: Send + Sync + Sized + 'static {
         Health::Working
     }
 
-    /// The version that runs.
+    /// The version of the application that runs, as its configuration says
+    /// ([`ConfigBuilder::version`](crate::ConfigBuilder::version)).
     fn service_version(&self) -> &str {
-        env!("CARGO_PKG_VERSION")
+        self.base().config().version()
     }
 
     /// The effective configuration: each option's value and where it came from, secrets redacted.

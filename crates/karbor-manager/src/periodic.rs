@@ -3,16 +3,20 @@
 //! The rules are oslo.service's. A task has a spacing; it is due when that long has passed since
 //! the last boundary, and boundaries are multiples of the spacing, moved on by up to 5 % (in whole
 //! seconds, so spacings under 20 s have none) so that services do not fall into step. Due tasks run
-//! one after the other; an error in one is logged and the next runs. In one thing we differ: when a
-//! run was late, oslo may start the next almost at once to get back to its boundaries; here two
-//! starts are never closer than the spacing less 5 %.
+//! one after the other; an error in one is logged and the next runs.
 //!
-//! A task takes no input, and may be run twice: it looks at the world and mends it. Each run leaves
-//! a [`TaskReport`] that an operator can read (`karbor service show`).
+//! In two things we differ: a late look shifts the phase, and the time that may be idled is worked out
+//! after the runs. The crate's head says how, and which test holds that there is no third.
+//!
+//! What oslo has no rule for: a run has a time limit ([`PeriodicTask::limit`]), after which it is
+//! dropped and counts as failed, for one that hangs would keep the others from running.
+//!
+//! A task takes no input, and may be run twice, or dropped at any point where it waits: it looks at
+//! the world and mends it. Each run leaves a [`TaskReport`] that an operator can read (`karbor
+//! service show`).
 
 use std::{
     future::Future,
-    panic::AssertUnwindSafe,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -22,8 +26,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use futures::FutureExt;
-use karbor_model::{ApiError, RequestContext};
+use karbor_model::{ApiError, ErrorKind, RequestContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -31,13 +34,17 @@ use tracing::{debug, error, info};
 use uuid::Uuid;
 
 use crate::{
-    Clock,
-    tasks::{lock, panic_text},
+    Clock, Elapsed,
+    tasks::{caught, lock},
+    timeout,
 };
 
 /// The spacing of a task that says 0, and the longest that [`PeriodicTasks::periodic_tasks`] says
 /// it may idle.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long a run may take when its task does not say ([`PeriodicTask::limit`]).
+pub const DEFAULT_LIMIT: Duration = Duration::from_secs(600);
 
 /// What the last run of a task came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +79,9 @@ pub enum TaskOutcome {
     },
 }
 
+/// Where the random part of a boundary comes from: a number from 0 up to 1.
+type Random = Arc<dyn Fn() -> f64 + Send + Sync>;
+
 type Run<M> = Arc<
     dyn Fn(Arc<M>, RequestContext) -> Pin<Box<dyn Future<Output = Result<Value, ApiError>> + Send>>
         + Send
@@ -85,6 +95,7 @@ pub struct PeriodicTask<M> {
     run_immediately: bool,
     enabled: bool,
     external_process_ok: bool,
+    limit: Duration,
     run: Run<M>,
 }
 
@@ -109,6 +120,7 @@ impl<M> PeriodicTask<M> {
             run_immediately: false,
             enabled: true,
             external_process_ok: false,
+            limit: DEFAULT_LIMIT,
             run,
         }
     }
@@ -141,6 +153,13 @@ impl<M> PeriodicTask<M> {
         self.external_process_ok = yes;
         self
     }
+
+    /// How long a run may take. One that takes longer is dropped where it waits, and has failed.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
 }
 
 /// The periodic tasks of a manager. Cheap to clone; clones are the same tasks.
@@ -158,6 +177,7 @@ impl<M> Clone for PeriodicTasks<M> {
 
 struct Inner<M> {
     clock: Arc<dyn Clock>,
+    random: Random,
     run_external: AtomicBool,
     entries: Mutex<Vec<Entry<M>>>,
     added: Notify,
@@ -167,6 +187,7 @@ struct Entry<M> {
     name: String,
     spacing: Duration,
     external_process_ok: bool,
+    limit: Duration,
     run: Run<M>,
     /// The boundary of the last run; `None` when it is to run at once.
     last_run: Option<Duration>,
@@ -189,9 +210,19 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
     /// No tasks yet.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::with_random(clock, random_part)
+    }
+
+    /// No tasks yet; `random` gives numbers from 0 up to 1, by which boundaries are moved on.
+    #[must_use]
+    pub fn with_random(
+        clock: Arc<dyn Clock>,
+        random: impl Fn() -> f64 + Send + Sync + 'static,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 clock,
+                random: Arc::new(random),
                 run_external: AtomicBool::new(true),
                 entries: Mutex::default(),
                 added: Notify::new(),
@@ -226,6 +257,7 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
             name: task.name,
             spacing,
             external_process_ok: task.external_process_ok,
+            limit: task.limit,
             run: task.run,
             last_run,
             runs: 0,
@@ -258,20 +290,30 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
         context: &RequestContext,
         raise_on_error: bool,
     ) -> Result<Duration, ApiError> {
-        // By name, since tasks may be added while others run.
-        for name in self.names() {
-            let Some(run) = self.start_if_due(&name) else {
+        let clock = &*self.inner.clock;
+        // By place, since tasks may be added while others run: those have their turn too.
+        for place in 0.. {
+            let Some(name) = self.name(place) else {
+                break;
+            };
+            let Some((run, limit)) = self.start_if_due(&name) else {
                 continue;
             };
             debug!(task = %name, "running periodic task");
-            let started_at = self.inner.clock.now();
-            let outcome = AssertUnwindSafe((*run)(manager.clone(), context.clone()))
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| {
-                    let text = panic_text(&*panic);
-                    Err(ApiError::internal(format!("the task panicked: {text}")))
-                });
+            let started_at = clock.now();
+            // In a block, for a task may panic before it has a future.
+            let ran = caught(async { (*run)(manager.clone(), context.clone()).await });
+            let outcome = match timeout(clock, limit, ran).await {
+                Ok(outcome) => outcome.flatten(),
+                Err(Elapsed(limit)) => Err(ApiError::new(
+                    ErrorKind::Timeout,
+                    "Timeout",
+                    format!(
+                        "It had not ended after {} s and was stopped. It runs again in its turn.",
+                        limit.as_secs_f64()
+                    ),
+                )),
+            };
             self.finished(&name, started_at, &outcome);
             if let Err(failure) = outcome {
                 if raise_on_error {
@@ -314,6 +356,13 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
         unsaved.filter_map(|entry| entry.report.clone()).collect()
     }
 
+    /// No report counts as kept any more: what kept them is gone.
+    pub(crate) fn keep_again(&self) {
+        for entry in lock(&self.inner.entries).iter_mut() {
+            entry.unsaved = entry.report.is_some();
+        }
+    }
+
     /// `report` has been kept.
     pub(crate) fn saved(&self, report: &TaskReport) {
         for entry in lock(&self.inner.entries).iter_mut() {
@@ -323,25 +372,28 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
         }
     }
 
-    fn names(&self) -> Vec<String> {
+    fn name(&self, place: usize) -> Option<String> {
         let entries = lock(&self.inner.entries);
-        entries.iter().map(|entry| entry.name.clone()).collect()
+        entries.get(place).map(|entry| entry.name.clone())
     }
 
     fn is_ours(&self, entry: &Entry<M>) -> bool {
         !entry.external_process_ok || self.inner.run_external.load(Ordering::Relaxed)
     }
 
-    /// Moves the task's boundary on, if it is due.
-    fn start_if_due(&self, name: &str) -> Option<Run<M>> {
+    /// Moves the task's boundary on, if it is due; how to run it, and its limit.
+    fn start_if_due(&self, name: &str) -> Option<(Run<M>, Duration)> {
         let now = self.inner.clock.monotonic();
         let mut entries = lock(&self.inner.entries);
         let entry = entries.iter_mut().find(|entry| entry.name == name)?;
         if !self.is_ours(entry) || !entry.due_in(now).is_zero() {
             return None;
         }
-        entry.last_run = Some(nearest_boundary(entry.last_run, entry.spacing, now));
-        Some(entry.run.clone())
+        entry.last_run = Some(match entry.last_run {
+            Some(last) => nearest_boundary(last, entry.spacing, now, (self.inner.random)()),
+            None => now,
+        });
+        Some((entry.run.clone(), entry.limit))
     }
 
     fn finished(&self, name: &str, started_at: DateTime<Utc>, outcome: &Result<Value, ApiError>) {
@@ -380,17 +432,18 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
     }
 }
 
-/// The boundary that a run starting now counts from: the last multiple of the spacing after
-/// `last_run`, moved on by up to 5 %, and no further back than 5 % of the spacing.
-fn nearest_boundary(last_run: Option<Duration>, spacing: Duration, now: Duration) -> Duration {
-    let Some(last) = last_run else {
-        return now;
-    };
+/// The boundary that a run starting now counts from: the last multiple of the spacing after `last`,
+/// moved on by up to 5 %, and no further back than 5 % of the spacing. `random`: from 0 up to 1.
+fn nearest_boundary(last: Duration, spacing: Duration, now: Duration, random: f64) -> Duration {
     let since = now.saturating_sub(last).as_nanos();
     let into = u64::try_from(since % spacing.as_nanos().max(1)).unwrap_or(u64::MAX);
-    // The low 32 bits of a random UUID are random.
-    let random = f64::from(Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
-    let jitter = Duration::from_secs((spacing.as_secs_f64() * random / 20.0) as u64);
+    let jitter = Duration::from_secs((spacing.as_secs_f64() * (random / 20.0)) as u64);
     let boundary = now.saturating_sub(Duration::from_nanos(into)) + jitter;
     boundary.max(now.saturating_sub(spacing / 20))
+}
+
+/// A random number from 0 up to 1.
+pub(crate) fn random_part() -> f64 {
+    // The low 32 bits of a random UUID are random.
+    f64::from(Uuid::new_v4().as_u128() as u32) / (f64::from(u32::MAX) + 1.0)
 }

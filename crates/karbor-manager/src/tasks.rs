@@ -1,8 +1,9 @@
 //! The task set: every background task of a service is started here, so that none is forgotten at
-//! shutdown and none dies in silence.
+//! shutdown and none dies in silence. A loop that is to run for as long as the service does is
+//! supervised: after a panic it is begun again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     panic::AssertUnwindSafe,
     sync::{
@@ -13,10 +14,20 @@ use std::{
 };
 
 use futures::FutureExt;
+use karbor_model::ApiError;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, warn};
 
 use crate::{Clock, timeout};
+
+/// A supervised loop that panicked is begun again after this; each panic in a row doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause grows no further. A loop that ran for this long begins with [`FIRST_PAUSE`] again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a task may take to be dropped: one that is in the middle of a computation cannot be.
+const DROP_TIME: Duration = Duration::from_secs(1);
 
 /// Tasks that are waited for together. Cheap to clone; clones are the same set.
 #[derive(Clone, Default)]
@@ -31,6 +42,8 @@ struct Inner {
     abort: CancellationToken,
     next: AtomicU64,
     running: Mutex<BTreeMap<u64, String>>,
+    /// Supervised loops that panicked and do not run again yet.
+    down: Mutex<BTreeSet<String>>,
 }
 
 impl TaskSet {
@@ -60,6 +73,50 @@ impl TaskSet {
                 () = abort.cancelled() => {}
             }
         });
+    }
+
+    /// Starts a loop that runs until the set is asked to stop. When it panics, that is logged and
+    /// `begin` begins it again after a pause, which grows from a second to a minute while it goes on
+    /// panicking; until then [`TaskSet::down`] names it.
+    pub fn supervise<F, Fut>(&self, name: impl Into<String>, clock: Arc<dyn Clock>, begin: F)
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let name = name.into();
+        let set = self.inner.clone();
+        self.spawn(name.clone(), async move {
+            let mut pause = FIRST_PAUSE;
+            loop {
+                let begun = clock.monotonic();
+                let run = AssertUnwindSafe(async { begin().await });
+                let Err(panic) = run.catch_unwind().await else {
+                    return;
+                };
+                if clock.monotonic().saturating_sub(begun) >= LONGEST_PAUSE {
+                    pause = FIRST_PAUSE;
+                }
+                error!(
+                    task = %name,
+                    "task panicked and is begun again in {pause:?}: {}", panic_text(&*panic)
+                );
+                // A panic's payload may hold anything; it is not kept over the pause.
+                drop(panic);
+                lock(&set.down).insert(name.clone());
+                tokio::select! {
+                    () = set.cancel.cancelled() => return,
+                    () = clock.sleep(pause) => {}
+                }
+                lock(&set.down).remove(&name);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        });
+    }
+
+    /// Names of the supervised loops that panicked and have not been begun again yet.
+    #[must_use]
+    pub fn down(&self) -> Vec<String> {
+        lock(&self.inner.down).iter().cloned().collect()
     }
 
     /// The token that asks the tasks of this set to stop.
@@ -98,7 +155,8 @@ impl TaskSet {
         let left = self.running();
         warn!(tasks = ?left, "tasks did not end within {deadline:?} and are dropped");
         self.abort();
-        self.inner.tracker.wait().await;
+        // One that is in the middle of a computation is left to the end of the process.
+        let _ = timeout(clock, DROP_TIME, self.inner.tracker.wait()).await;
         left
     }
 }
@@ -126,6 +184,15 @@ impl Drop for Entry {
 /// Locks, also when a holder panicked: what we guard is whole after every statement.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What `future` comes to; a panic in it is an internal error, whose cause is what the panic said.
+///
+/// # Errors
+/// `Internal` when it panicked.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, ApiError> {
+    let done = AssertUnwindSafe(future).catch_unwind().await;
+    done.map_err(|panic| ApiError::internal(format!("a panic: {}", panic_text(&*panic))))
 }
 
 /// What a panic said, as far as it is text.

@@ -16,6 +16,7 @@ mod resource;
 mod scheduling;
 mod secret;
 mod states;
+mod visible;
 
 pub use checkpoint::{Checkpoint, CheckpointPlan, INCOMPLETE, INDEX_VERSION, SUSPICIOUS, Seal};
 pub use context::{RequestContext, RequestId};
@@ -38,3 +39,4 @@ pub use states::{
     CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus,
     State, UnknownState, VerificationStatus,
 };
+pub use visible::{one_line, visible};

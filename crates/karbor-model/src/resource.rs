@@ -1,7 +1,10 @@
 //! What can be protected.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+/// Where extra info tells why a resource cannot be used.
+const BROKEN: &str = "broken";
 
 /// One thing that a plugin knows how to protect. Equal by type and id: name and extra info are
 /// what was known of it when it was looked up.
@@ -33,6 +36,19 @@ impl Resource {
             name: name.into(),
             extra_info: None,
         }
+    }
+
+    /// The resource, marked as one that cannot be used now: its extra info has the reason under `broken`.
+    #[must_use]
+    pub fn broken_because(mut self, reason: &str) -> Self {
+        self.extra_info = Some(json!({ BROKEN: reason }));
+        self
+    }
+
+    /// Why it cannot be used now.
+    #[must_use]
+    pub fn broken(&self) -> Option<&str> {
+        self.extra_info.as_ref()?.get(BROKEN)?.as_str()
     }
 
     /// `type#id`, the key by which parameters and log entries address one resource.

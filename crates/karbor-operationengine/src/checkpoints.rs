@@ -141,13 +141,7 @@ impl Runner {
                     of("scheduled_operation_id").and_then(|text| text.parse().ok()) == Some(id)
                 })
         });
-        Ok(made
-            .map(|checkpoint| Candidate {
-                id: checkpoint.id,
-                created_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
-                flawed: checkpoint.is_flawed(),
-            })
-            .collect())
+        Ok(made.map(candidate).collect())
     }
 
     /// Every available checkpoint of the plan, in its project.
@@ -210,8 +204,11 @@ impl Runner {
         policy: &RetentionPolicy,
         kept: &[Candidate],
     ) -> Step<RunOutcome> {
+        let now = self.engine.trusted_now();
+        let future = kept.iter().filter(|one| one.is_from_the_future(now));
+        self.engine.announce_future(future.map(|one| one.id)).await;
         let mut failures = Vec::new();
-        for id in policy.to_delete(kept, self.engine.clock.now()) {
+        for id in policy.to_delete(kept, now) {
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
@@ -255,6 +252,16 @@ impl Runner {
         // Of the same second the original comes first, as listed, and copies after it.
         checkpoints.sort_by_key(|one| std::cmp::Reverse(one.timestamp));
         if !verify.all {
+            // One that a wrong clock dated in the future is not the newest.
+            let now = self.engine.trusted_now();
+            let is_future = |one: &Checkpoint| candidate(one).is_from_the_future(now);
+            let future: Vec<_> = checkpoints.iter().filter(|one| is_future(one)).collect();
+            self.engine
+                .announce_future(future.iter().map(|one| one.id))
+                .await;
+            if future.len() < checkpoints.len() {
+                checkpoints.retain(|one| !is_future(one));
+            }
             checkpoints.truncate(1);
         }
         if checkpoints.is_empty() {
@@ -372,5 +379,14 @@ impl Runner {
                 return Ok(None);
             }
         }
+    }
+}
+
+/// A checkpoint as retention sees it.
+fn candidate(checkpoint: &Checkpoint) -> Candidate {
+    Candidate {
+        id: checkpoint.id,
+        created_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
+        flawed: checkpoint.is_flawed(),
     }
 }

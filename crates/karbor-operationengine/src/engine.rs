@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{owners::OwnerContexts, schedule::ScheduleLimits};
+use crate::{clock::Watch, owners::OwnerContexts, schedule::ScheduleLimits};
 
 /// A lease that is renewed three times before it ends takes at least this.
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
@@ -31,6 +31,8 @@ pub(crate) struct Engine {
     pub(crate) protection: Arc<dyn ProtectionApi>,
     pub(crate) owners: Arc<dyn OwnerContexts>,
     pub(crate) settings: Settings,
+    /// The host it runs on.
+    pub(crate) host: String,
     /// This engine's name in the database: its host, and which of the engines that ever ran there.
     pub(crate) owner: String,
     /// Its service's id, once it has one.
@@ -41,6 +43,8 @@ pub(crate) struct Engine {
     pub(crate) running: Mutex<HashMap<OperationId, CancellationToken>>,
     /// Why the last look into the database failed.
     pub(crate) trouble: Mutex<Option<String>>,
+    /// What it knows of its clock.
+    pub(crate) watch: Mutex<Watch>,
     pub(crate) counters: Counters,
 }
 
@@ -97,6 +101,9 @@ pub struct EngineReport {
     pub missed: u64,
     /// Runs that it has now.
     pub running: usize,
+    /// What is to be known of the clock: the last jump, or what a wrong clock left behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 impl Engine {
@@ -118,6 +125,7 @@ impl Engine {
             failed: count(failed),
             missed: count(missed),
             running: lock(&self.running).len(),
+            notice: lock(&self.watch).notice.clone(),
         }
     }
 

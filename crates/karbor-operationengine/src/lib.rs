@@ -36,10 +36,14 @@
 //! suspended or whose operation was disabled meanwhile. Nothing that is scheduled comes to nothing
 //! in silence.
 //!
+//! **A clock that was wrong stops nothing.** See `clock`.
+//!
 //! **Nothing good is deleted for nothing.** Checkpoints are deleted after the new one is available
-//! and listed, only those that the operation made, and never the newest (`retention`).
+//! and listed, only those that the operation made, and never the newest; those from the future are neither
+//! counted nor deleted (`retention`).
 
 mod checkpoints;
+mod clock;
 mod definition;
 mod due;
 mod engine;

@@ -8,7 +8,10 @@ use std::{
 use async_trait::async_trait;
 use karbor_db::{Db, DbError};
 use karbor_interfaces::{OperationEngineApi, OperationEngineEndpoint, ProtectionApi};
-use karbor_manager::{Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks, rpc::RpcEndpoint};
+use karbor_manager::{
+    Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
+    rpc::{RpcEndpoint, RpcVersion},
+};
 use karbor_model::{
     ApiError, OperationId, RequestContext, ScheduledOperation, ScheduledOperationId, ServiceRecord,
     Trigger, TriggerId,
@@ -16,6 +19,7 @@ use karbor_model::{
 use tokio::sync::Notify;
 
 use crate::{
+    clock::Watch,
     engine::{Counters, Engine, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
@@ -49,6 +53,8 @@ impl OperationEngineManager {
             protection,
             owners,
             settings: Settings::from_config(base.config())?,
+            host: base.host().to_owned(),
+            watch: Mutex::new(Watch::new(base.clock().now(), base.clock().monotonic())),
             owner: format!("{}{}", owners_of(base.host()), OperationId::new()),
             service_id: Mutex::new(None),
             changed: Notify::new(),
@@ -87,6 +93,7 @@ impl Manager for OperationEngineManager {
 
     const BINARY: &'static str = "karbor-operationengine";
     const TOPIC: &'static str = "karbor-operationengine";
+    const RPC_API_VERSION: RpcVersion = OperationEngineEndpoint::VERSION;
 
     fn base(&self) -> &ManagerBase<Db> {
         &self.base
@@ -116,10 +123,22 @@ impl Manager for OperationEngineManager {
         Ok(())
     }
 
+    fn registered_again(self: &Arc<Self>, service: &ServiceRecord) {
+        *lock(&self.engine.service_id) = Some(service.id);
+        // Operations that the record before was needed for can be taken on now.
+        self.engine.changed.notify_one();
+    }
+
     async fn init_host_with_rpc(self: &Arc<Self>) -> Result<(), ApiError> {
-        let tasks = self.base.tasks();
-        tasks.spawn("scheduler", self.engine.clone().schedule());
-        tasks.spawn("leases", self.engine.clone().keep_leases());
+        let (tasks, clock) = (self.base.tasks(), self.base.clock());
+        let engine = self.engine.clone();
+        tasks.supervise("scheduler", clock.clone(), move || {
+            engine.clone().schedule()
+        });
+        let engine = self.engine.clone();
+        tasks.supervise("leases", clock.clone(), move || {
+            engine.clone().keep_leases()
+        });
         Ok(())
     }
 

@@ -10,6 +10,9 @@
 //! any rule keeps it, or if there is none. Of those that stay, `retention_duration` then takes what
 //! is too old, and `max_backups` all but the newest. The newest of all always stays.
 //!
+//! Checkpoints that a wrong clock dated in the future are neither counted nor deleted: as the newest they
+//! would push out all the real ones.
+//!
 //! What is said of checkpoints holds for those without a flaw, as if there were no others: an incomplete or
 //! suspicious one never takes the place of a good one, and the newest good one always stays. A flawed one stays
 //! as long as it would if it counted, beside the good ones that stay.
@@ -18,6 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
 use karbor_model::{ApiError, CheckpointId};
+
+use crate::clock::SKEW;
 
 /// A checkpoint that a retention policy decides about: one that the operation made and that is
 /// `available`. Others are not shown to it: they are neither counted nor deleted.
@@ -29,6 +34,14 @@ pub struct Candidate {
     pub created_at: DateTime<Utc>,
     /// It is incomplete or suspicious.
     pub flawed: bool,
+}
+
+impl Candidate {
+    /// Is it dated later than clocks that differ a little can explain?
+    #[must_use]
+    pub fn is_from_the_future(&self, now: DateTime<Utc>) -> bool {
+        self.created_at > now + SKEW
+    }
 }
 
 /// What a scheduled operation has to keep.
@@ -110,7 +123,8 @@ impl RetentionPolicy {
         })
     }
 
-    /// Which of `candidates` are not to be kept, the oldest first. Never the newest of them.
+    /// Which of `candidates` are not to be kept, the oldest first. Never the newest of them, nor one that is
+    /// dated in the future.
     #[must_use]
     pub fn to_delete(&self, candidates: &[Candidate], now: DateTime<Utc>) -> Vec<CheckpointId> {
         let good: Vec<_> = candidates
@@ -137,6 +151,7 @@ impl RetentionPolicy {
         // One order whatever the bank's: newest first, the id where two were made at once.
         let by_age: BTreeSet<_> = candidates
             .iter()
+            .filter(|candidate| !candidate.is_from_the_future(now))
             .map(|candidate| (candidate.created_at, candidate.id))
             .collect();
         let newest_first: Vec<_> = by_age.into_iter().rev().collect();
@@ -294,6 +309,34 @@ mod tests {
         // Older than all good ones, they go as if they were good.
         let made = odd_are_flawed(&[2, 4, 5, 7]);
         assert_eq!(two.to_delete(&made, now()), ids(&[7, 5]));
+    }
+
+    #[test]
+    fn what_a_wrong_clock_dated_in_the_future_is_neither_counted_nor_deleted() {
+        let mut made = hours_ago(&[1, 2, 3]);
+        for (number, minutes) in [(100, 6), (101, 60), (102, 600_000)] {
+            let created_at = now() + TimeDelta::minutes(minutes);
+            let id = id(number);
+            made.push(Candidate {
+                id,
+                created_at,
+                flawed: false,
+            });
+        }
+        let deleted = policy(&[("max_backups", "2")]).to_delete(&made, now());
+        assert_eq!(deleted, ids(&[3]));
+        for rules in [("keep_last", "1"), ("retention_duration", "1")] {
+            assert!(!policy(&[rules]).to_delete(&made, now()).contains(&id(1)));
+        }
+        // A little ahead is a clock that differs, and the newest.
+        let created_at = now() + TimeDelta::minutes(4);
+        made.push(Candidate {
+            id: id(99),
+            created_at,
+            flawed: false,
+        });
+        let deleted = policy(&[("max_backups", "2")]).to_delete(&made, now());
+        assert_eq!(deleted, ids(&[3, 2]));
     }
 
     #[test]

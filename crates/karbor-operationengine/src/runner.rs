@@ -14,6 +14,7 @@
 use std::{sync::Arc, time::Duration};
 
 use karbor_db::{DbError, RunOutcome, ScheduledRun};
+use karbor_manager::caught;
 use karbor_model::{
     ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationLogStatus,
     OperationType, RequestContext, ScheduledOperation,
@@ -114,7 +115,8 @@ impl Runner {
         let mut delay = DELAYS.0;
         loop {
             let (run, operation) = (self.run.id, self.operation.id);
-            match self.attempt().await {
+            let attempt = caught(self.attempt()).await;
+            match attempt.unwrap_or_else(|panic| Err(Halt::NotYet(panic))) {
                 Ok(outcome) => return outcome,
                 Err(Halt::NotYet(error)) => {
                     tracing::warn!(%run, %operation, ?error, "a scheduled run cannot go on yet");

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How many triggers, or runs, one transaction is about.
-const BATCH: u64 = 500;
+pub(crate) const BATCH: u64 = 500;
 
 /// How far back a trigger is followed that no engine was there for when it was made or changed. It
 /// bounds what is recorded as missed when a database of the original is taken over.
@@ -46,8 +46,8 @@ impl Engine {
         }
     }
 
-    /// Takes on what no engine was told of, plans what is new, fires what is due, begins what is to run. Returns how long nothing will
-    /// be due, as far as is known.
+    /// Takes on what no engine was told of, plans what is new or was planned by a wrong clock, fires what is
+    /// due, begins what is to run. Returns how long nothing will be due, as far as is known.
     async fn round(self: &Arc<Self>) -> Result<Duration, ApiError> {
         let poll = self.settings.poll_interval;
         if self.is_disabled().await? {
@@ -57,6 +57,7 @@ impl Engine {
             tracing::error!(?error, "what no engine was told of waits");
         }
         self.plan().await?;
+        self.watch_clock().await?;
         let looked = self.clock.now();
         self.fire().await?;
         self.begin().await?;
@@ -161,7 +162,7 @@ impl Engine {
     }
 
     /// The schedule of a trigger in the database.
-    fn stored(&self, trigger: &Trigger) -> Option<Schedule> {
+    pub(crate) fn stored(&self, trigger: &Trigger) -> Option<Schedule> {
         Schedule::stored(&trigger.properties, &self.settings.limits)
             .inspect_err(|error| {
                 tracing::error!(trigger = %trigger.id, ?error, "a trigger cannot be understood");

@@ -80,7 +80,14 @@ impl Engine {
         match registered.await {
             // It, or another engine, has found the operation by itself.
             Ok(()) | Err(DbError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) => match self.db.service_get(service).await {
+                Err(DbError::NotFound { .. }) => Err(ApiError::unavailable(
+                    "The operation engine's record was removed and is made anew with its next \
+                     heartbeat. Try again.",
+                    error,
+                )),
+                _ => Err(error.into()),
+            },
         }
     }
 }

@@ -22,7 +22,7 @@ pub use bank::{
     Bank, BankCapabilities, BankError, Lease, ListRequest, MAX_OBJECT, ObjectInfo, SortDirection,
     list_all, too_large,
 };
-pub use karbor_model::Secret;
+pub use karbor_model::{Secret, one_line};
 pub use key::{BankKey, KeyError};
 pub use protectable::{Protectable, ProtectableError};
 pub use protection::{

@@ -183,6 +183,19 @@ impl CheckpointCollection {
         Ok(checkpoint)
     }
 
+    /// Calls a checkpoint that is being made failed, and lists it: a bank that was full may have taken its index
+    /// file only. Safe to repeat.
+    ///
+    /// # Errors
+    /// As [`transition`](Self::transition).
+    pub async fn fail(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        let mut checkpoint = self.get(id).await?;
+        if checkpoint.status != CheckpointStatus::Error {
+            checkpoint.status = checkpoint.status.becoming(CheckpointStatus::Error)?;
+        }
+        self.create(&checkpoint).await
+    }
+
     /// Takes the suspicion off a checkpoint; `false` if there is none. The caller holds its lease.
     ///
     /// # Errors

@@ -188,10 +188,7 @@ pub(crate) async fn conclude_in_bank(
             let objects = &conclusion.objects;
             checkpoints.finish(id, objects, None).await
         }
-        (OperationType::Protect | OperationType::Copy, false) => checkpoints
-            .transition(id, CheckpointStatus::Error)
-            .await
-            .map(|_| ()),
+        (OperationType::Protect | OperationType::Copy, false) => checkpoints.fail(id).await,
         (OperationType::Delete, true) => checkpoints.delete(id).await,
         (OperationType::Delete, false) => checkpoints
             .transition(id, CheckpointStatus::ErrorDeleting)

@@ -83,6 +83,13 @@ async fn confirm(
         .show(context, &resource.id)
         .await
         .map_err(|error| lookup_failed(&error))?;
+    if let Some(reason) = found.as_ref().and_then(Resource::broken) {
+        return Err(lookup_failed(&ProtectableError {
+            resource_type: resource.resource_type.clone(),
+            message: format!("'{}': {reason}", resource.name),
+            retryable: false,
+        }));
+    }
     found.ok_or_else(|| {
         ApiError::new(
             ErrorKind::NotFound,

@@ -23,7 +23,7 @@ impl Manager for ProtectionManager {
 
     const BINARY: &'static str = "karbor-protection";
     const TOPIC: &'static str = "karbor-protection";
-    const RPC_API_VERSION: RpcVersion = RpcVersion::new(1, 1);
+    const RPC_API_VERSION: RpcVersion = ProtectionEndpoint::VERSION;
 
     fn base(&self) -> &ManagerBase<Db> {
         &self.base

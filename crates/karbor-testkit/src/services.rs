@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use karbor_manager::{
-    Config, InProcess, Manager, ManagerBase, OPTIONS, RunningService, Service, ServiceOptions,
-    ServiceStore, TaskReport,
+    Clock, Config, InProcess, Manager, ManagerBase, OPTIONS, RunningService, Service,
+    ServiceOptions, ServiceStore, TaskReport,
 };
 use karbor_model::{ApiError, ServiceRecord};
 
@@ -26,6 +26,8 @@ pub enum StoreMode {
     Down,
     /// Never.
     Hanging,
+    /// With a panic.
+    Panicking,
 }
 
 /// The services table. Cheap to clone; clones are the same table.
@@ -38,6 +40,7 @@ pub struct MemoryServices {
 #[derive(Default)]
 struct Table {
     mode: StoreMode,
+    latency: Duration,
     next: i64,
     rows: BTreeMap<i64, ServiceRecord>,
     reports: BTreeMap<(i64, String), TaskReport>,
@@ -59,9 +62,17 @@ impl MemoryServices {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[allow(clippy::panic, reason = "that is what the mode is for")]
     async fn reach(&self) -> Result<MutexGuard<'_, Table>, ApiError> {
-        let mode = self.table().mode;
+        let (mode, latency) = {
+            let table = self.table();
+            (table.mode, table.latency)
+        };
+        if !latency.is_zero() {
+            self.clock.sleep(latency).await;
+        }
         match mode {
+            StoreMode::Panicking => panic!("a driver's bug (by the test)"),
             StoreMode::Up => Ok(self.table()),
             StoreMode::Down => Err(ApiError::unavailable(
                 "The database is away; try again.",
@@ -74,6 +85,11 @@ impl MemoryServices {
     /// How it answers from now on.
     pub fn set_mode(&self, mode: StoreMode) {
         self.table().mode = mode;
+    }
+
+    /// How long every request takes from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        self.table().latency = latency;
     }
 
     /// Every row.
@@ -108,7 +124,6 @@ impl ServiceStore for MemoryServices {
         binary: &str,
         topic: &str,
     ) -> Result<ServiceRecord, ApiError> {
-        use karbor_manager::Clock;
         let mut table = self.reach().await?;
         let same = |row: &&ServiceRecord| row.host == host && row.binary == binary;
         if let Some(row) = table.rows.values().find(same) {

@@ -1,6 +1,6 @@
 //! What can go wrong, in words for the person who has to act.
 
-use karbor_plugin::{BankError, PluginError};
+use karbor_plugin::{BankError, PluginError, one_line};
 
 use crate::Mishaps;
 
@@ -31,11 +31,17 @@ pub enum VaultError {
     /// Our own lock was not kept up: somebody may have pruned below us.
     #[error("the lock on the repository was lost ({0}); run the operation again")]
     LockLost(String),
+    /// Another repository, or none, is where this one was when it was opened.
+    #[error(
+        "the repository '{0}' was moved, removed or exchanged while it was in use: nothing that was written \
+         meanwhile counts; see that the right one is in the bank, then run the operation again"
+    )]
+    Exchanged(String),
     /// No such snapshot.
     #[error("there is no snapshot '{0}' in the repository")]
     NoSuchSnapshot(String),
     /// No such file or folder in a snapshot.
-    #[error("there is no '{path}' in the snapshot {snapshot}")]
+    #[error("there is no '{}' in the snapshot {snapshot}", one_line(path))]
     NoSuchPath {
         /// The snapshot.
         snapshot: String,
@@ -55,7 +61,7 @@ pub enum VaultError {
         others: u64,
     },
     /// A file or stream that is to be stored could not be read whole.
-    #[error("'{path}' could not be read: {reason}")]
+    #[error("'{}' could not be read: {reason}", one_line(path))]
     Source {
         /// The file or stream.
         path: String,
@@ -66,7 +72,7 @@ pub enum VaultError {
     #[error("{}", unreadable(.0))]
     Unreadable(Mishaps),
     /// A file could not be restored.
-    #[error("'{path}' could not be restored: {reason}")]
+    #[error("'{}' could not be restored: {reason}", one_line(path))]
     Target {
         /// The file.
         path: String,
@@ -94,7 +100,9 @@ pub enum VaultError {
 }
 
 fn in_file(file: Option<&str>) -> String {
-    file.map_or_else(String::new, |file| format!("; '{file}' needs it"))
+    file.map_or_else(String::new, |file| {
+        format!("; '{}' needs it", one_line(file))
+    })
 }
 
 fn unreadable(mishaps: &Mishaps) -> String {

@@ -1,8 +1,10 @@
-//! What the file system tells of an entry.
+//! What the system tells of files, as nodes of a tree.
 
 use std::{
     collections::HashMap,
     ffi::OsStr,
+    fs::File,
+    io::Read as _,
     os::{
         fd::{AsRawFd, BorrowedFd},
         unix::ffi::OsStrExt,
@@ -12,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    fs::Stat,
+    fs::{Mode, OFlags, Stat},
     io::{Errno, Result},
 };
 
@@ -20,6 +22,23 @@ use crate::{
     node::{Kind, Node},
     time::Time,
 };
+
+/// The file that marks a cache directory, and how it begins (<https://bford.info/cachedir/>).
+pub(crate) const CACHE_TAG: (&str, &[u8]) = (
+    "CACHEDIR.TAG",
+    b"Signature: 8a477f597d28d172789f06886806bc55",
+);
+
+/// Is it marked as a cache, whose content can be made again?
+pub(crate) fn is_cache(dir: BorrowedFd<'_>) -> bool {
+    let mut found = [0; CACHE_TAG.1.len()];
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(tag) = rustix::fs::openat(dir, CACHE_TAG.0, flags, Mode::empty()) else {
+        return false;
+    };
+    let is_file = rustix::fs::fstat(&tag).is_ok_and(|stat| kind_of(&stat) == Some(Kind::File));
+    is_file && File::from(tag).read_exact(&mut found).is_ok() && found == CACHE_TAG.1
+}
 
 /// A path that stands for an entry of an open directory, for calls that take no directory.
 pub(crate) fn proc_path(dir: BorrowedFd<'_>, name: &OsStr) -> PathBuf {

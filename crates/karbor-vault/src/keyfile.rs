@@ -119,7 +119,8 @@ pub(crate) async fn find(
     });
     for (id, _) in keys {
         let key = bank_key(FileKind::Key, &id)?;
-        let data = match retried(|| section.get(&key)).await {
+        let most = FileKind::Key.most();
+        let data = match retried(|| section.get_at_most(&key, most)).await {
             Ok(data) => data,
             Err(BankError::NotFound(_)) => continue,
             Err(error @ BankError::Corrupt { .. }) => {

@@ -191,6 +191,10 @@ impl Salvage {
             plain: entry.plain,
             pack_end: entry.offset.checked_add(entry.length)?,
         };
+        let most = entry.kind.most();
+        if at.length > most || at.plain_length() > most {
+            return None;
+        }
         let crypto = &self.repository.crypto;
         decoder.decode(&entry.id, sealed, &at, crypto).ok()
     }

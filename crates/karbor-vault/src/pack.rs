@@ -16,6 +16,17 @@ pub(crate) enum BlobKind {
     Tree = 1,
 }
 
+impl BlobKind {
+    /// How large a blob may be, in bytes: what an index says of one is no reason to allocate. Chunks of data
+    /// are far smaller; a tree is as large as its directory.
+    pub(crate) fn most(self) -> u32 {
+        match self {
+            Self::Data => 128 << 20,
+            Self::Tree => 1 << 30,
+        }
+    }
+}
+
 /// Where in its pack a blob is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PackEntry {
@@ -30,6 +41,8 @@ pub(crate) struct PackEntry {
 
 const PLAIN_ENTRY: usize = 1 + 4 + 32;
 const COMPRESSED_ENTRY: usize = PLAIN_ENTRY + 4;
+/// A header may not be longer, in bytes: some 400,000 blobs.
+pub(crate) const MAX_HEADER: u32 = 16 << 20;
 /// The length field at the end.
 pub(crate) const TRAILER: u64 = 4;
 

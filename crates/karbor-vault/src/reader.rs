@@ -100,14 +100,14 @@ impl BlobReader {
         decoder: &mut Decoder,
     ) -> Result<Vec<u8>, VaultError> {
         let at = self.locate(kind, id)?;
-        let damage = match self.load_from(&at, id, decoder) {
+        let damage = match self.load_from(kind, &at, id, decoder) {
             Err(error @ VaultError::Damaged { .. }) => error,
             done => return done,
         };
         // It may be in another pack too.
         let places: Vec<_> = read(&self.repository.index).places(kind, id).collect();
         for other in places.iter().filter(|other| other.pack != at.pack) {
-            if let Ok(data) = self.load_from(other, id, decoder) {
+            if let Ok(data) = self.load_from(kind, other, id, decoder) {
                 return Ok(data);
             }
         }
@@ -116,10 +116,21 @@ impl BlobReader {
 
     fn load_from(
         &self,
+        kind: BlobKind,
         at: &Location,
         id: &Id,
         decoder: &mut Decoder,
     ) -> Result<Vec<u8>, VaultError> {
+        let most = kind.most();
+        if at.length > most || at.plain_length() > most {
+            let reason = format!(
+                "the index says that blob {id} at {} has {} bytes, {} unpacked; none has more than {most}",
+                at.offset,
+                at.length,
+                at.plain_length()
+            );
+            return Err(VaultError::damaged(FileKind::Pack.object(&at.pack), reason));
+        }
         let sealed = self.fetch(at);
         let data =
             sealed.and_then(|sealed| decoder.decode(id, &sealed, at, &self.repository.crypto));
@@ -220,10 +231,57 @@ pub(crate) async fn pack_header(
     let length = length
         .first_chunk()
         .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    if length > crate::pack::MAX_HEADER {
+        return Err(damaged("its header says that it is longer than any"));
+    }
     let start = trailer.checked_sub(length.into());
     let start = start.ok_or_else(|| damaged("its header is longer than the pack"))?;
     let sealed = repository.get_range(pack, start, length.into()).await?;
     let header = repository.crypto.open(&sealed);
     let header = header.ok_or_else(|| damaged("its header was changed after it was written"))?;
     crate::pack::header_from_bytes(&header).map_err(|reason| damaged(&reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use karbor_plugin::{BankKey, BankSection, Secret};
+    use karbor_testkit::MemoryBank;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{VaultOptions, repository};
+
+    /// Whoever has the repository's password can write any index.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_index_that_claims_gigabytes_is_refused() {
+        let section = BankSection::new(
+            Arc::new(MemoryBank::new()),
+            BankKey::parse("vault").unwrap(),
+        );
+        let password = Secret::new("password".to_owned());
+        repository::init(&section, &password, String::new(), None)
+            .await
+            .unwrap();
+        let opened = Repository::open(section, &password, VaultOptions::default());
+        let repository = Arc::new(opened.await.unwrap());
+        let (pack, plain, sealed) = ([Id([1; 32]), Id([2; 32]), Id([3; 32])]).into();
+        let blob = |id: Id, length: u32, unpacked: u32| json!({"id": id, "type": "data", "offset": 0, "length": length, "uncompressed_length": unpacked});
+        let blobs = [blob(plain, 100, u32::MAX), blob(sealed, u32::MAX - 1, 10)];
+        let index = json!({"packs": [{"id": pack, "blobs": blobs}]}).to_string();
+        repository
+            .save(FileKind::Index, index.as_bytes())
+            .await
+            .unwrap();
+        repository.refresh_index().await.unwrap();
+        let reader = BlobReader::new(repository);
+        let mut decoder = Decoder::new().unwrap();
+        for id in [plain, sealed] {
+            let load = || reader.load(BlobKind::Data, &id, &mut decoder);
+            let refused = tokio::task::block_in_place(load).unwrap_err();
+            assert!(
+                refused.to_string().contains("none has more than"),
+                "{refused}"
+            );
+        }
+    }
 }

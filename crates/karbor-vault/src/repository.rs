@@ -4,7 +4,7 @@ use std::{io::Read, sync::RwLock, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
-use karbor_plugin::{BankError, BankKey, BankSection, ListRequest, Secret};
+use karbor_plugin::{BankError, BankKey, BankSection, ListRequest, MAX_OBJECT, Secret};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -38,6 +38,19 @@ impl FileKind {
         }
     }
 
+    /// How many bytes a file may have, and unpack to. What a file says of itself is no reason to allocate.
+    pub(crate) fn most(self) -> u64 {
+        match self {
+            Self::Key => 64 << 10,
+            Self::Lock => 1 << 20,
+            // Paths and patterns of a snapshot.
+            Self::Snapshot => 16 << 20,
+            // restic's hold some 10 MB.
+            Self::Index => 256 << 20,
+            Self::Pack => MAX_OBJECT,
+        }
+    }
+
     fn path(self, id: &Id) -> String {
         let name = id.to_hex();
         match self {
@@ -66,8 +79,8 @@ struct Config {
     chunker_polynomial: String,
 }
 
-/// An index, lock or snapshot may not unpack to more than this, in bytes.
-const MAX_UNPACKED: u64 = 1 << 30;
+/// The config may not be larger, in bytes.
+const MAX_CONFIG: u64 = 64 << 10;
 /// The first byte of a plain text that is compressed.
 const COMPRESSED: u8 = 2;
 
@@ -157,7 +170,7 @@ impl Repository {
         options: VaultOptions,
     ) -> Result<Self, VaultError> {
         let place = section.prefix().to_string();
-        let sealed = match section.get(&config_key()?).await {
+        let sealed = match section.get_at_most(&config_key()?, MAX_CONFIG).await {
             Ok(sealed) => sealed,
             Err(BankError::NotFound(_)) => return Err(VaultError::NotARepository(place)),
             Err(error) => return Err(error.into()),
@@ -187,10 +200,19 @@ impl Repository {
     pub(crate) async fn is_in_place(&self) -> Result<bool, VaultError> {
         let (config, key) = &self.opened_from;
         let there = config_key()?;
-        match retried(|| self.section.get(&there)).await {
+        match retried(|| self.section.get_at_most(&there, MAX_CONFIG)).await {
             Ok(found) if Id::of(&found) == *config => self.exists(FileKind::Key, key).await,
             Ok(_) | Err(BankError::NotFound(_)) => Ok(false),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Fails if it is not this repository any more that is in the bank: what is written would lie in another,
+    /// which has no key for it.
+    pub(crate) async fn check_in_place(&self) -> Result<(), VaultError> {
+        match self.is_in_place().await? {
+            true => Ok(()),
+            false => Err(VaultError::Exchanged(self.place())),
         }
     }
 
@@ -206,7 +228,7 @@ impl Repository {
 
     pub(crate) async fn get(&self, kind: FileKind, id: &Id) -> Result<Bytes, VaultError> {
         let key = bank_key(kind, id)?;
-        Ok(retried(|| self.section.get(&key)).await?)
+        Ok(retried(|| self.section.get_at_most(&key, kind.most())).await?)
     }
 
     pub(crate) async fn get_range(
@@ -233,7 +255,9 @@ impl Repository {
         }
     }
 
+    /// Writes a file, if the repository is in its place.
     pub(crate) async fn put(&self, kind: FileKind, id: &Id, data: Bytes) -> Result<(), VaultError> {
+        self.check_in_place().await?;
         let key = bank_key(kind, id)?;
         Ok(retried(|| self.section.put(&key, data.clone())).await?)
     }
@@ -270,7 +294,9 @@ impl Repository {
         }
         let plain = self.crypto.open(&data);
         let plain = plain.ok_or_else(|| damaged("it is not sealed with the repository's key"))?;
-        decode(plain).map(Some).map_err(|reason| damaged(&reason))
+        decode(plain, kind.most())
+            .map(Some)
+            .map_err(|reason| damaged(&reason))
     }
 
     /// Writes a file of JSON.
@@ -383,7 +409,8 @@ pub(crate) async fn list(
     }
 }
 
-fn decode(plain: Vec<u8>) -> Result<Vec<u8>, String> {
+/// Unpacks what has at most `most` bytes, as it comes.
+fn decode(plain: Vec<u8>, most: u64) -> Result<Vec<u8>, String> {
     match plain.first() {
         Some(b'{' | b'[') => Ok(plain),
         Some(&COMPRESSED) => {
@@ -391,10 +418,15 @@ fn decode(plain: Vec<u8>) -> Result<Vec<u8>, String> {
             let decoder = decoder.map_err(|error| format!("zstd: {error}"))?;
             let mut json = Vec::new();
             decoder
-                .take(MAX_UNPACKED)
+                .take(most + 1)
                 .read_to_end(&mut json)
                 .map_err(|error| format!("zstd: {error}"))?;
-            Ok(json)
+            match json.len() as u64 > most {
+                true => Err(format!(
+                    "it unpacks to more than {most} bytes, which none does"
+                )),
+                false => Ok(json),
+            }
         }
         Some(byte) => Err(format!("it begins with the unknown byte {byte}")),
         None => Err("it is empty".to_owned()),
@@ -455,4 +487,30 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
 pub(crate) fn lock<T>(lock: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     lock.lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unpacks_to_more_than_any_file_has_is_refused() {
+        const MOST: u64 = 1 << 20;
+        let packed = |size: usize| {
+            let mut packed = vec![COMPRESSED];
+            zstd::stream::copy_encode(&vec![b' '; size][..], &mut packed, 3).unwrap();
+            packed
+        };
+        let bomb = packed(64 << 20);
+        assert!(bomb.len() < 20_000);
+        let frames = [packed(1 << 20), packed(1)[1..].to_vec()].concat();
+        for (what, plain) in [("a bomb", bomb), ("two frames", frames)] {
+            let refused = decode(plain, MOST).unwrap_err();
+            assert!(
+                refused.contains("unpacks to more than 1048576"),
+                "{what}: {refused}"
+            );
+        }
+        assert_eq!(decode(packed(1 << 20), MOST).unwrap().len(), 1 << 20);
+    }
 }

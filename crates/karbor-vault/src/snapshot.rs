@@ -52,6 +52,12 @@ impl Snapshot {
         })
     }
 
+    /// Was it this one before it was copied?
+    #[must_use]
+    pub fn was(&self, id: &SnapshotId) -> bool {
+        self.original == Some(id.0)
+    }
+
     /// Has it all of these tags?
     #[must_use]
     pub fn has_tags(&self, tags: &[String]) -> bool {

@@ -356,6 +356,8 @@ pub struct RestoreOptions {
     pub delete_extra: bool,
     /// Directories on other file systems were stored empty: what is in them is no extra.
     pub one_file_system: bool,
+    /// Directories that are marked as caches were stored with their mark alone: what is in them is no extra.
+    pub exclude_caches: bool,
     /// What was stored at all: what it does not take was left out of the snapshot by choice, is no extra, and
     /// is never removed.
     pub filter: Option<TreeFilter>,
@@ -370,6 +372,7 @@ impl fmt::Debug for RestoreOptions {
             .field("subpath", &self.subpath)
             .field("delete_extra", &self.delete_extra)
             .field("one_file_system", &self.one_file_system)
+            .field("exclude_caches", &self.exclude_caches)
             .field("filter", &self.filter.is_some())
             .finish()
     }

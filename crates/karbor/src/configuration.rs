@@ -79,6 +79,11 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
         ));
     }
     let mut errors = settings::disagreements(&config)?;
+    errors.extend(
+        settings::log_filter(&config)
+            .err()
+            .map(|error| error.to_string()),
+    );
     let limits = ScheduleLimits::from_config(&config);
     errors.extend(limits.err().map(|error| error.to_string()));
     let Configured {
@@ -102,10 +107,11 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let loaded = Applications::load(&folder);
     let (count, problems) = match loaded {
         Ok(applications) => {
-            let looked = runtime.block_on(applications.validate(&surroundings));
-            (applications.all().len(), looked)
+            let mut problems: Vec<_> = applications.problems().cloned().collect();
+            problems.extend(runtime.block_on(applications.validate(&surroundings)));
+            (applications.all().len(), problems)
         }
-        Err(problems) => (0, problems),
+        Err(problem) => (0, vec![problem]),
     };
     for error in &errors {
         print(&format!("error: {error}"));

@@ -5,7 +5,7 @@ use std::io::Read;
 use chrono::{TimeDelta, Utc};
 use clap::{Args, Subcommand};
 use karbor_db::Db;
-use karbor_manager::Config;
+use karbor_manager::{Config, ServiceOptions};
 use karbor_model::ProviderId;
 use karbor_protection::{MasterKey, QuotaRecount, recount_quotas};
 use serde_json::Value;
@@ -284,7 +284,7 @@ async fn usage_fix(place: &Place<'_>) -> Result<(), Failure> {
 async fn services(place: &Place<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     let db = open(&config, &state).await?;
-    let patience = TimeDelta::from_std(config.seconds("DEFAULT", "service_down_time")?)?;
+    let (options, _) = ServiceOptions::from_config(&config)?.checked();
     let line = |cells: [&str; 5]| {
         let [binary, host, status, up, updated] = cells;
         let line = format!("{binary:<24} {host:<36} {status:<10} {up:<5} {updated}");
@@ -293,7 +293,7 @@ async fn services(place: &Place<'_>) -> Result<(), Failure> {
     line(["Binary", "Host", "Status", "State", "Updated At"]);
     for service in db.service_list().await? {
         let beat = service.updated_at.unwrap_or(service.created_at);
-        let up = Utc::now() - beat <= patience;
+        let up = options.is_up(&service, Utc::now());
         line([
             &service.binary,
             &service.host,

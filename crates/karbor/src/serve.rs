@@ -1,6 +1,12 @@
 //! `karbor serve`: everything in one process.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    mem::ManuallyDrop,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use karbor_api::{ApiManager, AuthStrategy, ensure_admin_token, policy::Policy};
@@ -8,7 +14,9 @@ use karbor_db::Db;
 use karbor_manager::{
     Clock, Config, InProcess, Manager, ManagerBase, RpcTransport, RunningService, Service,
     ServiceClient, ServiceOptions, ServiceStore, SystemClock,
-    service::{Signals, Stopped, run_until_signal},
+    service::{
+        Signals, Started, Stopped, drain_unless_signal, run_until_signal, start_unless_signal,
+    },
 };
 use karbor_notification::Courier;
 use karbor_operationengine::OperationEngineManager;
@@ -17,10 +25,11 @@ use karbor_plugins::{HostOptions, applications::Surroundings};
 use karbor_protection::{
     MasterKey, ProtectionManager, ProtectionParts, Providers, load_provider_configs,
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    command::LogFilter,
     owners::owners,
     providers::{embedded, protectors, remarks},
     settings::{self, ConfigFiles, Loaded, Place},
@@ -43,7 +52,11 @@ pub(crate) struct ServeArguments {
 }
 
 /// Runs the service until a signal ends it.
-pub(crate) fn run(place: &Place<'_>, arguments: &ServeArguments) -> Result<(), Failure> {
+pub(crate) fn run(
+    place: &Place<'_>,
+    arguments: &ServeArguments,
+    log: LogFilter,
+) -> Result<(), Failure> {
     let mut overrides = Vec::new();
     if let Some(listen) = arguments.listen {
         overrides.push(("DEFAULT", "osapi_karbor_listen", listen.ip().to_string()));
@@ -54,6 +67,7 @@ pub(crate) fn run(place: &Place<'_>, arguments: &ServeArguments) -> Result<(), F
         ));
     }
     let Loaded { state, config } = place.load(&overrides)?;
+    log.apply(&config)?;
     for unknown in config.unknown() {
         tracing::warn!("unknown option {unknown}: it has no effect");
     }
@@ -66,62 +80,61 @@ pub(crate) fn run(place: &Place<'_>, arguments: &ServeArguments) -> Result<(), F
             "{idle} options of OpenStack Karbor have no effect here: `karbor config validate` tells why"
         );
     }
+    let reload = Reload {
+        place,
+        overrides: &overrides,
+        log,
+        started: config.clone(),
+        applied: config.clone(),
+    };
     let runtime = crate::command::runtime()?;
-    let done = runtime.block_on(serve(&state, config));
-    // What still runs in the background had its time; a plugin's thread must not keep us.
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    done
+    let done = runtime.block_on(serve(&state, config, reload));
+    if matches!(done, Ok(End::Graceful)) {
+        runtime.shutdown_timeout(Duration::from_secs(1));
+    } else {
+        // What still works is interrupted by the end of the process, as by a crash. Without its runtime
+        // it would panic instead.
+        let _ = ManuallyDrop::new(runtime);
+    }
+    done.map(|_| ())
 }
 
-async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
+/// How the service ended, when no error ended it.
+enum End {
+    /// Everything came to its end.
+    Graceful,
+    /// Something was dropped and may be at work still.
+    Dropped,
+}
+
+async fn serve(state: &StateDir, config: Config, mut reload: Reload<'_>) -> Result<End, Failure> {
     state.create()?;
     state.create_folder(&settings::folder(&config, state, "application_config_dir")?)?;
     let _lock = state.lock()?;
     let mut signals = Signals::of_process()?;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let db = Db::connect(&settings::database(&config, state)?).await?;
-    db.migrate().await?;
-    let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
-    let protection = protection(state, &config, &db, clock.clone(), transport.clone()).await?;
-    let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
-    let owners = owners(&config, clock.clone())?;
-    let engine = OperationEngineManager::new(base, protection.manager().clone(), owners)?;
-    let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
-    let options = ServiceOptions::from_config(&config)?;
-    let engine = Service::new(Arc::new(engine), options, store, transport.clone())
-        .start()
-        .await?;
-    start_courier(&config, &db, clock.clone(), protection.manager())?;
-    let services = ServiceClient::new(
-        transport,
-        config.seconds("DEFAULT", "rpc_response_timeout")?,
-    );
-    let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
-    let (protection_api, engine_api) = (protection.manager().clone(), engine.manager().clone());
-    let policy = Policy::open(
-        settings::policy_files(&config, state)?,
-        base.clock().clone(),
-    )?;
-    let api = ApiManager::new(base, protection_api, engine_api, services)?;
-    let api = Arc::new(api.with_policy(policy));
-    let project = config.str("DEFAULT", "default_project")?.to_owned();
-    if api.settings().auth_strategy != AuthStrategy::Keystone {
-        ensure_admin_token(&db, &state.join("token"), &project).await?;
-    }
-    let place = SocketAddr::new(api.settings().listen, api.settings().port);
-    let listener = TcpListener::bind(place).await.map_err(|error| {
-        format!("cannot listen on {place}: {error}; choose another place with --listen")
-    })?;
-    let address = listener.local_addr()?;
     let deadline = config.seconds("DEFAULT", "graceful_shutdown_timeout")?;
-    let stop = CancellationToken::new();
-    let server = tokio::spawn(karbor_api::serve(listener, api, stop.clone(), deadline));
-    state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
-    tracing::info!(state = %state.path().display(), "karbor is ready");
-    let ended = run_until_signal(&mut signals, || {
-        drain(stop, server, engine, protection, deadline)
-    });
-    let ended = ended.await;
+    let running = Arc::new(Mutex::new(Running::default()));
+    let start = {
+        let (running, state) = (running.clone(), state.clone());
+        // A task of its own: whatever it waits for, signals are heard.
+        tokio::spawn(async move {
+            let started = running.lock().await.start(&state, &config, deadline).await;
+            started.map_err(|error| error.to_string())
+        })
+    };
+    let abort = start.abort_handle();
+    let drain = || Running::drain(running.clone(), deadline);
+    let ended = match start_unless_signal(&mut signals, start).await {
+        Started::Done(started) => {
+            started??;
+            let reload = async || reload.run(&running).await;
+            run_until_signal(&mut signals, reload, drain).await
+        }
+        Started::Stopped(_) => {
+            abort.abort();
+            drain_unless_signal(&mut signals, drain()).await
+        }
+    };
     state.remove_endpoint();
     match ended {
         Stopped::Drained(done) => done,
@@ -131,47 +144,201 @@ async fn serve(state: &StateDir, config: Config) -> Result<(), Failure> {
     }
 }
 
-/// What happened is told for as long as the protection manager works; what it wrote last is told at the
-/// next start.
+/// What has been started, as far as it has.
+#[derive(Default)]
+struct Running {
+    stop: CancellationToken,
+    server: Option<JoinHandle<Result<(), karbor_api::ServeError>>>,
+    api: Option<Arc<ApiManager>>,
+    engine: Option<RunningService<OperationEngineManager>>,
+    protection: Option<RunningService<ProtectionManager>>,
+    db: Option<Db>,
+    /// Ends the delivery of notifications.
+    courier: CancellationToken,
+}
+
+/// Tenths of the deadline after which a drain goes on to the next: requests, then what runs by itself,
+/// then operations. What one does not need is the next one's.
+const REQUESTS: u32 = 4;
+const ENGINE: u32 = 7;
+
+impl Running {
+    async fn start(
+        &mut self,
+        state: &StateDir,
+        config: &Config,
+        deadline: Duration,
+    ) -> Result<(), Failure> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let db = Db::connect(&settings::database(config, state)?).await?;
+        db.migrate().await?;
+        self.db = Some(db.clone());
+        let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
+        let protection = protection(state, config, &db, clock.clone(), transport.clone()).await?;
+        let protection = self.protection.insert(protection);
+        let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
+        let owners = owners(config, clock.clone())?;
+        let engine = OperationEngineManager::new(base, protection.manager().clone(), owners)?;
+        let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
+        let options = ServiceOptions::from_config(config)?;
+        let engine = Service::new(Arc::new(engine), options, store, transport.clone())
+            .start()
+            .await?;
+        let engine = self.engine.insert(engine);
+        start_courier(config, &db, protection.manager(), &self.courier)?;
+        let services = ServiceClient::new(
+            transport,
+            config.seconds("DEFAULT", "rpc_response_timeout")?,
+        );
+        let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
+        let (protection_api, engine_api) = (protection.manager().clone(), engine.manager().clone());
+        let policy = Policy::open(settings::policy_files(config, state)?, base.clock().clone())?;
+        let api = ApiManager::new(base, protection_api, engine_api, services)?;
+        let api = Arc::new(api.with_policy(policy));
+        let project = config.str("DEFAULT", "default_project")?.to_owned();
+        if api.settings().auth_strategy != AuthStrategy::Keystone {
+            ensure_admin_token(&db, &state.join("token"), &project).await?;
+        }
+        let place = SocketAddr::new(api.settings().listen, api.settings().port);
+        let listener = TcpListener::bind(place).await.map_err(|error| {
+            format!("cannot listen on {place}: {error}; choose another place with --listen")
+        })?;
+        let address = listener.local_addr()?;
+        self.api = Some(api.clone());
+        let requests = deadline * REQUESTS / 10;
+        let server = karbor_api::serve(listener, api, self.stop.clone(), requests);
+        self.server = Some(tokio::spawn(server));
+        state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
+        tracing::info!(state = %state.path().display(), "karbor is ready");
+        Ok(())
+    }
+
+    /// First no more requests, then nothing more that runs by itself, then no more operations; all
+    /// within one deadline.
+    async fn drain(running: Arc<Mutex<Self>>, deadline: Duration) -> Result<End, Failure> {
+        let begun = Instant::now();
+        let until = |tenths| (deadline * tenths / 10).saturating_sub(begun.elapsed());
+        let Ok(mut running) = tokio::time::timeout(until(10), running.lock()).await else {
+            return Err("stopped while starting; a start that hangs was cut short".into());
+        };
+        let running = std::mem::take(&mut *running);
+        running.stop.cancel();
+        let served = match running.server {
+            Some(server) => server.await?,
+            None => Ok(()),
+        };
+        let mut graceful = true;
+        if let Some(engine) = running.engine {
+            graceful &= engine.shutdown(until(ENGINE)).await.is_graceful();
+        }
+        if let Some(protection) = running.protection {
+            graceful &= protection.shutdown(until(10)).await.is_graceful();
+        }
+        served?;
+        Ok(match graceful {
+            true => End::Graceful,
+            false => End::Dropped,
+        })
+    }
+}
+
+/// What happened is told for as long as the protection manager works, or until `stop`; what it wrote last
+/// is told at the next start.
 fn start_courier(
     config: &Config,
     db: &Db,
-    clock: Arc<dyn Clock>,
     protection: &ProtectionManager,
+    stop: &CancellationToken,
 ) -> Result<(), Failure> {
     let base = protection.base();
-    let courier = Courier::new(
+    let courier = Arc::new(Courier::new(
         Arc::new(db.clone()),
         karbor_notification::sinks(config)?,
-        clock,
+        base.clock().clone(),
         base.host(),
         config.seconds("notifications", "max_age")?,
-    );
-    let stop = base.tasks().cancelled().clone();
-    base.tasks().spawn("deliver notifications", async move {
-        courier.run(&stop).await;
-    });
+    ));
+    let (stop, end) = (stop.clone(), base.tasks().cancelled().clone());
+    let deliver = move || {
+        let (courier, stop, end) = (courier.clone(), stop.clone(), end.clone());
+        async move {
+            tokio::select! {
+                () = courier.run(&end) => {}
+                () = stop.cancelled() => {}
+            }
+        }
+    };
+    base.tasks()
+        .supervise("deliver notifications", base.clock().clone(), deliver);
     Ok(())
 }
 
-/// First no more requests, then nothing more that runs by itself, then no more operations.
-async fn drain(
-    stop: CancellationToken,
-    server: tokio::task::JoinHandle<Result<(), karbor_api::ServeError>>,
-    engine: RunningService<OperationEngineManager>,
-    protection: RunningService<ProtectionManager>,
-    deadline: Duration,
-) -> Result<(), Failure> {
-    let started = std::time::Instant::now();
-    stop.cancel();
-    let served = server.await?;
-    engine
-        .shutdown(deadline.saturating_sub(started.elapsed()))
-        .await;
-    protection
-        .shutdown(deadline.saturating_sub(started.elapsed()))
-        .await;
-    Ok(served?)
+/// What SIGHUP does: reads the configuration again and takes up what can change while the service runs.
+struct Reload<'a> {
+    place: &'a Place<'a>,
+    overrides: &'a [(&'static str, &'static str, String)],
+    log: LogFilter,
+    /// What the service was started with.
+    started: Config,
+    /// What was read last and could be used.
+    applied: Config,
+}
+
+/// Groups and options that are taken up: all of a group where no option is named.
+const RELOADED: &[(&str, &str)] = &[
+    ("DEFAULT", "debug"),
+    ("DEFAULT", "log_filter"),
+    ("notifications", ""),
+    ("oslo_policy", ""),
+];
+
+impl Reload<'_> {
+    async fn run(&mut self, running: &Mutex<Running>) {
+        tracing::info!("SIGHUP: reading the configuration again");
+        match self.take_up(&mut *running.lock().await) {
+            Ok(()) => tracing::info!("log level, policies and notifications are as configured"),
+            Err(error) => tracing::error!("what is wrong stays as it was: {error}"),
+        }
+    }
+
+    fn take_up(&mut self, running: &mut Running) -> Result<(), Failure> {
+        let Loaded { state, config } = self.place.load(self.overrides)?;
+        for unknown in config.unknown() {
+            tracing::warn!("unknown option {unknown}: it has no effect");
+        }
+        self.log.apply(&config)?;
+        if let Some(api) = &running.api {
+            api.policy()
+                .reload(settings::policy_files(&config, &state)?)?;
+        }
+        let changed = config.differences(&self.applied);
+        if let (true, Some(db), Some(protection)) = (
+            changed.iter().any(|(group, _)| *group == "notifications"),
+            &running.db,
+            &running.protection,
+        ) {
+            let stop = CancellationToken::new();
+            start_courier(&config, db, protection.manager(), &stop)?;
+            std::mem::replace(&mut running.courier, stop).cancel();
+        }
+        let needs_restart: Vec<String> = config
+            .differences(&self.started)
+            .iter()
+            .filter(|(group, name)| {
+                let taken_up = |(g, n): &(&str, &str)| g == group && (n.is_empty() || n == name);
+                !RELOADED.iter().any(taken_up)
+            })
+            .map(|(group, name)| format!("[{group}] {name}"))
+            .collect();
+        if !needs_restart.is_empty() {
+            tracing::warn!(
+                "changed, but a restart is needed: {}",
+                needs_restart.join(", ")
+            );
+        }
+        self.applied = config;
+        Ok(())
+    }
 }
 
 async fn protection(

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 use karbor_api::policy::PolicyFiles;
 use karbor_manager::{Config, ConfigBuilder, ConfigError, OptionDef, OptionKind, config::Source};
+use tracing_subscriber::EnvFilter;
 
 use crate::{original, state::StateDir};
 
@@ -30,6 +31,24 @@ const OPTIONS: &[OptionDef] = &[
         kind: OptionKind::Str,
         default: "default",
         help: "The project of the administrator's token that is made at first start.",
+        secret: false,
+    },
+    OptionDef {
+        group: "DEFAULT",
+        name: "debug",
+        kind: OptionKind::Bool,
+        default: "false",
+        help: "Log what the services do in detail. `log_filter` and the variable KARBOR_LOG win over \
+               it. Taken up at SIGHUP.",
+        secret: false,
+    },
+    OptionDef {
+        group: "DEFAULT",
+        name: "log_filter",
+        kind: OptionKind::Str,
+        default: "",
+        help: "What is logged: a level, or levels by part, e.g. info,karbor_protection=debug. The \
+               variable KARBOR_LOG wins over it. Taken up at SIGHUP.",
         secret: false,
     },
     OptionDef {
@@ -229,6 +248,7 @@ pub(crate) struct Loaded {
 
 fn builder() -> ConfigBuilder {
     Config::builder()
+        .version(env!("CARGO_PKG_VERSION"))
         .options(&options())
         .idle(original::IDLE)
         .env(std::env::vars())
@@ -282,6 +302,20 @@ pub(crate) fn disagreements(config: &Config) -> Result<Vec<String>, ConfigError>
         found.push("max_concurrent_operations must be 0 (no limit) or more".to_owned());
     }
     Ok(found)
+}
+
+/// What is to be logged.
+pub(crate) fn log_filter(config: &Config) -> Result<EnvFilter, Failure> {
+    let told = config.str("DEFAULT", "log_filter")?;
+    let filter = match (told, config.bool("DEFAULT", "debug")?) {
+        ("", false) => "info",
+        // Every crate of ours; what others log in detail is for their makers.
+        ("", true) => "info,karbor=debug",
+        (told, _) => told,
+    };
+    EnvFilter::try_new(filter).map_err(|error| {
+        format!("option 'log_filter' in group [DEFAULT] is '{filter}': {error}").into()
+    })
 }
 
 /// A folder that an option names, relative to the state directory.

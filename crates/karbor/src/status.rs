@@ -316,7 +316,8 @@ async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
     let deleted = ids(OperationType::Delete).await?;
     let bank = provider.home(FirstBank)?.checkpoints();
     let mut missed = 0;
-    for copy in ids(OperationType::Copy).await?.difference(&deleted) {
+    let copies = ids(OperationType::Copy).await?;
+    for copy in copies.difference(&deleted) {
         missed += usize::from(!bank.has(*copy).await.unwrap_or_default());
     }
     Ok(missed)

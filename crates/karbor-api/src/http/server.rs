@@ -79,7 +79,8 @@ pub enum ServeError {
 }
 
 /// Serves `manager` on `listener` until `shutdown` is cancelled. Then no connection is accepted any
-/// more, requests under way are finished, for `deadline` at most, and it returns.
+/// more, requests under way are finished, for `deadline` at most in all, what is left is dropped, and
+/// it returns.
 ///
 /// # Errors
 /// [`ServeError`] when it refuses to start.
@@ -106,6 +107,9 @@ pub async fn serve(
         settings.max_connections_per_peer,
     );
     let connections = TaskTracker::new();
+    // Cancelled when it returns, or is dropped: nobody's request outlives it.
+    let gone = CancellationToken::new();
+    let _gone = gone.clone().drop_guard();
     let routes = super::router(manager.clone());
     let mut refusals_told = None;
     loop {
@@ -144,17 +148,19 @@ pub async fn serve(
             continue;
         };
         let timeout = manager.settings().client_timeout;
-        connections.spawn(connection(
-            stream,
-            guest,
-            routes.clone(),
-            timeout,
-            shutdown.clone(),
-        ));
+        let connection = connection(stream, guest, routes.clone(), timeout, shutdown.clone());
+        let gone = gone.clone();
+        connections.spawn(async move {
+            tokio::select! {
+                () = connection => {}
+                () = gone.cancelled() => {}
+            }
+        });
     }
     drop(listener);
     connections.close();
     let clock = manager.clock();
+    let begun = clock.monotonic();
     if karbor_manager::timeout(clock, deadline, connections.wait())
         .await
         .is_err()
@@ -162,7 +168,9 @@ pub async fn serve(
         tracing::warn!(left = connections.len(), "connections did not end in time");
     }
     // What clients that hung up had asked for.
-    manager.tasks().join(clock, deadline).await;
+    let passed = clock.monotonic().saturating_sub(begun);
+    let left = deadline.saturating_sub(passed);
+    manager.tasks().join(clock, left).await;
     Ok(())
 }
 

@@ -48,9 +48,12 @@ pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     let services = manager
         .service_list(&call.context, wanted("host"), wanted("binary"))
         .await?;
-    let views = services
-        .iter()
-        .map(|service| ServiceView::new(service, manager.service_is_up(service)));
+    let mut views = Vec::with_capacity(services.len());
+    for service in &services {
+        let mut view = ServiceView::new(service, manager.service_is_up(service));
+        view.notice = manager.service_notice(service).await?;
+        views.push(view);
+    }
     many("services", views, None)
 }
 

@@ -383,6 +383,9 @@ pub(crate) struct ServiceView<'a> {
     state: &'static str,
     updated_at: Option<String>,
     disabled_reason: Option<&'a str>,
+    /// What is to be known of it, e.g. that its clock jumped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) notice: Option<String>,
 }
 
 impl<'a> ServiceView<'a> {
@@ -399,6 +402,7 @@ impl<'a> ServiceView<'a> {
             state: if is_up { "up" } else { "down" },
             updated_at: service.updated_at.map(time),
             disabled_reason: service.disabled_reason.as_deref(),
+            notice: None,
         }
     }
 }

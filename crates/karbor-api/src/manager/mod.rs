@@ -103,7 +103,9 @@ impl ApiManager {
         &self.authenticator
     }
 
-    pub(crate) fn policy(&self) -> &Policy {
+    /// The policies in force.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
         &self.policy
     }
 

@@ -89,6 +89,13 @@ impl ApiManager {
         context: &RequestContext,
         resource: Resource,
     ) -> Result<ProtectableInstance, ApiError> {
+        // Nobody knows what one that cannot be used depends on; it must not hide the others.
+        if resource.broken().is_some() {
+            return Ok(ProtectableInstance {
+                resource,
+                dependent_resources: Vec::new(),
+            });
+        }
         let dependent_resources = self
             .protection
             .list_protectable_dependents(

@@ -1,6 +1,6 @@
 //! The services table, for administrators.
 
-use karbor_manager::{ServiceApi, ServiceHealth, TaskReport};
+use karbor_manager::{ServiceApi, ServiceHealth, TaskOutcome, TaskReport};
 use karbor_model::{ApiError, RequestContext, ServiceRecord};
 use serde_json::Value;
 
@@ -54,6 +54,19 @@ impl ApiManager {
         Ok(services)
     }
 
+    /// What a service wants to be known of, as its last reports tell: a clock that jumped.
+    pub(crate) async fn service_notice(
+        &self,
+        service: &ServiceRecord,
+    ) -> Result<Option<String>, ApiError> {
+        let reports = self.db().service_task_reports(service.id).await?;
+        let notice = reports.iter().find_map(|report| match &report.outcome {
+            TaskOutcome::Ok { details } => details["notice"].as_str(),
+            _ => None,
+        });
+        Ok(notice.map(str::to_owned))
+    }
+
     /// Asked before anything is said about the body.
     pub(crate) fn may_update_services(&self, context: &RequestContext) -> Result<(), ApiError> {
         self.may(context, "service:update")
@@ -87,8 +100,8 @@ impl ApiManager {
 
     /// Did the service beat its heart lately?
     pub(crate) fn service_is_up(&self, service: &ServiceRecord) -> bool {
-        let beat = service.updated_at.unwrap_or(service.created_at);
-        let silence = self.base.clock().now().signed_duration_since(beat);
-        silence.num_seconds().unsigned_abs() <= self.settings.service_down_time.as_secs()
+        self.settings
+            .services
+            .is_up(service, self.base.clock().now())
     }
 }

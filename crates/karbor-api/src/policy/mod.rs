@@ -49,12 +49,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The policies in force.
 pub struct Policy {
-    files: Option<PolicyFiles>,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
 struct State {
+    files: Option<PolicyFiles>,
     rules: Arc<Rules>,
     looked_at: Duration,
     /// What the files looked like when `rules` was read.
@@ -78,7 +78,7 @@ impl State {
             // It may only be on its way to a new version: what it forbade is not allowed meanwhile.
             Ok(stamp) => match self.stamp.keys().find(|file| !stamp.contains_key(*file)) {
                 Some(file) => Err(format!(
-                    "{} is gone; restart to do without it",
+                    "{} is gone; SIGHUP, or a restart, does without it",
                     file.display()
                 )),
                 None => load()
@@ -106,9 +106,7 @@ impl State {
 
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Policy")
-            .field("files", &self.files)
-            .finish_non_exhaustive()
+        f.debug_struct("Policy").finish_non_exhaustive()
     }
 }
 
@@ -131,16 +129,31 @@ impl Policy {
 
     fn new(files: Option<PolicyFiles>, rules: Rules, stamp: Stamp, clock: Arc<dyn Clock>) -> Self {
         let state = Mutex::new(State {
+            files,
             rules: Arc::new(rules),
             looked_at: clock.monotonic(),
             stamp,
             trouble: None,
         });
-        Self {
-            files,
-            clock,
-            state,
-        }
+        Self { clock, state }
+    }
+
+    /// What these files say from now on, whether or not they look different: an operator asked for it.
+    ///
+    /// # Errors
+    /// [`PolicyError`] when they cannot be read; then the rules stay as they were.
+    pub fn reload(&self, files: PolicyFiles) -> Result<(), PolicyError> {
+        let stamp = files.stamp()?;
+        let rules = Arc::new(files.load()?);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = State {
+            files: Some(files),
+            rules,
+            looked_at: self.clock.monotonic(),
+            stamp,
+            trouble: None,
+        };
+        Ok(())
     }
 
     /// May `context` do what `rule` names in `project`? For what has no record: lists, creating.
@@ -195,7 +208,7 @@ impl Policy {
     /// The rules in force, after a look at the files if the last one was a while ago.
     fn rules(&self) -> Arc<Rules> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(files) = &self.files else {
+        let Some(files) = state.files.clone() else {
             return state.rules.clone();
         };
         let now = self.clock.monotonic();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::app::{PROJECT, app};
+use crate::app::{PROJECT, app, app_with};
 
 #[tokio::test]
 async fn q55_q56_services() {
@@ -40,6 +40,24 @@ async fn q55_q56_services() {
             "disabled_reason"
         ]
     );
+    // What an engine's report wants to be known is shown with it.
+    let report: karbor_manager::TaskReport = serde_json::from_value(json!({
+        "name": "scheduled_operations",
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-01T00:00:00Z",
+        "runs": 1,
+        "failures": 0,
+        "outcome": {"status": "ok", "details": {"notice": "The clock was set back."}},
+    }))
+    .unwrap();
+    app.db
+        .service_save_task_report(engine.id, &report)
+        .await
+        .unwrap();
+    let listed = app.get("/os-services").await.json();
+    let rows = listed["services"].as_array().unwrap();
+    assert_eq!(rows[0]["notice"], "The clock was set back.");
+    assert_eq!(rows[1].get("notice"), None);
     app.clock.turn(std::time::Duration::from_secs(61));
     let listed = app
         .get("/os-services?binary=karbor-operationengine")
@@ -114,4 +132,29 @@ async fn q55_q56_services() {
             .fault(403),
         "Policy doesn't allow service:update to be performed."
     );
+}
+
+/// A service corrects a service_down_time that is shorter than its own heartbeat; what shows it goes by
+/// the same, or it would be down before every beat.
+#[tokio::test]
+async fn a_service_does_not_show_as_down_between_two_heartbeats() {
+    let app = app_with(&[
+        ("DEFAULT", "report_interval", "30"),
+        ("DEFAULT", "service_down_time", "20"),
+    ])
+    .await;
+    let engine = app
+        .db
+        .service_register("h", "karbor-operationengine", "t")
+        .await
+        .unwrap();
+    let now = karbor_manager::Clock::now(&app.clock);
+    app.db.service_report(engine.id, now).await.unwrap();
+    let state = async |seconds| {
+        app.clock.turn(std::time::Duration::from_secs(seconds));
+        app.get("/os-services").await.json()["services"][0]["state"].clone()
+    };
+    assert_eq!(state(29).await, "up");
+    assert_eq!(state(46).await, "up");
+    assert_eq!(state(1).await, "down");
 }

@@ -28,7 +28,15 @@ const COLUMNS: &[Column] = &[
     column("COMPONENTS", components),
 ];
 
+/// Why a resource cannot be used, if it cannot.
+pub(super) fn broken(instance: &Value) -> Option<&str> {
+    instance["extra_info"]["broken"].as_str()
+}
+
 fn components(application: &Value) -> String {
+    if let Some(reason) = broken(application) {
+        return format!("broken: {reason}");
+    }
     let names: Vec<_> = application["dependent_resources"]
         .as_array()
         .into_iter()

@@ -5,10 +5,17 @@
 //! by a clock that was wrong, is not the newest: it is left aside, and named.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta, Utc};
+use karbor_model::one_line;
 use serde_json::Value;
 
 use super::checkpoint::{Search, add_times, made, made_on};
-use crate::{error::CliError, flaws::Flaws, output::string, report, session::Session};
+use crate::{
+    error::CliError,
+    flaws::Flaws,
+    output::{string, unpacked},
+    report,
+    session::Session,
+};
 
 /// By how much the clocks of a service and its client may differ.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -42,7 +49,7 @@ pub(super) async fn latest(
 ) -> Result<(String, Value), CliError> {
     let search = Search {
         plan: Some(plan.to_owned()),
-        provider,
+        provider: provider.clone(),
         query: vec![("status", "available".to_owned())],
         limit: None,
     };
@@ -61,7 +68,39 @@ pub(super) async fn latest(
     for note in choice.notes {
         session.warn(&note)?;
     }
+    passed_over(session, plan, provider, &choice.found.1).await?;
     Ok(choice.found)
+}
+
+/// So many checkpoints that are passed over are named.
+const PASSED_OVER: usize = 10;
+
+/// Names what cannot be read and is, by what the bank says of it, no older than what was found: somebody may have
+/// changed it so that an older one is taken. It is a courtesy: the restore goes on without.
+async fn passed_over(
+    session: &mut Session,
+    plan: &str,
+    provider: Option<String>,
+    found: &Value,
+) -> Result<(), CliError> {
+    let search = Search {
+        plan: Some(plan.to_owned()),
+        provider,
+        query: vec![("status", "error".to_owned())],
+        limit: None,
+    };
+    let failed = search.run(session).await.unwrap_or_default();
+    let unreadable = failed.iter().filter_map(|(_, checkpoint)| {
+        let info = unpacked(&checkpoint["extra_info"]);
+        let reason = info["unreadable"].as_str()?.to_owned();
+        (made_on(checkpoint) >= made_on(found)).then_some((checkpoint, reason))
+    });
+    for (checkpoint, reason) in unreadable.take(PASSED_OVER) {
+        let (id, day) = (string(checkpoint, "id"), made_on(checkpoint));
+        let reason = one_line(&reason);
+        session.warn(&format!("passed over: checkpoint {id} of {day}: {reason}"))?;
+    }
+    Ok(())
 }
 
 /// Chooses among the available checkpoints of a plan, newest first.
@@ -95,7 +134,7 @@ fn choose(
         .iter()
         .map(|(_, one)| {
             format!(
-                "warning: {} is dated in the future and is left aside: a clock was wrong when it was made",
+                "{} is dated in the future and is left aside: a clock was wrong when it was made",
                 told(one)
             )
         })
@@ -126,7 +165,7 @@ fn choose(
             Some(_) => "as you wish",
         };
         notes.push(format!(
-            "warning: {} is {} and is restored all the same ({why}){}",
+            "{} is {} and is restored all the same ({why}){}",
             told(&chosen.1),
             flaws.brief(),
             lines(&chosen.1, &flaws)
@@ -155,7 +194,7 @@ fn lines(checkpoint: &Value, flaws: &Flaws) -> String {
     let mut told: String = lines
         .iter()
         .take(NAMED)
-        .map(|line| format!("\n    {line}"))
+        .map(|line| format!("\n    {}", one_line(line)))
         .collect();
     if lines.len() > NAMED {
         told.push_str(&format!(

@@ -88,7 +88,13 @@ impl ProtectableCommand {
                     .client
                     .list(&path, "instances", &list.query(), list.limit)
                     .await?;
-                session.list(INSTANCES, &instances)
+                session.list(INSTANCES, &instances)?;
+                for instance in &instances {
+                    if let Some(reason) = super::application::broken(instance) {
+                        session.note(&format!("{} is broken: {reason}", text(instance, "name")))?;
+                    }
+                }
+                Ok(())
             }
             Self::Instance { kind, instance } => {
                 let found = session.client.instance(&kind, &instance).await?;

@@ -41,8 +41,16 @@ const COLUMNS: &[Column] = &[
     column("STATUS", |service| text(service, "status")),
     column("STATE", |service| text(service, "state")),
     column("LAST HEARTBEAT", |service| time(service, "updated_at")),
-    column("REASON", |service| text(service, "disabled_reason")),
+    column("REASON", reason),
 ];
+
+/// Why it is out of service, or what else is to be known of it.
+fn reason(service: &Value) -> String {
+    let told = ["disabled_reason", "notice"].map(|field| text(service, field));
+    told.into_iter()
+        .find(|text| !text.is_empty())
+        .unwrap_or_default()
+}
 
 const DETAILS: &[Column] = &[
     column("ID", |service| text(service, "id")),

@@ -330,6 +330,7 @@ async fn a_run_is_one_engines_until_its_lease_runs_out() {
     db.run_set_checkpoint(run.id, "a", checkpoint)
         .await
         .unwrap();
+    let lease = stage.in_seconds(90);
     assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
 
     stage.clock.advance(Duration::from_secs(11)).await;

@@ -157,6 +157,7 @@ async fn call_all(api: &dyn ProtectionApi, context: &RequestContext) -> Vec<Valu
         ),
         told(api.show_provider(c, provider).await),
         told(api.cancel_operation(c, recorder::operation_log_id()).await),
+        told(api.accept_checkpoint(c, provider, checkpoint).await),
     ]
 }
 
@@ -177,16 +178,19 @@ async fn names_of_methods_and_arguments_on_the_wire_are_the_original_s() {
     let stage = stage().await;
     call_all(&stage.client, &RequestContext::admin()).await;
     let sent = stage.tap.sent();
-    let ours = [("cancel_operation", &["operation_log_id"][..])];
+    let ours = [
+        ("cancel_operation", &["operation_log_id"][..]),
+        ("accept_checkpoint", &["provider_id", "checkpoint_id"]),
+    ];
     assert_eq!(sent.len(), ORIGINAL.len() + ours.len());
     for (method, arguments) in ORIGINAL.iter().chain(&ours) {
         let message = sent.iter().find(|m| m.method == *method).expect(method);
         let names: Vec<&str> = message.args.keys().map(String::as_str).collect();
         assert_eq!(&names, arguments, "{method}");
-        let version = if *method == "cancel_operation" {
-            (1, 1)
-        } else {
-            (1, 0)
+        let version = match *method {
+            "cancel_operation" => (1, 1),
+            "accept_checkpoint" => (1, 2),
+            _ => (1, 0),
         };
         assert_eq!(
             message.target.version,

@@ -182,6 +182,11 @@ impl ProtectionApi for Recorder {
         Ok(())
     }
 
+    async fn accept_checkpoint(&self, c: &Context, p: ProviderId, id: CheckpointId) -> Answer<()> {
+        self.note(c, json!(["accept_checkpoint", p, id]));
+        Ok(())
+    }
+
     async fn show_checkpoint(
         &self,
         c: &Context,

@@ -18,6 +18,7 @@ use super::{
 /// Gathers options and layers; see [`Config::builder`].
 #[derive(Default)]
 pub struct ConfigBuilder {
+    version: Option<String>,
     options: Vec<OptionDef>,
     idle: &'static [IdleOptions],
     files: Vec<PathBuf>,
@@ -58,6 +59,14 @@ impl Unread {
 }
 
 impl ConfigBuilder {
+    /// Says which version of the application is configured: what its services answer when they are
+    /// asked for theirs.
+    #[must_use]
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = Some(version.into());
+        self
+    }
+
     /// Declares options.
     #[must_use]
     pub fn options(mut self, options: &[OptionDef]) -> Self {
@@ -129,6 +138,7 @@ impl ConfigBuilder {
         let entries = check_all(&raws, &unread.values)?;
         Ok(Config {
             inner: Arc::new(Inner {
+                version: self.version,
                 entries,
                 unknown: unread.unknown,
                 idle: unread.idle,

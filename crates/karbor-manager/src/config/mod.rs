@@ -191,6 +191,7 @@ pub struct Config {
 
 #[derive(Default)]
 struct Inner {
+    version: Option<String>,
     entries: Entries,
     unknown: Vec<String>,
     idle: Vec<String>,
@@ -201,6 +202,12 @@ impl Config {
     #[must_use]
     pub fn builder() -> ConfigBuilder {
         ConfigBuilder::default()
+    }
+
+    /// The version of the application that this configures, `unknown` when it did not say.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.inner.version.as_deref().unwrap_or("unknown")
     }
 
     fn entry(&self, group: &str, name: &str) -> Result<&Entry, ConfigError> {
@@ -233,6 +240,24 @@ impl Config {
                 },
             }
         })
+    }
+
+    /// Group and name of every option whose value is another than in `other`.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<(&'static str, &'static str)> {
+        let options = |(group, options): (&&'static str, &BTreeMap<&'static str, Entry>)| {
+            let group = *group;
+            let names: Vec<_> = options
+                .iter()
+                .filter(|(name, entry)| {
+                    let same = other.entry(group, name);
+                    same.map_or(true, |other| other.value != entry.value)
+                })
+                .map(|(name, _)| (group, *name))
+                .collect();
+            names
+        };
+        self.inner.entries.iter().flat_map(options).collect()
     }
 
     /// Has the option a value?

@@ -1,14 +1,13 @@
 //! Finds the endpoint for a message and runs its method.
 
-use std::{panic::AssertUnwindSafe, sync::Arc};
+use std::sync::Arc;
 
-use futures::FutureExt;
 use karbor_model::{ApiError, ErrorKind};
 use serde_json::Value;
 use tracing::{debug, error};
 
 use super::{RpcEndpoint, RpcError, RpcMessage, RpcVersion};
-use crate::tasks::panic_text;
+use crate::caught;
 
 /// The endpoints of a server.
 #[derive(Clone)]
@@ -59,14 +58,10 @@ impl Dispatcher {
         let method = message.method.clone();
         let outcome = match self.find(&message) {
             Ok(endpoint) => {
-                let run = endpoint.dispatch(&message.context, &message.method, message.args);
-                match AssertUnwindSafe(run).catch_unwind().await {
-                    Ok(outcome) => outcome,
-                    Err(panic) => Err(ApiError::internal(format!(
-                        "{method} panicked: {}",
-                        panic_text(&*panic)
-                    ))),
-                }
+                let (context, args) = (&message.context, message.args);
+                caught(async { endpoint.dispatch(context, &message.method, args).await })
+                    .await
+                    .flatten()
             }
             Err(error) => Err(error.into()),
         };

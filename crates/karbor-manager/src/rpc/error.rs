@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use karbor_model::{ApiError, ErrorKind};
 
-use super::RpcVersion;
+use super::{RpcVersion, Target};
 
 /// Why a message was not answered by the method that it was for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +30,14 @@ pub enum RpcError {
         argument: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The target cannot be used for what was to be done with it.
+    #[error("{reason}:{target}")]
+    InvalidTarget {
+        /// What it lacks, or has too much.
+        reason: &'static str,
+        /// The target.
+        target: Box<Target>,
     },
     /// Nobody listens.
     #[error("No service is listening on {address}. Check that it is running, then try again.")]
@@ -69,6 +77,8 @@ impl From<RpcError> for ApiError {
                 (ErrorKind::NotImplemented, "UnsupportedVersion")
             }
             RpcError::NoSuchMethod { .. } => (ErrorKind::NotImplemented, "NoSuchMethod"),
+            // What code of ours got wrong, not the client that it works for.
+            RpcError::InvalidTarget { .. } => (ErrorKind::Internal, "InvalidTarget"),
             RpcError::BadArgument { .. } => (ErrorKind::BadRequest, "InvalidInput"),
             RpcError::NoServer { .. } | RpcError::Stopped { .. } => {
                 (ErrorKind::Unavailable, "MessageUndeliverable")

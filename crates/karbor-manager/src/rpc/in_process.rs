@@ -148,8 +148,8 @@ impl RpcTransport for InProcess {
         args: RpcArgs,
         limit: Duration,
     ) -> Result<Value, ApiError> {
-        let target = target.clone().with_fanout(false);
-        let replies = self.send(&target, context, method, args)?;
+        target.check_message(true)?;
+        let replies = self.send(target, context, method, args)?;
         let address = target.address();
         let method = method.to_owned();
         let Some(reply) = replies.into_iter().next() else {
@@ -176,6 +176,7 @@ impl RpcTransport for InProcess {
         method: &str,
         args: RpcArgs,
     ) -> Result<(), ApiError> {
+        target.check_message(false)?;
         self.send(target, context, method, args).map(drop)
     }
 
@@ -184,11 +185,7 @@ impl RpcTransport for InProcess {
         target: Target,
         endpoints: Vec<Arc<dyn RpcEndpoint>>,
     ) -> Result<Box<dyn RpcServer>, ApiError> {
-        if target.topic.is_none() || target.server.is_none() {
-            return Err(ApiError::internal(format!(
-                "an RPC server needs a topic and a server name, {target} lacks one"
-            )));
-        }
+        target.check_server()?;
         let listener = Arc::new(Listener {
             target,
             dispatcher: Dispatcher::new(endpoints),

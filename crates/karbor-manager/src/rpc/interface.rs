@@ -27,7 +27,23 @@
 /// * `RingerEndpoint::new(Arc<dyn RingerApi>)` answers.
 ///
 /// `namespace: "…",` may stand before `version`. Arguments travel by name; one with a `= default`
-/// takes it when a message leaves it out or has null.
+/// takes it when a message leaves it out or has null. One that the method does not have is refused:
+/// an argument that is added needs a new version of the interface.
+///
+/// A method that came with a version which the interface has not reached does not compile:
+///
+/// ```compile_fail,E0080
+/// use karbor_manager::rpc_interface;
+///
+/// rpc_interface! {
+///     /// What others may ask of the bell ringer.
+///     pub trait RingerApi {
+///         topic: "ringer", version: (1, 0), client: RingerClient, endpoint: RingerEndpoint
+///     }
+///     /// Nobody could call it: no endpoint would take its messages.
+///     since (1, 3) call fn ring();
+/// }
+/// ```
 #[macro_export]
 macro_rules! rpc_interface {
     (
@@ -59,6 +75,15 @@ macro_rules! rpc_interface {
                 ) -> Result<$crate::__rpc_returned!($($ret)?), $crate::__private::ApiError>;
             )+
         }
+
+        $(const _: () = assert!(
+            $crate::rpc::RpcVersion::new($major, $minor)
+                .accepts($crate::rpc::RpcVersion::new($smajor, $sminor)),
+            concat!(
+                stringify!($method),
+                " asks for a version that the interface has not reached"
+            ),
+        );)+
 
         #[doc = concat!("[`", stringify!($Api), "`] by RPC.")]
         #[derive(Clone)]
@@ -170,6 +195,7 @@ macro_rules! rpc_interface {
                     $(stringify!($method) => {
                         $(let $arg: $ty =
                             $crate::__rpc_argument!(&mut args, stringify!($arg) $(, $default)?)?;)*
+                        $crate::__private::no_more_arguments(&args, method)?;
                         let returned = self.api.$method(context, $($arg),*).await?;
                         $crate::__private::encode(&returned)
                     })+

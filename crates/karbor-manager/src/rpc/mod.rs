@@ -5,7 +5,9 @@
 //! it is meant for one host, a server; without one the servers of the topic take turns; with
 //! `fanout` each gets a copy. A *call* waits for the answer, a *cast* does not. A message carries
 //! the interface version that it needs: an endpoint takes it when the major number is the same and
-//! the minor at most its own.
+//! the minor at most its own ([`RpcVersion::accepts`]). A call to all servers is refused, and so is
+//! an argument that the method does not have. A test beside the real oslo.messaging
+//! (`tests/it/against_oslo.rs`) holds that the rules are the same.
 //!
 //! The layers, from the top:
 //! * [`rpc_interface!`](crate::rpc_interface) makes trait, client and endpoint of one declaration;
@@ -86,7 +88,8 @@ pub trait RpcEndpoint: Send + Sync + 'static {
 #[async_trait]
 pub trait RpcTransport: Send + Sync + 'static {
     /// Sends to one server of the target's topic and waits for the answer: the method's error, or
-    /// `Unavailable` when nobody listens, `Timeout` when no answer came in time.
+    /// `Unavailable` when nobody listens, `Timeout` when no answer came in time, `InvalidTarget`
+    /// ([`Target::check_message`]).
     async fn call(
         &self,
         target: &Target,

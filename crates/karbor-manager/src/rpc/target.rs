@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::RpcVersion;
+use super::{RpcError, RpcVersion};
 
 /// Where a message goes, what a server listens for, or which interface an endpoint is.
 ///
@@ -77,6 +77,38 @@ impl Target {
     pub fn with_fanout(mut self, fanout: bool) -> Self {
         self.fanout = fanout;
         self
+    }
+
+    /// Can a message be sent there, and its answer waited for if it is a `call`?
+    ///
+    /// # Errors
+    /// [`RpcError::InvalidTarget`] without a topic, or when a call is to go to every server.
+    pub fn check_message(&self, call: bool) -> Result<(), RpcError> {
+        if call && self.fanout {
+            return Err(self.invalid("A call cannot be used with fanout"));
+        }
+        match self.topic {
+            Some(_) => Ok(()),
+            None => Err(self.invalid("A topic is required to send")),
+        }
+    }
+
+    /// Can a server listen there?
+    ///
+    /// # Errors
+    /// [`RpcError::InvalidTarget`] without a topic or a server.
+    pub fn check_server(&self) -> Result<(), RpcError> {
+        match (&self.topic, &self.server) {
+            (Some(_), Some(_)) => Ok(()),
+            _ => Err(self.invalid("A server's target must have topic and server names specified")),
+        }
+    }
+
+    fn invalid(&self, reason: &'static str) -> RpcError {
+        RpcError::InvalidTarget {
+            reason,
+            target: Box::new(self.clone()),
+        }
     }
 
     /// `topic`, or `topic.server`: the queue's name.

@@ -103,8 +103,27 @@ pub fn argument_or<T: DeserializeOwned>(
     default: impl FnOnce() -> T,
 ) -> Result<T, ApiError> {
     match args.get(name) {
-        None | Some(Value::Null) => Ok(default()),
+        None => Ok(default()),
+        Some(Value::Null) => {
+            args.remove(name);
+            Ok(default())
+        }
         Some(_) => argument(args, name),
+    }
+}
+
+/// Looks at what is left of a message once the method's arguments have been taken out.
+///
+/// # Errors
+/// [`RpcError::BadArgument`] naming one that the method does not have.
+pub fn no_more_arguments(args: &RpcArgs, method: &str) -> Result<(), ApiError> {
+    match args.keys().next() {
+        None => Ok(()),
+        Some(name) => Err(RpcError::BadArgument {
+            argument: name.clone(),
+            reason: format!("{method} has no such argument"),
+        }
+        .into()),
     }
 }
 

@@ -22,7 +22,7 @@ pub struct ServiceHealth {
     pub service_id: i64,
     /// Version that runs.
     pub version: String,
-    /// What the manager says.
+    /// What the manager says, or what keeps the service from its work.
     pub health: Health,
     /// Could the database be reached when it was last needed?
     pub store_reachable: bool,
@@ -61,7 +61,7 @@ impl<M: Manager> ServiceApi for Shared<M> {
             topic: record.topic,
             service_id: record.id,
             version: self.manager.service_version().to_owned(),
-            health: self.manager.is_working(),
+            health: self.health(),
             store_reachable: beat.store_reachable,
             last_heartbeat: beat.last,
             started_at: self.started_at,

@@ -1,15 +1,24 @@
 //! The two loops of a running service.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::Shared;
-use crate::{Health, Manager, tasks::lock, timeout};
+use crate::{
+    Health, Manager,
+    periodic::random_part,
+    tasks::{caught, lock, panic_text},
+    timeout,
+};
 
 /// The shortest time that the database is given to take a heartbeat or a report.
 const SHORTEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,12 +42,15 @@ impl Default for Beat {
 }
 
 impl<M: Manager> Shared<M> {
-    /// Beats at once, then every `report_interval`.
+    /// Beats at once, then every `report_interval`, however long the database takes to note a beat.
     pub(super) async fn heartbeat_loop(self: Arc<Self>, stop: CancellationToken) {
         let beat = async {
+            let first = self.clock().monotonic();
             loop {
                 self.report_state().await;
-                self.clock().sleep(self.options.report_interval).await;
+                let since = self.clock().monotonic().saturating_sub(first);
+                let next = until_next(since, self.options.report_interval);
+                self.clock().sleep(next).await;
             }
         };
         tokio::select! {
@@ -49,7 +61,7 @@ impl<M: Manager> Shared<M> {
 
     /// One heartbeat, if the manager works.
     async fn report_state(&self) {
-        if !self.note_health(&self.manager.is_working()) {
+        if !self.note_health(&self.health()) {
             return;
         }
         let at = self.clock().now();
@@ -60,15 +72,46 @@ impl<M: Manager> Shared<M> {
         self.note_store(&outcome);
     }
 
-    /// A database that does not answer counts as away.
+    /// What the manager says, and what it cannot say: that a loop which it or its service needs does
+    /// not run.
+    pub(super) fn health(&self) -> Health {
+        let said = catch_unwind(AssertUnwindSafe(|| self.manager.is_working()));
+        let health = said.unwrap_or_else(|panic| {
+            error!(
+                binary = M::BINARY,
+                "is_working panicked: {}",
+                panic_text(&*panic)
+            );
+            Health::NotWorking {
+                reason: "whether it works cannot be told: the check itself panicked; the log says \
+                         why"
+                .to_owned(),
+            }
+        });
+        let loops = [
+            self.manager.base().tasks(),
+            &self.periodic_loop,
+            &self.heart,
+        ];
+        let mut down = loops.into_iter().flat_map(|tasks| tasks.down());
+        match (health, down.next()) {
+            (Health::Working, Some(name)) => Health::NotWorking {
+                reason: format!("'{name}' panicked and will be begun again soon; the log says why"),
+            },
+            (health, _) => health,
+        }
+    }
+
+    /// A database that does not answer, or whose driver panics, counts as away.
     async fn in_time(
         &self,
         request: impl Future<Output = Result<(), ApiError>>,
     ) -> Result<(), ApiError> {
         let limit = self.options.report_interval.max(SHORTEST_STORE_TIMEOUT);
-        timeout(self.clock(), limit, request)
-            .await
-            .unwrap_or_else(|late| Err(ApiError::unavailable("The database is away.", late)))
+        match timeout(self.clock(), limit, caught(request)).await {
+            Ok(outcome) => outcome.flatten(),
+            Err(late) => Err(ApiError::unavailable("The database is away.", late)),
+        }
     }
 
     async fn report(&self, at: DateTime<Utc>) -> Result<(), ApiError> {
@@ -79,7 +122,9 @@ impl<M: Manager> Shared<M> {
                 let again = self.store.register(&record.host, M::BINARY, M::TOPIC);
                 let again = again.await?;
                 let id = again.id;
-                *lock(&self.record) = again;
+                *lock(&self.record) = again.clone();
+                self.manager.registered_again(&again);
+                self.periodic.keep_again();
                 self.store.report(id, at).await
             }
             outcome => outcome,
@@ -120,7 +165,7 @@ impl<M: Manager> Shared<M> {
     pub(super) async fn periodic_loop(self: Arc<Self>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
-            () = self.clock().sleep(random_part(self.options.periodic_fuzzy_delay)) => {}
+            () = self.clock().sleep(self.options.periodic_fuzzy_delay.mul_f64(random_part())) => {}
         }
         loop {
             let context = RequestContext::admin();
@@ -141,7 +186,8 @@ impl<M: Manager> Shared<M> {
     pub(super) async fn save_reports(&self) {
         for report in self.periodic.unsaved() {
             let id = self.record().id;
-            let save = self.store.save_task_report(id, &report);
+            // In a block, for a driver may panic before there is a future.
+            let save = async { self.store.save_task_report(id, &report).await };
             let outcome = self.in_time(save).await;
             let failed = outcome.is_err();
             self.note_store(&outcome);
@@ -153,8 +199,8 @@ impl<M: Manager> Shared<M> {
     }
 }
 
-fn random_part(of: Duration) -> Duration {
-    // The low 32 bits of a random UUID are random.
-    let part = f64::from(Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
-    Duration::try_from_secs_f64(of.as_secs_f64() * part).unwrap_or(of)
+/// Until the next multiple of `interval`, `since` the first.
+fn until_next(since: Duration, interval: Duration) -> Duration {
+    let into = since.as_nanos() % interval.as_nanos().max(1);
+    interval.saturating_sub(Duration::from_nanos(u64::try_from(into).unwrap_or(0)))
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
+use karbor_model::ServiceRecord;
+
 use crate::{Config, ConfigError, OptionDef, OptionKind};
 
 macro_rules! option {
@@ -38,6 +41,13 @@ pub const OPTIONS: &[OptionDef] = &[
         "60",
         "A service whose last heartbeat is older than this shows as down. Must be more than \
          report_interval."
+    ),
+    option!(
+        "service_start_timeout",
+        Seconds,
+        "300",
+        "How long a service may take to register, to take up what was left from before and to begin \
+         to answer, before it gives up with an error; 0: as long as it takes."
     ),
     option!(
         "periodic_interval",
@@ -79,6 +89,8 @@ pub struct ServiceOptions {
     pub report_interval: Duration,
     /// After how long without heartbeat a service shows as down.
     pub service_down_time: Duration,
+    /// How long the start may take; zero: as long as it takes.
+    pub start_timeout: Duration,
     /// Longest time between two looks at the periodic tasks; zero runs none.
     pub periodic_interval: Duration,
     /// The first look is at a random moment within this time.
@@ -92,6 +104,7 @@ impl Default for ServiceOptions {
         Self {
             report_interval: Duration::from_secs(10),
             service_down_time: Duration::from_secs(60),
+            start_timeout: Duration::from_secs(300),
             periodic_interval: Duration::from_secs(60),
             periodic_fuzzy_delay: Duration::from_secs(60),
             run_external_periodic_tasks: true,
@@ -100,7 +113,7 @@ impl Default for ServiceOptions {
 }
 
 impl ServiceOptions {
-    /// From a configuration with [`OPTIONS`].
+    /// From a configuration with [`OPTIONS`]. Take them through [`ServiceOptions::checked`] before use.
     ///
     /// # Errors
     /// [`ConfigError`] when they are not declared.
@@ -108,6 +121,7 @@ impl ServiceOptions {
         Ok(Self {
             report_interval: config.seconds("DEFAULT", "report_interval")?,
             service_down_time: config.seconds("DEFAULT", "service_down_time")?,
+            start_timeout: config.seconds("DEFAULT", "service_start_timeout")?,
             periodic_interval: config.seconds("DEFAULT", "periodic_interval")?,
             periodic_fuzzy_delay: config.seconds("DEFAULT", "periodic_fuzzy_delay")?,
             run_external_periodic_tasks: config.bool("DEFAULT", "run_external_periodic_tasks")?,
@@ -133,5 +147,15 @@ impl ServiceOptions {
         );
         self.service_down_time = down_time;
         (self, Some(warning))
+    }
+
+    /// Did a service beat its heart lately? One whose clock is ahead, by no more than that, did.
+    #[must_use]
+    pub fn is_up(&self, service: &ServiceRecord, now: DateTime<Utc>) -> bool {
+        let beat = service.updated_at.unwrap_or(service.created_at);
+        let silence = now.signed_duration_since(beat).abs();
+        silence
+            .to_std()
+            .is_ok_and(|silence| silence <= self.service_down_time)
     }
 }

@@ -6,7 +6,7 @@ use karbor_model::ServiceRecord;
 use tracing::{info, warn};
 
 use super::{ServiceApi, Shared};
-use crate::{Manager, PeriodicTasks, RpcServer, ServiceOptions, TaskSet, timeout};
+use crate::{Manager, PeriodicTasks, RpcServer, ServiceOptions, timeout};
 
 /// How a shutdown went.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,31 +29,27 @@ impl ShutdownReport {
 pub struct RunningService<M: Manager> {
     shared: Arc<Shared<M>>,
     server: Box<dyn RpcServer>,
-    heart: TaskSet,
-    periodic: TaskSet,
 }
 
 impl<M: Manager> RunningService<M> {
     pub(super) fn new(shared: Arc<Shared<M>>, server: Box<dyn RpcServer>) -> Self {
-        Self {
-            shared,
-            server,
-            heart: TaskSet::new(),
-            periodic: TaskSet::new(),
-        }
+        Self { shared, server }
     }
 
     pub(super) fn spawn_loops(&self) {
         let options = &self.shared.options;
+        let clock = self.shared.manager.base().clock();
         if !options.report_interval.is_zero() {
-            let stop = self.heart.cancelled().clone();
-            let beats = self.shared.clone().heartbeat_loop(stop);
-            self.heart.spawn("heartbeat", beats);
+            let (tasks, shared) = (&self.shared.heart, self.shared.clone());
+            let stop = tasks.cancelled().clone();
+            let beats = move || shared.clone().heartbeat_loop(stop.clone());
+            tasks.supervise("heartbeat", clock.clone(), beats);
         }
         if !options.periodic_interval.is_zero() {
-            let stop = self.periodic.cancelled().clone();
-            let runs = self.shared.clone().periodic_loop(stop);
-            self.periodic.spawn("periodic tasks", runs);
+            let (tasks, shared) = (&self.shared.periodic_loop, self.shared.clone());
+            let stop = tasks.cancelled().clone();
+            let runs = move || shared.clone().periodic_loop(stop.clone());
+            tasks.supervise("periodic tasks", clock.clone(), runs);
         }
     }
 
@@ -98,20 +94,20 @@ impl<M: Manager> RunningService<M> {
         let (calls, work) = (deadline / 10 * 8, deadline / 10 * 9);
         info!(binary = M::BINARY, "stopping");
         self.server.stop().await;
-        self.periodic.cancel();
+        self.shared.periodic_loop.cancel();
         let mut dropped = self.server.wait(left(calls)).await;
         let tasks = shared.manager.base().tasks();
         tasks.cancel();
         dropped.extend(tasks.join(clock, left(work)).await);
-        dropped.extend(self.periodic.join(clock, left(work)).await);
+        dropped.extend(self.shared.periodic_loop.join(clock, left(work)).await);
         if timeout(clock, left(work), shared.save_reports())
             .await
             .is_err()
         {
             warn!("the last reports of periodic tasks were not kept: the database did not answer");
         }
-        self.heart.cancel();
-        dropped.extend(self.heart.join(clock, left(deadline)).await);
+        self.shared.heart.cancel();
+        dropped.extend(self.shared.heart.join(clock, left(deadline)).await);
         let cleanup = timeout(clock, left(deadline), shared.manager.cleanup_host()).await;
         let report = ShutdownReport {
             dropped,
@@ -132,8 +128,8 @@ impl<M: Manager> RunningService<M> {
 
 impl<M: Manager> Drop for RunningService<M> {
     fn drop(&mut self) {
-        self.heart.abort();
-        self.periodic.abort();
+        self.shared.heart.abort();
+        self.shared.periodic_loop.abort();
         self.shared.manager.base().tasks().abort();
     }
 }

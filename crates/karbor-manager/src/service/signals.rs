@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT.
+//! SIGTERM, SIGINT and SIGHUP.
 
 use std::{future::Future, io};
 
@@ -8,13 +8,15 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-/// A signal that ends a service.
+/// A signal that a service obeys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// SIGTERM.
+    /// SIGTERM: end.
     Terminate,
-    /// SIGINT.
+    /// SIGINT: end.
     Interrupt,
+    /// SIGHUP: read the configuration again.
+    Hangup,
 }
 
 /// Where signals come from.
@@ -26,6 +28,7 @@ enum Source {
     Process {
         terminate: unix::Signal,
         interrupt: unix::Signal,
+        hangup: unix::Signal,
     },
     Channel(mpsc::Receiver<Signal>),
 }
@@ -39,6 +42,7 @@ impl Signals {
         let source = Source::Process {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
+            hangup: unix::signal(SignalKind::hangup())?,
         };
         Ok(Self { source })
     }
@@ -57,9 +61,11 @@ impl Signals {
             Source::Process {
                 terminate,
                 interrupt,
+                hangup,
             } => tokio::select! {
                 _ = terminate.recv() => Signal::Terminate,
                 _ = interrupt.recv() => Signal::Interrupt,
+                _ = hangup.recv() => Signal::Hangup,
             },
             Source::Channel(receiver) => match receiver.recv().await {
                 Some(signal) => signal,
@@ -67,9 +73,45 @@ impl Signals {
             },
         }
     }
+
+    /// The next signal that ends a service. A SIGHUP before it has nothing to do: what starts has just
+    /// read its configuration, what ends needs none.
+    async fn next_end(&mut self) -> Signal {
+        loop {
+            let signal = self.next().await;
+            if signal != Signal::Hangup {
+                return signal;
+            }
+        }
+    }
 }
 
-/// How [`run_until_signal`] ended.
+/// How [`start_unless_signal`] ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started<T> {
+    /// The start came to its end.
+    Done(T),
+    /// A signal came before that.
+    Stopped(Signal),
+}
+
+/// Runs `start` to its end, unless a signal that ends the service comes first: then the start is
+/// dropped where it stands.
+pub async fn start_unless_signal<Fut: Future>(
+    signals: &mut Signals,
+    start: Fut,
+) -> Started<Fut::Output> {
+    tokio::select! {
+        biased;
+        signal = signals.next_end() => {
+            info!(?signal, "stopping before the start is done");
+            Started::Stopped(signal)
+        }
+        output = start => Started::Done(output),
+    }
+}
+
+/// How [`run_until_signal`] and [`drain_unless_signal`] ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stopped<T> {
     /// The drain came to its end.
@@ -78,21 +120,39 @@ pub enum Stopped<T> {
     AtOnce,
 }
 
-/// Waits for a signal, then runs `drain` to its end, unless a second signal comes first: then the
-/// drain is dropped where it stands.
-pub async fn run_until_signal<F, Fut>(signals: &mut Signals, drain: F) -> Stopped<Fut::Output>
+/// Waits for a signal that ends the service, and runs `reload` at each SIGHUP until then. Then runs
+/// `drain` to its end, unless a second signal comes first ([`drain_unless_signal`]).
+pub async fn run_until_signal<F, Fut>(
+    signals: &mut Signals,
+    mut reload: impl AsyncFnMut(),
+    drain: F,
+) -> Stopped<Fut::Output>
 where
     F: FnOnce() -> Fut,
     Fut: Future,
 {
-    let first = signals.next().await;
+    let first = loop {
+        match signals.next().await {
+            Signal::Hangup => reload().await,
+            end => break end,
+        }
+    };
     info!(signal = ?first, "stopping; a second signal stops at once");
+    drain_unless_signal(signals, drain()).await
+}
+
+/// Runs `drain` to its end, unless a signal that ends the service comes first: then the drain is
+/// dropped where it stands.
+pub async fn drain_unless_signal<Fut: Future>(
+    signals: &mut Signals,
+    drain: Fut,
+) -> Stopped<Fut::Output> {
     tokio::select! {
         biased;
-        second = signals.next() => {
+        second = signals.next_end() => {
             warn!(signal = ?second, "stopping at once");
             Stopped::AtOnce
         }
-        output = drain() => Stopped::Drained(output),
+        output = drain => Stopped::Drained(output),
     }
 }

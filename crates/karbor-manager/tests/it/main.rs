@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod against_oslo;
 mod config;
 mod heartbeat;
 mod logs;

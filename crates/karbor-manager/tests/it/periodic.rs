@@ -4,7 +4,7 @@ use std::{
 };
 
 use karbor_manager::{
-    Clock, DEFAULT_INTERVAL, PeriodicTask, PeriodicTasks, ServiceStore, TaskOutcome,
+    Clock, DEFAULT_INTERVAL, DEFAULT_LIMIT, PeriodicTask, PeriodicTasks, ServiceStore, TaskOutcome,
 };
 use karbor_model::{ApiError, RequestContext};
 use karbor_testkit::{FakeClock, ServiceHarness, StoreMode};
@@ -144,6 +144,93 @@ async fn an_error_or_a_panic_in_one_task_is_logged_and_the_others_run() {
     assert_eq!(outcome, &TaskOutcome::Error { message });
     assert_eq!((reports[1].runs, reports[1].failures), (1, 1));
     assert_eq!((reports[2].runs, reports[2].failures), (1, 0));
+}
+
+/// Not only in the future: a task's function may panic before it has made one.
+#[tokio::test]
+async fn a_panic_in_the_synchronous_part_of_a_task_does_not_end_the_others() {
+    logs::record();
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let panics = |_: Arc<Probe>, _| {
+        if true {
+            panic!("no future for this");
+        }
+        async { Ok(()) }
+    };
+    probe
+        .tasks
+        .add(PeriodicTask::new("panics", panics).spacing(10));
+    let counts = |probe: Arc<Probe>, _| async move {
+        probe.event("counted");
+        Ok(())
+    };
+    probe
+        .tasks
+        .add(PeriodicTask::new("counts", counts).spacing(10));
+    let _service = harness.start(&probe).await.unwrap();
+    harness.clock.advance(seconds(35)).await;
+    let counted = probe.events().iter().filter(|e| *e == "counted").count();
+    assert_eq!(counted, 3);
+    assert_eq!(logs::with("no future for this").len(), 3);
+    let kept = harness.store.task_reports(1).await.unwrap();
+    let panicked = kept.iter().find(|report| report.name == "panics").unwrap();
+    assert_eq!((panicked.runs, panicked.failures), (3, 3));
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_end_is_stopped_at_its_limit_and_the_others_run() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let hangs = |_: Arc<Probe>, _| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    };
+    let hangs = PeriodicTask::new("hangs", hangs).spacing(3600);
+    probe.tasks.add(hangs.run_immediately(true));
+    let shorter = |_: Arc<Probe>, _| async {
+        std::future::pending::<()>().await;
+        Ok(())
+    };
+    let shorter = PeriodicTask::new("shorter", shorter).spacing(3600);
+    probe
+        .tasks
+        .add(shorter.run_immediately(true).limit(seconds(7)));
+    let counts = |probe: Arc<Probe>, _| async move {
+        probe.event("counted");
+        Ok(())
+    };
+    let counts = PeriodicTask::new("counts", counts).spacing(3600);
+    probe.tasks.add(counts.run_immediately(true));
+    let service = harness.start(&probe).await.unwrap();
+    harness.clock.advance(DEFAULT_LIMIT + seconds(6)).await;
+    assert!(!probe.events().contains(&"counted".to_owned()));
+    harness.clock.advance(seconds(1)).await;
+    assert!(probe.events().contains(&"counted".to_owned()));
+    let reports = service.periodic_tasks().reports();
+    for (report, limit) in reports.iter().zip(["600 s", "7 s"]) {
+        let TaskOutcome::Error { message } = &report.outcome else {
+            panic!("{report:?}");
+        };
+        assert!(message.contains(limit), "{message}");
+        assert_eq!(report.failures, 1);
+    }
+}
+
+/// As in oslo.service, whose loop goes over what is there.
+#[tokio::test]
+async fn a_task_that_is_added_while_others_run_has_its_turn_in_the_same_look() {
+    let stage = Stage::new();
+    let (tasks, next) = (stage.tasks.clone(), Mutex::new(Some(stage.task("next"))));
+    let adds = PeriodicTask::new("adds", move |_: Arc<Diary>, _| {
+        if let Some(next) = next.lock().unwrap().take() {
+            tasks.add(next.run_immediately(true));
+        }
+        async { Ok(()) }
+    });
+    stage.tasks.add(adds.run_immediately(true));
+    stage.run().await;
+    assert_eq!(stage.diary.names(), ["next"]);
 }
 
 #[tokio::test]

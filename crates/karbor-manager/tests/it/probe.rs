@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use karbor_manager::{
-    Health, InProcess, Manager, ManagerBase, PeriodicTasks, RpcEndpoint, rpc_interface,
+    Health, InProcess, Manager, ManagerBase, PeriodicTasks, RpcEndpoint, RpcVersion, rpc_interface,
 };
 use karbor_model::{ApiError, RequestContext, ServiceRecord};
 use karbor_testkit::ServiceHarness;
@@ -39,6 +39,8 @@ pub struct Probe {
     pub base: ManagerBase<()>,
     pub events: Mutex<Vec<String>>,
     pub working: AtomicBool,
+    /// `is_working` panics.
+    pub panicking: AtomicBool,
     pub refuse_init: AtomicBool,
     /// `wait` has been entered.
     pub entered: Notify,
@@ -46,6 +48,7 @@ pub struct Probe {
     pub gate: Semaphore,
     pub tasks: PeriodicTasks<Probe>,
     pub cleanup_takes: Mutex<Duration>,
+    pub init_takes: Mutex<Duration>,
 }
 
 impl Probe {
@@ -54,11 +57,13 @@ impl Probe {
             base: harness.base(host, ()).unwrap(),
             events: Mutex::default(),
             working: AtomicBool::new(true),
+            panicking: AtomicBool::new(false),
             refuse_init: AtomicBool::new(false),
             entered: Notify::new(),
             gate: Semaphore::new(0),
             tasks: PeriodicTasks::new(harness.clock.shared()),
             cleanup_takes: Mutex::default(),
+            init_takes: Mutex::default(),
         })
     }
 
@@ -85,6 +90,7 @@ impl Manager for Probe {
     type Db = ();
     const BINARY: &'static str = "karbor-probe";
     const TOPIC: &'static str = "probe";
+    const RPC_API_VERSION: RpcVersion = ProbeEndpoint::VERSION;
 
     fn base(&self) -> &ManagerBase<()> {
         &self.base
@@ -105,6 +111,10 @@ impl Manager for Probe {
             me.base.tasks().cancelled().cancelled().await;
             me.event("task ended");
         });
+        let takes = *self.init_takes.lock().unwrap();
+        if !takes.is_zero() {
+            self.base.clock().sleep(takes).await;
+        }
         if self.refuse_init.load(Ordering::Relaxed) {
             return Err(ApiError::unavailable("no bank", "by the test"));
         }
@@ -122,7 +132,14 @@ impl Manager for Probe {
         self.event("cleanup_host");
     }
 
+    fn registered_again(self: &Arc<Self>, service: &ServiceRecord) {
+        self.event(format!("registered_again {}", service.id));
+    }
+
     fn is_working(&self) -> Health {
+        if self.panicking.load(Ordering::Relaxed) {
+            panic!("no such bank");
+        }
         if self.working.load(Ordering::Relaxed) {
             Health::Working
         } else {

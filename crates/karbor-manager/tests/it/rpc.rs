@@ -28,7 +28,7 @@ async fn serve(harness: &ServiceHarness, host: &str) -> (Arc<Probe>, Box<dyn Rpc
 
 async fn raw(
     transport: &InProcess,
-    version: (u16, u16),
+    version: (u32, u32),
     method: &str,
     args: Value,
 ) -> Result<Value, ApiError> {
@@ -65,11 +65,19 @@ fn an_endpoint_takes_its_own_major_version_and_no_later_minor() {
         ("2.0", "1.0", false),
         ("1.0", "2.0", false),
         ("1.10", "1.9", true),
+        ("1.3.1", "1.3.1", true),
+        ("1.3.1", "1.3.2", false),
+        ("1.3", "1.3.1", false),
+        ("1.3", "1.2.9", true),
+        ("1.3.2", "1.3", true),
+        ("1.3", "1.3.0.7", true),
     ] {
         assert_eq!(v(ours).accepts(v(wanted)), takes, "{ours} takes {wanted}");
     }
-    assert_eq!(v("1"), RpcVersion::new(1, 0));
-    for wrong in ["", "a.b", "1.x", "-1.0"] {
+    assert_eq!(v("1.0.2").to_string(), "1.0.2");
+    assert_eq!(v("1.0.0").to_string(), "1.0");
+    // oslo.messaging cannot read a version without a minor number either.
+    for wrong in ["", "1", "a.b", "1.x", "-1.0", "1.", "1.0.", "1.0.x"] {
         assert!(wrong.parse::<RpcVersion>().is_err(), "{wrong}");
     }
 }
@@ -103,6 +111,14 @@ async fn a_wrong_argument_is_refused_by_name() {
         (json!({}), "'text': it is missing"),
         (json!({"text": 7}), "'text'"),
         (json!({"text": "x", "times": -1}), "'times'"),
+        (
+            json!({"text": "x", "tmies": 2}),
+            "'tmies': echo has no such argument",
+        ),
+        (
+            json!({"text": "x", "times": null, "loud": null}),
+            "'loud': echo has no such argument",
+        ),
     ] {
         let error = raw(&harness.transport, (1, 0), "echo", args)
             .await
@@ -280,9 +296,50 @@ async fn a_server_that_stopped_takes_nothing_more_but_the_others_do() {
 }
 
 #[tokio::test]
-async fn a_server_needs_a_topic_and_a_name() {
-    let transport = InProcess::new();
-    for target in [Target::topic("t"), Target::new().with_server("s")] {
-        assert!(transport.serve(target, Vec::new()).await.is_err());
+async fn a_target_that_cannot_be_used_is_refused_in_oslo_s_words() {
+    let harness = ServiceHarness::new();
+    let (probe, server) = serve(&harness, "a").await;
+    let transport = &harness.transport;
+    let (context, limit) = (admin(), Duration::from_secs(1));
+    let everybody = Target::topic("probe").with_fanout(true);
+    let nobody = Target::new().with_fanout(true);
+    let args = || serde_json::from_value::<RpcArgs>(json!({"word": "x"})).unwrap();
+    for (error, words) in [
+        (
+            transport
+                .call(&everybody, &context, "note", args(), limit)
+                .await
+                .map(drop),
+            "A call cannot be used with fanout:<Target topic=probe, fanout=True>",
+        ),
+        (
+            transport.cast(&nobody, &context, "note", args()).await,
+            "A topic is required to send:<Target fanout=True>",
+        ),
+        (
+            transport
+                .serve(Target::topic("t"), Vec::new())
+                .await
+                .map(drop),
+            "A server's target must have topic and server names specified:<Target topic=t>",
+        ),
+        (
+            transport
+                .serve(Target::new().with_server("s"), Vec::new())
+                .await
+                .map(drop),
+            "A server's target must have topic and server names specified:<Target server=s>",
+        ),
+    ] {
+        let error = error.unwrap_err();
+        assert_eq!(
+            (error.class.as_str(), error.message.as_str()),
+            ("InvalidTarget", words)
+        );
     }
+    server.wait(limit).await;
+    assert!(
+        probe.events().is_empty(),
+        "it went to one, as if nothing had been said"
+    );
 }

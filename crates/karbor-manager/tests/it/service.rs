@@ -139,8 +139,57 @@ async fn additional_endpoints_are_answered() {
 fn a_manager_s_target_is_displayed_as_the_original_s() {
     let harness = ServiceHarness::new();
     let probe = Probe::new(&harness, "a");
-    assert_eq!(probe.target().to_string(), "<Target version=1.0>");
-    assert_eq!(Probe::RPC_API_VERSION.to_string(), "1.0");
+    assert_eq!(probe.target().to_string(), "<Target version=1.1>");
+    let config = Config::default();
+    let plain = Plain(ManagerBase::new(None, (), config, harness_clock()));
+    assert_eq!(plain.target().to_string(), "<Target version=1.0>");
+    assert_eq!(Plain::RPC_API_VERSION.to_string(), "1.0");
+}
+
+/// A manager whose interface is older than what its endpoint answers.
+struct Behind(ManagerBase<()>, Arc<Probe>);
+
+impl Manager for Behind {
+    type Db = ();
+    const BINARY: &'static str = "behind";
+    const TOPIC: &'static str = "behind";
+
+    fn base(&self) -> &ManagerBase<()> {
+        &self.0
+    }
+
+    fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
+        self.1.endpoints()
+    }
+}
+
+#[tokio::test]
+async fn a_manager_and_its_endpoint_that_disagree_about_the_version_do_not_start() {
+    let harness = ServiceHarness::new();
+    let base = harness.base("a", ()).unwrap();
+    let behind = Arc::new(Behind(base, Probe::new(&harness, "a")));
+    let error = harness.start(&behind).await.err().unwrap();
+    let cause = error.cause.unwrap();
+    assert!(
+        cause.contains("<Target version=1.0>") && cause.contains("<Target version=1.1>"),
+        "{cause}"
+    );
+    assert!(harness.store.rows().is_empty());
+}
+
+#[tokio::test]
+async fn the_version_is_the_application_s() {
+    let harness = ServiceHarness::new();
+    let config = Config::builder()
+        .options(OPTIONS)
+        .version("77.1 of the bell tower");
+    let clock = harness.clock.shared();
+    let base = ManagerBase::new(None, (), config.build().unwrap(), clock);
+    let service = harness.start(&Arc::new(Plain(base))).await.unwrap();
+    let version = service.api().service_version(&admin()).await.unwrap();
+    assert_eq!(version, "77.1 of the bell tower");
+    let health = service.api().health(&admin()).await.unwrap();
+    assert_eq!(health.version, "77.1 of the bell tower");
 }
 
 #[test]

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use karbor_manager::{Clock, PeriodicTask, Signal, Signals, Stopped, run_until_signal};
+use karbor_manager::{
+    Clock, PeriodicTask, Signal, Signals, Started, Stopped, run_until_signal, start_unless_signal,
+};
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 use karbor_testkit::{ServiceHarness, StoreMode};
 
@@ -132,10 +134,9 @@ async fn the_first_signal_drains() {
     let probe = Probe::new(&harness, "a");
     let service = harness.start(&probe).await.unwrap();
     let (sender, mut signals) = Signals::channel();
-    let run =
-        tokio::spawn(
-            async move { run_until_signal(&mut signals, || service.shutdown(MINUTE)).await },
-        );
+    let run = tokio::spawn(async move {
+        run_until_signal(&mut signals, async || {}, || service.shutdown(MINUTE)).await
+    });
     harness.clock.settle().await;
     assert!(!run.is_finished());
     sender.send(Signal::Terminate).await.unwrap();
@@ -156,10 +157,14 @@ async fn a_second_signal_stops_at_once() {
     let draining = Arc::new(AtomicBool::new(false));
     let seen = draining.clone();
     let run = tokio::spawn(async move {
-        run_until_signal(&mut signals, || {
-            seen.store(true, Ordering::Relaxed);
-            service.shutdown(MINUTE)
-        })
+        run_until_signal(
+            &mut signals,
+            async || {},
+            || {
+                seen.store(true, Ordering::Relaxed);
+                service.shutdown(MINUTE)
+            },
+        )
         .await
     });
     sender.send(Signal::Terminate).await.unwrap();
@@ -212,4 +217,83 @@ async fn sigterm_of_the_process_is_heard() {
     assert_eq!(signals.next().await, Signal::Terminate);
     kill_process(getpid(), Kind::INT).unwrap();
     assert_eq!(signals.next().await, Signal::Interrupt);
+    kill_process(getpid(), Kind::HUP).unwrap();
+    assert_eq!(signals.next().await, Signal::Hangup);
+}
+
+#[tokio::test]
+async fn a_hangup_reloads_and_a_drain_does_not_mind_it() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    let service = harness.start(&probe).await.unwrap();
+    let call = call_in_flight(&harness, &probe).await;
+    let (sender, mut signals) = Signals::channel();
+    let reload = async || probe.event("reloaded");
+    let run = run_until_signal(&mut signals, reload, || service.shutdown(MINUTE));
+    let test = async {
+        let finished = || probe.events().contains(&"cleanup_host".to_owned());
+        for _ in 0..2 {
+            sender.send(Signal::Hangup).await.unwrap();
+        }
+        harness.clock.settle().await;
+        let events = probe.events();
+        assert_eq!(events.iter().filter(|e| *e == "reloaded").count(), 2);
+        assert!(!finished());
+        sender.send(Signal::Terminate).await.unwrap();
+        sender.send(Signal::Hangup).await.unwrap();
+        harness.clock.settle().await;
+        assert!(!finished(), "the hangup cut the drain short");
+        probe.gate.add_permits(1);
+    };
+    let (stopped, ()) = tokio::join!(run, test);
+    assert!(matches!(stopped, Stopped::Drained(_)));
+    assert!(call.await.unwrap().is_ok());
+}
+
+/// A database that never answers: without this only SIGKILL ended the service.
+#[tokio::test]
+async fn a_signal_ends_a_start_that_hangs_and_nothing_is_left() {
+    let harness = ServiceHarness::new();
+    let probe = Probe::new(&harness, "a");
+    *probe.init_takes.lock().unwrap() = MINUTE;
+    let (sender, mut signals) = Signals::channel();
+    sender.send(Signal::Hangup).await.unwrap();
+    let mut start = std::pin::pin!(start_unless_signal(&mut signals, harness.start(&probe)));
+    tokio::select! {
+        biased;
+        _ = start.as_mut() => panic!("it started, or a hangup stopped it"),
+        () = harness.clock.settle() => {}
+    }
+    assert_eq!(probe.base.tasks().running(), ["resumed"]);
+    sender.send(Signal::Terminate).await.unwrap();
+    let Started::Stopped(Signal::Terminate) = start.await else {
+        panic!("it was not stopped");
+    };
+    harness.clock.settle().await;
+    assert!(probe.base.tasks().running().is_empty(), "a task was left");
+}
+
+#[tokio::test]
+async fn a_start_that_hangs_gives_up_and_says_at_which_step() {
+    for (hangs, step) in [
+        (StoreMode::Hanging, "registering in the database"),
+        (StoreMode::Up, "init_host"),
+    ] {
+        let harness = ServiceHarness::new();
+        harness.store.set_mode(hangs);
+        let probe = Probe::new(&harness, "a");
+        *probe.init_takes.lock().unwrap() = 10 * MINUTE;
+        let mut start = std::pin::pin!(harness.start(&probe));
+        let begun = harness.clock.monotonic();
+        let error = tokio::select! {
+            started = start.as_mut() => started.err().unwrap(),
+            () = async { harness.clock.advance(5 * MINUTE).await; std::future::pending().await } => panic!(),
+        };
+        assert_eq!(harness.clock.monotonic() - begun, 5 * MINUTE);
+        assert!(error.kind.is_retryable());
+        assert!(error.message.contains("within 300 s"), "{error}");
+        assert!(error.message.contains(step), "{error}");
+        harness.clock.settle().await;
+        assert!(probe.base.tasks().running().is_empty(), "a task was left");
+    }
 }

@@ -1,6 +1,10 @@
-use std::{future::pending, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use karbor_manager::TaskSet;
+use karbor_manager::{Clock, SystemClock, TaskSet};
 use karbor_testkit::FakeClock;
 
 use crate::logs;
@@ -53,4 +57,43 @@ async fn join_drops_and_names_what_does_not_end() {
     clock.advance(Duration::from_secs(9)).await;
     assert_eq!(joining.await.unwrap(), ["stuck"]);
     assert!(tasks.running().is_empty());
+}
+
+/// A drain ends in time also when a task computes, or waits without yielding.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_cannot_be_dropped_does_not_hold_up_the_end() {
+    let tasks = TaskSet::new();
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (entered, reached) = std::sync::mpsc::channel();
+    tasks.spawn("stubborn", async move {
+        entered.send(()).unwrap();
+        let _ = held.recv();
+    });
+    reached.recv().unwrap();
+    let clock = SystemClock::new();
+    let left = tasks.join(&clock, Duration::from_millis(10)).await;
+    assert_eq!(left, ["stubborn"]);
+    drop(release);
+}
+
+#[tokio::test]
+async fn a_supervised_loop_is_begun_again_after_longer_and_longer_pauses() {
+    let clock = FakeClock::new();
+    let (tasks, begun) = (TaskSet::new(), Arc::new(Mutex::new(Vec::new())));
+    let (noted, hands) = (begun.clone(), clock.clone());
+    tasks.supervise("loop", clock.shared(), move || {
+        noted.lock().unwrap().push(hands.monotonic());
+        // Not even a future comes of it.
+        if true {
+            panic!("again");
+        }
+        async {}
+    });
+    clock.advance(Duration::from_secs(250)).await;
+    let at = begun.lock().unwrap().clone();
+    let seconds: Vec<u64> = at.iter().map(|then| (*then - at[0]).as_secs()).collect();
+    assert_eq!(seconds, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+    assert_eq!(tasks.down(), ["loop"]);
+    tasks.cancel();
+    assert!(tasks.join(&clock, Duration::from_secs(1)).await.is_empty());
 }

@@ -48,6 +48,8 @@ pub struct State {
     pub bad: bool,
     /// The bank is away: no checkpoint can be looked at.
     pub away: bool,
+    /// So often protect panics.
+    pub panics: usize,
     /// How often protect was called.
     pub calls: usize,
     /// So much time passes before protect answers, and the answer is lost.
@@ -161,6 +163,11 @@ impl ProtectionApi for Fake {
     ) -> Answer<CheckpointId> {
         self.state().calls += 1;
         self.hang_at(Hang::BeforeProtect).await;
+        let panics = self.state().panics;
+        if panics > 0 {
+            self.state().panics = panics - 1;
+            panic!("off by one");
+        }
         if let Some(refusal) = self.state().refusals.pop() {
             return Err(refusal);
         }

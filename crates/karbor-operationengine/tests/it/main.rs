@@ -8,6 +8,7 @@
 )]
 
 mod checks;
+mod clock;
 mod crashes;
 mod fake;
 mod house;

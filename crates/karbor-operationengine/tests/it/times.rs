@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use karbor_interfaces::OperationEngineApi;
 use karbor_model::{
-    CheckpointStatus, OperationLogStatus, Plan, PlanStatus, RequestContext, ScheduledOperationType,
+    CheckpointStatus, ErrorKind, OperationLogStatus, Plan, PlanStatus, RequestContext,
+    ScheduledOperationType,
 };
 
 use crate::house::{House, PROJECT, USER, until};
@@ -237,6 +238,62 @@ async fn an_engine_out_of_service_leaves_the_work_to_others() {
     assert!(house.fake.state().asked.is_empty());
     let _other = house.engine("b").await;
     assert_eq!(house.ended(1).await, ["success"]);
+}
+
+/// Under another id: what is asked of the record before does not count any more.
+#[tokio::test]
+async fn a_record_that_was_removed_and_made_anew_is_the_engine_s() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let trigger = house.hourly().await;
+    let before = engine.record().id;
+    // Or SQLite would give the same id again.
+    let next = house.db.service_register("b", "karbor-other", "other");
+    next.await.unwrap();
+    let removed = house
+        .raw()
+        .execute("DELETE FROM services WHERE id = ?1", [before]);
+    assert_eq!(removed.unwrap(), 1);
+
+    let operation = house.operation(&trigger, PROTECT, &[]);
+    house.recorded(&operation, None).await;
+    let context = RequestContext::for_project(USER, PROJECT, false);
+    let manager = engine.manager();
+    let taken = manager.create_scheduled_operation(&context, operation.clone(), None);
+    let error = taken.await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable, "{error:?}");
+    assert!(error.message.contains("next heartbeat"), "{error}");
+
+    let id = until(async || {
+        house.clock.turn(Duration::from_secs(1));
+        let id = engine.record().id;
+        (id != before).then_some(id)
+    });
+    let id = id.await;
+    let disabled = house.db.service_set_disabled(id, true, Some("maintenance"));
+    disabled.await.unwrap();
+    let taken = manager.create_scheduled_operation(&context, operation, None);
+    taken.await.unwrap();
+    house.pass(7200).await;
+    assert!(
+        house.fake.state().asked.is_empty(),
+        "a disabled engine fired"
+    );
+    let enabled = house.db.service_set_disabled(id, false, None);
+    enabled.await.unwrap();
+    house.pass(3600).await;
+    assert!(!house.ended(1).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_run_is_not_its_end_and_it_is_not_left_running_for_ever() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    house.scheduled(&engine, PROTECT, &[]).await;
+    house.fake.state().panics = 2;
+    house.pass(3600).await;
+    assert_eq!(house.ended(1).await, ["success"]);
+    assert_eq!(house.fake.state().calls, 3);
 }
 
 #[tokio::test]

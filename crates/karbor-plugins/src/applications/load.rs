@@ -1,4 +1,5 @@
-//! Reading `applications.d`: every problem of every file at once.
+//! Reading `applications.d`: every problem of every file at once. A file with a problem makes its own
+//! application unusable, and no other.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,11 +8,12 @@ use std::{
     time::Duration,
 };
 
+use toml::de::{DeTable, DeValue};
 use uuid::Uuid;
 
 use super::{
-    Application, Applications, Component, DirectorySource, HookCommand, Hooks, NAMESPACE,
-    PostgresqlSource, Problem, SSL_MODES, Source,
+    Application, Applications, BrokenApplication, Component, DirectorySource, HookCommand, Hooks,
+    NAMESPACE, PostgresqlSource, Problem, SSL_MODES, Source,
     globs::Globs,
     obeyed::obeyed,
     raw::{RawApplication, RawCommand, RawDirectory, RawPostgresql, RawSqlite},
@@ -21,26 +23,147 @@ use super::{
 const MAX_FILE: u64 = 1024 * 1024;
 
 impl Applications {
-    /// Reads every `*.toml` in `dir`. A directory that is not there declares nothing.
+    /// Reads every `*.toml` in `dir`. A directory that is not there declares nothing. What has a problem is
+    /// among the [`broken`](Self::broken).
     ///
     /// # Errors
-    /// Every problem found, by file.
-    pub fn load(dir: &Path) -> Result<Self, Vec<Problem>> {
-        let mut problems = Vec::new();
-        let mut list = Vec::new();
-        for file in declaration_files(dir).map_err(|problem| vec![problem])? {
+    /// When the directory cannot be read.
+    pub fn load(dir: &Path) -> Result<Self, Problem> {
+        let mut loaded = Self::default();
+        for file in declaration_files(dir)? {
             match read(&file) {
-                Ok(raw) => list.push(Checker::new(&file, &mut problems).application(raw)),
-                Err(problem) => problems.push(problem),
+                Ok(raw) => {
+                    let mut problems = Vec::new();
+                    let application = Checker::new(&file, &mut problems).application(raw);
+                    match problems.is_empty() {
+                        true => loaded.list.push(application),
+                        false => loaded
+                            .broken
+                            .push(Outline::of(&application).broken(problems)),
+                    }
+                }
+                Err(broken) => loaded.broken.push(*broken),
             }
         }
-        unique(&list, &mut problems);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        list.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(Self { list })
+        loaded.set_apart_ambiguous();
+        loaded.list.sort_by(|a, b| a.name.cmp(&b.name));
+        loaded.broken.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(loaded)
     }
+
+    /// Which of two applications with one name or id is meant, nobody can tell: neither can be used.
+    fn set_apart_ambiguous(&mut self) {
+        let mut problems: HashMap<PathBuf, Vec<Problem>> = HashMap::new();
+        for problem in doubled(&self.list) {
+            problems
+                .entry(problem.file.clone())
+                .or_default()
+                .push(problem);
+        }
+        for application in std::mem::take(&mut self.list) {
+            match problems.remove(&application.file) {
+                Some(problems) => self.broken.push(Outline::of(&application).broken(problems)),
+                None => self.list.push(application),
+            }
+        }
+    }
+}
+
+/// Who an application is, as far as its file tells.
+#[derive(Debug, Default)]
+struct Outline {
+    file: PathBuf,
+    name: Option<String>,
+    id: Option<Uuid>,
+    projects: Option<BTreeSet<String>>,
+    components: BTreeSet<Uuid>,
+}
+
+impl Outline {
+    fn of(application: &Application) -> Self {
+        Self {
+            file: application.file.clone(),
+            name: Some(application.name.clone()),
+            id: Some(application.id),
+            projects: Some(application.projects.clone()),
+            components: application.components.iter().map(|one| one.id).collect(),
+        }
+    }
+
+    /// What can be read of a text that is not as it should be.
+    fn guess(file: &Path, text: &str) -> Self {
+        let (table, _) = DeTable::parse_recoverable(text);
+        let table = table.get_ref();
+        let name = text_of(table, "name").map(str::to_owned);
+        let id = text_of(table, "id").and_then(|id| Uuid::try_parse(id).ok());
+        let projects = table.get("projects").and_then(|list| {
+            let list = list.get_ref().as_array()?.iter();
+            let names: Option<BTreeSet<_>> = list
+                .map(|project| Some(project.get_ref().as_str()?.to_owned()))
+                .collect();
+            names.filter(|names| !names.is_empty())
+        });
+        let mut outline = Self {
+            file: file.to_owned(),
+            name,
+            id,
+            projects,
+            components: BTreeSet::new(),
+        };
+        let application = outline.id();
+        for kind in ["directory", "sqlite", "postgresql"] {
+            let components = table.get(kind).and_then(|list| list.get_ref().as_array());
+            for component in components.into_iter().flatten() {
+                let DeValue::Table(component) = component.get_ref() else {
+                    continue;
+                };
+                let given = text_of(component, "id").map(Uuid::try_parse);
+                let named =
+                    text_of(component, "name").map(|name| component_id(application, kind, name));
+                outline
+                    .components
+                    .extend(given.and_then(Result::ok).or(named));
+            }
+        }
+        outline
+    }
+
+    /// As it is named, or as its file is.
+    fn name(&self) -> String {
+        let stem = || {
+            let stem = self.file.file_stem().unwrap_or_default();
+            stem.to_string_lossy().into_owned()
+        };
+        let named = self.name.clone().filter(|name| plain_name(name));
+        named.unwrap_or_else(stem)
+    }
+
+    fn id(&self) -> Uuid {
+        self.id.unwrap_or_else(|| application_id(&self.name()))
+    }
+
+    fn broken(self, problems: Vec<Problem>) -> BrokenApplication {
+        BrokenApplication {
+            id: self.id(),
+            name: self.name(),
+            file: self.file,
+            projects: self.projects,
+            components: self.components,
+            problems,
+        }
+    }
+}
+
+fn text_of<'a>(table: &'a DeTable<'_>, key: &str) -> Option<&'a str> {
+    table.get(key)?.get_ref().as_str()
+}
+
+fn application_id(name: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
+}
+
+fn component_id(application: Uuid, kind: &str, name: &str) -> Uuid {
+    Uuid::new_v5(&application, format!("{kind}/{name}").as_bytes())
 }
 
 /// The files that declare something, sorted.
@@ -69,20 +192,32 @@ pub(super) fn declaration_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
     Ok(files)
 }
 
-fn read(file: &Path) -> Result<RawApplication, Problem> {
-    let unreadable =
-        |error: io::Error| Problem::error(file, "", format!("the file cannot be read: {error}"));
+fn read(file: &Path) -> Result<RawApplication, Box<BrokenApplication>> {
+    // Nothing else is known of it.
+    let broken = |problem| {
+        let outline = Outline {
+            file: file.to_owned(),
+            ..Outline::default()
+        };
+        Box::new(outline.broken(vec![problem]))
+    };
+    let unreadable = |error: io::Error| {
+        let message = format!("the file cannot be read: {error}");
+        broken(Problem::error(file, "", message))
+    };
     if fs::metadata(file).map_err(unreadable)?.len() > MAX_FILE {
-        return Err(Problem::error(file, "", "the file is larger than 1 MiB"));
+        let problem = Problem::error(file, "", "the file is larger than 1 MiB");
+        return Err(broken(problem));
     }
-    obeyed(file).map_err(|reason| Problem::error(file, "", reason))?;
+    obeyed(file).map_err(|reason| broken(Problem::error(file, "", reason)))?;
     let text = fs::read_to_string(file).map_err(unreadable)?;
     toml::from_str(&text).map_err(|error| {
         let key = error
             .span()
             .map(|span| place(&text, span.start))
             .unwrap_or_default();
-        Problem::error(file, key, error.message().to_owned())
+        let problem = Problem::error(file, key, error.message().to_owned());
+        Box::new(Outline::guess(file, &text).broken(vec![problem]))
     })
 }
 
@@ -98,18 +233,22 @@ fn place(text: &str, offset: usize) -> String {
     }
 }
 
-/// Names and ids that two files use.
-fn unique(list: &[Application], problems: &mut Vec<Problem>) {
+/// Names and ids that two applications use: a problem of each of them.
+fn doubled(list: &[Application]) -> Vec<Problem> {
+    let mut problems = Vec::new();
     let mut names: HashMap<&str, &Path> = HashMap::new();
-    let mut ids: HashMap<Uuid, &Path> = HashMap::new();
+    let mut ids: HashMap<Uuid, (String, &Path)> = HashMap::new();
     for application in list {
-        if let Some(other) = names.insert(&application.name, &application.file) {
-            let message = format!(
-                "'{}' is also the name of the application in {}: give one of them another name",
-                application.name,
-                other.display()
-            );
-            problems.push(Problem::error(&application.file, "name", message));
+        let file = application.file.as_path();
+        if let Some(other) = names.insert(&application.name, file) {
+            for (file, other) in [(file, other), (other, file)] {
+                let message = format!(
+                    "'{}' is also the name of the application in {}: give one of them another name",
+                    application.name,
+                    other.display()
+                );
+                problems.push(Problem::error(file, "name", message));
+            }
             continue;
         }
         let components = application
@@ -120,12 +259,17 @@ fn unique(list: &[Application], problems: &mut Vec<Problem>) {
             .into_iter()
             .chain(components)
         {
-            if let Some(other) = ids.insert(id, &application.file) {
-                let message = format!("the id {id} is used twice (also in {})", other.display());
-                problems.push(Problem::error(&application.file, key, message));
+            let message =
+                |other: &Path| format!("the id {id} is used twice (also in {})", other.display());
+            if let Some((other_key, other)) = ids.insert(id, (key.clone(), file)) {
+                problems.push(Problem::error(file, key, message(other)));
+                if other != file {
+                    problems.push(Problem::error(other, other_key, message(file)));
+                }
             }
         }
     }
+    problems
 }
 
 /// Turns one file's text into a declaration and notes what is wrong on the way.
@@ -160,9 +304,7 @@ impl<'a> Checker<'a> {
                 );
             }
         }
-        let id = raw
-            .id
-            .unwrap_or_else(|| Uuid::new_v5(&NAMESPACE, raw.name.as_bytes()));
+        let id = raw.id.unwrap_or_else(|| application_id(&raw.name));
         let mut components = Vec::new();
         for directory in raw.directory {
             components.push(self.directory(id, directory));
@@ -315,9 +457,8 @@ impl<'a> Checker<'a> {
         source: Source,
     ) -> Component {
         self.name(&format!("{}.name", source.kind()), &name);
-        let text = format!("{}/{name}", source.kind());
         Component {
-            id: id.unwrap_or_else(|| Uuid::new_v5(&application, text.as_bytes())),
+            id: id.unwrap_or_else(|| component_id(application, source.kind(), &name)),
             name,
             source,
         }
@@ -325,12 +466,7 @@ impl<'a> Checker<'a> {
 
     /// Names become parts of paths (restores) and of names in the vault.
     fn name(&mut self, key: &str, name: &str) {
-        let bad = |c: char| c.is_control() || c == '/' || c == '\\';
-        if name.is_empty()
-            || name.len() > 100
-            || name.starts_with(['.', '-', ' '])
-            || name.contains(bad)
-        {
+        if !plain_name(name) {
             self.problem(
                 key,
                 format!(
@@ -369,6 +505,11 @@ impl<'a> Checker<'a> {
             timeout: Duration::from_secs(raw.timeout),
         })
     }
+}
+
+fn plain_name(name: &str) -> bool {
+    let bad = |c: char| c.is_control() || c == '/' || c == '\\';
+    (1..=100).contains(&name.len()) && !name.starts_with(['.', '-', ' ']) && !name.contains(bad)
 }
 
 fn plain_absolute(path: &Path) -> Result<(), String> {

@@ -6,8 +6,9 @@
 //! never make the service read or write what its operator did not put there.
 //!
 //! * **Reading is strict.** An unknown key, a relative path or a name used twice is a [`Problem`]
-//!   that names file and key. One broken file makes every lookup fail until it is mended: a lookup
-//!   that left the broken application out would shrink a backup in silence.
+//!   that names file and key. A broken file makes its own application unusable until it is mended: it is
+//!   shown as broken, and a lookup of it or of its components fails, since one that left them out would
+//!   shrink a backup in silence. The others go on.
 //! * **Nobody else is obeyed.** A declaration, a program or a password file that accounts other than root
 //!   and the service's own may change, or exchange, is refused (`obeyed`), as sshd does with StrictModes.
 //! * **Ids are stable.** An application's id is the version 5 UUID of its name in the namespace
@@ -361,17 +362,115 @@ impl Application {
     }
 }
 
+/// A declaration that cannot be used as it is, and who it is about, as far as that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenApplication {
+    /// The file that declares it.
+    pub file: PathBuf,
+    /// Id of its resource.
+    pub id: Uuid,
+    /// Its name, or that of its file.
+    pub name: String,
+    /// The projects that may see it; `None` when that cannot be read.
+    pub projects: Option<BTreeSet<String>>,
+    /// Ids of components that can be read.
+    pub components: BTreeSet<Uuid>,
+    /// What is wrong; never empty.
+    pub problems: Vec<Problem>,
+}
+
+impl BrokenApplication {
+    /// What is wrong, for people who need not know the operator's paths.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let first = self.problems.first().map(Problem::brief);
+        format!(
+            "its declaration cannot be used ({}); `karbor config validate` lists every problem",
+            first.unwrap_or_default()
+        )
+    }
+
+    /// The resource that stands for it, marked as broken.
+    #[must_use]
+    pub fn resource(&self) -> Resource {
+        Resource::new(APPLICATION, self.id.to_string(), &self.name).broken_because(&self.reason())
+    }
+
+    /// Is it a project's, as far as can be read?
+    fn may_be_of(&self, project: &str) -> bool {
+        let projects = self.projects.as_ref();
+        projects.is_none_or(|projects| projects.contains(project))
+    }
+
+    /// May a project see it? Whose it is cannot always be read: administrators see it then.
+    fn is_visible(&self, project: &str, is_admin: bool) -> bool {
+        match &self.projects {
+            Some(projects) => projects.contains(project),
+            None => is_admin,
+        }
+    }
+}
+
 /// Every declared application, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Applications {
     list: Vec<Application>,
+    broken: Vec<BrokenApplication>,
 }
 
 impl Applications {
-    /// All of them.
+    /// All that can be used.
     #[must_use]
     pub fn all(&self) -> &[Application] {
         &self.list
+    }
+
+    /// Those that cannot.
+    #[must_use]
+    pub fn broken(&self) -> &[BrokenApplication] {
+        &self.broken
+    }
+
+    /// What is wrong with any of them.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.broken.iter().flat_map(|broken| &broken.problems)
+    }
+
+    /// The broken ones that a project may see.
+    pub(crate) fn visible_broken(
+        &self,
+        project: &str,
+        is_admin: bool,
+    ) -> impl Iterator<Item = &BrokenApplication> {
+        self.broken
+            .iter()
+            .filter(move |broken| broken.is_visible(project, is_admin))
+    }
+
+    /// The broken one that an id is of, or of a component of, as far as a project may know.
+    pub(crate) fn broken_of(&self, project: &str, id: &str) -> Option<&BrokenApplication> {
+        let id = Uuid::try_parse(id).ok()?;
+        let mut known = self
+            .broken
+            .iter()
+            .filter(|broken| broken.may_be_of(project));
+        known.find(|broken| broken.id == id || broken.components.contains(&id))
+    }
+
+    /// Why an application or component is not found, when it may be declared by a broken file.
+    pub(crate) fn why_not_found(&self, project: &str, id: &str) -> Option<String> {
+        if let Some(broken) = self.broken_of(project, id) {
+            return Some(broken.reason());
+        }
+        let illegible = self
+            .broken
+            .iter()
+            .find(|broken| broken.projects.is_none())?;
+        let reason = illegible.reason();
+        Some(format!(
+            "it is not declared, unless by '{}': {reason}",
+            illegible.name
+        ))
     }
 
     /// Those that a project may see.

@@ -34,13 +34,11 @@ impl HostProtectable {
     }
 
     async fn declared(&self) -> Result<Arc<Applications>, ProtectableError> {
-        self.store.current().await.map_err(|problems| {
-            for problem in problems.iter() {
-                tracing::error!(%problem, "a declaration of what may be protected is wrong");
-            }
-            let first = problems.first().map(|problem| problem.brief()).unwrap_or_default();
+        self.store.current().await.map_err(|problem| {
+            tracing::error!(%problem, "what may be protected cannot be read");
             self.error(format!(
-                "the operator's declarations are wrong ({first}); `karbor config validate` lists every problem"
+                "the operator's declarations cannot be read ({})",
+                problem.brief()
             ))
         })
     }
@@ -71,8 +69,11 @@ impl Protectable for HostProtectable {
         let declared = self.declared().await?;
         let applications = declared.visible(&context.project_id);
         if self.resource_type == APPLICATION {
+            let broken = declared.visible_broken(&context.project_id, context.is_admin);
+            let broken = broken.map(|broken| broken.resource());
             return Ok(applications
                 .map(|application| application.resource())
+                .chain(broken)
                 .collect());
         }
         Ok(applications
@@ -89,14 +90,24 @@ impl Protectable for HostProtectable {
     ) -> Result<Option<Resource>, ProtectableError> {
         let declared = self.declared().await?;
         let project = &context.project_id;
-        if self.resource_type == APPLICATION {
-            return Ok(declared
-                .application(project, id)
-                .map(|found| found.resource()));
+        let found = match self.resource_type {
+            APPLICATION => {
+                let usable = declared.application(project, id);
+                let mut broken = declared.visible_broken(project, context.is_admin);
+                usable.map(|found| found.resource()).or_else(|| {
+                    let broken = broken.find(|broken| broken.id.to_string() == id);
+                    broken.map(|broken| broken.resource())
+                })
+            }
+            _ => declared
+                .component(project, self.resource_type, id)
+                .map(|(application, component)| application.component_resource(component)),
+        };
+        // "Not there" would be said of what a file declares that is broken.
+        match (found, declared.why_not_found(project, id)) {
+            (None, Some(reason)) => Err(self.error(reason)),
+            (found, _) => Ok(found),
         }
-        Ok(declared
-            .component(project, self.resource_type, id)
-            .map(|(application, component)| application.component_resource(component)))
     }
 
     async fn dependents(
@@ -112,9 +123,12 @@ impl Protectable for HostProtectable {
         let application = declared
             .application(&context.project_id, &parent.id)
             .ok_or_else(|| {
+                let why = declared.why_not_found(&context.project_id, &parent.id);
                 self.error(format!(
-                    "the application '{}' ({}) is not declared for this project",
-                    parent.name, parent.id
+                    "the application '{}' ({}): {}",
+                    parent.name,
+                    parent.id,
+                    why.unwrap_or_else(|| "it is not declared for this project".to_owned())
                 ))
             })?;
         Ok(application

@@ -348,3 +348,65 @@ async fn a_bank_that_is_not_at_its_path_is_away_until_it_is_back() {
     assert_eq!(keys(&bank).await, ["a", "b"]);
     assert!(at.join("b").exists() && !elsewhere.join("b").exists());
 }
+
+/// A repository that an operator moves aside inside the bank, to make another in its place.
+#[tokio::test]
+async fn a_directory_that_was_moved_away_within_the_bank_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let bank = FileSystemBank::open(folder.path()).unwrap();
+    let container = folder.path().join("karbor");
+    bank.put(&key("vaults/p/data/ab/1"), "1".into())
+        .await
+        .unwrap();
+    for moved in ["vaults/p", "vaults"] {
+        let (at, aside) = (container.join(moved), folder.path().join("aside"));
+        std::fs::rename(&at, &aside).unwrap();
+        bank.put(&key("vaults/p/data/ab/2"), "2".into())
+            .await
+            .unwrap();
+        bank.put_new(&key("vaults/p/data/ab/3"), "3".into())
+            .await
+            .unwrap();
+        assert_eq!(
+            keys(&bank).await,
+            ["vaults/p/data/ab/2", "vaults/p/data/ab/3"],
+            "{moved}"
+        );
+        for name in ["2", "3"] {
+            assert!(!aside.join("data/ab").join(name).exists(), "{moved}");
+            assert!(!aside.join("p/data/ab").join(name).exists(), "{moved}");
+        }
+        // And when it comes back it is written to again.
+        std::fs::remove_dir_all(&at).unwrap();
+        std::fs::rename(&aside, &at).unwrap();
+        bank.put(&key("vaults/p/data/ab/4"), "4".into())
+            .await
+            .unwrap();
+        bank.delete(&key("vaults/p/data/ab/4")).await.unwrap();
+        assert_eq!(keys(&bank).await, ["vaults/p/data/ab/1"]);
+    }
+}
+
+/// A file says how large it is, and may lie: nothing is allocated for it.
+#[tokio::test]
+async fn an_object_that_claims_terabytes_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let bank = FileSystemBank::open(directory.path()).unwrap();
+    bank.put(&key("a/b"), "x".into()).await.unwrap();
+    let file = std::fs::File::create(directory.path().join("karbor/a/b")).unwrap();
+    file.set_len(10 << 40).unwrap();
+    for refused in [
+        bank.get(&key("a/b")).await,
+        bank.get_at_most(&key("a/b"), 1000).await,
+        bank.get_range(&key("a/b"), 1, 9 << 40).await,
+    ] {
+        assert!(
+            matches!(refused, Err(BankError::Corrupt { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(
+        bank.get_range(&key("a/b"), 5 << 40, 3).await.unwrap(),
+        "\0\0\0"
+    );
+}

@@ -25,6 +25,15 @@ impl Worker {
         provider: &Provider,
     ) -> Result<Vec<CheckpointLease>, ApiError> {
         self.enter_log(run).await?;
+        self.claim_all(run, provider).await
+    }
+
+    /// Claims the run's checkpoints.
+    pub(super) async fn claim_all(
+        &self,
+        run: &Run,
+        provider: &Provider,
+    ) -> Result<Vec<CheckpointLease>, ApiError> {
         let mut claims = Vec::new();
         for (place, checkpoint, purpose) in run.claims() {
             let bank = provider.home(place)?.bank().clone();

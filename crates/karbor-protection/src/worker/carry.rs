@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures::future::join_all;
 use karbor_db::OperationLogUpdate;
 use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
+use karbor_manager::caught;
 use karbor_model::ApiError;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -76,11 +77,35 @@ impl Worker {
         hooks: Arc<RunHooks>,
         cancel: CancellationToken,
     ) {
-        self.carry_out(&run, &provider, hooks, cancel).await;
+        self.carry_out_at_last(&run, &provider, &hooks, &cancel)
+            .await;
+    }
+
+    /// Carries a run out, also when a panic interrupts that.
+    pub(super) async fn carry_out_at_last(
+        &self,
+        run: &Run,
+        provider: &Provider,
+        hooks: &Arc<RunHooks>,
+        cancel: &CancellationToken,
+    ) {
+        let mut delay = RETRY_DELAYS.0;
+        loop {
+            let carried = self.carry_out(run, provider, hooks.clone(), cancel.clone());
+            let Err(panic) = caught(carried).await else {
+                return;
+            };
+            tracing::error!(run = %run.id, error = ?panic, "a run was interrupted and waits");
+            self.stuck(run.log, panic.message);
+            if self.wait_or_stop(delay).await {
+                return;
+            }
+            delay = (delay * 2).min(RETRY_DELAYS.1);
+        }
     }
 
     /// Runs the flow to its end and writes the end down; as often as it takes.
-    pub(super) async fn carry_out(
+    async fn carry_out(
         &self,
         run: &Run,
         provider: &Provider,

@@ -81,7 +81,11 @@ impl Worker {
                 return Ok(());
             }
             // Somebody else may be at work on the checkpoint: the bank is left alone.
-            Err(error) => return Err(self.refuse(&run, error).await),
+            Err(error) => {
+                let failed = Conclusion::failed(error.message.clone());
+                self.refuse(&run, &failed, Some(&failed)).await;
+                return Err(logged(error));
+            }
         };
         match self.prepare(&run, &provider).await {
             Ok(()) => {
@@ -94,18 +98,12 @@ impl Worker {
                 Ok(())
             }
             Err(error) => {
-                self.tell_bank(&run, &provider, &error).await;
+                let failed = Conclusion::failed(error.message.clone());
+                let told = conclude_in_bank(&run, &provider, &failed, self.suspicious_share).await;
                 release(lease).await;
-                Err(self.refuse(&run, error).await)
+                self.refuse(&run, &failed, told.ok().as_ref()).await;
+                Err(logged(error))
             }
-        }
-    }
-
-    /// The bank is told that a run did not begin, if it can be.
-    async fn tell_bank(&self, run: &Run, provider: &Provider, error: &ApiError) {
-        let failed = Conclusion::failed(error.message.clone());
-        if let Err(error) = conclude_in_bank(run, provider, &failed, self.suspicious_share).await {
-            tracing::warn!(run = %run.id, ?error, "the bank could not be told that a run did not begin");
         }
     }
 
@@ -126,21 +124,24 @@ impl Worker {
         })
     }
 
-    /// A run that could not begin: its records say so, and nothing of it stays in progress.
-    async fn refuse(self: &Arc<Self>, run: &Run, error: ApiError) -> ApiError {
-        let conclusion = Conclusion::failed(error.message.clone());
-        if let Err(error) = self.record(run, &conclusion).await {
-            tracing::error!(run = %run.id, ?error, "a run that could not begin could not be closed yet");
-            // Left open, a restart would carry out what was refused.
-            let (worker, run) = (self.clone(), run.clone());
-            self.tasks.spawn(format!("close {}", run.id), async move {
-                worker.record_at_last(&run, &conclusion).await;
-            });
-        }
-        ApiError {
-            is_logged: true,
-            ..error
-        }
+    /// A run that could not begin: its records say so at once. What it has left in the bank is not in progress
+    /// for ever: without `told`, what the bank was told, the run stays open until the bank can be told.
+    async fn refuse(self: &Arc<Self>, run: &Run, failed: &Conclusion, told: Option<&Conclusion>) {
+        let recorded = self.record_end(run, told.unwrap_or(failed)).await;
+        let closed = match (&recorded, told) {
+            (Ok(()), Some(told)) => self.close(run, told).await,
+            (Ok(()), None) => Err(ApiError::unavailable(
+                "The bank cannot be told yet that the operation did not begin.",
+                run.id,
+            )),
+            (Err(error), _) => Err(error.clone()),
+        };
+        let Err(error) = closed else {
+            return;
+        };
+        tracing::error!(run = %run.id, ?error, "a run that could not begin is not closed yet");
+        // Left open, a restart would carry out what was refused.
+        self.close_later(run, failed.clone(), recorded.is_ok());
     }
 
     fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {
@@ -189,6 +190,14 @@ impl Worker {
         &self,
     ) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The operation log has the error already.
+fn logged(error: ApiError) -> ApiError {
+    ApiError {
+        is_logged: true,
+        ..error
     }
 }
 

@@ -1,12 +1,14 @@
 //! Writes down how a run ended.
 
+use std::sync::Arc;
+
 use karbor_db::{DbError, OperationLogUpdate};
 use karbor_model::{
     ApiError, OperationLog, OperationLogStatus, OperationType, Restore, RestoreStatus,
     Verification, VerificationStatus,
 };
 
-use super::{RETRY_DELAYS, Worker, begin::ENDED};
+use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
     conclude::{Conclusion, conclude_in_bank},
     providers::Provider,
@@ -49,6 +51,16 @@ impl Worker {
 
     /// Writes down in the database how a run ended. Safe to repeat.
     pub(super) async fn record(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
+        self.record_end(run, conclusion).await?;
+        self.close(run, conclusion).await
+    }
+
+    /// Writes down how a run ended where the user looks.
+    pub(super) async fn record_end(
+        &self,
+        run: &Run,
+        conclusion: &Conclusion,
+    ) -> Result<(), ApiError> {
         let ok = conclusion.is_success();
         let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
         if let Some(id) = run.restore_id {
@@ -86,6 +98,11 @@ impl Worker {
             Err(error) if error.class == ENDED => {}
             Err(error) => return Err(error),
         }
+        Ok(())
+    }
+
+    /// Closes a run: a restart does not go on with it.
+    pub(super) async fn close(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
         once(
             self.db
                 .flow_end(
@@ -124,15 +141,40 @@ impl Worker {
         )
     }
 
-    pub(super) async fn record_at_last(&self, run: &Run, conclusion: &Conclusion) {
-        let mut delay = RETRY_DELAYS.0;
-        while let Err(error) = self.record(run, conclusion).await {
-            tracing::error!(run = %run.id, ?error, "the end of a run cannot be recorded yet");
-            if self.wait_or_stop(delay).await {
-                return;
+    /// Closes a run that did not begin, as soon as the bank and the database can be told. `recorded`: the user
+    /// was told already.
+    pub(super) fn close_later(self: &Arc<Self>, run: &Run, failed: Conclusion, recorded: bool) {
+        let (worker, run) = (self.clone(), run.clone());
+        self.tasks.spawn(format!("close {}", run.id), async move {
+            let (mut delay, mut recorded) = (RETRY_DELAYS.0, recorded);
+            while let Err(error) = worker.try_close(&run, &failed, &mut recorded).await {
+                tracing::warn!(run = %run.id, ?error, "a run that could not begin is not closed yet");
+                if worker.wait_or_stop(delay).await {
+                    return;
+                }
+                delay = (delay * 2).min(RETRY_DELAYS.1);
             }
-            delay = (delay * 2).min(RETRY_DELAYS.1);
+        });
+    }
+
+    async fn try_close(
+        &self,
+        run: &Run,
+        failed: &Conclusion,
+        recorded: &mut bool,
+    ) -> Result<(), ApiError> {
+        if !*recorded {
+            self.record_end(run, failed).await?;
+            *recorded = true;
         }
+        // Nothing can be told to a bank that is not configured any more.
+        let Ok(provider) = self.provider_of(run) else {
+            return self.close(run, failed).await;
+        };
+        let claims = self.claim_all(run, &provider).await?;
+        let told = conclude_in_bank(run, &provider, failed, self.suspicious_share).await;
+        release(claims).await;
+        self.close(run, &told?).await
     }
 }
 

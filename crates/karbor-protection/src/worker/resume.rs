@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use karbor_db::{FlowRecord, OperationLogUpdate};
-use karbor_model::{ApiError, FlowStatus};
+use karbor_db::{DbError, FlowRecord, OperationLogUpdate};
+use karbor_model::{ApiError, FlowStatus, OperationLogStatus};
 use karbor_plugin::Bank;
 
 use serde_json::json;
 
 use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
-    conclude::Conclusion,
+    conclude::{Conclusion, conclude_in_bank},
     copies::COPIED,
     error::{CheckpointError, NOT_AVAILABLE, NOT_SEALED, TAMPERED},
     leases::{self, CheckpointLease},
@@ -124,7 +124,7 @@ impl Worker {
     }
 
     /// The provider, with the banks that the run needs.
-    fn provider_of(&self, run: &Run) -> Result<Arc<Provider>, ApiError> {
+    pub(super) fn provider_of(&self, run: &Run) -> Result<Arc<Provider>, ApiError> {
         let provider = self.providers.get(run.checkpoint.provider_id)?;
         provider.home(run.place)?;
         provider.home(run.subject().0)?;
@@ -133,6 +133,11 @@ impl Worker {
 
     /// An `Err` is worth another try.
     async fn try_resume(self: &Arc<Self>, run: &Run) -> Result<(), ApiError> {
+        if let Some(reason) = self.told_as_failed(run).await? {
+            self.close_later(run, Conclusion::failed(reason), true);
+            self.unstuck(run.log);
+            return Ok(());
+        }
         let provider = match self.provider_of(run) {
             Ok(provider) => provider,
             Err(error) => {
@@ -191,23 +196,42 @@ impl Worker {
 
     /// An `error` at the begin of a run is worth another try, unless it is over.
     async fn unless_over(
-        &self,
+        self: &Arc<Self>,
         run: &Run,
         provider: &Provider,
         claims: Vec<CheckpointLease>,
         error: ApiError,
     ) -> Result<(), ApiError> {
         let over = self.over(run, &error).await;
-        if !claims.is_empty() && matches!(over, Ok(Some(_))) {
-            self.tell_bank(run, provider, &error).await;
-        }
-        release(claims).await;
-        let Some(reason) = over? else {
-            return Err(error);
+        let Ok(Some(reason)) = over else {
+            release(claims).await;
+            return Err(over.err().unwrap_or(error));
         };
-        self.record(run, &Conclusion::failed(reason)).await?;
+        let failed = Conclusion::failed(reason);
+        let told = match claims.is_empty() {
+            false => conclude_in_bank(run, provider, &failed, self.suspicious_share)
+                .await
+                .ok(),
+            // It never was this run's to begin. Another may have left something at an earlier try.
+            true => (error.class == ENDED).then(|| failed.clone()),
+        };
+        release(claims).await;
+        self.refuse(run, &failed, told.as_ref()).await;
         self.unstuck(run.log);
         Ok(())
+    }
+
+    /// The reason of a run that the user was told has failed: all that is left to do is to tell the bank,
+    /// if it was not, and to close it.
+    async fn told_as_failed(&self, run: &Run) -> Result<Option<String>, ApiError> {
+        let log = match self.db.operation_log_get(run.log).await {
+            Ok(log) => log,
+            Err(DbError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let is_own = log.checkpoint_id == Some(run.subject().1.id);
+        let failed = is_own && log.status == OperationLogStatus::Failed;
+        Ok(failed.then(|| log.error_info.unwrap_or_default()))
     }
 
     /// Why a run that cannot begin never will: whoever asked for it gave it up, or its time is over. What

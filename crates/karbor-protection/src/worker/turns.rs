@@ -116,7 +116,7 @@ impl Worker {
             return;
         };
         // Boxed, for those that wait are many.
-        Box::pin(self.carry_out(&run, &provider, hooks, cancel)).await;
+        Box::pin(self.carry_out_at_last(&run, &provider, &hooks, &cancel)).await;
     }
 
     /// What the log says meanwhile is a courtesy: the run goes on without it.

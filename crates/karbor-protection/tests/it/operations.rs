@@ -93,6 +93,22 @@ async fn a_lookup_that_fails_fails_the_protect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_resource_that_cannot_be_used_now_fails_the_protect_with_its_reason() {
+    let house = House::new().with_resources(&["app"]);
+    {
+        let resources = &mut house.inventory.lock().unwrap().resources;
+        resources[0] = resources[0]
+            .clone()
+            .broken_because("bad.toml: name (line 1)");
+    }
+    let running = house.open().await;
+    let error = running.protect(running.plan(1)).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.contains("bad.toml: name (line 1)"), "{error}");
+    assert!(house.keys().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn resources_that_depend_on_each_other_in_a_loop_are_refused_with_the_path() {
     let house = House::new()
         .with_resources(&["a", "b"])
@@ -312,6 +328,49 @@ async fn a_bank_that_is_full_from_the_start_refuses_the_protect_and_leaves_no_op
         [OperationLogStatus::Failed]
     );
     running.available(1).await;
+}
+
+/// The bank took the index file, and then nothing more: not even the word that it came to nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protect_that_a_full_bank_refused_is_listed_as_failed_and_can_be_deleted() {
+    for restarted in [false, true] {
+        let house = House::new().with_resources(&["one"]);
+        let mut running = house.open().await;
+        let puts = std::sync::atomic::AtomicUsize::new(0);
+        house.bank.inject(Fault::Full, usize::MAX, move |call| {
+            call.verb == Verb::Put && puts.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0
+        });
+        let error = running.protect(running.plan(1)).await.unwrap_err();
+        assert!(error.message.contains("full"), "{error}");
+        let left = house.keys();
+        assert_eq!(left.len(), 1, "{left:?}");
+        let log = &running
+            .db
+            .operation_log_list(&Default::default())
+            .await
+            .unwrap()[0];
+        assert_eq!(
+            log.status,
+            OperationLogStatus::Failed,
+            "the user is told at once"
+        );
+        if restarted {
+            drop(running);
+            running = house.open().await;
+        }
+        house.bank.heal();
+        let listed = until(async || {
+            let listed = running.list().await;
+            (!listed.is_empty()).then_some(listed)
+        })
+        .await;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0].status, CheckpointStatus::Error);
+        let id = listed[0].id;
+        until(async || running.delete(id).await.ok()).await;
+        assert_eq!(running.settled(id).await, CheckpointStatus::Deleted);
+        running.available(1).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Somebody can write the bank, and has not the master key: whatever he changes of what a restore or a
 //! verification acts on is noticed, and named.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
@@ -9,6 +9,11 @@ use karbor_model::{
     RequestContext, ResourceGraph, RestoreStatus, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey};
+use karbor_plugins::banks::file_system::FileSystemBank;
+use karbor_protection::{
+    MasterKey,
+    checkpoints::{CheckpointCollection, CheckpointQuery},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -536,4 +541,60 @@ async fn the_seal_is_in_the_record_and_the_rest_is_as_the_original_wrote_it() {
         objects.keys().collect::<Vec<_>>(),
         [&format!("{}/metadata", id(0))]
     );
+}
+
+/// What lies where an index file should be, on a real file system.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_in_the_place_of_an_index_hides_the_others() {
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let (good, bad) = (running.available(1).await, running.available(1).await);
+    let folder = tempfile::tempdir().unwrap();
+    let bank = Arc::new(FileSystemBank::open(folder.path()).unwrap());
+    let key = MasterKey::from_recovery_key(&house.recovery_key).unwrap();
+    let checkpoints = CheckpointCollection::new(bank, house.provider).with_key(key);
+    for id in [good, bad] {
+        checkpoints
+            .create(&running.checkpoint(id).await)
+            .await
+            .unwrap();
+    }
+    let place = folder.path().join("karbor").join(index(bad));
+    let whole = fs::read(&place).unwrap();
+    let to_another = |to: &Path| {
+        let other = folder.path().join("another");
+        fs::write(&other, &whole).unwrap();
+        symlink(other, to).unwrap();
+    };
+    let huge = |at: &Path| fs::File::create(at).unwrap().set_len(10 << 40).unwrap();
+    let folder_of_files = |at: &Path| {
+        fs::create_dir(at).unwrap();
+        fs::write(at.join("x"), "").unwrap();
+    };
+    type Make<'a> = &'a dyn Fn(&Path);
+    let kinds: [(&str, Make<'_>); 4] = [
+        ("a link to a whole one", &to_another),
+        ("10 TB", &huge),
+        ("a folder", &folder_of_files),
+        ("nothing", &|_| {}),
+    ];
+    for (what, make) in kinds {
+        fs::remove_file(&place).unwrap();
+        make(&place);
+        let listed = checkpoints.list(&CheckpointQuery::default()).await.unwrap();
+        let mut told: Vec<_> = listed.iter().map(|one| (one.id, one.status)).collect();
+        told.sort_by_key(|(id, _)| *id);
+        let expected = [
+            (good, CheckpointStatus::Available),
+            (bad, CheckpointStatus::Error),
+        ];
+        assert_eq!(told, expected, "{what}");
+        if place.is_dir() {
+            fs::remove_dir_all(&place).unwrap();
+        }
+        let _ = fs::remove_file(&place);
+        fs::write(&place, &whole).unwrap();
+    }
 }

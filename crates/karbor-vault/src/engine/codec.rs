@@ -1,5 +1,7 @@
 //! Blobs on their way into a pack and out of it: hashed, compressed, sealed.
 
+use std::io::Read as _;
+
 use zstd::bulk::{Compressor, Decompressor};
 
 use crate::{
@@ -130,14 +132,36 @@ impl Decoder {
         let plain = match at.plain {
             None => std::mem::take(&mut self.opened),
             Some(length) => self
-                .decompressor
-                .decompress(&self.opened, length as usize)
-                .map_err(|error| damaged(format!("it cannot be decompressed: {error}")))?,
+                .unpack(length)
+                .map_err(|reason| damaged(format!("it cannot be decompressed: {reason}")))?,
         };
         if Id::of(&plain) != *id {
             return Err(damaged("its content does not match its hash".to_owned()));
         }
         Ok(plain)
+    }
+}
+
+impl Decoder {
+    /// Unpacks what was opened to so many bytes. Of much the memory grows with what comes: the length is what
+    /// somebody says.
+    fn unpack(&mut self, length: u32) -> Result<Vec<u8>, String> {
+        const AT_ONCE: u32 = 16 << 20;
+        if length <= AT_ONCE {
+            let unpacked = self.decompressor.decompress(&self.opened, length as usize);
+            return unpacked.map_err(|error| error.to_string());
+        }
+        let unpacking = zstd::stream::Decoder::new(&self.opened[..]);
+        let mut unpacked = Vec::new();
+        let read =
+            unpacking.and_then(|from| from.take(u64::from(length) + 1).read_to_end(&mut unpacked));
+        read.map_err(|error| error.to_string())?;
+        match unpacked.len() <= length as usize {
+            true => Ok(unpacked),
+            false => Err(format!(
+                "it has more than the {length} bytes that the index says"
+            )),
+        }
     }
 }
 
@@ -176,6 +200,20 @@ mod tests {
             assert_eq!(decoder.decode(&id, sealed, &at, &crypto).unwrap(), data);
             let other = Id([0; 32]);
             assert!(decoder.decode(&other, sealed, &at, &crypto).is_err());
+        }
+    }
+
+    /// The length is the index's word, the content the pack's.
+    #[test]
+    fn a_claimed_length_is_no_reason_to_allocate() {
+        let mut decoder = Decoder::new().unwrap();
+        decoder.opened = zstd::stream::encode_all(&b"small"[..], 3).unwrap();
+        let unpacked = decoder.unpack(u32::MAX).unwrap();
+        assert_eq!(unpacked, b"small");
+        assert!(unpacked.capacity() < 1 << 20);
+        decoder.opened = zstd::stream::encode_all(&vec![0; 64 << 20][..], 3).unwrap();
+        for claimed in [1 << 10, 20 << 20] {
+            assert!(decoder.unpack(claimed).is_err());
         }
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Check {
 /// What was found.
 enum Found {
     /// All is right.
-    Same(File),
+    Same(Box<File>),
     /// The content is.
     Content,
     /// It is another file.
@@ -94,7 +94,7 @@ impl Check {
         let differs = run.attributes_differ(&self.node, &file.stat, &xattrs);
         Ok(match differs || is_privileged(&self.node) {
             true => Found::Content,
-            false => Found::Same(file),
+            false => Found::Same(Box::new(file)),
         })
     }
 }

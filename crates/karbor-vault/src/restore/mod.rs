@@ -70,7 +70,7 @@ const QUEUE_LIMIT: usize = 128;
 /// Work for a thread.
 enum Job {
     Write(Segment),
-    Check(Check),
+    Check(Box<Check>),
 }
 
 /// What the threads of a restore share.

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     ChangeKind, Overwrite, RestoreSummary, VaultError,
     engine::Decoder,
+    fsio,
     id::Id,
     node::{Kind, Node},
 };
@@ -288,7 +289,12 @@ impl Planner {
         let mut names: Vec<_> = names.into_iter().filter(|name| !is_known(name)).collect();
         visited.more = names.len();
         let is_elsewhere = self.run.options.one_file_system && stat.st_dev != self.root_device;
-        if is_elsewhere || self.run.options.overwrite == Overwrite::Never {
+        let was_cache = || {
+            let tag = fsio::CACHE_TAG.0.as_bytes();
+            nodes.iter().any(|node| node.name == tag) || fsio::is_cache(dir.as_fd())
+        };
+        let is_cache = self.run.options.exclude_caches && !self.names.is_empty() && was_cache();
+        if is_elsewhere || is_cache || self.run.options.overwrite == Overwrite::Never {
             return Ok(());
         }
         names.sort_unstable();
@@ -436,7 +442,7 @@ impl Planner {
         };
         let staging = staging.clone();
         if fate == Fate::Check {
-            return self.push(Job::Check(Check { staging, node }));
+            return self.push(Job::Check(Box::new(Check { staging, node })));
         }
         if self.is_dry() {
             return Ok(());

@@ -51,7 +51,7 @@ fn lease_break_time() -> Duration {
 
 /// Opens a file to read it, leaving its access time alone if that is allowed. Does not wait for the
 /// other end if it is a pipe.
-pub(super) fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+fn open_file(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         // Only the owner and root may ask for it.

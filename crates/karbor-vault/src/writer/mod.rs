@@ -287,6 +287,9 @@ impl SnapshotWriter {
         self.held.check_held().await?;
         let json = repository::json(&self.snapshot(tree))?;
         let id = self.repository.save(FileKind::Snapshot, &json).await?;
+        // Exchanged between the look before the snapshot was written and its writing, it is where it helps
+        // nobody. All that was written before it went to the repository that was in place just then.
+        self.repository.check_in_place().await?;
         Ok(self.summary(SnapshotId(id)))
     }
 

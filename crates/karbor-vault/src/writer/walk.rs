@@ -21,7 +21,6 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::{OsStr, OsString},
-    io::Read,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -38,7 +37,7 @@ use rustix::{
 
 use super::{
     dir::{Dir, Parent},
-    file::{open_file, patience},
+    file::patience,
     intake::Intake,
     parent::{COARSEST, ParentTrees},
 };
@@ -56,11 +55,6 @@ const LOOKS: u32 = 3;
 const LISTINGS: u32 = 4;
 /// So many directories of the way down are kept open.
 const HELD: usize = 64;
-/// The file that marks a cache directory, and how it begins (<https://bford.info/cachedir/>).
-const CACHE_TAG: (&str, &[u8]) = (
-    "CACHEDIR.TAG",
-    b"Signature: 8a477f597d28d172789f06886806bc55",
-);
 
 /// What a walk needs.
 pub(super) struct Walker {
@@ -564,8 +558,8 @@ impl Walker {
             _ => {}
         }
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        if self.options.exclude_caches && !relative.as_os_str().is_empty() && is_cache(fd) {
-            entries.retain(|entry| entry.name == CACHE_TAG.0);
+        if self.options.exclude_caches && !relative.as_os_str().is_empty() && fsio::is_cache(fd) {
+            entries.retain(|entry| entry.name == fsio::CACHE_TAG.0);
         }
         Ok(entries)
     }
@@ -712,15 +706,4 @@ fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
 /// Cuts a path back to what it was when it was so long.
 fn truncate(path: &mut PathBuf, length: usize) {
     while path.as_os_str().len() > length && path.pop() {}
-}
-
-/// Is it marked as a cache, whose content can be made again?
-fn is_cache(fd: BorrowedFd<'_>) -> bool {
-    let mut found = [0; CACHE_TAG.1.len()];
-    let Ok(tag) = open_file(fd, OsStr::new(CACHE_TAG.0)) else {
-        return false;
-    };
-    let is_file =
-        rustix::fs::fstat(&tag).is_ok_and(|stat| fsio::kind_of(&stat) == Some(Kind::File));
-    is_file && std::fs::File::from(tag).read_exact(&mut found).is_ok() && found == CACHE_TAG.1
 }

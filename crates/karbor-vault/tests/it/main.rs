@@ -12,6 +12,7 @@
 mod concurrency;
 mod copies;
 mod damage;
+mod exchanged;
 mod locks;
 mod mending;
 mod mishaps;

@@ -34,7 +34,6 @@ pub(crate) const IDLE: &[IdleOptions] = &[
     IdleOptions {
         group: "DEFAULT",
         names: &[
-            "debug",
             "default_log_levels",
             "fatal_deprecations",
             "instance_format",

@@ -39,7 +39,7 @@ fn the_originals_configuration_is_understood() {
     assert!(validated.status.success(), "{told}");
     assert!(!told.contains("unknown option"), "{told}");
     for idle in [
-        "debug",
+        "use_syslog",
         "transport_url",
         "osapi_karbor_workers",
         "rabbit_ha_queues",

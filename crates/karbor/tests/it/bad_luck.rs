@@ -155,17 +155,19 @@ fn a_vanished_source_fails_the_run_and_names_it() {
 }
 
 #[test]
-fn an_unreadable_file_fails_the_run_and_is_named() {
+fn an_unreadable_file_makes_the_checkpoint_incomplete_and_is_named() {
     let mut house = House::new();
     let application = Application::new(&house, 2);
     house.unprivileged();
     house.start();
     let file = application.uploads.join("folder 0/0.text");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o000)).unwrap();
-    let reason = fails(&house);
+    let ended = house.client(&["protect", "shop", "--wait", "-f", "json"]);
+    assert_eq!(ended.status.code(), Some(7), "{ended:?}");
+    let told = String::from_utf8_lossy(&ended.stderr);
     assert!(
-        reason.contains("uploads") && reason.contains("0.text"),
-        "{reason}"
+        told.contains("uploads") && told.contains("folder 0/0.text"),
+        "{told}"
     );
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
     house.json(&["protect", "shop", "--wait"]);

@@ -201,9 +201,12 @@ impl House {
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let id = self.service.as_ref().unwrap().id();
-        let pid = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
-        kill_process(pid, Signal::TERM).unwrap();
+        signal(self.service.as_ref().unwrap(), Signal::TERM);
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        signal(self.service.as_ref().unwrap(), Signal::HUP);
     }
 
     /// Waits for the end of a service that was told to.
@@ -333,7 +336,14 @@ impl Drop for House {
     }
 }
 
-fn ended(child: &mut Child) -> ExitStatus {
+/// Sends a signal to a process of ours.
+pub fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// Waits for the end of a process.
+pub fn ended(child: &mut Child) -> ExitStatus {
     until("the service to end", || child.try_wait().unwrap())
 }
 

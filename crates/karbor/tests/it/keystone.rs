@@ -95,7 +95,7 @@ fn users_of_a_real_keystone() {
     );
     let (code, error) = said(&other);
     assert!(
-        code == 2 && error.contains("the token is of another project"),
+        code == 4 && error.contains("the token is not one of the project"),
         "{code}: {error}"
     );
     let (code, error) = said(&asked(&keystone, ("alt", "demo"), &[], &list));

@@ -23,8 +23,8 @@ const OPEN_DIRECTORIES: usize = 192;
 pub(super) struct Dirs {
     container: Arc<OwnedFd>,
     path: PathBuf,
-    /// Directories that are known to be durable. An open one that somebody removed meanwhile shows
-    /// itself by `ENOENT` when a name is put in, even if another of its name is there by then.
+    /// Directories that are known to be durable, for as long as they are where they were: each is looked
+    /// for by its path before it is used. They stay open, lest another gets the number of one that is gone.
     durable: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 
@@ -51,6 +51,16 @@ pub(super) fn make_directory(parent: impl AsFd, name: &str) -> Result<bool, Errn
         Err(Errno::EXIST) => Ok(false),
         Err(errno) => Err(errno),
     }
+}
+
+/// Is the open directory the one that has the name in `parent`?
+fn is_at(directory: impl AsFd, parent: impl AsFd, name: &str) -> Result<bool, Errno> {
+    let there = match rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(false),
+        other => other?,
+    };
+    let open = rustix::fs::fstat(directory)?;
+    Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino))
 }
 
 impl Dirs {
@@ -133,11 +143,16 @@ impl Dirs {
         if path.is_empty() {
             return Ok(self.container.clone());
         }
-        if let Some(directory) = self.durable().get(path) {
-            return Ok(directory.clone());
-        }
         let (above, name) = path.rsplit_once('/').unwrap_or(("", path));
         let parent = self.ensure(above)?;
+        let known = self.durable().get(path).cloned();
+        if let Some(directory) = known {
+            if is_at(&directory, &parent, name)? {
+                return Ok(directory);
+            }
+            // Somebody moved or removed it: what is written into it would go where it went.
+            self.forget(path);
+        }
         make_directory(&parent, name)?;
         let directory = match open_directory(&parent, name) {
             Ok(directory) => Arc::new(directory),
@@ -155,7 +170,7 @@ impl Dirs {
         Ok(directory)
     }
 
-    /// Forgets what is known of `path` and what it lies in.
+    /// Forgets what is known of `path` and what it lies in. What lies in it is found out when it is used.
     pub(super) fn forget(&self, path: &str) {
         let mut durable = self.durable();
         durable.retain(|known, _| {

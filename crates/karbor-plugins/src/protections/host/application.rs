@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     APPLICATION_PLUGIN, Host, command::run_hook, kept, marker::Note, parameters,
-    parameters::RestoreParameters, schemas, undeclared,
+    parameters::RestoreParameters, refuse_broken, schemas, undeclared,
 };
 use crate::{
     applications::{APPLICATION, Application, HookCommand, Hooks},
@@ -83,6 +83,9 @@ impl Host {
     ) -> Result<Option<Application>, PluginError> {
         let applications = self.applications().await?;
         let found = applications.application(&context.project_id, &context.resource.id);
+        if found.is_none() {
+            refuse_broken(&applications, context)?;
+        }
         Ok(found.cloned())
     }
 }

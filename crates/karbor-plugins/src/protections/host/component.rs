@@ -330,9 +330,10 @@ struct Restore<K>(Arc<Host>, PhantomData<K>);
 impl<K: Kind> Operation for Restore<K> {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let parameters: RestoreParameters = parameters::read(&context.parameters)?;
-        let kept = Kept::get(context).await?;
+        let mut kept = Kept::get(context).await?;
         let vault = vault_of(&self.0, context).await?;
-        kept.snapshot(&vault, context).await?;
+        // It may have another id by now.
+        kept.snapshot = kept.snapshot(&vault, context).await?.id;
         K::restore(&Restoring {
             host: &self.0,
             context,

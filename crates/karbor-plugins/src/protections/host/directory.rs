@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 use super::{
     DIRECTORY_PLUGIN, Declared, Host, blocking,
     component::{Kind, Restoring},
-    kept::incomplete_tag,
+    kept::{incomplete_tag, missing},
     marker::Mark,
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace, resolve},
     undeclared,
-    undeclared::Undeclared,
+    undeclared_databases::Undeclared,
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
 
@@ -75,9 +75,8 @@ impl Kind for DirectoryKind {
         let (databases, mut warnings) = databases(host, declared, source, &filter).await?;
         let mut excludes = source.exclude.clone();
         excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
-        let used = filter.clone();
         let undeclared = Arc::new(Undeclared::new(dir.clone()));
-        let looker = undeclared.clone();
+        let (used, looker) = (filter.clone(), undeclared.clone());
         let options = TreeOptions {
             filter: Some(Arc::new(move |path: &Path, is_dir| {
                 let taken = filter.takes_here(path, is_dir)
@@ -98,10 +97,10 @@ impl Kind for DirectoryKind {
                 "the pattern '{pattern}' in 'include' matches no file: nothing is protected by it"
             )
         }));
-        warnings.extend(undeclared.warning());
         if stored.unreadable.total > 0 {
             writer.tag(incomplete_tag(stored.unreadable.total));
         }
+        warnings.extend(undeclared.warning());
         Ok(warnings)
     }
 
@@ -158,6 +157,15 @@ impl Kind for DirectoryKind {
                 goes_on = true;
             }
         }
+        if parameters.delete_extra {
+            let unread = missing(&run.vault.snapshot(&run.kept.snapshot).await?);
+            if unread > 0 {
+                return Err(PluginError::new(format!(
+                    "{unread} files of '{}' could not be read when it was protected, and 'delete_extra' would remove them: restore without it, or a checkpoint that is complete",
+                    run.kept.name
+                )));
+            }
+        }
         let stored = stored(run).await?;
         let options = RestoreOptions {
             overwrite: parameters.overwrite,
@@ -166,6 +174,7 @@ impl Kind for DirectoryKind {
             subpath: Some(run.kept.item.clone()),
             delete_extra: parameters.delete_extra,
             one_file_system: stored.as_ref().is_some_and(|stored| stored.one_file_system),
+            exclude_caches: stored.as_ref().is_some_and(|stored| stored.exclude_caches),
             filter: stored.map(|stored| stored.filter),
         };
         let snapshot = &run.kept.snapshot;
@@ -280,6 +289,7 @@ fn occupied(target: &Found) -> Result<bool, PluginError> {
 struct Stored {
     filter: TreeFilter,
     one_file_system: bool,
+    exclude_caches: bool,
 }
 
 /// Without a declaration it is not known what was left out of the checkpoint by choice.
@@ -293,15 +303,10 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
             ))),
         };
     };
-    // A database that is restored as files of its dump.
+    // Of a database that is given out as files nothing was left out.
     let Source::Directory(source) = &declared.component.source else {
         return Ok(None);
     };
-    if source.exclude_caches && run.parameters.delete_extra {
-        return Err(PluginError::new(
-            "'delete_extra' would remove the caches that 'exclude_caches' leaves out of checkpoints: restore without it",
-        ));
-    }
     let filter = Filter::new(source).map_err(PluginError::new)?;
     let applications = run.host.applications().await?;
     let inside = applications.databases_inside(&declared.application, source, &filter);
@@ -322,6 +327,7 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
                     .any(|own| path.starts_with(own) || own.starts_with(path))
         }),
         one_file_system: source.one_file_system,
+        exclude_caches: source.exclude_caches,
     }))
 }
 

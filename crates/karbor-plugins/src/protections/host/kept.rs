@@ -6,7 +6,7 @@ use karbor_model::CheckpointId;
 use karbor_plugin::{
     BankError, BankKey, BankSection, HookReport, OperationContext, PluginError, ReadSection,
 };
-use karbor_vault::{Snapshot, SnapshotId, Vault};
+use karbor_vault::{Snapshot, SnapshotId, Vault, VaultError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -113,8 +113,13 @@ impl Kept {
         vault: &Vault,
         context: &OperationContext,
     ) -> Result<Snapshot, PluginError> {
-        let snapshot = vault.snapshot(&self.snapshot).await?;
         let wanted = [checkpoint_tag(context.checkpoint_id), resource_tag(context)];
+        let snapshot = match vault.snapshot(&self.snapshot).await {
+            Err(error @ VaultError::NoSuchSnapshot(_)) => {
+                self.copied(vault, &wanted).await?.ok_or(error)?
+            }
+            other => other?,
+        };
         if wanted.iter().all(|tag| snapshot.tags.contains(tag)) {
             return Ok(snapshot);
         }
@@ -123,6 +128,30 @@ impl Kept {
             self.snapshot,
             context.data.prefix()
         )))
+    }
+}
+
+impl Kept {
+    /// The snapshot under another id: `restic copy` and `restic rewrite` give new ones, and note which it was
+    /// at first. One that does not is taken if it is the only one with the tags.
+    async fn copied(
+        &self,
+        vault: &Vault,
+        tags: &[String],
+    ) -> Result<Option<Snapshot>, PluginError> {
+        let mut found = vault.find(tags).await?;
+        let of_ours = found
+            .iter()
+            .position(|snapshot| snapshot.was(&self.snapshot));
+        let found = match (of_ours, found.len()) {
+            (Some(at), _) => Some(found.swap_remove(at)),
+            (None, 1) => found.pop(),
+            (None, _) => None,
+        };
+        if let Some(found) = &found {
+            tracing::info!(was = %self.snapshot, is = %found.id, "a snapshot has another id in this vault");
+        }
+        Ok(found)
     }
 }
 

@@ -35,7 +35,7 @@ mod places;
 mod postgresql;
 mod schemas;
 mod sqlite;
-mod undeclared;
+mod undeclared_databases;
 mod vaults;
 
 use std::{path::PathBuf, sync::Arc};
@@ -149,13 +149,12 @@ pub(crate) struct Declared {
 
 impl Host {
     pub(crate) async fn applications(&self) -> Result<Arc<Applications>, PluginError> {
-        self.store.current().await.map_err(|problems| {
-            let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            let first = problems.first().map(|p| p.brief()).unwrap_or_default();
+        self.store.current().await.map_err(|problem| {
             PluginError::new(format!(
-                "the operator's declarations are wrong ({first}); `karbor config validate` lists every problem"
+                "the operator's declarations cannot be read ({})",
+                problem.brief()
             ))
-            .with_cause(all.join("; "))
+            .with_cause(problem)
         })
     }
 
@@ -170,6 +169,7 @@ impl Host {
         } = &context.resource;
         let found = applications.component(&context.project_id, resource_type, id);
         let Some((application, component)) = found else {
+            refuse_broken(&applications, context)?;
             return Ok(None);
         };
         component
@@ -189,6 +189,18 @@ impl Host {
         self.component(context)
             .await?
             .ok_or_else(|| undeclared(context))
+    }
+}
+
+/// Fails when the declaration of the context's resource is broken: nothing is known of it until it is mended.
+pub(crate) fn refuse_broken(
+    applications: &Applications,
+    context: &OperationContext,
+) -> Result<(), PluginError> {
+    let resource = &context.resource;
+    match applications.broken_of(&context.project_id, &resource.id) {
+        Some(broken) => Err(PluginError::new(format!("{resource}: {}", broken.reason()))),
+        None => Ok(()),
     }
 }
 

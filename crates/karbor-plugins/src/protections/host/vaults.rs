@@ -8,7 +8,6 @@ use std::{
 
 use karbor_plugin::{BankKey, PluginError, VaultAccess};
 use karbor_vault::{Vault, VaultError, VaultOptions};
-use tokio::sync::OnceCell;
 
 /// A bank, and where in it.
 type Place = (usize, BankKey);
@@ -21,19 +20,42 @@ fn place(access: &VaultAccess) -> Place {
 /// The vaults that were opened, by bank and the place of their repository in it.
 #[derive(Default)]
 pub(crate) struct Vaults {
-    open: Mutex<HashMap<Place, Arc<OnceCell<Vault>>>>,
+    open: Mutex<HashMap<Place, Arc<Slot>>>,
+}
+
+/// The vault of one place.
+#[derive(Default)]
+struct Slot {
+    vault: Mutex<Option<Vault>>,
+    /// Whoever opens it has this: what others find open meanwhile they do not open again.
+    opening: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    fn vault(&self) -> Option<Vault> {
+        lock(&self.vault).clone()
+    }
+
+    /// The vault that is open, if it is the one in the bank still.
+    async fn in_place(&self) -> Result<Option<Vault>, VaultError> {
+        match self.vault() {
+            Some(vault) if vault.is_in_place().await? => Ok(Some(vault)),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Vaults {
-    fn open(&self) -> MutexGuard<'_, HashMap<Place, Arc<OnceCell<Vault>>>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self, access: &VaultAccess) -> Arc<Slot> {
+        lock(&self.open).entry(place(access)).or_default().clone()
     }
 
-    fn cell(&self, access: &VaultAccess) -> Arc<OnceCell<Vault>> {
-        self.open().entry(place(access)).or_default().clone()
-    }
-
-    /// The vault that is open, if it is the one in the bank still; else opens it.
+    /// The vault that is open, if it is the one in the bank still; else opens it. Of several who find that
+    /// it is not, one opens it: two open vaults of one repository would not know what the other stores.
     async fn current<F>(
         &self,
         access: &VaultAccess,
@@ -42,20 +64,22 @@ impl Vaults {
     where
         F: Future<Output = Result<Vault, VaultError>>,
     {
-        let cell = self.cell(access);
-        let Some(vault) = cell.get() else {
-            return cell.get_or_try_init(open).await.cloned();
-        };
-        if vault.is_in_place().await? {
-            return Ok(vault.clone());
+        let slot = self.slot(access);
+        if let Some(vault) = slot.in_place().await? {
+            return Ok(vault);
         }
-        tracing::warn!(
-            ?vault,
-            "the vault in the bank is not the one that was opened"
-        );
+        let _one_at_a_time = slot.opening.lock().await;
+        if let Some(vault) = slot.in_place().await? {
+            return Ok(vault);
+        }
+        if let Some(vault) = slot.vault() {
+            tracing::warn!(
+                ?vault,
+                "the vault in the bank is not the one that was opened"
+            );
+        }
         let opened = open().await?;
-        let cell = Arc::new(OnceCell::new_with(Some(opened.clone())));
-        self.open().insert(place(access), cell);
+        *lock(&slot.vault) = Some(opened.clone());
         Ok(opened)
     }
 
@@ -92,10 +116,10 @@ impl Vaults {
             let options = VaultOptions::default();
             Vault::open(access.section.clone(), &access.password, options).await
         };
-        match (self.current(access, open).await, self.cell(access).get()) {
+        match (self.current(access, open).await, self.slot(access).vault()) {
             (Err(error), Some(vault)) => {
                 tracing::warn!(?vault, %error, "the vault cannot be opened anew: it is read as long as it is open");
-                Ok(Some(vault.clone()))
+                Ok(Some(vault))
             }
             (opened, _) => found(opened),
         }
@@ -114,5 +138,48 @@ fn found(opened: Result<Vault, VaultError>) -> Result<Option<Vault>, PluginError
         Ok(vault) => Ok(Some(vault)),
         Err(VaultError::NotARepository(_)) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use karbor_plugin::{Bank, BankSection, Secret};
+    use karbor_testkit::MemoryBank;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_several_who_find_an_exchanged_vault_one_opens_it() {
+        let bank: Arc<dyn Bank> = Arc::new(MemoryBank::new());
+        let access = VaultAccess {
+            section: BankSection::new(bank.clone(), BankKey::parse("vaults/p/q").unwrap()),
+            password: Secret::new("correct horse".to_owned()),
+        };
+        let vaults = Vaults::default();
+        vaults.open_or_init(&access).await.unwrap();
+        access
+            .section
+            .delete(&BankKey::parse("config").unwrap())
+            .await
+            .unwrap();
+        let opened = AtomicUsize::new(0);
+        let open = || async {
+            opened.fetch_add(1, Ordering::Relaxed);
+            // The others come meanwhile.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            let options = VaultOptions::default();
+            Vault::open_or_init(access.section.clone(), &access.password, options).await
+        };
+        let all = futures::future::join_all((0..4).map(|_| vaults.current(&access, open)));
+        for vault in all.await {
+            assert!(vault.unwrap().is_in_place().await.unwrap());
+        }
+        assert_eq!(opened.load(Ordering::Relaxed), 1);
     }
 }

@@ -9,12 +9,22 @@ use std::{
 use karbor_plugins::applications::{Applications, DIRECTORY, Problem};
 use tempfile::TempDir;
 
-fn load(files: &[(&str, &str)]) -> Result<Applications, Vec<Problem>> {
+fn read(files: &[(&str, &str)]) -> Applications {
     let dir = TempDir::new().unwrap();
     for (name, text) in files {
         fs::write(dir.path().join(name), text).unwrap();
     }
-    Applications::load(dir.path())
+    Applications::load(dir.path()).unwrap()
+}
+
+/// What was read, if nothing is wrong.
+fn load(files: &[(&str, &str)]) -> Result<Applications, Vec<Problem>> {
+    let applications = read(files);
+    let problems: Vec<_> = applications.problems().cloned().collect();
+    match problems.is_empty() {
+        true => Ok(applications),
+        false => Err(problems),
+    }
 }
 
 /// The problems of one file, without its directory.
@@ -206,7 +216,63 @@ fn a_directory_that_is_not_there_declares_nothing() {
     assert!(applications.all().is_empty());
     // But what is there and cannot be read is a problem.
     fs::create_dir(dir.path().join("x.toml")).unwrap();
-    assert_eq!(Applications::load(dir.path()).unwrap_err().len(), 1);
+    let applications = Applications::load(dir.path()).unwrap();
+    assert_eq!(applications.problems().count(), 1);
+    assert_eq!(applications.broken()[0].name, "x");
+}
+
+#[test]
+fn a_broken_file_spoils_its_own_application_only() {
+    let good = "name=\"a\"\nprojects=[\"default\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"";
+    let whole = read(&[("shop.toml", SHOP)]);
+    let shop = &whole.all()[0];
+    let uploads = shop.components[0].id;
+    for (text, is_known) in [
+        // A slip in a value, a key that nobody knows, something that is not so: it is known whose it is.
+        (SHOP.replace("timeout = 5", "timeout = "), true),
+        (SHOP.replace("timeout = 5", "timout = 5"), true),
+        (SHOP.replace("/srv/restore", "srv/restore"), true),
+        (SHOP.replace("a b", "a b\\"), true),
+        // Half a file, and nothing of it.
+        (SHOP[..60].to_owned(), false),
+        (String::new(), false),
+        ("\0\u{1}[[[".to_owned(), false),
+    ] {
+        let read = read(&[("a.toml", good), ("shop.toml", &text)]);
+        assert_eq!(read.all().len(), 1, "{text}");
+        assert_eq!(read.all()[0].name, "a");
+        let [broken] = read.broken() else {
+            panic!("{text}")
+        };
+        assert_eq!(
+            (broken.name.as_str(), broken.id),
+            ("shop", shop.id),
+            "{text}"
+        );
+        assert!(
+            broken.reason().contains("(shop.toml: "),
+            "{}",
+            broken.reason()
+        );
+        if is_known {
+            assert_eq!(broken.projects.as_ref(), Some(&shop.projects), "{text}");
+            assert!(broken.components.contains(&uploads), "{text}");
+        }
+        let resource = broken.resource();
+        assert_eq!(resource.broken(), Some(broken.reason().as_str()));
+    }
+}
+
+/// Which of the two is meant cannot be told.
+#[test]
+fn of_two_with_one_name_neither_can_be_used() {
+    let one = "name=\"a\"\nprojects=[\"d\"]\n[[directory]]\nname=\"b\"\npath=\"/x\"";
+    let other = one.replace("\"a\"", "\"c\"");
+    let read = read(&[("1.toml", one), ("2.toml", one), ("3.toml", &other)]);
+    assert_eq!(read.all().len(), 1);
+    let files: Vec<_> = read.problems().map(Problem::brief).collect();
+    assert!(files[0].starts_with("1.toml: name"), "{files:?}");
+    assert!(files[1].starts_with("2.toml: name"), "{files:?}");
 }
 
 /// Who may write a declaration decides what the service, perhaps as root, reads, writes and runs.
@@ -221,8 +287,13 @@ fn a_declaration_that_others_may_change_is_not_obeyed() {
     mode(&file, 0o644);
     Applications::load(dir.path()).unwrap();
     let refused = |wanted: &str| {
-        let found = Applications::load(dir.path()).unwrap_err();
-        assert!(found[0].message.contains(wanted), "{found:?}");
+        let read = Applications::load(dir.path()).unwrap();
+        let [broken] = read.broken() else {
+            panic!("{:?} should be the broken one", read.broken());
+        };
+        let said = &broken.problems[0].message;
+        assert!(said.contains(wanted), "{said}");
+        assert!(read.all().is_empty());
     };
     mode(&file, 0o664);
     let advice = format!(
@@ -232,7 +303,11 @@ fn a_declaration_that_others_may_change_is_not_obeyed() {
     refused(&advice);
     mode(&file, 0o644);
     mode(dir.path(), 0o777);
-    refused("may be changed by everybody");
+    let folder = Applications::load(dir.path()).unwrap_err();
+    assert!(
+        folder.message.contains("may be changed by everybody"),
+        "{folder:?}"
+    );
     mode(dir.path(), 0o755);
     if rustix::process::geteuid().is_root() {
         chown(&file, Some(12_345), None).unwrap();

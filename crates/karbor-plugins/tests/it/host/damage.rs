@@ -5,12 +5,14 @@ use std::{
     io::Read as _,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use karbor_model::{CheckpointId, OperationType, Resource};
-use karbor_plugin::{Bank as _, BankKey};
+use karbor_plugin::{Bank, BankKey, BankSection};
 use karbor_plugins::applications::{DIRECTORY, POSTGRESQL, SQLITE};
 use karbor_testkit::{MemoryBank, PostgresServer};
+use karbor_vault::{Control, SnapshotMeta, Vault, VaultOptions};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -154,6 +156,54 @@ async fn a_vault_that_was_exchanged_under_the_service_is_opened_anew() {
         }
         let (new, _) = lab.protect(&resource).await.unwrap();
         lab.verify(new, &resource, json!({"level": "data"}))
+            .await
+            .unwrap();
+    }
+    lab.restore(checkpoint, &resource, json!({"restore_to": "copy"}))
+        .await
+        .unwrap();
+    let restored = tree(&lab.path("restore/copy/shop/files"));
+    assert_eq!(restored, tree(&lab.path("files")));
+}
+
+/// `restic copy` into another repository, which then takes the place of the first: the data are the same, the
+/// snapshots have other ids.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_was_copied_elsewhere_is_found_by_its_tags() {
+    let (lab, resource, checkpoint) = with_vault().await;
+    let (other, _) = lab.protect(&resource).await.unwrap();
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+    let access = &context.vault;
+    let options = VaultOptions::default;
+    let first = Vault::open(access.section.clone(), &access.password, options());
+    let first = first.await.unwrap();
+    let bank: Arc<dyn Bank> = lab.bank.clone();
+    let elsewhere = BankSection::new(bank, BankKey::parse("elsewhere").unwrap());
+    let second = Vault::open_or_init(elsewhere, &access.password, options());
+    let second = second.await.unwrap();
+    for snapshot in first.snapshots().await.unwrap() {
+        let meta = SnapshotMeta {
+            hostname: snapshot.hostname.clone(),
+            username: snapshot.username.clone(),
+            time: snapshot.time,
+            tags: snapshot.tags.clone(),
+            parent: None,
+        };
+        let mut writer = second.writer(meta, Control::default()).await.unwrap();
+        writer.add_snapshot(&first, &snapshot.id).await.unwrap();
+        assert_ne!(writer.commit().await.unwrap().id, snapshot.id);
+    }
+    let place = access.section.prefix().to_string();
+    empty(&lab.bank, "vaults/").await;
+    for (key, data) in lab.bank.contents() {
+        if let Some(name) = key.as_str().strip_prefix("elsewhere/") {
+            let key = BankKey::parse(&format!("{place}/{name}")).unwrap();
+            lab.bank.put(&key, data).await.unwrap();
+        }
+    }
+    let lab = lab.restarted();
+    for id in [checkpoint, other] {
+        lab.verify(id, &resource, json!({"level": "data"}))
             .await
             .unwrap();
     }

@@ -423,7 +423,16 @@ async fn what_cannot_be_read_makes_a_checkpoint_incomplete() {
     lab.restore(checkpoint, &resource, json!({"restore_to": "there"}))
         .await
         .unwrap();
-    assert!(lab.path("restore/there/shop/files/environ").exists());
+    let restored = lab.path("restore/there/shop/files");
+    assert!(restored.join("environ").exists());
+    // What it lacks is no extra: perhaps it is the only copy.
+    fs::write(restored.join("mem"), "").unwrap();
+    let parameters =
+        json!({"restore_to": "there", "overwrite": "if-changed", "delete_extra": true});
+    let refused = lab.restore(checkpoint, &resource, parameters).await;
+    let refused = refused.unwrap_err().message;
+    assert!(refused.contains("could not be read"), "{refused}");
+    assert!(restored.join("mem").exists());
     // Though the process died before its report was kept.
     let context = lab.context(
         OperationType::Protect,
@@ -709,6 +718,22 @@ async fn a_link_that_a_user_puts_above_the_place_leads_nowhere() {
     }
     assert_eq!(tree(&outside).into_keys().collect::<Vec<_>>(), ["cron.d/"]);
     assert_eq!(fs::metadata(outside.join("cron.d")).unwrap().uid(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_a_cache_is_no_extra() {
+    let lab = lab("exclude_caches = true\n");
+    let cache = lab.path("files/cache");
+    fs::create_dir(&cache).unwrap();
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n";
+    fs::write(cache.join("CACHEDIR.TAG"), tag).unwrap();
+    fs::write(cache.join("page"), "can be made again").unwrap();
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let parameters = json!({"overwrite": "if-changed", "delete_extra": true});
+    let told = lab.restore(checkpoint, &resource, parameters);
+    assert_eq!(told.await.unwrap().get("deleted"), None);
+    assert!(cache.join("page").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,26 +85,6 @@ async fn an_application_depends_on_its_components() {
 
 /// A failing protectable lookup silently shrinks the backup.
 #[tokio::test]
-async fn a_broken_file_fails_every_lookup_until_it_is_mended() {
-    let lab = lab();
-    let shop = lab.resource(APPLICATION).await;
-    let other = lab.path("applications.d/other.toml");
-    fs::write(&other, "name = \"other\"\nprojekts = []").unwrap();
-    let directories = &lab.registry.protectables()[DIRECTORY];
-    let error = directories.list(&request()).await.unwrap_err();
-    assert!(
-        error.message.contains("other.toml: projekts (line 2)"),
-        "{error}"
-    );
-    assert!(error.message.contains("karbor config validate"), "{error}");
-    assert!(!error.message.contains("applications.d"), "{error}");
-    directories.show(&request(), &shop.id).await.unwrap_err();
-    directories.dependents(&request(), &shop).await.unwrap_err();
-    fs::remove_file(other).unwrap();
-    assert_eq!(directories.list(&request()).await.unwrap().len(), 2);
-}
-
-#[tokio::test]
 async fn a_changed_file_is_read_again() {
     let lab = lab();
     assert_eq!(lab.resources(DIRECTORY).await.len(), 2);
@@ -121,4 +101,68 @@ async fn an_application_that_is_gone_has_not_lost_its_components_only() {
     let directories = &lab.registry.protectables()[DIRECTORY];
     let error = directories.dependents(&request(), &gone).await.unwrap_err();
     assert!(error.message.contains("'gone'"), "{error}");
+}
+
+/// A file that another team is just writing.
+#[tokio::test]
+async fn a_broken_file_is_shown_as_broken_and_hides_no_other() {
+    let lab = lab();
+    let shop = lab.resource(APPLICATION).await;
+    let uploads = lab.resource(DIRECTORY).await;
+    let before = lab.resources(SQLITE).await.len();
+    fs::write(
+        lab.path("applications.d/bad.toml"),
+        "name = \"bad\"\nprojects = [\"default\"]\n[[directory]]\nname = \"d\"\npath = ",
+    )
+    .unwrap();
+    let applications = lab.resources(APPLICATION).await;
+    let names: Vec<_> = applications.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(names, ["shop", "bad"]);
+    let reason = applications[1].broken().unwrap();
+    assert!(reason.contains("bad.toml: path (line 5): "), "{reason}");
+    assert_eq!(lab.resources(SQLITE).await.len(), before);
+    let directories = &lab.registry.protectables()[DIRECTORY];
+    let of_shop = directories.dependents(&request(), &shop).await.unwrap();
+    assert_eq!(of_shop.len(), 2);
+    assert!(
+        directories
+            .show(&request(), &uploads.id)
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let error = directories
+        .dependents(&request(), &applications[1])
+        .await
+        .unwrap_err();
+    assert!(
+        error.message.contains("bad.toml: path (line 5): "),
+        "{error}"
+    );
+    let (checkpoint, _) = {
+        fs::create_dir_all(lab.path("files")).unwrap();
+        lab.declare(&format!(
+            "[[directory]]\nname = \"files\"\npath = \"{}\"\n",
+            lab.path("files").display()
+        ));
+        let files = lab.resource(DIRECTORY).await;
+        lab.protect(&files).await.unwrap()
+    };
+    // Once its own file is broken, it is neither protected nor restored, and it is said why.
+    let files = lab.resource(DIRECTORY).await;
+    lab.declare("[[directory]]\nname = \"files\"\npath = 1\n");
+    for error in [
+        lab.protect(&files).await.unwrap_err(),
+        lab.restore(checkpoint, &files, json!({"restore_to": "x"}))
+            .await
+            .unwrap_err(),
+    ] {
+        assert!(
+            error.message.contains("shop.toml: path (line 6): "),
+            "{error}"
+        );
+    }
+    let stranger = RequestContext::for_project("root", "other", true);
+    let seen = lab.registry.protectables()[APPLICATION].list(&stranger);
+    assert!(seen.await.unwrap().is_empty());
 }

@@ -360,7 +360,7 @@ async fn what_was_stopped_is_resumed_whatever_is_declared_by_then() {
     let outcome = shop.protect().await;
     assert_eq!(outcome.status, FlowStatus::Failed);
     assert!(
-        reasons(&outcome).contains("declarations are wrong"),
+        reasons(&outcome).contains("its declaration cannot be used (shop.toml: "),
         "{}",
         reasons(&outcome)
     );
@@ -436,6 +436,7 @@ async fn a_program_that_others_may_change_is_not_run() {
             |problem: &&Problem| problem.key == wanted && problem.message.contains("chmod go-w");
         assert!(found.iter().any(|problem| named(&problem)), "{found:?}");
         lab = Arc::into_inner(shop.lab).unwrap();
+        let _ = fs::remove_file(lab.path("ours-ran"));
         for name in ["files", "more"] {
             fs::remove_dir_all(lab.path(name)).unwrap();
         }
