@@ -266,7 +266,10 @@ mod tests {
         let repository = Arc::new(opened.await.unwrap());
         let (pack, plain, sealed) = ([Id([1; 32]), Id([2; 32]), Id([3; 32])]).into();
         let blob = |id: Id, length: u32, unpacked: u32| json!({"id": id, "type": "data", "offset": 0, "length": length, "uncompressed_length": unpacked});
-        let blobs = [blob(plain, 100, u32::MAX), blob(sealed, u32::MAX - 1, 10)];
+        let blobs = [
+            blob(plain, 100, u32::MAX - 1),
+            blob(sealed, u32::MAX - 1, 10),
+        ];
         let index = json!({"packs": [{"id": pack, "blobs": blobs}]}).to_string();
         repository
             .save(FileKind::Index, index.as_bytes())
