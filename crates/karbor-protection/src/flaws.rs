@@ -1,6 +1,6 @@
 //! What is to be said against a checkpoint that was made: that something of its resources could not be read
 //! (*incomplete*), or that a resource holds so much less than before that its source may be lost
-//! (*suspicious*). Both are kept with the checkpoint, in `extra_info`, for whoever restores and for
+//! (*suspicious*). Both are kept with the checkpoint, in `extra_info`, for restores and for
 //! retention; as is what it *holds*, the measure of those that come after it.
 //!
 //! A checkpoint is measured against the last one of its plan that is not suspicious itself in this resource:

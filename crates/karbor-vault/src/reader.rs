@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::{VaultOptions, repository};
 
-    /// Whoever has the repository's password can write any index.
+    /// An account that knows the repository's password can write any index.
     #[tokio::test(flavor = "multi_thread")]
     async fn an_index_that_claims_gigabytes_is_refused() {
         let section = BankSection::new(

@@ -614,7 +614,7 @@ async fn an_operation_that_waits_for_its_turn_says_so() {
     assert_eq!(done.err.matches(TURN).count(), 1, "{}", done.err);
 }
 
-/// Whoever looks at a record or at the log sees what waits.
+/// A record and the log show what waits.
 #[tokio::test]
 async fn what_waits_for_its_turn_is_shown() {
     let mut waits = log("verify", "in_progress", None, json!({ "waiting": TURN }));

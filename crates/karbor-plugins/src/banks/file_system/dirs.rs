@@ -24,7 +24,7 @@ pub(super) struct Dirs {
     container: Arc<OwnedFd>,
     path: PathBuf,
     /// Directories that are known to be durable, for as long as they are where they were: each is looked
-    /// for by its path before it is used. They stay open, lest another gets the number of one that is gone.
+    /// for by its path before it is used. They stay open, so that no other gets the number of one that is gone.
     durable: Mutex<HashMap<String, Arc<OwnedFd>>>,
 }
 

@@ -27,7 +27,7 @@ pub(crate) struct Vaults {
 #[derive(Default)]
 struct Slot {
     vault: Mutex<Option<Vault>>,
-    /// Whoever opens it has this: what others find open meanwhile they do not open again.
+    /// Held while a run opens it: the others that wait find it open and do not open it again.
     opening: tokio::sync::Mutex<()>,
 }
 

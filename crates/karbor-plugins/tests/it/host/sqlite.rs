@@ -672,7 +672,7 @@ async fn a_hostile_schema_costs_the_service_no_memory_and_is_told_of() {
     assert!(peak.unwrap() < 512 << 10, "{peak:?} kB");
 }
 
-/// Whoever protects leaves nothing beside a database in WAL mode that nobody has open: what another account
+/// A protect leaves nothing beside a database in WAL mode that nobody has open: what another account
 /// leaves there locks its owner out.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_left_beside_a_database_in_wal_mode() {

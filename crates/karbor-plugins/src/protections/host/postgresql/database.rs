@@ -101,7 +101,7 @@ const PROPERTIES: &str = "SELECT json_build_object(
     FROM pg_database d CROSS JOIN LATERAL (SELECT row_to_json(d) AS j) x
     WHERE d.datname = current_database();";
 
-/// What of it the server does not have.
+/// Roles, tablespaces and extensions of the checkpoint that the server does not have.
 const LACKS: &str = "SELECT json_build_object(
     'version', current_setting('server_version_num')::int / 10000,
     'roles', (SELECT coalesce(json_agg(n), '[]') FROM json_array_elements_text(:'roles') n

@@ -13,7 +13,7 @@
 //!
 //! * **A database that a restore makes** is made under a name of the operation's own, signed with a comment
 //!   that names the operation, filled, and renamed when it is whole: nobody has use for half of one, so no
-//!   transaction holds it together, nor the lock for each object that one would need. Whoever else makes the
+//!   transaction holds it together, nor the lock for each object that one would need. Another program that makes the
 //!   database meanwhile wins, and an undo drops a database only if its comment says that this very operation
 //!   made it. The comment goes when the restore is complete.
 //! * **`swap`** does the same beside the database that is there; in the end the two exchange names in one

@@ -2,7 +2,7 @@
 //!
 //! `pg_dump` and `pg_restore` set `lock_timeout` to 0 themselves, and a view's definition is asked for
 //! with a lock that no option of theirs limits. So the server is asked, from a session beside theirs,
-//! what they wait for. Whoever waits too long is ended on the server: a session that waits for a lock
+//! what they wait for. A session that waits too long is ended on the server: a session that waits for a lock
 //! does not notice that its program is gone, and everybody who comes later queues up behind it.
 
 use std::time::{Duration, Instant};

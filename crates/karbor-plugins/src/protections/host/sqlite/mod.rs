@@ -10,7 +10,7 @@
 //! those of a hostile one never end.
 //!
 //! **Restore** writes a new file where nobody else can open or exchange it, has SQLite check it, gives it
-//! owner and mode, makes it durable and renames it over the place: whoever had the old file open, or a link
+//! owner and mode, makes it durable and renames it over the place: a program that had the old file open, or a link
 //! to it, has nothing of the new one. A database that some process has open is refused, whatever `overwrite`
 //! says: that process would go on writing to the file that was replaced, and its journal could be played
 //! into the new one. `before_restore` is the place to stop it. The old `-wal`, `-shm` and `-journal`

@@ -59,8 +59,8 @@ fn mapped() -> u64 {
     kilobytes.unwrap_or(256_u64 << 10) << 10
 }
 
-/// Makes a directory the worker's whole world, where the system lets it, and takes on the account; whoever
-/// has opened all that it needs goes on as it is where it may not.
+/// Makes a directory the worker's whole world, where the system lets it, and takes on the account; a worker
+/// that has opened all that it needs goes on as it is where it may not.
 pub(super) fn enter(
     dir: &OwnedFd,
     account: Option<&Account>,
