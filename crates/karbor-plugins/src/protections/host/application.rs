@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     APPLICATION_PLUGIN, Host, command::run_hook, kept, marker::Note, parameters,
-    parameters::RestoreParameters, refuse_broken, schemas, undeclared,
+    parameters::RestoreParameters, refuse_broken, schemas,
 };
 use crate::{
     applications::{APPLICATION, Application, HookCommand, Hooks},
@@ -213,8 +213,10 @@ struct Protect(Arc<Host>);
 
 impl Protect {
     async fn declared(&self, context: &OperationContext) -> Result<Application, PluginError> {
-        let application = self.0.application(context).await?;
-        application.ok_or_else(|| undeclared(context))
+        match self.0.application(context).await? {
+            Some(application) => Ok(application),
+            None => Err(self.0.undeclared(context).await),
+        }
     }
 
     async fn resume(&self, context: &OperationContext) -> Result<(), PluginError> {

@@ -22,7 +22,6 @@ use super::{
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace, resolve},
-    undeclared,
     undeclared_databases::Undeclared,
 };
 use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
@@ -299,7 +298,7 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
             false => Ok(None),
             true => Err(PluginError::new(format!(
                 "{}: what its patterns leave out is not known, so 'delete_extra' cannot be used",
-                undeclared(run.context)
+                run.host.undeclared(run.context).await
             ))),
         };
     };

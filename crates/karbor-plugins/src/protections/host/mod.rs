@@ -186,9 +186,25 @@ impl Host {
         &self,
         context: &OperationContext,
     ) -> Result<Declared, PluginError> {
-        self.component(context)
-            .await?
-            .ok_or_else(|| undeclared(context))
+        match self.component(context).await? {
+            Some(declared) => Ok(declared),
+            None => Err(self.undeclared(context).await),
+        }
+    }
+
+    /// That the context's resource is not declared, and why it may not be.
+    pub(crate) async fn undeclared(&self, context: &OperationContext) -> PluginError {
+        let Resource { id, .. } = &context.resource;
+        let applications = match self.applications().await {
+            Ok(applications) => applications,
+            Err(error) => return error,
+        };
+        let why = applications.why_not_found(&context.project_id, id);
+        let why = why.unwrap_or_else(|| {
+            "it is not declared for this project: the operator has to declare it again in applications.d"
+                .to_owned()
+        });
+        PluginError::new(format!("{}: {why}", context.resource))
     }
 }
 
@@ -202,13 +218,6 @@ pub(crate) fn refuse_broken(
         Some(broken) => Err(PluginError::new(format!("{resource}: {}", broken.reason()))),
         None => Ok(()),
     }
-}
-
-pub(crate) fn undeclared(context: &OperationContext) -> PluginError {
-    PluginError::new(format!(
-        "{} is not declared for this project: the operator has to declare it again in applications.d",
-        context.resource
-    ))
 }
 
 /// Runs something that blocks.

@@ -9,7 +9,7 @@ use karbor_fs::{Dir, Found, Refused};
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize};
 
-use super::{Declared, Host, blocking, kept::Kept, undeclared};
+use super::{Declared, Host, blocking, kept::Kept};
 use crate::applications::Source;
 
 /// Where files come from.
@@ -57,10 +57,10 @@ pub(crate) async fn target(
     let place = FilePlace::of(kept)?;
     let off_limits = host.off_limits.clone();
     let Some(wanted) = restore_to else {
-        let declared = declared.ok_or_else(|| {
-            let error = undeclared(context);
-            PluginError::new(format!("{error}, or give 'restore_to'"))
-        })?;
+        let Some(declared) = declared else {
+            let error = host.undeclared(context).await;
+            return Err(PluginError::new(format!("{error}, or give 'restore_to'")));
+        };
         let back = place.clone();
         let path = blocking(move || {
             let path = original(&declared, &back)?;
