@@ -51,7 +51,7 @@ pub const OPTIONS: &[OptionDef] = &[
         "noauth_on_any_address",
         Bool,
         "false",
-        "Serve auth_strategy = noauth on addresses that other machines reach: whoever reaches the API \
+        "Serve auth_strategy = noauth on addresses that other machines reach: anybody who reaches the API \
          may then do anything. For networks that nobody else can reach."
     ),
     option!(

@@ -2,7 +2,7 @@
 //!
 //! A token is 256 random bits. Only its SHA-256 is kept: a fast hash is right here, because what
 //! slow hashes defend against is guessing a password from a small space, and nobody searches 2^256.
-//! The token itself is seen once, by whoever makes it; the first one is written to a file that only
+//! The token itself is seen once, by the person who makes it; the first one is written to a file that only
 //! the service's user can read, where the command line finds it.
 
 use std::{

@@ -89,7 +89,7 @@ impl Db {
         Self::open_file(SqliteConnectOptions::new().filename(path), false).await
     }
 
-    /// The same database, asked on behalf of a request: what is told of what it writes names it.
+    /// The same database, asked on behalf of a request, which the notifications of what it writes name.
     #[must_use]
     pub fn asked_by(&self, context: &RequestContext) -> Self {
         Self {

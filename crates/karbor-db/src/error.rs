@@ -1,4 +1,4 @@
-//! What can go wrong, and how each is told to whoever asked.
+//! What can go wrong, and how each is told to the caller.
 
 use karbor_model::{ApiError, ErrorKind, QuotaResource};
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx::sqlite::SqliteError};

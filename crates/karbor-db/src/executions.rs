@@ -1,6 +1,6 @@
 //! When triggers fire next, and their firing.
 //!
-//! A due time is fired by whoever moves it on: one transaction sets the trigger's next due time, if
+//! The engine that moves a due time on fires it: one transaction sets the trigger's next due time, if
 //! it still is the one that was read and the trigger still is the version that the next one was
 //! worked out from, and enters a run for each of its operations. So of any number of engines one
 //! fires it, and one that dies either has or has not.

@@ -162,7 +162,7 @@ impl Db {
     }
 
     /// Makes what counts agree with what a provider's bank has. `before` is what counted before
-    /// the bank was read, `found` what it has: whatever came or went meanwhile is left to whoever
+    /// the bank was read, `found` what it has: whatever came or went meanwhile is left to those who
     /// made or deleted it, and what is being made is never touched.
     ///
     /// # Errors

@@ -7,7 +7,7 @@
 //! `quota_holdings`, `notifications`, and columns that may be NULL.
 //!
 //! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
-//! expects. Whoever comes second gets [`DbError::Conflict`] with the present state in it.
+//! expects. The one that comes second gets [`DbError::Conflict`] with the present state in it.
 //!
 //! **Durability.** On SQLite: write-ahead log, `synchronous=FULL`; what a method wrote is on the disk
 //! when it returns. Writers of one process queue in a fair lock; other processes are waited for.

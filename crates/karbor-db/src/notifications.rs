@@ -1,6 +1,6 @@
 //! The outbox: what happened, written with what it tells of.
 //!
-//! A notification is a row in the transaction of the change, so none is lost and none is told of
+//! A notification is a row in the transaction of the change, so none is lost and none announces
 //! what never was. Operations are told from their operation log: its first form, and the change
 //! that ends it, are made here in the database and nowhere else, so no operation that fails, and no
 //! run that was missed, can be silent. Names are the original's (`common/notification.py`):

@@ -69,7 +69,7 @@ impl Db {
         self.log_from(&row.ok_or_else(|| DbError::not_found("OperationLog", id))?)
     }
 
-    /// Tells whoever listens what the log with this id says now.
+    /// Announces what the log with this id says now.
     pub(crate) async fn announce_change(&self, write: &Write<'_>, id: &str) -> Result<(), DbError> {
         let select = Query::select()
             .columns(LOG.iter().copied())

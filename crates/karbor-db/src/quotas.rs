@@ -7,7 +7,7 @@
 //! cannot leak, go negative or be paid back twice. The original's `quota_usages` and `reservations`
 //! are left as they are.
 //!
-//! **No window.** Whoever counts against a limit first takes the project's row in `quota_projects`,
+//! **No window.** The one that counts against a limit first takes the project's row in `quota_projects`,
 //! then counts, then inserts, in one transaction: of two that want the last place, the second
 //! waits and then sees the first. The row also holds the project's class. Classes take turns on
 //! the row of no project, so that a limit is stored once.

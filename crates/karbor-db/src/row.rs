@@ -71,7 +71,7 @@ impl<'de, T: FromText> Deserialize<'de> for Read<T> {
     }
 }
 
-/// What can be read of `rows`. One that nobody should have written is told of and left out: it must
+/// What can be read of `rows`. One that nobody should have written is logged and left out: it must
 /// not hold back the others.
 pub(crate) fn readable<T>(
     rows: &[QueryResult],

@@ -52,7 +52,7 @@ pub trait Stateful: Record {
     /// What any other text means (the original took any; Q10).
     const OTHER: Self::State;
 
-    /// Is a change of its state told to whoever listens?
+    /// Does a change of its state make a notification?
     const TOLD: Told = Told::No;
 
     /// A column that says since when the record is in some state, and which.

@@ -182,7 +182,7 @@ impl Rate {
     }
 }
 
-/// Aggregates what a flow's hooks report and shows it to whoever asks.
+/// Aggregates what a flow's hooks report and shows it to those who ask.
 pub struct ProgressBoard {
     time: Arc<dyn FlowTime>,
     board: Mutex<Board>,

@@ -12,25 +12,31 @@ use crate::{
 /// Checks that nobody but root and the service's own account can change what is at `path`, or exchange
 /// it: the file or directory itself and every directory above belong to one of the two and are not open
 /// to others (as `StrictModes` of sshd_config(5) asks of a user's keys). A sticky directory above, such
-/// as `/tmp`, may be open.
+/// as `/tmp`, may be open; and so may what lies in a directory that only its owner can enter, such as a
+/// home of mode 0700 where the umask is 002.
 ///
 /// # Errors
 /// [`Refused::Open`] names the first that others can change, [`Refused::Link`] a link that they could
 /// have put there, [`Refused::System`] what is not there or cannot be looked at.
 pub fn closed(path: &Path) -> Result<(), Refused> {
     let arrived = walk(&without_parents(path))?;
-    let mut at = PathBuf::from("/");
-    look(&at, false)?;
-    for name in arrived
-        .path
-        .iter()
-        .skip(1)
+    let names = arrived.path.iter().skip(1);
+    let names: Vec<_> = names
         .chain(arrived.rest.iter().map(AsRef::as_ref))
-    {
-        at.push(name);
-        let is_last =
-            at.components().count() == arrived.path.components().count() + arrived.rest.len();
-        look(&at, !is_last)?;
+        .collect();
+    let mut at = PathBuf::from("/");
+    let mut place = Place::OnTheWay;
+    for left in (0..=names.len()).rev() {
+        if left == 0 && place == Place::OnTheWay {
+            place = Place::Last;
+        }
+        let stat = look(&at, place)?;
+        if stat.st_mode & 0o011 == 0 {
+            place = Place::Sheltered;
+        }
+        if let Some(name) = names.get(names.len() - left) {
+            at.push(name);
+        }
     }
     Ok(())
 }
@@ -51,14 +57,23 @@ pub fn without_parents(path: &Path) -> PathBuf {
     straight
 }
 
-/// Looks at one of them. `may_be_sticky`: it is a directory on the way, whose sticky bit protects the
-/// next, which is looked at in its turn.
-fn look(path: &Path, may_be_sticky: bool) -> Result<(), Refused> {
+/// Where on the path one of them is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A directory above, whose sticky bit protects the next, which is looked at in its turn.
+    OnTheWay,
+    /// What is obeyed.
+    Last,
+    /// Below a directory that nobody else can enter: what its mode allows others is out of their reach.
+    Sheltered,
+}
+
+fn look(path: &Path, place: Place) -> Result<Stat, Refused> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::fstat);
     let stat = found.map_err(|errno| Refused::system(path, errno))?;
-    match reason(path, &stat, may_be_sticky) {
-        None => Ok(()),
+    match reason(path, &stat, place) {
+        None => Ok(stat),
         Some(reason) => Err(Refused::Open {
             path: path.to_owned(),
             reason,
@@ -67,7 +82,7 @@ fn look(path: &Path, may_be_sticky: bool) -> Result<(), Refused> {
 }
 
 /// What lets others change it, and what to do.
-fn reason(path: &Path, stat: &Stat, may_be_sticky: bool) -> Option<String> {
+fn reason(path: &Path, stat: &Stat, place: Place) -> Option<String> {
     let path = path.display();
     if !trusted(stat.st_uid) {
         let own = rustix::process::geteuid().as_raw();
@@ -81,7 +96,11 @@ fn reason(path: &Path, stat: &Stat, may_be_sticky: bool) -> Option<String> {
         ));
     }
     let open = stat.st_mode & 0o022;
-    let is_protected = may_be_sticky && stat.st_mode & 0o1000 != 0;
+    let is_protected = match place {
+        Place::OnTheWay => stat.st_mode & 0o1000 != 0,
+        Place::Last => false,
+        Place::Sheltered => true,
+    };
     (open != 0 && !is_protected).then(|| {
         let others = if open & 0o002 != 0 {
             "everybody"
@@ -122,6 +141,7 @@ mod tests {
     fn a_file_is_closed_if_all_that_leads_to_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let top = dir.path().canonicalize().unwrap();
+        mode(&top, 0o755);
         let inner = top.join("inner");
         fs::create_dir(&inner).unwrap();
         mode(&inner, 0o755);
@@ -141,6 +161,29 @@ mod tests {
         mode(&inner, 0o1777);
         assert_eq!(open_one(&file), None);
         assert_eq!(open_one(&inner).as_deref(), Some(inner.as_path()));
+    }
+
+    /// Debian's umask for people is 002, and their homes are 0700.
+    #[test]
+    fn what_nobody_else_can_reach_is_closed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let inner = top.join("inner");
+        fs::create_dir(&inner).unwrap();
+        mode(&inner, 0o777);
+        let file = inner.join("shop.toml");
+        fs::write(&file, "").unwrap();
+        mode(&file, 0o666);
+        mode(&top, 0o700);
+        assert_eq!(open_one(&file), None);
+        assert_eq!(open_one(&inner), None);
+        for bits in [0o710, 0o701] {
+            mode(&top, bits);
+            assert_eq!(open_one(&file).as_deref(), Some(inner.as_path()));
+        }
+        // It does not shelter itself.
+        mode(&top, 0o722);
+        assert_eq!(open_one(&top).as_deref(), Some(top.as_path()));
     }
 
     #[test]

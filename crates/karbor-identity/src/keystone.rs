@@ -158,7 +158,7 @@ impl Keystone {
     /// # Errors
     /// When keystone gives no answer that we can use: the trust may stay.
     pub async fn delete_trust(&self, trust_id: &str) -> Result<(), TrustError> {
-        // Whoever takes the trust is its owner, and owners may end their trusts.
+        // The account that takes the trust is its owner, and owners may end their trusts.
         let issued = match self.take(trust_id).await {
             Err(TrustError::Gone { .. }) => return Ok(()),
             other => other?,

@@ -148,7 +148,7 @@ pub const OPTIONS: &[OptionDef] = &[
         "insecure",
         Bool,
         "false",
-        "Take any certificate: whoever sits on the network between then reads passwords and tokens."
+        "Take any certificate: anybody on the network between then reads passwords and tokens."
     ),
     option!(
         SERVICE,

@@ -1,6 +1,6 @@
 //! What each service answers over RPC, one file a service.
 //!
-//! Whoever wants something of a manager holds an `Arc` of its trait: the manager itself when it
+//! A caller that wants something of a manager holds an `Arc` of its trait: the manager itself when it
 //! runs in the same process, the client when it runs elsewhere. Names of methods and arguments are
 //! the original's, so that speaking to an original service needs no translation.
 

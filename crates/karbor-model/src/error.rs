@@ -61,7 +61,7 @@ impl ErrorKind {
     }
 }
 
-/// A failure as it is told to whoever asked. `class` is the name of the original's exception where
+/// A failure as the caller gets it. `class` is the name of the original's exception where
 /// it had one, so that an original service or client over RPC can raise it again.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
@@ -74,7 +74,7 @@ pub struct ApiError {
     /// What went wrong inside. For the log; never serialised, so it can reach no client.
     #[serde(skip)]
     pub cause: Option<String>,
-    /// Does the operation log tell of it? Then whoever asked for the operation need not.
+    /// Does the operation log tell of it? Then the caller need not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_logged: bool,
 }

@@ -1,4 +1,4 @@
-//! What is told to whoever listens.
+//! What notifications say.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -141,7 +141,7 @@ impl Courier {
         }
     }
 
-    /// Takes what is due to a sink. After a failure the rest goes back, in its order: whoever does
+    /// Takes what is due to a sink. After a failure the rest goes back, in its order: a sink that does
     /// not answer for one will hardly answer for the next.
     async fn turn(&self, sink: &dyn Sink) -> Result<u64, ApiError> {
         let begun = self.clock.now();

@@ -1,4 +1,4 @@
-//! Notifications: what happened, told to whoever listens.
+//! Notifications: what happened, for those who listen.
 //!
 //! **Where they come from.** The database writes a notification in the transaction that writes
 //! what it tells of (`karbor_db`, its `notifications`): a plan that was made, an operation that

@@ -5,13 +5,13 @@
 //! know, so any number of them share the work, and none is missed. What it is told over RPC only
 //! makes it look sooner.
 //!
-//! **A due time is run once.** When a trigger is to fire next is a row. Whoever moves it on, by
+//! **A due time is run once.** When a trigger is to fire next is a row. The engine that moves it on, by
 //! compare-and-set, enters in the same transaction a run for each of its operations
-//! (`Db::triggers_fire`): both or neither, whoever dies. The row is worked out from the trigger's
+//! (`Db::triggers_fire`): both or neither, whichever process dies. The row is worked out from the trigger's
 //! own version, so all engines come to the same times, whatever their clocks say.
 //!
 //! **A run is one engine's, for as long as it is heard of.** It is claimed with a lease that is
-//! renewed while it runs; one whose lease ran out is adopted by whoever looks next. An engine that
+//! renewed while it runs; one whose lease ran out is adopted by the engine that looks next. An engine that
 //! starts again on its host adopts its own at once. What a slow engine writes of a run that it has
 //! lost is refused.
 //!

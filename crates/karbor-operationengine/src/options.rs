@@ -42,7 +42,7 @@ pub const OPTIONS: &[OptionDef] = &[
         Seconds,
         "15",
         "How long an operation engine may sleep without a look into the database for what is due, \
-         in seconds. It wakes by itself when a trigger is due, and when it is told of a change."
+         in seconds. It wakes by itself when a trigger is due, and when it hears of a change."
     ),
     option!(
         "scheduling_strategy",

@@ -21,7 +21,7 @@ pub(crate) const BATCH: u64 = 500;
 const LOOK_BACK: TimeDelta = TimeDelta::days(1);
 
 impl Engine {
-    /// Looks for what is due whenever something is, when it is told of a change, and from time to
+    /// Looks for what is due whenever something is, when it hears of a change, and from time to
     /// time, until the service stops.
     pub(crate) async fn schedule(self: Arc<Self>) {
         let stop = self.tasks.cancelled().clone();

@@ -23,7 +23,7 @@ impl Engine {
         self.register(operation, trust_id).await
     }
 
-    /// Takes on what whoever made it had no time to tell of; what is refused is removed, as its maker would
+    /// Takes on what its maker had no time to announce; what is refused is removed, as its maker would
     /// have.
     pub(crate) async fn take_on_left(&self) -> Result<(), ApiError> {
         for (operation, trust_id) in self.db.scheduled_operations_unregistered(BATCH).await? {

@@ -1,4 +1,4 @@
-//! How a run ended, and what the bank is told of it.
+//! How a run ended, and what the bank keeps of that.
 
 use std::collections::BTreeMap;
 

@@ -4,7 +4,7 @@
 //! retention; as is what it *holds*, the measure of those that come after it.
 //!
 //! A checkpoint is measured against the last one of its plan that is not suspicious itself in this resource:
-//! so a source that stays away is told of each time, and not only the first. Who accepts a suspicious
+//! so a source that stays away is a warning each time, and not only the first. Who accepts a suspicious
 //! checkpoint makes it the measure.
 
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ impl Findings {
         !(self.incomplete.is_empty() && self.suspicious.is_empty())
     }
 
-    /// What the checkpoint keeps, beside what `info` has of whoever asked for it.
+    /// What the checkpoint keeps, beside what the caller put into `info`.
     pub(crate) fn write(&self, info: &mut Map<String, Value>) {
         for key in [HOLDS, INCOMPLETE, SUSPICIOUS, ACCEPTED] {
             info.remove(key);

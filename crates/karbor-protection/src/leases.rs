@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// How long a claim lives if nobody renews it.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60);
 
-/// How often to look whether whoever is in the way of a new claim has gone, and at what pace.
+/// How often to look whether the holder that is in the way of a new claim has gone, and at what pace.
 const LOOKS: u32 = 40;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -119,7 +119,7 @@ pub(crate) struct CheckpointLease {
 }
 
 impl CheckpointLease {
-    /// Claims a checkpoint for one run. Whoever is in the way has a moment to go: what a run did can
+    /// Claims a checkpoint for one run. A run that is in the way has a moment to go: what a run did can
     /// be seen just before it lets go of its claim, and a user may act on it at once.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Run {
         }
     }
 
-    /// The same as the operation that whoever asks calls `id`, so that it is carried out once
+    /// The same as the operation that the caller names `id`, so that it is carried out once
     /// however often it is asked for.
     #[must_use]
     pub(crate) fn with_id(mut self, id: OperationId) -> Self {

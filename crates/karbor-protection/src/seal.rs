@@ -70,7 +70,7 @@ fn without_mac(record: &Value) -> Value {
     record
 }
 
-/// JSON without spaces and with sorted fields: the same for the same content, whoever wrote it. What is
+/// JSON without spaces and with sorted fields: the same for the same content, in whatever form it was written. What is
 /// given was parsed, so it is not nested deeper than the parser allows.
 fn canonical(value: &Value, text: &mut Vec<u8>) {
     match value {

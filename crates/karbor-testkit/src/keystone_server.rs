@@ -163,7 +163,7 @@ impl Drop for KeystoneServer {
     }
 }
 
-/// Asks whoever answers HTTP at `url` once, as the bearer of `token`, which is the subject as well; the
+/// Asks the HTTP server at `url` once, as the bearer of `token`, which is the subject as well; the
 /// status, the token that was given, the body.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ pub(crate) struct Chunker {
 pub(crate) enum ChunkError<E> {
     /// Reading failed.
     Read(io::Error),
-    /// Whoever takes the chunks failed.
+    /// The one that takes the chunks failed.
     Taker(E),
 }
 

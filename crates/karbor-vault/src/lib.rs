@@ -15,7 +15,7 @@
 //! # What can be relied on
 //!
 //! * A snapshot exists only when everything it refers to is in the bank: packs are written first, then
-//!   index files, then the snapshot. A blob counts as stored when the bank has confirmed its pack. Whoever
+//!   index files, then the snapshot. A blob counts as stored when the bank has confirmed its pack. A process that
 //!   dies before leaves objects that nothing refers to.
 //! * A snapshot is whole, or there is none. Whatever could not be read poisons the writer; the only
 //!   exception, counted in the summary, is a file that was deleted between listing and opening (see

@@ -1,6 +1,6 @@
 //! Packs whose content is not what was written.
 //!
-//! Whoever reads one notes it in the index in memory: from then on nothing that is written relies on it.
+//! A reader of one notes it in the index in memory: from then on nothing that is written relies on it.
 //! When a verification ends or a writer begins, and so for other processes and later starts, such packs
 //! are taken out of the index in the bank, as `restic repair packs` does: what is whole in them goes into
 //! new packs first, then index files that name them are replaced. A blob that no index knows is stored
@@ -78,7 +78,7 @@ impl Vault {
         writer.check()?;
         // A prune may have begun if it was lost.
         held.check_held().await?;
-        // Whoever mends beside us may put back what we took out: what it wrote was read before.
+        // Another that mends beside us may put back what we took out: what it wrote was read before.
         while take_out(repository, &mended).await? {}
         repository.refresh_index().await?;
         let mut index = write(&repository.index);

@@ -37,7 +37,7 @@ struct Window {
     pack: Id,
     start: u64,
     end: u64,
-    /// Whoever makes a window reads it; others wait at the lock.
+    /// The thread that makes a window reads it; others wait at the lock.
     data: Mutex<Option<Bytes>>,
 }
 

@@ -154,7 +154,7 @@ pub(crate) async fn init(
     .await?;
     let key = bank_key(FileKind::Key, &Id::of(&key_file))?;
     section.put(&key, key_file.into()).await?;
-    // Whoever writes the config first has made the repository; a key that opens nothing must go.
+    // The process that writes the config first has made the repository; a key that opens nothing must go.
     match section.put_new(&config, sealed.into()).await {
         Ok(()) => Ok(()),
         Err(BankError::AlreadyExists(_)) => Ok(section.delete(&key).await?),

@@ -282,7 +282,7 @@ pub struct Snapshot {
     pub tags: Vec<String>,
     /// The snapshot it was compared with.
     pub parent: Option<SnapshotId>,
-    /// Numbers, if whoever made it recorded them.
+    /// Numbers, if its maker recorded them.
     pub numbers: Option<SnapshotNumbers>,
     #[serde(skip)]
     pub(crate) tree: crate::id::Id,

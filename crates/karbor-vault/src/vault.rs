@@ -84,7 +84,7 @@ impl Vault {
     }
 
     /// Is it still this repository that is in the bank? It may have been removed or exchanged since it was
-    /// opened; what is written to it then is lost to whoever opens it next.
+    /// opened; what is written to it then is lost to the next one that opens it.
     ///
     /// # Errors
     /// Failures of the bank.
@@ -175,7 +175,7 @@ impl Vault {
     }
 
     /// Snapshots that have all of the tags, newest first. Damaged ones, whose tags nobody knows, are passed
-    /// over, lest one stops whatever is done with the others.
+    /// over, so that one does not stop what is done with the others.
     ///
     /// # Errors
     /// Failures of the bank.

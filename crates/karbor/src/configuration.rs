@@ -143,7 +143,7 @@ fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The command's answer. Whoever reads it may have seen enough and gone (`| head`).
+/// The command's answer. A program that reads it may have seen enough and gone (`| head`).
 pub(crate) fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }

@@ -167,7 +167,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// As [`load`](Self::load), whoever may change the files.
+    /// As [`load`](Self::load), without the look at who may change the files.
     pub(crate) fn read(&self, overrides: &[(&str, &str, String)]) -> Result<Loaded, Failure> {
         let state = self.state()?;
         let build = |beside: &[Beside]| -> Result<Config, Failure> {

@@ -1,7 +1,7 @@
 //! `/quotas` and `/quota_classes`.
 //!
 //! The original knew `plans` and `checkpoints`, and shows exactly those. `bytes`, and the class of a
-//! project, are ours: they are shown where there is something to show, so that whoever did not set
+//! project, are ours: they are shown where there is something to show, so that an operator who did not set
 //! them sees the original's answers.
 
 use std::sync::Arc;

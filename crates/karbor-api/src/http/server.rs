@@ -96,7 +96,7 @@ pub async fn serve(
         return Err(ServeError::Exposed(address));
     }
     if settings.auth_strategy == AuthStrategy::Noauth && !address.ip().is_loopback() {
-        tracing::warn!(%address, "noauth_on_any_address: whoever reaches the API may do anything");
+        tracing::warn!(%address, "noauth_on_any_address: anybody who reaches the API may do anything");
     }
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "tokens travel in the clear: put a proxy that speaks TLS before it");

@@ -113,12 +113,12 @@ impl ApiManager {
         &**self.base.clock()
     }
 
-    /// Requests that change something run in this set: whoever serves joins it at the end.
+    /// Requests that change something run in this set: the server joins it at the end.
     pub(crate) fn tasks(&self) -> &TaskSet {
         self.base.tasks()
     }
 
-    /// Tells whoever listens that an operation did not begin; whoever asked gets the error anyway. `about`
+    /// Announces that an operation did not begin; the caller gets the error anyway. `about`
     /// fills in what it was to be about.
     async fn tell_refused(
         &self,

@@ -15,7 +15,7 @@ impl ApiManager {
         self.quota_of(project).await
     }
 
-    /// Whoever asks for another project's is refused in the original's words.
+    /// A caller that asks for another project's is refused in the original's words.
     fn may_see_quota(&self, context: &RequestContext, project: &str) -> Result<(), ApiError> {
         let allowed = self.policy.enforce(context, "quota:get", project);
         allowed.map_err(|refused| match project == context.project_id {

@@ -93,7 +93,7 @@ impl ApiManager {
         let Err(refusal) = taken else {
             return Ok(());
         };
-        // Also after a timeout: what is not in the database does not run, whoever took it on.
+        // Also after a timeout: what is not in the database does not run, even if an engine took it on.
         match db.scheduled_operation_delete(operation.id).await {
             Ok(()) | Err(DbError::NotFound { .. }) => Err(refusal),
             Err(error) => {
@@ -202,7 +202,7 @@ impl ApiManager {
         self.operation_for(context, id, rule).await
     }
 
-    /// The engine lets go of the operation before its record goes: whoever is interrupted in
+    /// The engine lets go of the operation before its record goes: a caller who is interrupted in
     /// between asks again.
     pub(crate) async fn scheduled_operation_delete(
         &self,

@@ -87,8 +87,8 @@ pub(super) struct Facts<'a> {
 }
 
 impl Check {
-    /// The decision; `None` if there is none, because a rule is missing or refers to itself. Whoever
-    /// asks must refuse then: taken for a "no" it would turn into a "yes" under `not`.
+    /// The decision; `None` if there is none, because a rule is missing or refers to itself. The
+    /// caller must refuse then: taken for a "no" it would turn into a "yes" under `not`.
     pub(super) fn decide(&self, facts: &Facts<'_>, depth: usize) -> Option<bool> {
         match self {
             Self::Always => Some(true),

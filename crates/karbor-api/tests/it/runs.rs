@@ -91,7 +91,7 @@ async fn q28_a_refused_run_fails_with_its_reason() {
     }
 }
 
-/// Whoever looks into the operation log for what went wrong finds what never began, too.
+/// A person who looks into the operation log for what went wrong finds what never began, too.
 #[tokio::test]
 async fn a_refused_run_is_in_the_operation_log() {
     let app = app().await;

@@ -115,7 +115,7 @@ async fn guidance_when_something_is_missing() {
     assert_eq!(refused.exit.code(), 4);
     insta::assert_snapshot!(shown(&refused.err));
 
-    // A directory in its place: exists, and cannot be read, whoever runs the test.
+    // A directory in its place: exists, and no account can read it.
     fs::create_dir(state.path().join("token")).unwrap();
     let unreadable = run_at(&place, &["plan", "list"], None).await;
     assert_eq!(unreadable.exit.code(), 4);

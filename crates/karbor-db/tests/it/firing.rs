@@ -230,7 +230,7 @@ async fn due_times_from_before_an_operation_was_enabled_are_not_its_own() {
     late.created_at = stage.clock.now();
     let created = stage.db.scheduled_operation_create(&late, None).await;
     created.unwrap();
-    // Enabled all the time, whoever says it again.
+    // Enabled all the time, however often it is said.
     enable(operations[0].id, true).await;
     enable(operations[1].id, false).await;
     enable(operations[1].id, true).await;

@@ -326,7 +326,7 @@ impl Client {
     }
 }
 
-/// Clients at once, on connections of their own: whoever looks sees no more than the limits at any
+/// Clients at once, on connections of their own: a reader sees no more than the limits at any
 /// time, and at the end what is counted is what the clients have.
 #[test]
 fn clients_at_once_neither_leak_nor_pass_the_limits() {

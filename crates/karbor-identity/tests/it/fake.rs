@@ -75,7 +75,7 @@ fn looks(fake: &FakeKeystone) -> usize {
     looks.count()
 }
 
-/// Whoever repeats a bad token does not make keystone work; what becomes a token passes soon after.
+/// A client that repeats a bad token does not make keystone work; what becomes a token passes soon after.
 #[tokio::test]
 async fn a_bad_token_is_remembered_for_a_moment_only() {
     let (clock, fake, keystone) = house().await;

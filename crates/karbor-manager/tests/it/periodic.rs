@@ -366,7 +366,7 @@ proptest! {
         }
     }
 
-    /// Whoever looks often sees a run every spacing, plus 5 % at most.
+    /// One that looks often sees a run every spacing, plus 5 % at most.
     #[test]
     fn a_task_that_is_looked_at_often_is_not_run_late(
         spacing in 1..200_u64,

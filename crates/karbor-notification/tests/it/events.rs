@@ -1,4 +1,4 @@
-//! What is told of what.
+//! Which change makes which notification.
 
 use karbor_db::{Db, OperationLogUpdate};
 use karbor_manager::NotificationOutbox;

@@ -1,4 +1,4 @@
-//! From a change in the database to whoever listens.
+//! From a change in the database to those who listen.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 
 type Answer<T> = Result<T, ApiError>;
 
-/// Where a call can be made to hang for ever, as far as whoever asked can tell.
+/// Where a call can be made to hang for ever, as far as the caller can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hang {
     BeforeProtect,

@@ -145,7 +145,7 @@ async fn q65_a_plan_that_became_foreign_is_not_protected() {
         .scheduled(&engine, ScheduledOperationType::Protect, &[])
         .await;
     let moved = "UPDATE plans SET project_id = 'p2'";
-    // It waits for whoever writes, and they for this thread.
+    // It waits for the writer, who waits for this thread.
     let raw = house.raw();
     let done = tokio::task::spawn_blocking(move || raw.execute(moved, []));
     done.await.unwrap().unwrap();

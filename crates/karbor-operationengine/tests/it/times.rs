@@ -113,7 +113,7 @@ async fn a_trigger_that_came_when_no_engine_was_there_is_followed_from_its_begin
     assert!(reason.starts_with("2 runs"), "{reason}");
 }
 
-/// Whoever made it died before an engine was told of it.
+/// Its maker died before an engine heard of it.
 #[tokio::test]
 async fn an_operation_that_no_engine_was_told_of_is_taken_on() {
     let house = House::new().await;
@@ -131,7 +131,7 @@ async fn an_operation_that_no_engine_was_told_of_is_taken_on() {
         .scheduled_operation_get(wrong.id)
         .await
         .unwrap_err();
-    // Whoever made it was only slow.
+    // Its maker was only slow.
     let context = RequestContext::admin();
     let told = engine
         .manager()

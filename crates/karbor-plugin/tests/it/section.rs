@@ -50,7 +50,7 @@ async fn do_everything(section: &BankSection, tried: &BankKey, marker: Option<Ba
         let _ = section.list(&request).await;
     }
     let _ = section.acquire_lease(tried, "me", hour).await;
-    // A lease can be made up by whoever likes.
+    // Anybody can make up a lease.
     for name in [tried.as_str(), "../out", "/prefix", ""] {
         let lease = Lease {
             name: name.to_owned(),

@@ -15,7 +15,7 @@ use crate::protections::host::resolve;
 pub(crate) struct DatabasesInside<'a> {
     /// Of the directory's own application: left to their components. Name, and path in the directory.
     pub(crate) own: Vec<(&'a str, PathBuf)>,
-    /// Of other applications: whoever protects this directory alone would lose them.
+    /// Of other applications: a protect of this directory alone would lose them.
     pub(crate) foreign: Vec<(&'a Application, &'a Component, PathBuf)>,
 }
 

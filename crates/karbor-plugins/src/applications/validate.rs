@@ -170,7 +170,7 @@ fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
             root.display()
         )));
     }
-    // Whoever can put a link there while a restore runs can lead it elsewhere.
+    // An account that can put a link there while a restore runs can lead it elsewhere.
     if found.permissions().mode() & 0o022 != 0 {
         return Err(Problem::warning(
             "",

@@ -21,7 +21,7 @@
 //! refused with an error that names both. Empty directories are removed with their last object.
 //!
 //! **At its path, or away.** Unix lets a process go on in a directory that was moved or unmounted; what
-//! is written there is lost to whoever looks at the path. So every call first makes sure that the
+//! is written there is lost to those who look at the path. So every call first makes sure that the
 //! open directory is the one at its path. What came back there is opened anew, unless it is empty.
 //!
 //! **A bank on a mount point** should have `file_system_bank_must_exist = True`: then a container that

@@ -184,7 +184,7 @@ impl ProtectionApi for ProtectionManager {
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
         };
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
-        // Waiting for whoever makes it would end in an error where all went well.
+        // Waiting for its maker would end in an error where all went well.
         let is_made = checkpoint.status == CheckpointStatus::Protecting
             && self.is_held(home, checkpoint_id).await?;
         let can_be_set = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);

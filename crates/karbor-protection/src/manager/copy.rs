@@ -76,7 +76,7 @@ impl ProtectionManager {
     ) -> Run {
         let now = self.base.clock().now();
         let origin = copies::Origin::of(&source);
-        // As old as its data: whoever wants the newest does not want what was copied last.
+        // As old as its data: the newest is not what was copied last.
         let protected_at = origin.protected_at();
         let checkpoint = Checkpoint {
             id: CheckpointId::next(),

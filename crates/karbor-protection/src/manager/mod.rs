@@ -127,7 +127,7 @@ impl ProtectionManager {
         Err(ApiError::forbidden("AccessCheckpointNotAllowed", message))
     }
 
-    /// Was it deleted so long ago that it is not shown any more? Whoever waits for the end of a deletion
+    /// Was it deleted so long ago that it is not shown any more? A client that waits for the end of a deletion
     /// sees it end (Q26). A deletion that our database does not know of is long ago.
     async fn is_gone(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
         if checkpoint.status != CheckpointStatus::Deleted {

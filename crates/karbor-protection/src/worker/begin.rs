@@ -62,7 +62,7 @@ impl Worker {
     }
 
     /// What can be read can be restored: where a claim cannot be written (the bank is full, or was
-    /// mounted read-only because it is failing) whoever only reads goes on without one.
+    /// mounted read-only because it is failing) a run that only reads goes on without one.
     async fn claim_one(
         &self,
         run: &Run,
@@ -83,7 +83,7 @@ impl Worker {
         }
     }
 
-    /// Is the record with the run's id the run's? Whoever asked for it may have noted that it came
+    /// Is the record with the run's id the run's? The caller may have noted that it came
     /// to nothing, while it was not known that it had been heard.
     async fn check_own(&self, run: &Run) -> Result<(), ApiError> {
         let log = self.db.operation_log_get(run.log).await?;
@@ -106,7 +106,7 @@ impl Worker {
         }
     }
 
-    /// Whoever had the checkpoint before us may have removed it.
+    /// The run that had the checkpoint before may have removed it.
     async fn prepare_reading(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         let checkpoints = provider.home(run.place)?.checkpoints();
         let there = checkpoints.get(run.checkpoint.id).await?;
@@ -135,7 +135,7 @@ impl Worker {
         Ok(checkpoints.create(&written).await?)
     }
 
-    /// With the source's claim in hand nobody else copies it: what is not copied now is copied once.
+    /// While this run holds the source's claim nobody else copies it: what is not copied now is copied once.
     async fn prepare_copy(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         use crate::error::CheckpointError::NotFound;
         let (place, copy) = run.subject();

@@ -40,7 +40,7 @@ impl Worker {
         provider: &Provider,
         conclusion: &Conclusion,
     ) -> Result<(), ApiError> {
-        // Whoever sees that a checkpoint is gone may count on its place.
+        // A client that sees that a checkpoint is gone may count on its place.
         if run.operation == OperationType::Delete {
             let settlement = quota::settlement(run, conclusion);
             self.db.quota_settle(&settlement).await?;

@@ -234,7 +234,7 @@ impl Worker {
         Ok(failed.then(|| log.error_info.unwrap_or_default()))
     }
 
-    /// Why a run that cannot begin never will: whoever asked for it gave it up, or its time is over. What
+    /// Why a run that cannot begin never will: the caller gave it up, or its time is over. What
     /// has begun is seen to its end.
     async fn over(&self, run: &Run, error: &ApiError) -> Result<Option<String>, ApiError> {
         if error.class == ENDED {

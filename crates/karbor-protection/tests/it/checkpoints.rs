@@ -58,7 +58,7 @@ async fn a_deleted_checkpoint_can_be_neither_deleted_nor_reset() {
     );
 }
 
-/// Q26: a deleted checkpoint is shown as deleted to whoever waits for it, and then no more.
+/// Q26: a deleted checkpoint is shown as deleted to a caller who waits for it, and then no more.
 #[tokio::test(flavor = "multi_thread")]
 async fn q26_a_deleted_checkpoint_is_not_shown_for_ever() {
     let house = House::new().with_resources(&["one"]);

@@ -125,7 +125,7 @@ async fn a_copy_is_restored_when_the_first_bank_is_gone() {
     assert_eq!(running.settled(copy).await, CheckpointStatus::Deleted);
 }
 
-/// What was copied today of last year's data is last year's: whoever wants the newest gets today's.
+/// What was copied today of last year's data is last year's: the newest is today's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_is_as_old_as_its_source() {
     for with_copy_bank in [true, false] {

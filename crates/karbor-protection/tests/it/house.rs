@@ -30,7 +30,7 @@ use serde_json::Map;
 
 pub const SIMULATED: &str = "Simulated::Resource";
 pub const PROJECT: &str = "p1";
-/// A resource that is called as the project of whoever asks.
+/// A resource that is called as the caller's project.
 pub const WHO_ASKS: &str = "00000000-0000-4000-8000-ffffffffffff";
 
 /// A protectable whose answers the test decides.

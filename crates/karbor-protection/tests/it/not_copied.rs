@@ -15,7 +15,7 @@ use crate::{
     house::{House, PROJECT, Running, until},
 };
 
-/// As if whoever made the copy had gone without a word.
+/// As if the maker of the copy had gone without a word.
 async fn unfinished(house: &House, running: &Running, copy: CheckpointId) {
     let mut checkpoint = running.checkpoint(copy).await;
     checkpoint.status = CheckpointStatus::Copying;

@@ -149,7 +149,7 @@ async fn what_was_given_up_is_not_gone_on_with() {
     assert!(house.keys().is_empty(), "{:?}", house.keys());
 }
 
-/// Whoever asks for a verification asks again when it is not known that it was heard.
+/// A caller that asks for a verification asks again when it is not known that it was heard.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     let house = House::new().with_resources(&["a"]);

@@ -333,7 +333,7 @@ async fn names_of_index_keys_do_not_say_what_is_the_newest() {
     assert_eq!(running.pages("asc", 1).await, made);
 }
 
-/// What nothing vouches for is taken by whoever says so, and is told to be that; it never becomes more.
+/// What nothing vouches for is taken by a caller who says so, and is marked; it never becomes more.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_has_no_seal_has_to_be_asked_for() {
     let house = House::new()

@@ -175,7 +175,7 @@ async fn after_its_time_nothing_is_begun() {
     assert!(second.list().await.is_empty());
 }
 
-/// Whoever asks knows whether it is in time; what comes then takes as long as it takes.
+/// The caller knows whether it is in time; what comes then takes as long as it takes.
 #[tokio::test]
 async fn what_was_asked_for_in_time_begins_at_once() {
     let asked = Asked::new();
@@ -185,7 +185,7 @@ async fn what_was_asked_for_in_time_begins_at_once() {
     asked.is_one_good_checkpoint(&running, id).await;
 }
 
-/// Whoever gives no time hears at once that the bank is away.
+/// A caller that gives no time hears at once that the bank is away.
 #[tokio::test]
 async fn without_time_it_is_refused_at_once() {
     let mut asked = Asked::new();

@@ -21,7 +21,7 @@
 //! stored all the same (and a later prune removes what nothing refers to). If a pack cannot be stored,
 //! **every** writer that is active fails, as any of them may have relied on a blob in it; the blobs are
 //! forgotten and a new writer stores them again. [`Engine::flush`] waits for what was begun before it was
-//! called, whoever began it.
+//! called, in whatever thread it began.
 //!
 //! What is in a pack but in no index file yet is known to this engine only and forgotten with it: once we
 //! hold no lock, a prune may remove such packs.
@@ -159,7 +159,7 @@ impl Engine {
     /// Waits until all blobs that were taken on before this call are in the bank and in an index file.
     /// Failures reach the writers, not the caller.
     ///
-    /// Whoever stops waiting does not stop it: packs that it has taken in hand are everybody's. `held` is
+    /// A caller that stops waiting does not stop it: the packs that it has begun are everybody's. `held` is
     /// kept until the end.
     pub(crate) async fn flush(&self, held: Arc<HeldLock>) -> Result<(), VaultError> {
         let shared = self.shared.clone();

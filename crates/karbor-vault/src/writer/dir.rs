@@ -1,5 +1,5 @@
 //! A directory on its way into the repository. Its tree can be written when all its files' blobs and all
-//! its subdirectories' trees are known; whoever brings the last of them, writes it and tells the parent.
+//! its subdirectories' trees are known; the one that brings the last of them writes it and tells the parent.
 
 use std::{
     collections::HashMap,

@@ -36,7 +36,7 @@ impl From<ChunkError<VaultError>> for IntakeError {
 }
 
 impl IntakeError {
-    /// As it is told of a source.
+    /// The error about a source.
     pub(super) fn of(self, source: impl FnOnce(String) -> VaultError) -> VaultError {
         match self {
             Self::Read(error) => source(error.to_string()),

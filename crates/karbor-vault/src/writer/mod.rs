@@ -221,7 +221,7 @@ impl SnapshotWriter {
         parent.transpose()
     }
 
-    /// A file at the root, owned by whoever we are.
+    /// A file at the root, owned by our own account.
     fn stream_node(&self, name: &str) -> Result<Node, VaultError> {
         let is_name = !name.is_empty() && name != "." && name != "..";
         if !is_name || name.contains(['/', '\0']) {

@@ -213,7 +213,7 @@ async fn who_relied_on_a_pack_that_was_lost_does_not_commit() {
                 .await
                 .unwrap();
         }
-        // Whoever comes now does not believe that the lost blobs are there.
+        // A writer that comes now does not believe that the lost blobs are there.
         let again = store(&vault, trees[0].path()).await.unwrap();
         vault
             .verify(&again.id, ALL, Control::default())

@@ -112,7 +112,7 @@ async fn what_a_verification_found_damaged_is_stored_anew() {
         verify(&opened(&disk).await, id).await.unwrap();
     }
     check_by_restic(&disk);
-    // The damaged pack stays, for whoever wants to look into it.
+    // The damaged pack stays, for a person who wants to look into it.
     assert!(
         disk.path()
             .join("data")

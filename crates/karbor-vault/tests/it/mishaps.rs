@@ -113,7 +113,7 @@ async fn blobs_of_lost_packs_are_stored_again() {
         .await
         .unwrap();
     assert!(second.new_data > 300_000, "{second:?}");
-    // Whoever reads both index files, in whatever order, finds the new places.
+    // A process that reads both index files, in whatever order, finds the new places.
     for vault in [vault, vault_of(&bank).await] {
         let target = tempfile::tempdir().unwrap();
         let options = RestoreOptions {

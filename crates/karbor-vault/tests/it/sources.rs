@@ -542,7 +542,7 @@ async fn a_directory_swapped_for_a_link_is_not_followed() {
     );
 }
 
-/// Whoever may write the folder above exchanges the root itself: by then it is open, and what is below the
+/// A user who may write the folder above exchanges the root itself: by then it is open, and what is below the
 /// link is not stored under its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_root_swapped_for_a_link_makes_no_snapshot() {

@@ -367,12 +367,15 @@ fn an_upgrade_is_checked() {
     house.terminate();
     house.ended();
 
-    let open = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(house.state(), open).unwrap();
+    let mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&house.path(""), 0o755);
+    mode(&house.state(), 0o777);
     let (code, told) = check(&house);
     assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("chmod go-w"), "{told}");
-    fs::set_permissions(house.state(), fs::Permissions::from_mode(0o700)).unwrap();
+    mode(&house.state(), 0o700);
 
     fs::write(
         house.state().join("karbor.conf"),
@@ -448,6 +451,9 @@ fn what_others_may_change_is_not_obeyed() {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
     let state = house.state();
+    // What only its owner can enter shelters what is below.
+    mode(&house.path(""), 0o755);
+    mode(&state, 0o755);
     for (file, text) in [
         ("karbor.conf", "[DEFAULT]\n"),
         ("policy.yaml", "{}\n"),

@@ -1,4 +1,4 @@
-//! Providers' files: what an operator is told of them.
+//! Providers' files: what an operator reads about them.
 
 use std::fs;
 

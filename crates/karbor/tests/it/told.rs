@@ -156,6 +156,42 @@ fn a_refusal_is_told_once() {
     assert_eq!(logged, [false, true], "{told:?}");
 }
 
+/// What is due goes to the receiver that the configuration names now, and no more to the one before.
+#[test]
+fn a_hangup_exchanges_the_receiver() {
+    let (old, new) = (Receiver::new(), Receiver::new());
+    let mut house = House::new();
+    let conf = house.state().join("karbor.conf");
+    let configure = |receiver: &Receiver| {
+        let text = format!(
+            "[notifications]\nwebhook_url = {}\nwebhook_secret = hunter2\n",
+            receiver.url
+        );
+        fs::write(&conf, text).unwrap();
+    };
+    configure(&old);
+    new.listens.store(true, Ordering::SeqCst);
+    house.start();
+    house.simulated_plan("p", &["plain"]);
+    until("the first receiver to refuse", || {
+        old.refused.load(Ordering::SeqCst).then_some(())
+    });
+    // What a courier has in its hands when it ends, it has for two minutes.
+    house.json(&["plan", "list"]);
+    configure(&new);
+    house.hang_up();
+    until("the second receiver to hear what the first refused", || {
+        new.heard("karbor.plan_create.end")
+    });
+    old.listens.store(true, Ordering::SeqCst);
+    house.simulated_plan("q", &["plain"]);
+    until("the second receiver to hear more", || {
+        (new.all("karbor.plan_create.end").len() == 2).then_some(())
+    });
+    assert!(old.all("karbor.plan_create.end").is_empty());
+    assert!(!house.log().contains("hunter2"));
+}
+
 /// A checkpoint whose making was killed counts once, and its place is free when it is deleted.
 #[test]
 fn a_quota_holds_over_kills() {

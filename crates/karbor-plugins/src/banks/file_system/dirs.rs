@@ -159,7 +159,7 @@ impl Dirs {
             Err(Errno::NOTDIR) => return Err(Refusal::InTheWay(path.to_owned())),
             Err(errno) => return Err(errno.into()),
         };
-        // Also when it was there already: whoever made it may have died before this line.
+        // Also when it was there already: its maker may have died before this line.
         rustix::fs::fsync(&parent)?;
         let mut durable = self.durable();
         if durable.len() >= OPEN_DIRECTORIES {

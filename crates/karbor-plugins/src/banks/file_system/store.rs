@@ -259,7 +259,7 @@ impl Store {
             }
             Err(errno) => return Err(errno),
         }
-        // Also when it was gone: whoever removed it may have died before this line.
+        // Also when it was gone: its remover may have died before this line.
         rustix::fs::fsync(&directory)?;
         self.dirs.prune(above);
         Ok(())

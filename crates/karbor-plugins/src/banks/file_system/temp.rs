@@ -1,5 +1,5 @@
 //! Unfinished writes: `+tmp/<one per open bank>/<number>`, beside a file `lock` that is locked as
-//! long as the bank is open. Whoever can lock it knows that the owner is dead.
+//! long as the bank is open. A process that can lock it knows that the owner is dead.
 
 use std::{
     fs::File,

@@ -284,6 +284,8 @@ fn a_declaration_that_others_may_change_is_not_obeyed() {
     let mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
+    // What only its owner can enter shelters what is below.
+    mode(dir.path(), 0o755);
     mode(&file, 0o644);
     Applications::load(dir.path()).unwrap();
     let refused = |wanted: &str| {

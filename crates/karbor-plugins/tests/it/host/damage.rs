@@ -115,7 +115,7 @@ async fn with_vault() -> (Lab, Resource, CheckpointId) {
     (lab, resource, checkpoint)
 }
 
-/// Takes the vault out of the bank, as whoever empties or exchanges a disk does.
+/// Takes the vault out of the bank, as an operator does who empties or exchanges a disk.
 async fn empty(bank: &MemoryBank, part: &str) {
     for key in keys(bank, part) {
         bank.delete(&key).await.unwrap();

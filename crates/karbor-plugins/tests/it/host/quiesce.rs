@@ -397,6 +397,7 @@ async fn the_note_of_how_to_resume_is_private_and_survives_a_restart() {
 #[tokio::test]
 async fn a_program_that_others_may_change_is_not_run() {
     let lab = Lab::new();
+    fs::set_permissions(lab.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     for name in ["ours", "theirs"] {
         let program = lab.path(name);
         fs::write(

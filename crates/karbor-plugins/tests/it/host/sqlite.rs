@@ -339,7 +339,7 @@ async fn a_database_in_a_protected_directory_is_read_by_its_own_component_only()
     }
 }
 
-/// Whoever protects the directory alone would lose it without a word.
+/// A person who protects the directory alone would lose it without a word.
 #[tokio::test]
 async fn a_database_of_another_application_in_a_protected_directory_is_refused() {
     let lab = Lab::new();

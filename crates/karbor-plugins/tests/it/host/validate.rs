@@ -281,6 +281,7 @@ async fn what_a_component_obeys_and_others_may_change_is_an_error() {
         use std::os::unix::fs::PermissionsExt as _;
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     };
+    mode(lab.dir.path(), 0o755);
     let passfile = lab.path("pgpass");
     fs::write(&passfile, "*:*:*:*:x").unwrap();
     mode(&passfile, 0o602);
