@@ -15,6 +15,7 @@ use std::{
 use karbor_model::OperationType;
 use karbor_plugins::applications::{DIRECTORY, SQLITE};
 use rusqlite::Connection;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::Lab;
@@ -206,6 +207,108 @@ async fn the_copy_is_consistent_while_somebody_writes() {
         assert_eq!(a + b, 0, "{mode}: the copy is of two moments");
         assert_eq!(rows, 4001);
     }
+}
+
+/// The process of this one that copies a database.
+fn copier() -> Option<Pid> {
+    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+        let read = |name| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
+        let parent = format!("PPid:\t{}\n", std::process::id());
+        let ours = read("cmdline").contains("sqlite-worker") && read("status").contains(&parent);
+        let number = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        ours.then(|| Pid::from_raw(number?)).flatten()
+    })
+}
+
+/// The largest file of the copy that is being made.
+fn copied(lab: &Lab) -> u64 {
+    let cells = lab
+        .scratch()
+        .into_iter()
+        .filter_map(|cell| fs::read_dir(cell).ok());
+    let files = cells
+        .flatten()
+        .flatten()
+        .filter_map(|file| file.metadata().ok());
+    files.map(|file| file.len()).max().unwrap_or_default()
+}
+
+/// Stops the copy half way, does something, and lets the copy go on; `None` if it was done before.
+fn half_way<T>(lab: &Lab, size: u64, over: &AtomicBool, action: impl FnOnce() -> T) -> Option<T> {
+    while copied(lab) < 1 << 20 {
+        if over.load(Ordering::Relaxed) {
+            return None;
+        }
+    }
+    let copier = copier()?;
+    kill_process(copier, Signal::STOP).ok()?;
+    let stopped = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", copier.as_raw_nonzero()));
+        status.is_ok_and(|status| status.contains("State:\tT"))
+    };
+    while !stopped() {
+        if over.load(Ordering::Relaxed) {
+            return None;
+        }
+    }
+    let done = (copied(lab) < size).then(action);
+    kill_process(copier, Signal::CONT).unwrap();
+    done
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_an_application_opens_while_it_is_copied_is_copied_as_of_one_moment() {
+    let lab = lab();
+    let path = lab.path("s.db");
+    make(&path, "wal")
+        .execute_batch(
+            "CREATE TABLE filler (x);
+             WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c LIMIT 128)
+             INSERT INTO filler SELECT randomblob(1 << 20) FROM c;
+             CREATE TABLE last (n INTEGER); INSERT INTO last VALUES (0)",
+        )
+        .unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    let resource = lab.resource(SQLITE).await;
+    let mut caught = false;
+    for _ in 0..20 {
+        let over = AtomicBool::new(false);
+        let (protected, opened) = thread::scope(|scope| {
+            let application = scope.spawn(|| {
+                half_way(&lab, size, &over, || {
+                    let open = Connection::open(&path).unwrap();
+                    open.execute_batch(
+                        "BEGIN; UPDATE a SET n = n - 700; UPDATE last SET n = n + 700; COMMIT;
+                         PRAGMA wal_checkpoint(PASSIVE)",
+                    )
+                    .unwrap();
+                    open
+                })
+            });
+            let protected = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(lab.protect(&resource))
+            });
+            over.store(true, Ordering::Relaxed);
+            (protected, application.join().unwrap())
+        });
+        let (checkpoint, _) = protected.unwrap();
+        caught = opened.is_some();
+        if !caught {
+            continue;
+        }
+        lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+            .await
+            .unwrap();
+        let copy = lab.path("restore/x/shop/sessions/s.db");
+        let (a, ..) = dump(&copy);
+        assert_eq!(a + number(&copy, "SELECT n FROM last"), 0, "of two moments");
+        assert!(lab.scratch().is_empty());
+        break;
+    }
+    assert!(caught, "every copy was done before it was looked at");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -160,8 +160,7 @@ impl Kind for SqliteKind {
                 scratch.remove_all(&cell).map_err(failed)?;
                 let dir = scratch.make_dir(&cell).map_err(failed)?;
                 let database = find(&from)?;
-                workers.copy(&database, &dir, COPY.as_ref(), &cancel)?;
-                let file = dir.open_file(COPY.as_ref()).map_err(failed)?;
+                let file = workers.copy(&database, &dir, COPY.as_ref(), &cancel)?;
                 let size = u64::try_from(file.stat.st_size).unwrap_or(0);
                 let owner = Some((database.stat.st_uid, database.stat.st_gid));
                 let checked = workers.check(&dir, COPY.as_ref(), size, owner, &cancel)?;

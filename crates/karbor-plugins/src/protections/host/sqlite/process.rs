@@ -109,7 +109,7 @@ impl Database {
     }
 
     fn is(&self) -> Inode {
-        Inode(self.stat.st_dev, self.stat.st_ino)
+        Inode::from(&self.stat)
     }
 
     /// Whose rights it is opened with: its owner's. A file of root's in the directory of somebody else,
@@ -191,14 +191,14 @@ impl Workers {
     }
 
     /// Copies a database to `to` in `cell`, which the account that it belongs to may write to, and nobody
-    /// else can reach.
+    /// else can reach; answers with the copy, opened.
     pub(super) fn copy(
         &self,
         database: &Database,
         cell: &Dir,
         to: &OsStr,
         cancel: &CancellationToken,
-    ) -> Result<(), PluginError> {
+    ) -> Result<karbor_fs::File, PluginError> {
         let whole = Duration::MAX;
         let task = Task::Copy {
             is: database.is(),
@@ -214,19 +214,28 @@ impl Workers {
         }
         let explain = |ended: Ended| ended.explain(&database.shown);
         let dirs = [database.dir.as_fd(), cell.as_fd()];
-        let with_log = match self.ask(&request, &dirs, whole, cancel).map_err(explain)? {
-            Answer::Copied { with_log } => with_log,
-            other => return done(other),
+        let (is, with_log) = match self.ask(&request, &dirs, whole, cancel).map_err(explain)? {
+            Answer::Copied { is, with_log } => (is, with_log),
+            other => return Err(refusal(other)),
         };
         if with_log {
             request.task = Task::Merge;
             request.name = to.to_owned();
-            return done(
+            done(
                 self.ask(&request, &[cell.as_fd()], whole, cancel)
                     .map_err(explain)?,
-            );
+            )?;
         }
-        Ok(())
+        let copy = cell.open_file(to).map_err(|error| {
+            PluginError::new(format!("the temporary copy cannot be read: {error}"))
+        })?;
+        match Inode::from(&copy.stat) == is {
+            true => Ok(copy),
+            false => Err(PluginError::new(format!(
+                "the temporary copy of '{}' is not the file that was written: keep others from the scratch directory, then protect again",
+                database.shown
+            ))),
+        }
     }
 
     /// Has SQLite look through a database that the service has for itself in `dir`. `size` bounds what
@@ -339,14 +348,21 @@ fn limits(seconds: u64, size: u64) -> Limits {
 fn done(answer: Answer) -> Result<(), PluginError> {
     match answer {
         Answer::Done => Ok(()),
-        Answer::Failed { text, retryable } => Err(match retryable {
+        other => Err(refusal(other)),
+    }
+}
+
+/// Why a task was not done.
+fn refusal(answer: Answer) -> PluginError {
+    match answer {
+        Answer::Failed { text, retryable } => match retryable {
             true => PluginError::retryable(text),
             false => PluginError::new(text),
-        }),
-        other => Err(PluginError::new(
-            "the process that reads SQLite databases answered something else",
-        )
-        .with_cause(format!("{other:?}"))),
+        },
+        other => {
+            PluginError::new("the process that reads SQLite databases answered something else")
+                .with_cause(format!("{other:?}"))
+        }
     }
 }
 

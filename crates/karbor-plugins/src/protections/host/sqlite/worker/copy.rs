@@ -21,7 +21,10 @@ use rusqlite::{
     Connection, ErrorCode, OpenFlags,
     backup::{Backup, StepResult},
 };
-use rustix::process::fchdir;
+use rustix::{
+    fs::{AtFlags, statat},
+    process::fchdir,
+};
 
 use super::{
     Answer, Failure, Inode, Link, Outcome, Request, confine, harden, here, is_busy,
@@ -46,7 +49,7 @@ pub(super) fn copy(
     to: &OsStr,
 ) -> Outcome {
     // From here nobody but the service can reach the second directory: what is opened there is opened now.
-    let mut copy = empty(cell, to)?;
+    let (mut copy, copy_is) = empty(cell, to)?;
     confine::enter(dir, request.account.as_ref(), &request.shown, false)?;
     let name = request.name.as_os_str();
     let files = Files::look(name, &request.shown)?;
@@ -56,19 +59,24 @@ pub(super) fn copy(
     let wal = still::is_wal(name, is, &request.shown)?;
     if wal
         && !files.index
-        && let Some(with_log) = still::copy(link, request, is, cell, to)?
+        && let Some(still) = still::copy(link, request, is, cell, to)?
     {
-        return Ok(Answer::Copied { with_log });
+        drop(copy);
+        return still.finish(cell, to);
     }
     let copied = online(link, request, is, &mut copy);
     if wal && !(files.index && files.log) {
         leave_as_it_was(name, &files, &request.shown)?;
     }
-    copied.map(|()| Answer::Copied { with_log: false })
+    copied.map(|()| Answer::Copied {
+        is: copy_is,
+        with_log: false,
+    })
 }
 
-/// A new database. It has no journal, for there is no use for a half copy if the machine dies.
-fn empty(cell: &OwnedFd, to: &OsStr) -> Result<Connection, Failure> {
+/// A new database, and which file it is. It has no journal, for there is no use for a half copy if the
+/// machine dies.
+fn empty(cell: &OwnedFd, to: &OsStr) -> Result<(Connection, Inode), Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::new(format!("the temporary copy cannot be made: {error}"))
     };
@@ -80,7 +88,9 @@ fn empty(cell: &OwnedFd, to: &OsStr) -> Result<Connection, Failure> {
         )?;
         Ok(copy)
     };
-    open().map_err(|error: rusqlite::Error| failed(&error))
+    let copy = open().map_err(|error: rusqlite::Error| failed(&error))?;
+    let stat = statat(cell, to, AtFlags::SYMLINK_NOFOLLOW).map_err(|error| failed(&error))?;
+    Ok((copy, Inode::from(&stat)))
 }
 
 /// Copies by SQLite's online backup.

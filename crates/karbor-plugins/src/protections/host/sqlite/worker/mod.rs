@@ -34,7 +34,10 @@ use std::{
 };
 
 use rusqlite::{Connection, ErrorCode};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::{
+    fs::Stat,
+    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
+};
 use serde::{Deserialize, Serialize};
 
 pub(super) use account::Account;
@@ -73,6 +76,12 @@ pub(super) enum Task {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Inode(pub(super) u64, pub(super) u64);
 
+impl From<&Stat> for Inode {
+    fn from(stat: &Stat) -> Self {
+        Self(stat.st_dev, stat.st_ino)
+    }
+}
+
 /// What a worker may use.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Limits {
@@ -89,8 +98,9 @@ pub(super) struct Limits {
 pub(super) enum Answer {
     Alive,
     Done,
-    /// The copy, and whether a log belongs to it.
+    /// The file that the copy was written to, and whether a log belongs to it.
     Copied {
+        is: Inode,
         with_log: bool,
     },
     /// The check asked for more than was allowed: of what.

@@ -18,11 +18,11 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, renameat, statat, unlinkat},
     io::Errno,
 };
 
-use super::{Failure, Inode, Link, Request};
+use super::{Answer, Failure, Inode, Link, Outcome, Request};
 
 /// So often it is tried.
 const TRIES: usize = 3;
@@ -30,6 +30,9 @@ const TRIES: usize = 3;
 const PIECE: u64 = 16 << 20;
 /// A file that was changed less than this ago is not looked at yet: a second change could have the same time.
 const GRAIN: Duration = Duration::from_millis(50);
+
+/// What the name of a log ends in.
+const LOG: &str = "-wal";
 
 /// A database and what lies beside it.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,7 +56,7 @@ impl Files {
         Ok(Self {
             is: database.is,
             journal: there("-journal")?,
-            log: there("-wal")?,
+            log: there(LOG)?,
             index: there("-shm")?,
         })
     }
@@ -97,7 +100,7 @@ impl Seen {
 impl From<&Stat> for Seen {
     fn from(stat: &Stat) -> Self {
         Self {
-            is: Inode(stat.st_dev, stat.st_ino),
+            is: Inode::from(stat),
             size: stat.st_size,
             modified: (
                 stat.st_mtime,
@@ -143,7 +146,7 @@ fn open(name: &OsStr, shown: &str) -> Result<File, Failure> {
 pub(super) fn is_wal(name: &OsStr, is: Inode, shown: &str) -> Result<bool, Failure> {
     let file = open(name, shown)?;
     let stat = fstat(&file).map_err(|errno| cannot_read(shown, &errno))?;
-    if Inode(stat.st_dev, stat.st_ino) != is {
+    if Inode::from(&stat) != is {
         return Err(exchanged(shown));
     }
     let mut header = [0; 20];
@@ -158,14 +161,48 @@ fn cannot_read(shown: &str, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(format!("'{shown}' cannot be read: {error}"))
 }
 
-/// Copies the file, and its log if there is one; whether there is. `None`: somebody writes to it after all.
+/// A copy of a file that was of one moment, under names of its own beside the one that it is to get: that is
+/// the online backup's, which has it open.
+#[derive(Debug)]
+pub(super) struct Still {
+    is: Inode,
+    with_log: bool,
+}
+
+impl Still {
+    /// Gives the copy its name, and its log.
+    pub(super) fn finish(self, cell: &OwnedFd, to: &OsStr) -> Outcome {
+        let still = stilled(to);
+        let put = |suffix| {
+            let (from, to) = (beside(&still, suffix), beside(to, suffix));
+            renameat(cell, from, cell, to).map_err(|errno| cannot_write(&errno))
+        };
+        if self.with_log {
+            put(LOG)?;
+        }
+        put("")?;
+        Ok(Answer::Copied {
+            is: self.is,
+            with_log: self.with_log,
+        })
+    }
+}
+
+/// The name of the copy until it is certain that it is of one moment.
+fn stilled(to: &OsStr) -> OsString {
+    beside(to, ".still")
+}
+
+/// Copies the file, and its log if there is one. `None`: somebody writes to it after all, and nothing is
+/// left of the copy.
 pub(super) fn copy(
     link: &Link,
     request: &Request,
     is: Inode,
     cell: &OwnedFd,
     to: &OsStr,
-) -> Result<Option<bool>, Failure> {
+) -> Result<Option<Still>, Failure> {
+    let still = stilled(to);
     let (name, shown) = (request.name.as_os_str(), request.shown.as_str());
     for _ in 0..TRIES {
         let before = settled(link, name, shown)?;
@@ -176,15 +213,19 @@ pub(super) fn copy(
             return Err(exchanged(shown));
         }
         let log = before.log.filter(|log| log.size > 0);
-        let mut same = take(link, name, &before.database, cell, to, shown)?;
+        let mut taken = take(link, name, &before.database, cell, &still, shown)?;
         if let Some(log) = log {
-            let (from, to) = (beside(name, "-wal"), beside(to, "-wal"));
-            same &= take(link, &from, &log, cell, &to, shown)?;
+            let (from, to) = (beside(name, LOG), beside(&still, LOG));
+            taken = take(link, &from, &log, cell, &to, shown)?.and(taken);
         }
-        if same && State::of(name, shown)? == before {
-            return Ok(Some(log.is_some()));
+        if let Some(is) = taken
+            && State::of(name, shown)? == before
+        {
+            let with_log = log.is_some();
+            return Ok(Some(Still { is, with_log }));
         }
-        remove(cell, &beside(to, "-wal"))?;
+        remove(cell, &beside(&still, LOG))?;
+        remove(cell, &still)?;
     }
     Ok(None)
 }
@@ -201,7 +242,7 @@ impl State {
     fn of(name: &OsStr, shown: &str) -> Result<Self, Failure> {
         Ok(Self {
             database: Seen::of(name, "", shown)?.ok_or_else(|| exchanged(shown))?,
-            log: Seen::of(name, "-wal", shown)?,
+            log: Seen::of(name, LOG, shown)?,
             index: Seen::of(name, "-shm", shown)?.is_some(),
         })
     }
@@ -219,7 +260,7 @@ fn settled(link: &Link, name: &OsStr, shown: &str) -> Result<State, Failure> {
     }
 }
 
-/// Copies one file; `false` if it is not the one that was seen.
+/// Copies one file; answers with the one that was made, `None` if the original is not as it was seen.
 fn take(
     link: &Link,
     name: &OsStr,
@@ -227,11 +268,11 @@ fn take(
     cell: &OwnedFd,
     to: &OsStr,
     shown: &str,
-) -> Result<bool, Failure> {
+) -> Result<Option<Inode>, Failure> {
     let mut from = open(name, shown)?;
     let is = |file: &File| fstat(file.as_fd()).is_ok_and(|stat| Seen::from(&stat) == *seen);
     if !is(&from) {
-        return Ok(false);
+        return Ok(None);
     }
     remove(cell, to)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -241,7 +282,8 @@ fn take(
         link.alive();
         let copied = io::copy(&mut from.by_ref().take(PIECE), &mut made);
         if copied.map_err(|error| cannot_write(&error))? == 0 {
-            return Ok(is(&from));
+            let stat = fstat(&made).map_err(|errno| cannot_write(&errno))?;
+            return Ok(is(&from).then(|| Inode::from(&stat)));
         }
     }
 }
