@@ -266,15 +266,19 @@ impl Run {
     }
 
     fn warn(&self, path: &Path, what: &str, error: impl std::fmt::Display) {
-        tracing::debug!(path = %path.display(), %error, "{what} could not be restored");
+        self.tell(path, &format!("{what} could not be restored: {error}"));
+    }
+
+    /// Warns of a path; the first are named.
+    fn tell(&self, path: &Path, what: &str) {
+        tracing::debug!(path = %path.display(), "{what}");
         self.warnings.fetch_add(1, Ordering::Relaxed);
         let mut notes = lock(&self.notes);
         if notes.warned.len() < RestoreSummary::MAX_NAMED {
             let relative = self.relative(path);
-            notes.warned.push(format!(
-                "'{}': {what} could not be restored: {error}",
-                relative.display()
-            ));
+            notes
+                .warned
+                .push(format!("'{}': {what}", relative.display()));
         }
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Planner {
     trail: Option<Trail>,
     pub(super) root: Option<Dir>,
     root_device: u64,
+    /// The device that the snapshot's directory was on.
+    stored_device: Option<u64>,
     target_is_new: bool,
     /// The names on the way to where we are, also if they are not there.
     names: Vec<OsString>,
@@ -138,6 +140,7 @@ impl Planner {
             trail,
             root,
             root_device: device,
+            stored_device: None,
             target_is_new,
             names: Vec::new(),
             linked: HashMap::new(),
@@ -161,6 +164,7 @@ impl Planner {
         if self.target_is_new {
             self.summary.dirs += 1;
         }
+        self.stored_device = node.as_ref().map(|node| node.device_id);
         let nodes = self.tree(&tree)?;
         let open = self.top(node, &nodes)?;
         let mut pending = self.entries(&open, nodes)?;
@@ -237,6 +241,11 @@ impl Planner {
         let failed = |error| refused(&path, &error);
         let stat = dir.stat().map_err(failed)?;
         let leaves = self.run.leaves_all() && !is_new;
+        // What was mounted when it was stored may be an ordinary directory by now.
+        let was_elsewhere = node.as_ref().is_some_and(|node| {
+            let top = self.stored_device;
+            top.is_some_and(|device| device != node.device_id)
+        });
         let node = node.filter(|_| !leaves);
         let mut visited = Visited {
             depth: self.names.len(),
@@ -255,8 +264,9 @@ impl Planner {
             {
                 tracing::warn!(path = %path.display(), %error, "what a dead restore left stays");
             }
+            let is_elsewhere = was_elsewhere || stat.st_dev != self.root_device;
             if !leaves {
-                self.extras(&dir, &stat, names, nodes, &mut visited)?;
+                self.extras(&dir, is_elsewhere, names, nodes, &mut visited);
             }
             if let Some(node) = &visited.node {
                 let xattrs = xattrs_of(dir.as_fd());
@@ -277,30 +287,44 @@ impl Planner {
     fn extras(
         &mut self,
         dir: &Dir,
-        stat: &Stat,
+        is_elsewhere: bool,
         names: Vec<OsString>,
         nodes: &[Node],
         visited: &mut Visited,
-    ) -> Result<(), VaultError> {
+    ) {
         let is_known = |name: &OsString| {
             let found = nodes.binary_search_by(|node| node.name.as_slice().cmp(name.as_bytes()));
             found.is_ok() || is_temp_name(name)
         };
         let mut names: Vec<_> = names.into_iter().filter(|name| !is_known(name)).collect();
         visited.more = names.len();
-        let is_elsewhere = self.run.options.one_file_system && stat.st_dev != self.root_device;
+        let is_elsewhere = self.run.options.one_file_system && is_elsewhere;
         let was_cache = || {
             let tag = fsio::CACHE_TAG.0.as_bytes();
             nodes.iter().any(|node| node.name == tag) || fsio::is_cache(dir.as_fd())
         };
         let is_cache = self.run.options.exclude_caches && !self.names.is_empty() && was_cache();
         if is_elsewhere || is_cache || self.run.options.overwrite == Overwrite::Never {
-            return Ok(());
+            return;
         }
         names.sort_unstable();
         for name in names {
             let path = dir.path_of(&name);
-            let found = dir.look(&name).map_err(|error| refused(&path, &error))?;
+            let found = match dir.look(&name) {
+                Ok(found) => found,
+                // A mount that is dead, or another user's.
+                Err(error) => {
+                    if self.was_wanted(&name, true) || self.was_wanted(&name, false) {
+                        self.extra(&path);
+                        let error = refused(&path, &error);
+                        let reason = format!(
+                            "it is not in the checkpoint, cannot be looked at and stays: {error}"
+                        );
+                        self.run.tell(&path, &reason);
+                    }
+                    continue;
+                }
+            };
             let Some(found) = found.filter(|found| self.was_wanted(&name, is_dir(found))) else {
                 continue;
             };
@@ -308,16 +332,19 @@ impl Planner {
             if self.run.options.one_file_system && found.st_dev != self.root_device {
                 continue;
             }
-            self.summary.extra += 1;
-            if self.summary.extras.len() < RestoreSummary::MAX_NAMED {
-                self.summary.extras.push(self.run.relative(&path));
-            }
+            self.extra(&path);
             if self.run.options.delete_extra {
                 self.run.note(&path, ChangeKind::Delete);
                 visited.extras.push(name);
             }
         }
-        Ok(())
+    }
+
+    fn extra(&mut self, path: &Path) {
+        self.summary.extra += 1;
+        if self.summary.extras.len() < RestoreSummary::MAX_NAMED {
+            self.summary.extras.push(self.run.relative(path));
+        }
     }
 
     fn was_wanted(&self, name: &OsStr, is_dir: bool) -> bool {

@@ -336,3 +336,72 @@ async fn a_renamed_directory_is_not_given_away_with_what_is_in_it() {
     let found = fs::metadata(hers.join("dir")).unwrap();
     assert_eq!((found.uid(), found.mode() & 0o7777), (MALLORY, 0o755));
 }
+
+/// Is this a process of its own, whose mounts nobody else sees? Else runs the test in one, if that may be made.
+fn has_own_mounts(test: &str) -> bool {
+    const MOUNTS: &str = "KARBOR_VAULT_TEST_MOUNTS";
+    if std::env::var_os(MOUNTS).is_some() {
+        return true;
+    }
+    let may = Command::new("unshare").args(["-m", "true"]).output();
+    if !may.is_ok_and(|done| done.status.success()) {
+        eprintln!("SKIPPED: nothing can be mounted here");
+        return false;
+    }
+    let done = Command::new("unshare")
+        .arg("-m")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("restores_beside_others::{test}")])
+        .args(["--nocapture"])
+        .env(MOUNTS, "own")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && output.contains("1 passed"),
+        "{output}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    false
+}
+
+fn mount(script: &str, at: &Path) -> bool {
+    let done = Command::new("sh").args(["-c", script]).arg(at).status();
+    done.unwrap().success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_whose_server_is_gone_stays_and_the_rest_is_restored() {
+    if !has_own_mounts("a_mount_whose_server_is_gone_stays_and_the_rest_is_restored") {
+        return;
+    }
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    let at = keep.path().canonicalize().unwrap();
+    fs::write(at.join("wanted"), "1").unwrap();
+    let id = store(&vault, &at).await.unwrap().id;
+    fs::write(at.join("wanted"), "changed").unwrap();
+    fs::write(at.join("since"), "").unwrap();
+    fs::create_dir(at.join("dead")).unwrap();
+    let script = "exec 9<>/dev/fuse && exec mount -i -t fuse -o fd=9,rootmode=40000,user_id=0,group_id=0 dead \"$0\"";
+    if !mount(script, &at.join("dead")) {
+        eprintln!("SKIPPED: no FUSE");
+        return;
+    }
+    assert!(fs::metadata(at.join("dead")).is_err());
+    let options = RestoreOptions {
+        subpath: subpath(&at),
+        overwrite: Overwrite::IfChanged,
+        delete_extra: true,
+        ..Default::default()
+    };
+    let done = vault
+        .restore_tree(&id, found_at(&at), options, Control::default())
+        .await
+        .unwrap();
+    assert_eq!((done.extra, done.deleted), (2, 1), "{done:?}");
+    assert!(done.warned[0].starts_with("'dead': "), "{done:?}");
+    assert!(!at.join("since").exists());
+    assert_eq!(fs::read(at.join("wanted")).unwrap(), b"1");
+    assert!(mount("exec umount \"$0\"", &at.join("dead")));
+}
