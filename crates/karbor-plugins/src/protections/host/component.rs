@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{
     Declared, Host,
     copy::Copy,
-    kept::{self, Kept, checkpoint_tag, missing, operation_tag, resource_tag},
+    kept::{self, Kept, LeftOut, checkpoint_tag, missing, operation_tag, resource_tag},
     marker::Marker,
     parameters::{self, RestoreParameters},
     schemas,
@@ -35,13 +35,13 @@ pub(crate) trait Kind: Send + Sync + 'static {
     /// Where it comes from, as a restore needs to know; fails if it is not there.
     async fn place(host: &Host, declared: &Declared) -> Result<Value, PluginError>;
 
-    /// Puts it into a snapshot. Answers with warnings.
+    /// Puts it into a snapshot.
     async fn save(
         host: &Host,
         context: &OperationContext,
         declared: &Declared,
         writer: &mut SnapshotWriter,
-    ) -> Result<Vec<String>, PluginError>;
+    ) -> Result<Saved, PluginError>;
 
     /// What of the snapshot is the component.
     fn item(snapshot: &Snapshot, name: &str) -> Result<String, PluginError>;
@@ -63,6 +63,14 @@ pub(crate) trait Kind: Send + Sync + 'static {
     async fn discard_restore(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
         Ok(())
     }
+}
+
+/// What there is to say of what was put into a snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Saved {
+    pub(crate) warnings: Vec<String>,
+    /// Of a directory.
+    pub(crate) left_out: Option<LeftOut>,
 }
 
 /// All that a restore needs.
@@ -146,7 +154,7 @@ impl<K: Kind> Protect<K> {
         context: &OperationContext,
         declared: &Declared,
         vault: &Vault,
-    ) -> Result<(Snapshot, HookReport), PluginError> {
+    ) -> Result<(Snapshot, HookReport, Option<LeftOut>), PluginError> {
         let earlier = vault.find(&[resource_tag(context)]).await?;
         // With data: whatever made a source look empty once must not become its measure.
         let before = earlier
@@ -173,15 +181,15 @@ impl<K: Kind> Protect<K> {
             context.progress.expect_bytes(numbers.total_bytes_processed);
         }
         let mut writer = vault.writer(meta, control(context)).await?;
-        let warnings = K::save(&self.0, context, declared, &mut writer).await?;
+        let saved = K::save(&self.0, context, declared, &mut writer).await?;
         let summary = writer.commit().await?;
         let snapshot = vault.snapshot(&summary.id).await?;
-        let mut report = report(&summary, warnings);
+        let mut report = report(&summary, saved.warnings);
         if let Some(numbers) = before {
             let (files, bytes) = (numbers.total_files_processed, numbers.total_bytes_processed);
             report.insert("before".to_owned(), json!({"files": files, "bytes": bytes}));
         }
-        Ok((snapshot, report))
+        Ok((snapshot, report, saved.left_out))
     }
 }
 
@@ -193,13 +201,17 @@ impl<K: Kind> Operation for Protect<K> {
         let place = K::place(&self.0, &declared).await?;
         let vault = self.0.vaults.open_or_init(&context.vault).await?;
         let ours = [operation_tag(context), resource_tag(context)];
-        let (snapshot, summary) = match vault.find(&ours).await?.into_iter().next() {
+        let (snapshot, summary, left_out) = match vault.find(&ours).await?.into_iter().next() {
             Some(made_before) => {
                 let kept = Kept::find(&context.data).await?;
-                let summary = kept
+                // What the declaration said then, it may not say any more.
+                let (summary, left_out) = kept
                     .filter(|kept| kept.snapshot == made_before.id)
-                    .map_or_else(|| report_again(&made_before), |kept| kept.summary);
-                (made_before, summary)
+                    .map_or_else(
+                        || (report_again(&made_before), None),
+                        |kept| (kept.summary, kept.left_out),
+                    );
+                (made_before, summary, left_out)
             }
             None => self.make(context, &declared, &vault).await?,
         };
@@ -210,6 +222,7 @@ impl<K: Kind> Operation for Protect<K> {
             snapshot: snapshot.id,
             item: K::item(&snapshot, &declared.component.name)?,
             place,
+            left_out,
             summary: summary.clone(),
         };
         kept.put(section).await?;

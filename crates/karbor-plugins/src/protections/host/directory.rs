@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::{
     DIRECTORY_PLUGIN, Declared, Host, blocking,
-    component::{Kind, Restoring},
-    kept::{incomplete_tag, missing},
+    component::{Kind, Restoring, Saved},
+    kept::{LeftOut, incomplete_tag, missing},
     marker::Mark,
     occupied::Place,
     parameters::REFUSED,
@@ -65,7 +65,7 @@ impl Kind for DirectoryKind {
         _: &OperationContext,
         declared: &Declared,
         writer: &mut SnapshotWriter,
-    ) -> Result<Vec<String>, PluginError> {
+    ) -> Result<Saved, PluginError> {
         let source = source(declared)?;
         let filter = Filter::new(source).map_err(PluginError::new)?;
         let path = source.path.clone();
@@ -74,6 +74,13 @@ impl Kind for DirectoryKind {
         let (databases, mut warnings) = databases(host, declared, source, &filter).await?;
         let mut excludes = source.exclude.clone();
         excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
+        let left_out = LeftOut {
+            include: source.include.clone(),
+            exclude: source.exclude.clone(),
+            one_file_system: source.one_file_system,
+            exclude_caches: source.exclude_caches,
+            databases: databases.clone(),
+        };
         let undeclared = Arc::new(Undeclared::new(dir.clone()));
         let (used, looker) = (filter.clone(), undeclared.clone());
         let options = TreeOptions {
@@ -100,7 +107,10 @@ impl Kind for DirectoryKind {
             writer.tag(incomplete_tag(stored.unreadable.total));
         }
         warnings.extend(undeclared.warning());
-        Ok(warnings)
+        Ok(Saved {
+            warnings,
+            left_out: Some(left_out),
+        })
     }
 
     fn item(snapshot: &Snapshot, _: &str) -> Result<String, PluginError> {
@@ -284,17 +294,19 @@ fn occupied(target: &Found) -> Result<bool, PluginError> {
     }
 }
 
-/// What the declaration of today says of what is stored at all.
+/// What the declarations of then and of today both take: all else may have been left out of the checkpoint by
+/// choice, or is none of the component's.
 struct Stored {
     filter: TreeFilter,
     one_file_system: bool,
     exclude_caches: bool,
 }
 
-/// Without a declaration it is not known what was left out of the checkpoint by choice.
+/// Fails if files are to be deleted and it is not known what was left out of the checkpoint by choice.
 async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
+    let deletes = run.parameters.delete_extra;
     let Some(declared) = run.host.component(run.context).await? else {
-        return match run.parameters.delete_extra {
+        return match deletes {
             false => Ok(None),
             true => Err(PluginError::new(format!(
                 "{}: what its patterns leave out is not known, so 'delete_extra' cannot be used",
@@ -306,28 +318,68 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
     let Source::Directory(source) = &declared.component.source else {
         return Ok(None);
     };
+    let then = match then(run, source) {
+        Err(reason) if deletes => return Err(reason),
+        then => then.ok(),
+    };
     let filter = Filter::new(source).map_err(PluginError::new)?;
     let applications = run.host.applications().await?;
     let inside = applications.databases_inside(&declared.application, source, &filter);
     let own = inside.own.into_iter().map(|(_, path)| path);
     let foreign = inside.foreign.into_iter().map(|(_, _, path)| path);
-    let databases: Vec<_> = own.chain(foreign).collect();
+    let mut databases: Vec<_> = own.chain(foreign).collect();
     let root = resolve(&source.path)?;
     let mut own = Vec::new();
     for place in &run.host.off_limits {
         own.extend(resolve(place)?.strip_prefix(&root).map(Path::to_owned));
     }
+    let (mut one_file_system, mut exclude_caches) = (source.one_file_system, source.exclude_caches);
+    let mut filter_then = None;
+    if let Some((filter, left_out)) = then {
+        one_file_system |= left_out.one_file_system;
+        exclude_caches |= left_out.exclude_caches;
+        databases.extend_from_slice(&left_out.databases);
+        filter_then = Some(filter);
+    }
     Ok(Some(Stored {
         filter: Arc::new(move |path: &Path, is_dir| {
             filter.takes(path, is_dir)
+                && filter_then
+                    .as_ref()
+                    .is_none_or(|then| then.takes(path, is_dir))
                 && !databases.iter().any(|database| is_file_of(database, path))
                 && !own
                     .iter()
                     .any(|own| path.starts_with(own) || own.starts_with(path))
         }),
-        one_file_system: source.one_file_system,
-        exclude_caches: source.exclude_caches,
+        one_file_system,
+        exclude_caches,
     }))
+}
+
+/// What the checkpoint keeps of what was left out, and its patterns.
+fn then<'a>(
+    run: &Restoring<'a>,
+    today: &DirectorySource,
+) -> Result<(Filter, &'a LeftOut), PluginError> {
+    let name = &run.kept.name;
+    let left_out = run.kept.left_out.as_ref().ok_or_else(|| {
+        PluginError::new(format!(
+            "the checkpoint does not say what of '{name}' was left out of it by choice, and 'delete_extra' could remove that: restore without it, or a checkpoint that was made by this version"
+        ))
+    })?;
+    let filter = Filter::new(&DirectorySource {
+        path: places::FilePlace::of(run.kept)?.path,
+        include: left_out.include.clone(),
+        exclude: left_out.exclude.clone(),
+        ..today.clone()
+    });
+    let filter = filter.map_err(|reason| {
+        PluginError::new(format!(
+            "what was left out of the checkpoint of '{name}' is not understood, so 'delete_extra' cannot be used: {reason}"
+        ))
+    })?;
+    Ok((filter, left_out))
 }
 
 /// What is in the place and not in the checkpoint, and stays.

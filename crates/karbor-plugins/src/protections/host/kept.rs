@@ -1,6 +1,8 @@
 //! What a checkpoint keeps of a component besides its snapshot: the object `metadata`. It carries a
 //! hash of itself, so that a bit that flips in the bank is noticed.
 
+use std::path::PathBuf;
+
 use bytes::Bytes;
 use karbor_model::CheckpointId;
 use karbor_plugin::{
@@ -28,8 +30,26 @@ pub(crate) struct Kept {
     pub(crate) item: String,
     /// Where it came from; each kind has its own.
     pub(crate) place: Value,
+    /// Of a directory: what of it the snapshot lacks by choice. Checkpoints of earlier versions do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) left_out: Option<LeftOut>,
     /// What was reported when it was made.
     pub(crate) summary: HookReport,
+}
+
+/// What a declaration said of a directory when it was protected. Who restores may not take for extra what it left out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LeftOut {
+    /// The patterns of files that were stored; all, if there are none.
+    pub(crate) include: Vec<String>,
+    /// The patterns of what was not.
+    pub(crate) exclude: Vec<String>,
+    /// Other file systems were not entered.
+    pub(crate) one_file_system: bool,
+    /// Caches were stored with their mark alone.
+    pub(crate) exclude_caches: bool,
+    /// Databases that were left to their own components, by their paths in the directory.
+    pub(crate) databases: Vec<PathBuf>,
 }
 
 pub(crate) fn key() -> Result<BankKey, PluginError> {

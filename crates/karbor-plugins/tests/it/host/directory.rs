@@ -9,7 +9,8 @@ use std::{
 use karbor_model::{CheckpointId, OperationType};
 use karbor_plugin::{Bank as _, BankKey};
 use karbor_plugins::applications::DIRECTORY;
-use serde_json::json;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::{Lab, tree};
 
@@ -786,4 +787,87 @@ async fn what_was_made_since_is_named_or_removed_and_what_was_left_out_stays() {
     }));
     let refused = refused.await.unwrap_err();
     assert!(refused.message.contains("delete_extra"), "{refused}");
+}
+
+/// What one checkpoint of many does not hold is perhaps held by none.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_checkpoint_left_out_stays_though_it_would_be_taken_today() {
+    let lab = Lab::new();
+    let files = lab.path("files");
+    let declare = |more: &str, last: &str| {
+        lab.declare(&format!(
+            "[[directory]]\nname = \"files\"\npath = \"{0}\"\n{more}\n{last}",
+            files.display()
+        ));
+    };
+    let database = format!(
+        "[[sqlite]]\nname = \"db\"\npath = \"{}/shop.db\"",
+        files.display()
+    );
+    fs::create_dir_all(files.join("uploads")).unwrap();
+    fs::create_dir(files.join("cache")).unwrap();
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n";
+    for (name, content) in [
+        ("page.html", "1"),
+        ("uploads/photo", "the only one"),
+        ("shop.db", "transactions"),
+        ("shop.db-wal", "more of them"),
+        ("cache/CACHEDIR.TAG", tag),
+        ("cache/page.html", "can be made again"),
+        ("notes.txt", "not included"),
+    ] {
+        fs::write(files.join(name), content).unwrap();
+    }
+    declare(
+        "exclude = [\"/uploads/\"]\ninclude = [\"*.html\", \"CACHEDIR.TAG\", \"shop.db*\"]\nexclude_caches = true",
+        &database,
+    );
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let before = tree(&files);
+    declare("", "");
+    let wishes = json!({"overwrite": "if-changed", "delete_extra": true});
+    let told = lab.restore(checkpoint, &resource, wishes.clone()).await;
+    assert_eq!(told.unwrap().get("deleted"), None);
+    assert_eq!(tree(&files), before);
+    // What both take goes.
+    fs::write(files.join("since.html"), "").unwrap();
+    let told = lab.restore(checkpoint, &resource, wishes.clone()).await;
+    assert_eq!(told.unwrap()["deleted"], 1);
+    assert_eq!(tree(&files), before);
+    // What is left out today stays as well.
+    fs::write(files.join("since.html"), "").unwrap();
+    declare("exclude = [\"since.*\"]", "");
+    let told = lab.restore(checkpoint, &resource, wishes).await.unwrap();
+    assert_eq!(told.get("deleted"), None);
+    assert!(files.join("since.html").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_what_was_left_out_was_not_kept_nothing_is_deleted() {
+    let lab = lab("exclude = [\"*.log\"]\n");
+    let resource = lab.resource(DIRECTORY).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    // As checkpoints of earlier versions are.
+    let context = lab.context(OperationType::Delete, checkpoint, &resource, json!({}));
+    let section = context.writable().unwrap();
+    let key = BankKey::parse("metadata").unwrap();
+    let bytes = section.read_only().get(&key).await.unwrap();
+    let mut kept: Value = serde_json::from_slice(&bytes).unwrap();
+    let object = kept.as_object_mut().unwrap();
+    assert!(object.remove("left_out").is_some());
+    object.remove("sha256");
+    let digest = Sha256::digest(kept.to_string());
+    let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    kept["sha256"] = json!(digest);
+    section.put(&key, kept.to_string().into()).await.unwrap();
+    fs::write(lab.path("files/since"), "").unwrap();
+    fs::write(lab.path("files/since.log"), "").unwrap();
+    let wishes = json!({"overwrite": "if-changed", "delete_extra": true});
+    let refused = lab.restore(checkpoint, &resource, wishes).await;
+    let refused = refused.unwrap_err().message;
+    assert!(refused.contains("'delete_extra'"), "{refused}");
+    assert!(lab.path("files/since").exists());
+    let told = lab.restore(checkpoint, &resource, json!({"overwrite": "if-changed"}));
+    assert_eq!(told.await.unwrap()["extra"], 1);
 }

@@ -46,7 +46,7 @@ use self::{client::Client, database::Properties, watch::watched};
 use super::{
     Declared, Host, POSTGRESQL_PLUGIN,
     command::{Group, drain},
-    component::{Kind, Restoring},
+    component::{Kind, Restoring, Saved},
     directory::DirectoryKind,
     kept::Kept,
     marker::Marker,
@@ -109,7 +109,7 @@ impl Kind for PostgresqlKind {
         context: &OperationContext,
         declared: &Declared,
         writer: &mut SnapshotWriter,
-    ) -> Result<Vec<String>, PluginError> {
+    ) -> Result<Saved, PluginError> {
         let source = source(declared)?;
         let client = Client::of(source, context);
         let mut warnings = Vec::new();
@@ -131,7 +131,10 @@ impl Kind for PostgresqlKind {
         ];
         let name = stored_as(&declared.component.name);
         warnings.extend(dump(&client, "pg_dump", &arguments, &name, context, writer).await?);
-        Ok(warnings)
+        Ok(Saved {
+            warnings,
+            left_out: None,
+        })
     }
 
     fn item(_: &Snapshot, name: &str) -> Result<String, PluginError> {

@@ -39,7 +39,7 @@ pub(crate) use self::process::Workers;
 use self::process::{Checked, Database, NoDatabase};
 use super::{
     Declared, Host, SQLITE_PLUGIN, blocking,
-    component::{Kind, Restoring},
+    component::{Kind, Restoring, Saved},
     marker::{Mark, scratch},
     occupied::Place,
     parameters::REFUSED,
@@ -148,7 +148,7 @@ impl Kind for SqliteKind {
         context: &OperationContext,
         declared: &Declared,
         writer: &mut SnapshotWriter,
-    ) -> Result<Vec<String>, PluginError> {
+    ) -> Result<Saved, PluginError> {
         let name = declared.component.name.clone();
         let from = source(declared)?.to_owned();
         let (open, cell) = (scratch_dir(host), cell_name(context));
@@ -177,7 +177,10 @@ impl Kind for SqliteKind {
         let stored = writer.add_stream(&stored_as(&name), file).await;
         Self::discard_save(host, context).await?;
         match stored? == size {
-            true => Ok(warning(checked).into_iter().collect()),
+            true => Ok(Saved {
+                warnings: warning(checked).into_iter().collect(),
+                left_out: None,
+            }),
             false => Err(PluginError::new(
                 "the temporary copy was changed while it was read",
             )),
