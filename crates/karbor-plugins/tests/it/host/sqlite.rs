@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown, symlink},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -309,6 +309,83 @@ async fn a_database_that_an_application_opens_while_it_is_copied_is_copied_as_of
         break;
     }
     assert!(caught, "every copy was done before it was looked at");
+}
+
+/// A size is a claim: its owner makes the file as large as he likes, and it takes nothing of his disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sparse_database_takes_no_more_than_its_pages_and_never_all_the_room() {
+    let lab = lab();
+    let path = lab.path("s.db");
+    drop(make(&path, "wal"));
+    let before = dump(&path);
+    let pages = fs::metadata(&path).unwrap().len();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.set_len(256 << 20).unwrap();
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, report) = lab.protect(&resource).await.unwrap();
+    assert_eq!(report["bytes"], pages);
+    lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap();
+    assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")), before);
+    // The database itself says that it has all of these pages.
+    for mode in ["wal", "delete"] {
+        make_mode(&path, mode);
+        file.set_len(8 << 40).unwrap();
+        file.write_all_at(&(1_u32 << 31).to_be_bytes(), 28).unwrap();
+        let error = lab.protect(&resource).await.unwrap_err();
+        assert!(error.message.contains("has room for"), "{mode}: {error}");
+        assert!(lab.scratch().is_empty());
+        file.write_all_at(&u32::try_from(pages / 4096).unwrap().to_be_bytes(), 28)
+            .unwrap();
+        file.set_len(pages).unwrap();
+    }
+}
+
+fn make_mode(path: &Path, mode: &str) {
+    let database = Connection::open(path).unwrap();
+    let sql = format!("PRAGMA journal_mode={mode}");
+    let made: String = database.query_row(&sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(made, mode);
+}
+
+/// Such as an application that has the database for itself alone, or somebody who wants the run to last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_changed_all_the_time_is_not_waited_for() {
+    let lab = lab();
+    let path = lab.path("s.db");
+    drop(make(&path, "wal"));
+    let before = dump(&path);
+    let resource = lab.resource(SQLITE).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let changes = {
+        let (over, file) = (over.clone(), fs::File::open(&path).unwrap());
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let now = rustix::fs::Timestamps {
+                    last_access: rustix::fs::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: rustix::fs::UTIME_NOW,
+                    },
+                    last_modification: rustix::fs::Timespec {
+                        tv_sec: 0,
+                        tv_nsec: rustix::fs::UTIME_NOW,
+                    },
+                };
+                rustix::fs::futimens(&file, &now).unwrap();
+                thread::yield_now();
+            }
+        })
+    };
+    let limit = Duration::from_secs(15);
+    let protected = tokio::time::timeout(limit, lab.protect(&resource)).await;
+    over.store(true, Ordering::Relaxed);
+    changes.join().unwrap();
+    let (checkpoint, _) = protected.unwrap().unwrap();
+    lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
+        .await
+        .unwrap();
+    assert_eq!(dump(&lab.path("restore/x/shop/sessions/s.db")), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

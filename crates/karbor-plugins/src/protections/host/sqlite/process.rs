@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::command::ending,
-    worker::{Account, Answer, Inode, Limits, Request, Task},
+    worker::{Account, Answer, Inode, Limits, Request, Task, room},
 };
 
 /// The argument that makes a program a worker: `karbor sqlite-worker`.
@@ -50,6 +50,13 @@ const PER_BYTE: u64 = 4096;
 const SECONDS: u64 = 60;
 /// Bytes of a database for one more second: a slow disk, twice.
 const PER_SECOND: u64 = 16 << 20;
+/// A copy takes no longer than this by the clock, for the smallest database: others may have it locked again
+/// and again.
+const COPY: Duration = Duration::from_secs(60 * 60);
+/// Bytes of a database for one more second of that: a network's disk.
+const COPY_PER_SECOND: u64 = 1 << 20;
+/// A file takes a sixteenth of its size at least, where the file system compresses.
+const COMPRESSED: u64 = 16;
 
 /// A database file that a declaration names: where it really is, held by its directory.
 #[derive(Debug)]
@@ -99,13 +106,22 @@ impl Database {
         self.dir.path_of(&self.name)
     }
 
-    /// With its log, as a copy would be.
-    fn size(&self) -> u64 {
+    /// Size with its log, as a copy would be, and how much of that may be there: a size is a claim, which a
+    /// sparse file makes for nothing.
+    fn size(&self) -> (u64, u64) {
         let mut log = self.name.clone();
         log.push("-wal");
         let log = statat(&self.dir, &log, AtFlags::SYMLINK_NOFOLLOW);
-        let size = |stat: &Stat| u64::try_from(stat.st_size).unwrap_or(0);
-        size(&self.stat) + log.map_or(0, |stat| size(&stat))
+        let size = |stat: &Stat| {
+            let claimed = u64::try_from(stat.st_size).unwrap_or(0);
+            let stored = u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+            (claimed, claimed.min(stored.saturating_mul(COMPRESSED)))
+        };
+        let (database, log) = (size(&self.stat), log.map_or((0, 0), |stat| size(&stat)));
+        (
+            database.0.saturating_add(log.0),
+            database.1.saturating_add(log.1),
+        )
     }
 
     fn is(&self) -> Inode {
@@ -145,8 +161,10 @@ pub(crate) struct Workers {
 #[derive(Debug)]
 enum Ended {
     Cancelled,
-    /// It was silent for too long, or took too long.
-    Killed(Duration),
+    /// It was silent for too long.
+    Silent(Duration),
+    /// It took too long.
+    TooLong(Duration),
     Died(String),
     NotStarted(io::Error),
 }
@@ -161,8 +179,12 @@ impl Ended {
                 )
                 .with_cause(error);
             }
-            Self::Killed(after) => format!(
+            Self::Silent(after) => format!(
                 "'{shown}' cannot be read: nothing moved for {} s (is its file system there?)",
+                after.as_secs()
+            ),
+            Self::TooLong(after) => format!(
+                "'{shown}' cannot be read within {} s: is its disk slow, or is it locked again and again?",
                 after.as_secs()
             ),
             Self::Died(how) => {
@@ -199,13 +221,21 @@ impl Workers {
         to: &OsStr,
         cancel: &CancellationToken,
     ) -> Result<karbor_fs::File, PluginError> {
-        let whole = Duration::MAX;
+        let (claimed, there) = database.size();
+        let whole = COPY + Duration::from_secs(there / COPY_PER_SECOND);
         let task = Task::Copy {
             is: database.is(),
             to: to.to_owned(),
         };
-        let seconds = SECONDS + database.size() / PER_SECOND * 4;
+        let seconds = SECONDS + there / PER_SECOND * 4;
         let mut request = self.request(database, task, seconds)?;
+        let room = room(cell).map_err(|errno| {
+            PluginError::new(format!(
+                "the scratch directory cannot be looked at: {errno}"
+            ))
+        })?;
+        // It may grow while it is copied.
+        request.limits.file = claimed.saturating_mul(2).saturating_add(HEAP).min(room);
         if let Some(account) = &request.account {
             let user = rustix::fs::Uid::from_raw(account.user);
             rustix::fs::fchown(cell, Some(user), None).map_err(|errno| {
@@ -270,7 +300,7 @@ impl Workers {
             Ok(answer) => done(answer).map(|()| Checked::Good),
             Err(Ended::Cancelled) => Err(PluginError::cancelled()),
             Err(error @ Ended::NotStarted(_)) => Err(error.explain(&request.shown)),
-            Err(Ended::Killed(after)) => Ok(Checked::NotChecked(format!(
+            Err(Ended::Silent(after) | Ended::TooLong(after)) => Ok(Checked::NotChecked(format!(
                 "its check takes more than {} s",
                 after.as_secs()
             ))),
@@ -295,7 +325,7 @@ impl Workers {
             name: database.name.clone(),
             shown,
             account,
-            limits: limits(seconds, database.size()),
+            limits: limits(seconds, database.size().1),
         })
     }
 
@@ -340,8 +370,7 @@ fn limits(seconds: u64, size: u64) -> Limits {
     Limits {
         seconds,
         heap: HEAP + size / PER_BYTE,
-        // It may grow while it is copied.
-        file: size.saturating_mul(2).saturating_add(HEAP),
+        file: HEAP,
     }
 }
 
@@ -415,7 +444,7 @@ impl Running {
                 return Err(Ended::Cancelled);
             }
             if begun.elapsed() > whole {
-                return Err(Ended::Killed(whole));
+                return Err(Ended::TooLong(whole));
             }
             match socket.read(&mut buffer) {
                 Ok(0) => return Err(self.died()),
@@ -426,7 +455,7 @@ impl Running {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if heard.elapsed() > silence {
-                        return Err(Ended::Killed(silence));
+                        return Err(Ended::Silent(silence));
                     }
                 }
                 Err(_) => return Err(self.died()),
@@ -452,6 +481,11 @@ impl Running {
             match self.0.try_wait() {
                 Ok(Some(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => {
                     return Ended::Died("its time used up".to_owned());
+                }
+                Ok(Some(status)) if status.signal() == Some(Signal::XFSZ.as_raw()) => {
+                    return Ended::Died(
+                        "no room in the scratch directory: free space there".to_owned(),
+                    );
                 }
                 Ok(Some(status)) => return Ended::Died(ending(status)),
                 Ok(None) if Instant::now() < over => std::thread::sleep(LOOK / 20),
@@ -487,7 +521,7 @@ mod tests {
         let begun = Instant::now();
         let ended = workers.ask(&request(), &[], whole, &cancel).unwrap_err();
         assert!(
-            matches!(ended, Ended::Killed(after) if after == whole),
+            matches!(ended, Ended::TooLong(after) if after == whole),
             "{ended:?}"
         );
         assert!(begun.elapsed() < Duration::from_secs(20));

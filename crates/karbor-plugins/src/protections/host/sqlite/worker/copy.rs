@@ -27,7 +27,7 @@ use rustix::{
 };
 
 use super::{
-    Answer, Failure, Inode, Link, Outcome, Request, confine, harden, here, is_busy,
+    Answer, Failure, Inode, Link, Outcome, Request, confine, fits, harden, here, is_busy,
     still::{self, Files},
 };
 
@@ -64,7 +64,7 @@ pub(super) fn copy(
         drop(copy);
         return still.finish(cell, to);
     }
-    let copied = online(link, request, is, &mut copy);
+    let copied = online(link, request, is, &mut copy, cell);
     if wal && !(files.index && files.log) {
         leave_as_it_was(name, &files, &request.shown)?;
     }
@@ -99,6 +99,7 @@ fn online(
     request: &Request,
     is: Inode,
     copy: &mut Connection,
+    cell: &OwnedFd,
 ) -> Result<(), Failure> {
     let shown = request.shown.as_str();
     let failed = |error: rusqlite::Error| explain(shown, &error);
@@ -118,12 +119,21 @@ fn online(
     if held {
         hold(link, shown, &source)?;
     }
+    let pragma = |name| {
+        source
+            .pragma_query_value(None, name, |row| row.get::<_, u32>(0))
+            .map(u64::from)
+    };
+    let page = pragma("page_size").map_err(failed)?;
+    let pages = patiently(link, shown, || pragma("page_count"))?;
+    fits(cell, pages.saturating_mul(page), shown)?;
     let backup = Backup::new(&source, copy).map_err(failed)?;
     let mut remaining = i32::MAX;
     let mut restarted = 0;
     let mut moved = Instant::now();
     loop {
         link.alive();
+        fits(cell, page * u64::from(STEP.unsigned_abs()), shown)?;
         match backup.step(STEP).map_err(failed)? {
             StepResult::Done => return Ok(()),
             StepResult::More => moved = Instant::now(),

@@ -25,7 +25,7 @@ use std::{
     io::{self, BufRead as _, BufReader, IoSliceMut, Write as _},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::net::UnixStream,
     },
     process::ExitCode,
@@ -35,7 +35,8 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode};
 use rustix::{
-    fs::Stat,
+    fs::{Stat, fstatvfs},
+    io::Errno,
     net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg},
 };
 use serde::{Deserialize, Serialize};
@@ -248,6 +249,33 @@ fn harden(
         "PRAGMA cell_size_check=ON; PRAGMA ignore_check_constraints=ON;
          PRAGMA temp_store=MEMORY; PRAGMA mmap_size=0",
     )
+}
+
+/// Bytes of the scratch directory's file system that no copy takes: the service's own database lies there too.
+const RESERVE: u64 = 128 << 20;
+
+/// How many bytes a copy in this directory may take.
+pub(super) fn room(cell: impl AsFd) -> Result<u64, Errno> {
+    let system = fstatvfs(cell)?;
+    let free = system.f_bavail.saturating_mul(system.f_frsize);
+    Ok(free.saturating_sub(RESERVE))
+}
+
+/// Refuses a copy that takes more than there is room for.
+fn fits(cell: &OwnedFd, bytes: u64, shown: &str) -> Result<(), Failure> {
+    let room = room(cell).map_err(|errno| {
+        Failure::new(format!(
+            "the scratch directory cannot be looked at: {errno}"
+        ))
+    })?;
+    match bytes <= room {
+        true => Ok(()),
+        false => Err(Failure::new(format!(
+            "'{shown}' cannot be copied: the scratch directory has room for {} MiB, and the copy takes {} MiB more: free space there",
+            room >> 20,
+            bytes.div_ceil(1 << 20)
+        ))),
+    }
 }
 
 /// A name in the working directory, as SQLite takes it: never as an option or a URI.

@@ -8,13 +8,14 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::File,
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    ops::Range,
     os::{
         fd::{AsFd as _, OwnedFd},
         unix::fs::FileExt as _,
     },
     thread,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::{
@@ -22,7 +23,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Answer, Failure, Inode, Link, Outcome, Request};
+use super::{Answer, Failure, Inode, Link, Outcome, Request, fits};
 
 /// So often it is tried.
 const TRIES: usize = 3;
@@ -30,7 +31,11 @@ const TRIES: usize = 3;
 const PIECE: u64 = 16 << 20;
 /// A file that was changed less than this ago is not looked at yet: a second change could have the same time.
 const GRAIN: Duration = Duration::from_millis(50);
+/// So long is waited for a file that is changed all the time; then somebody writes to it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What every database begins with.
+const MAGIC: &[u8] = b"SQLite format 3\0";
 /// What the name of a log ends in.
 const LOG: &str = "-wal";
 
@@ -202,13 +207,13 @@ pub(super) fn copy(
     cell: &OwnedFd,
     to: &OsStr,
 ) -> Result<Option<Still>, Failure> {
+    let until = Instant::now() + PATIENCE;
     let still = stilled(to);
     let (name, shown) = (request.name.as_os_str(), request.shown.as_str());
     for _ in 0..TRIES {
-        let before = settled(link, name, shown)?;
-        if before.index {
+        let Some(before) = settled(link, name, shown, until)? else {
             return Ok(None);
-        }
+        };
         if before.database.is != is {
             return Err(exchanged(shown));
         }
@@ -248,12 +253,24 @@ impl State {
     }
 }
 
-fn settled(link: &Link, name: &OsStr, shown: &str) -> Result<State, Failure> {
+/// Waits until the last change is long enough ago. `None`: somebody has the database open, or changes it all
+/// the time.
+fn settled(
+    link: &Link,
+    name: &OsStr,
+    shown: &str,
+    until: Instant,
+) -> Result<Option<State>, Failure> {
     loop {
         let state = State::of(name, shown)?;
-        let log = state.log.as_ref().is_none_or(Seen::is_settled);
-        if state.index || (state.database.is_settled() && log) {
-            return Ok(state);
+        if state.index {
+            return Ok(None);
+        }
+        if state.database.is_settled() && state.log.as_ref().is_none_or(Seen::is_settled) {
+            return Ok(Some(state));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
         }
         link.alive();
         thread::sleep(GRAIN / 10);
@@ -278,14 +295,73 @@ fn take(
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let made = openat(cell, to, flags, Mode::from_raw_mode(0o600));
     let mut made = File::from(made.map_err(|errno| cannot_write(&errno))?);
-    loop {
+    let length = length(&from, seen).map_err(|error| cannot_read(shown, &error))?;
+    fits(cell, length, shown)?;
+    let mut at = 0;
+    while let Some(data) = data(&from, at, length).map_err(|error| cannot_read(shown, &error))? {
         link.alive();
-        let copied = io::copy(&mut from.by_ref().take(PIECE), &mut made);
-        if copied.map_err(|error| cannot_write(&error))? == 0 {
-            let stat = fstat(&made).map_err(|errno| cannot_write(&errno))?;
-            return Ok(is(&from).then(|| Inode::from(&stat)));
+        let end = data.end.min(data.start.saturating_add(PIECE));
+        fits(cell, end - data.start, shown)?;
+        let seek = |file: &mut File| file.seek(SeekFrom::Start(data.start));
+        seek(&mut from).map_err(|error| cannot_read(shown, &error))?;
+        seek(&mut made).map_err(|error| cannot_write(&error))?;
+        let copied = io::copy(&mut from.by_ref().take(end - data.start), &mut made);
+        match copied.map_err(|error| cannot_write(&error))? {
+            // It has become shorter.
+            0 => break,
+            copied => at = data.start + copied,
         }
     }
+    // A hole at the end.
+    made.set_len(length).map_err(|error| cannot_write(&error))?;
+    let stat = fstat(&made).map_err(|errno| cannot_write(&errno))?;
+    Ok(is(&from).then(|| Inode::from(&stat)))
+}
+
+/// How much of a file is the database or the log. A database says itself how many pages it has
+/// (<https://www.sqlite.org/fileformat.html>: bytes 28 to 31, which count if bytes 24 to 27 and 92 to 95 are
+/// the same); what comes after them is nothing, however large its owner has made the file.
+fn length(file: &File, seen: &Seen) -> io::Result<u64> {
+    let size = u64::try_from(seen.size).unwrap_or_default();
+    let mut header = [0; 100];
+    match file.read_exact_at(&mut header, 0) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(size),
+        read => read?,
+    }
+    let number = |at: usize| {
+        header[at..at + 4]
+            .iter()
+            .fold(0, |n, byte| n << 8 | u64::from(*byte))
+    };
+    let page = match u64::from(header[16]) << 8 | u64::from(header[17]) {
+        1 => 65_536,
+        page => page,
+    };
+    let length = page * number(28);
+    let counts = header.starts_with(MAGIC) && number(24) == number(92);
+    Ok(match counts && length > 0 && length <= size {
+        true => length,
+        false => size,
+    })
+}
+
+/// The next part of a file that is no hole, up to there.
+fn data(file: &File, at: u64, end: u64) -> io::Result<Option<Range<u64>>> {
+    if at >= end {
+        return Ok(None);
+    }
+    let start = match rustix::fs::seek(file, rustix::fs::SeekFrom::Data(at)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        // A file system that knows no holes.
+        Err(Errno::INVAL) => return Ok(Some(at..end)),
+        Err(errno) => return Err(errno.into()),
+    };
+    if start >= end {
+        return Ok(None);
+    }
+    let hole = rustix::fs::seek(file, rustix::fs::SeekFrom::Hole(start))?;
+    Ok(Some(start..hole.min(end)))
 }
 
 fn remove(cell: &OwnedFd, name: &OsStr) -> Result<(), Failure> {
