@@ -686,6 +686,74 @@ async fn what_is_restored_is_a_new_file_with_permissions_only() {
     assert_eq!(dump(&path).2, 4001);
 }
 
+/// Its application could not make its journal in a folder of root's, and a closed folder would be open.
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_folders_above_a_database_come_back_with_the_owner_and_mode_that_they_had() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let (home, deep) = (lab.path("home"), lab.path("home/app"));
+    fs::create_dir(&deep).unwrap();
+    fs::rename(&path, deep.join("s.db")).unwrap();
+    lab.declare(&format!(
+        "[[sqlite]]\nname = \"sessions\"\npath = \"{}\"\n",
+        deep.join("s.db").display()
+    ));
+    chown(&deep, Some(ALICE), Some(ALICE + 1)).unwrap();
+    fs::set_permissions(&home, fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(&deep, fs::Permissions::from_mode(0o2770)).unwrap();
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    fs::remove_dir_all(&home).unwrap();
+    let report = lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert!(report.get("warnings").is_none(), "{report:?}");
+    for (place, group, mode) in [(home, ALICE, 0o711), (deep, ALICE + 1, 0o2770)] {
+        let found = fs::metadata(&place).unwrap();
+        let found = (found.uid(), found.gid(), found.mode() & 0o7777);
+        assert_eq!(found, (ALICE, group, mode), "{}", place.display());
+    }
+}
+
+/// A kill leaves the new database in the application's directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_removes_what_a_restore_that_died_left_beside_the_database() {
+    let Some((lab, path)) = hers("delete") else {
+        return;
+    };
+    let resource = lab.resource(SQLITE).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let parameters = json!({"overwrite": "always"});
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, parameters);
+    let operation = lab.operation(OperationType::Restore, &resource);
+    let over = Arc::new(AtomicBool::new(false));
+    let seen = {
+        let (over, home) = (over.clone(), lab.path("home"));
+        thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                let entries = fs::read_dir(&home).unwrap().flatten();
+                let mut names = entries.map(|entry| entry.file_name());
+                if let Some(name) = names.find(|name| name != "s.db") {
+                    return Some(name);
+                }
+            }
+            None
+        })
+    };
+    operation.main(&context).await.unwrap();
+    over.store(true, Ordering::Relaxed);
+    let left = seen.join().unwrap().unwrap();
+    // As it was in the middle.
+    let staging = lab.path("home").join(&left);
+    fs::create_dir(&staging).unwrap();
+    fs::set_permissions(&staging, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::copy(&path, staging.join(&left)).unwrap();
+    let lab = lab.restarted();
+    let operation = lab.operation(OperationType::Restore, &resource);
+    operation.undo(&context).await.unwrap();
+    assert_eq!(names(&lab.path("home")), ["s.db"]);
+    assert!(lab.scratch().is_empty());
+}
+
 /// The rollback journal of a crash in a transaction over several databases names a file that SQLite removes
 /// when it has rolled back.
 fn hot_journal(database: &Path, names: &Path) {

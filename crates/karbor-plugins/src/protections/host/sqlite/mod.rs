@@ -19,11 +19,15 @@
 //! database that SQLite corrupts with an old log. With `overwrite` `never` the rename does not replace:
 //! a restore that is run again takes a database for its own only if it is the same, byte by byte.
 
+mod folders;
 mod process;
 mod replace;
 pub(crate) mod worker;
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
@@ -36,11 +40,14 @@ use tokio::io::AsyncWriteExt as _;
 
 pub use self::process::SQLITE_WORKER;
 pub(crate) use self::process::Workers;
-use self::process::{Checked, Database, NoDatabase};
+use self::{
+    folders::{DatabasePlace, Folders},
+    process::{Checked, Database, NoDatabase},
+};
 use super::{
     Declared, Host, SQLITE_PLUGIN, blocking,
     component::{Kind, Restoring, Saved},
-    marker::{Mark, scratch},
+    marker::{Mark, Marker, scratch},
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace},
@@ -132,12 +139,17 @@ impl Kind for SqliteKind {
         let path = source(declared)?.to_owned();
         let place = blocking(move || {
             let database = find(&path)?;
-            Ok(FilePlace {
+            let above = folders::above(&database.dir).map_err(|errno| {
+                let path = path.display();
+                PluginError::new(format!("'{path}' cannot be protected: its folder: {errno}"))
+            })?;
+            let file = FilePlace {
                 resolved: database.resolved(),
                 path,
                 mode: Some(database.stat.st_mode & 0o777),
                 owner: Some((database.stat.st_uid, database.stat.st_gid)),
-            })
+            };
+            Ok(DatabasePlace { file, above })
         })
         .await?;
         Ok(json!(place))
@@ -220,18 +232,13 @@ impl Kind for SqliteKind {
             made: !there,
             loaded: false,
         };
-        if parameters.overwrite == Overwrite::Never {
-            let ours = run
-                .marker
-                .read()
-                .await?
-                .is_some_and(|mine| mine.target == mark.target);
-            if there && !ours {
-                return Err(refusal(run));
-            }
-            if !ours {
-                run.marker.set(&mark).await?;
-            }
+        let noted = run.marker.read().await?;
+        let ours = noted.is_some_and(|mine| mine.target == mark.target);
+        if parameters.overwrite == Overwrite::Never && there && !ours {
+            return Err(refusal(run));
+        }
+        if !ours {
+            run.marker.set(&mark).await?;
         }
         write(run, &target).await
     }
@@ -244,6 +251,15 @@ impl Kind for SqliteKind {
                 .map_err(|e| PluginError::new(format!("the temporary copy cannot be removed: {e}")))
         })
         .await
+    }
+
+    async fn discard_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+        let Some(mark) = Marker::of(host, context).read().await? else {
+            return Ok(());
+        };
+        let path = PathBuf::from(mark.target);
+        let temporary = replace::temporary(path.file_name().unwrap_or_default(), context);
+        blocking(move || replace::discard(&path, &temporary)).await
     }
 }
 
@@ -281,7 +297,11 @@ fn warning(checked: Checked) -> Option<String> {
 async fn write(run: &Restoring<'_>, target: &places::Target) -> Result<HookReport, PluginError> {
     let path = target.path.clone();
     let temporary = replace::temporary(path.file_name().unwrap_or_default(), run.context);
-    let spot = blocking(move || replace::Spot::prepare(&path, temporary)).await?;
+    let place: DatabasePlace = serde_json::from_value(run.kept.place.clone())
+        .map_err(|e| PluginError::new(format!("the checkpoint's metadata are corrupt: {e}")))?;
+    let goes_back = run.parameters.restore_to.is_none() && path == place.file.resolved;
+    let folders = Folders::of(&place, goes_back);
+    let (spot, lost) = blocking(move || replace::Spot::prepare(&path, temporary, &folders)).await?;
     let mut stream = run
         .vault
         .read_stream(&run.kept.snapshot, &run.kept.item, run.control())
@@ -310,8 +330,9 @@ async fn write(run: &Restoring<'_>, target: &places::Target) -> Result<HookRepor
     report.insert("files".to_owned(), json!(u64::from(replaced)));
     report.insert("bytes".to_owned(), json!(if replaced { bytes } else { 0 }));
     report.insert("unchanged".to_owned(), json!(u64::from(!replaced)));
-    if let Some(warning) = warning(checked) {
-        report.insert("warnings".to_owned(), json!([warning]));
+    let warnings: Vec<_> = warning(checked).into_iter().chain(lost).collect();
+    if !warnings.is_empty() {
+        report.insert("warnings".to_owned(), json!(warnings));
     }
     Ok(report)
 }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use karbor_fs::{Access, Dir, Found, Identity, Replace, Staging};
+use karbor_fs::{Dir, Found, Identity, Replace, Staging};
 use karbor_plugin::{OperationContext, PluginError};
 use karbor_vault::Overwrite;
 use rustix::{
@@ -17,7 +17,7 @@ use rustix::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, FilePlace, Workers};
+use super::{Checked, FilePlace, Folders, Workers};
 
 /// The bytes that SQLite's locks are on (<https://www.sqlite.org/lockingv3.html>): pending, reserved, shared.
 const LOCKS: (u64, u64) = (0x4000_0000, 512);
@@ -35,6 +35,24 @@ pub(super) fn temporary(name: &OsStr, context: &OperationContext) -> OsString {
         ".{name}.karbor-{}-{}",
         context.operation_id, context.resource.id
     ))
+}
+
+/// Removes what a run that died left beside the place.
+pub(super) fn discard(path: &Path, temporary: &OsStr) -> Result<(), PluginError> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    match Dir::find(parent).map_err(|e| unusable(&e))? {
+        Found::Dir(dir) | Found::Missing(dir, _) => remove_stale(&dir, temporary),
+        Found::Other(..) => Ok(()),
+    }
+}
+
+fn remove_stale(dir: &Dir, temporary: &OsStr) -> Result<(), PluginError> {
+    let removed = Staging::remove_stale(dir, temporary, |name| name == temporary);
+    removed
+        .and_then(|()| dir.remove_file(temporary))
+        .map_err(|e| unusable(&e))
 }
 
 /// Is there anything at this place?
@@ -82,8 +100,14 @@ impl Drop for Spot {
 }
 
 impl Spot {
-    /// Opens the directory, makes it if need be, and removes what a run that died left there.
-    pub(super) fn prepare(path: &Path, temporary: OsString) -> Result<Self, PluginError> {
+    /// Opens the directory, makes it if need be, and removes what a run that died left there. Answers also
+    /// with a warning of a folder that was made.
+    pub(super) fn prepare(
+        path: &Path,
+        temporary: OsString,
+        folders: &Folders,
+    ) -> Result<(Self, Option<String>), PluginError> {
+        let mut warning = None;
         let failed = |error| unusable(&error);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(PluginError::new("the place has no name"));
@@ -91,10 +115,8 @@ impl Spot {
         let dir = match Dir::find(parent).map_err(failed)? {
             Found::Dir(dir) => dir,
             Found::Missing(dir, names) => {
-                let access = |_| Access {
-                    mode: 0o755,
-                    owner: None,
-                };
+                warning = folders.warning();
+                let access = |number| folders.access(names.len() - 1 - number);
                 let made = dir.make_dirs(&names, || temporary.clone(), access);
                 made.map_err(failed)?.0
             }
@@ -104,13 +126,13 @@ impl Spot {
                 ));
             }
         };
-        Staging::remove_stale(&dir, &temporary, |name| name == temporary).map_err(failed)?;
-        dir.remove_file(&temporary).map_err(failed)?;
-        Ok(Self {
+        remove_stale(&dir, &temporary)?;
+        let spot = Self {
             staging: Staging::of(dir, temporary.clone()).map_err(failed)?,
             name: name.to_owned(),
             temporary,
-        })
+        };
+        Ok((spot, warning))
     }
 
     fn dir(&self) -> &Dir {
