@@ -74,7 +74,7 @@ impl Vault {
             };
         }
         writer.until_idle().await;
-        engine.flush(held.clone()).await?;
+        engine.shared().flush(held.clone()).await?;
         writer.check()?;
         // A prune may have begun if it was lost.
         held.check_held().await?;

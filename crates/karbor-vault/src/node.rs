@@ -1,12 +1,16 @@
 //! Trees and their nodes, as restic writes them in JSON.
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt, sync::Arc};
+use std::{ffi::OsString, fmt, os::unix::ffi::OsStringExt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{Error as _, SeqAccess, Visitor},
+};
 
 use crate::{
     id::Id,
+    pack::BlobKind,
     quote::{quote, unquote},
     time::Time,
 };
@@ -296,30 +300,88 @@ fn checked_name(quoted: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct TreeJson {
-    nodes: Option<Vec<NodeJson>>,
+/// A tree may not have more entries: some 200 bytes each fill the largest that is read, ordinary ones have
+/// 300 and more.
+const MOST_ENTRIES: usize = 5_000_000;
+
+#[derive(Deserialize)]
+struct TreeJson<const MOST: usize> {
+    nodes: Option<Nodes<MOST>>,
 }
 
-/// The JSON of a tree. `nodes` must be sorted by name.
-pub(crate) fn tree_to_json(nodes: impl Iterator<Item = Node>) -> Result<Vec<u8>, String> {
-    let tree = TreeJson {
-        nodes: Some(nodes.map(NodeJson::from).collect()),
-    };
-    let mut json = serde_json::to_vec(&tree).map_err(|error| error.to_string())?;
-    json.push(b'\n');
-    Ok(json)
+/// Entries, checked and counted as they come: a few bytes for each in a tree are some hundred in memory.
+struct Nodes<const MOST: usize>(Vec<Node>);
+
+impl<'de, const MOST: usize> Deserialize<'de> for Nodes<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries<const MOST: usize>;
+
+        impl<'de, const MOST: usize> Visitor<'de> for Entries<MOST> {
+            type Value = Vec<Node>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of entries")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<Node>, A::Error> {
+                let mut nodes = Vec::new();
+                while let Some(entry) = entries.next_element::<NodeJson>()? {
+                    if nodes.len() >= MOST {
+                        return Err(A::Error::custom(format!(
+                            "it has more than {MOST} entries, which none has"
+                        )));
+                    }
+                    nodes.push(Node::try_from(entry).map_err(A::Error::custom)?);
+                }
+                Ok(nodes)
+            }
+        }
+
+        deserializer.deserialize_seq(Entries::<MOST>).map(Self)
+    }
+}
+
+/// The JSON of a tree, and how many entries are left out because it would be larger than what is read.
+/// `nodes` must be sorted by name.
+pub(crate) fn tree_to_json(nodes: impl Iterator<Item = Node>) -> Result<(Vec<u8>, u64), String> {
+    json_within(nodes, MOST_ENTRIES, BlobKind::Tree.largest())
+}
+
+fn json_within(
+    nodes: impl Iterator<Item = Node>,
+    most_entries: usize,
+    most_bytes: usize,
+) -> Result<(Vec<u8>, u64), String> {
+    const END: &[u8] = b"]}\n";
+    let mut json = b"{\"nodes\":[".to_vec();
+    let (mut entries, mut left) = (0, 0);
+    for node in nodes {
+        let before = json.len();
+        if entries > 0 {
+            json.push(b',');
+        }
+        serde_json::to_writer(&mut json, &NodeJson::from(node))
+            .map_err(|error| error.to_string())?;
+        if entries >= most_entries || json.len() + END.len() > most_bytes {
+            json.truncate(before);
+            left += 1;
+        } else {
+            entries += 1;
+        }
+    }
+    json.extend_from_slice(END);
+    Ok((json, left))
 }
 
 /// Reads the JSON of a tree; nodes come sorted by name, each name once.
 pub(crate) fn tree_from_json(json: &[u8]) -> Result<Vec<Node>, String> {
-    let tree: TreeJson =
+    at_most::<MOST_ENTRIES>(json)
+}
+
+fn at_most<const MOST: usize>(json: &[u8]) -> Result<Vec<Node>, String> {
+    let tree: TreeJson<MOST> =
         serde_json::from_slice(json).map_err(|error| format!("it is not a tree: {error}"))?;
-    let nodes = tree.nodes.unwrap_or_default();
-    let mut nodes = nodes
-        .into_iter()
-        .map(Node::try_from)
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut nodes = tree.nodes.map_or_else(Vec::new, |nodes| nodes.0);
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     if let Some(pair) = nodes.windows(2).find(|pair| pair[0].name == pair[1].name) {
         return Err(format!("it has two entries '{}'", quote(&pair[0].name)));
@@ -371,15 +433,16 @@ mod tests {
         dir.mode = 0o1777;
         dir.subtree = Some(Id([3; 32]));
         let nodes = vec![file, link, dir];
-        let json = tree_to_json(nodes.clone().into_iter()).unwrap();
+        let (json, left) = tree_to_json(nodes.clone().into_iter()).unwrap();
+        assert_eq!(left, 0);
         assert_eq!(tree_from_json(&json).unwrap(), nodes);
     }
 
     #[test]
     fn an_empty_file_has_a_list_and_a_directory_has_null() {
-        let json = tree_to_json([Node::new(b"f".to_vec(), Kind::File)].into_iter()).unwrap();
+        let (json, _) = tree_to_json([Node::new(b"f".to_vec(), Kind::File)].into_iter()).unwrap();
         assert!(String::from_utf8(json).unwrap().contains(r#""content":[]"#));
-        let json = tree_to_json([Node::new(b"f".to_vec(), Kind::Fifo)].into_iter()).unwrap();
+        let (json, _) = tree_to_json([Node::new(b"f".to_vec(), Kind::Fifo)].into_iter()).unwrap();
         assert!(
             String::from_utf8(json)
                 .unwrap()
@@ -405,6 +468,37 @@ mod tests {
         let twice = r#"[{"name":"a","type":"file"},{"name":"a","type":"symlink"}]"#;
         assert!(tree(twice).is_err());
         assert!(tree(r#"[{"name":"a","type":"dir"}]"#).is_err());
+    }
+
+    #[test]
+    fn what_has_more_entries_than_any_tree_is_neither_written_nor_read() {
+        let nodes = || (0..4).map(|n| Node::new(vec![b'a' + n], Kind::Fifo));
+        let (json, left) = json_within(nodes(), 3, usize::MAX).unwrap();
+        assert_eq!(left, 1);
+        assert_eq!(at_most::<3>(&json).unwrap().len(), 3);
+        let (json, left) = json_within(nodes(), 4, usize::MAX).unwrap();
+        assert_eq!(left, 0);
+        let refused = at_most::<3>(&json).unwrap_err();
+        assert!(refused.contains("more than 3 entries"), "{refused}");
+    }
+
+    #[test]
+    fn a_tree_is_no_larger_than_what_is_read() {
+        let mut large = Node::new(b"b".to_vec(), Kind::File);
+        large.content = vec![Id([1; 32]); 100];
+        let small = |name: &str| Node::new(name.into(), Kind::Fifo);
+        let nodes = || [small("a"), large.clone(), small("c")].into_iter();
+        let (whole, _) = json_within(nodes(), 3, usize::MAX).unwrap();
+        let (same, left) = json_within(nodes(), 3, whole.len()).unwrap();
+        assert_eq!((&same, left), (&whole, 0));
+        // What does not fit is left out, not all that comes after it.
+        let (json, left) = json_within(nodes(), 3, whole.len() - 1 - 1000).unwrap();
+        let found = tree_from_json(&json).unwrap();
+        let names: Vec<_> = found.iter().map(|node| &node.name[..]).collect();
+        assert_eq!((names, left), (vec![&b"a"[..], b"c"], 1));
+        // Sealed, the largest is one that is read.
+        let sealed = BlobKind::Tree.largest() + crate::crypto::OVERHEAD;
+        assert_eq!(sealed, BlobKind::Tree.most() as usize);
     }
 
     proptest! {

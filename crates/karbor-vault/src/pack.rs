@@ -6,6 +6,7 @@ use crate::{
     VaultError,
     crypto::{self, Crypto},
     id::Id,
+    index::Location,
 };
 
 /// Which of the two sorts of blobs; they never share a pack.
@@ -25,6 +26,11 @@ impl BlobKind {
             Self::Tree => 1 << 30,
         }
     }
+
+    /// How large a blob may be, in bytes, that will be read again, also if it cannot be compressed.
+    pub(crate) fn largest(self) -> usize {
+        self.most() as usize - crypto::OVERHEAD
+    }
 }
 
 /// Where in its pack a blob is.
@@ -41,8 +47,10 @@ pub(crate) struct PackEntry {
 
 const PLAIN_ENTRY: usize = 1 + 4 + 32;
 const COMPRESSED_ENTRY: usize = PLAIN_ENTRY + 4;
-/// A header may not be longer, in bytes: some 400,000 blobs.
+/// A header may not be longer, in bytes.
 pub(crate) const MAX_HEADER: u32 = 16 << 20;
+/// So many blobs have room in it.
+const MOST_BLOBS: usize = (MAX_HEADER as usize - crypto::OVERHEAD) / COMPRESSED_ENTRY;
 /// The length field at the end.
 pub(crate) const TRAILER: u64 = 4;
 
@@ -78,8 +86,24 @@ impl PackBuilder {
         &self.entries
     }
 
-    pub(crate) fn size(&self) -> usize {
-        self.data.len()
+    /// Is it as large as packs are to be, or would its header be longer than is read?
+    pub(crate) fn is_full(&self, size: usize) -> bool {
+        self.data.len() >= size || self.entries.len() >= MOST_BLOBS
+    }
+
+    /// A sealed blob that is in it, and where, if it is the one at this place in the list.
+    pub(crate) fn blob(&self, at: usize, id: &Id) -> Option<(Vec<u8>, Location)> {
+        let entry = self.entries.get(at).filter(|entry| entry.id == *id)?;
+        let end = entry.offset.checked_add(entry.length)?;
+        let sealed = self.data.get(entry.offset as usize..end as usize)?;
+        let at = Location {
+            pack: Id([0; 32]),
+            offset: entry.offset,
+            length: entry.length,
+            plain: entry.plain,
+            pack_end: end,
+        };
+        Some((sealed.to_vec(), at))
     }
 
     /// Adds a sealed blob. `plain` is its plain length if it is compressed.

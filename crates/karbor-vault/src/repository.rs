@@ -51,6 +51,18 @@ impl FileKind {
         }
     }
 
+    /// Fails if a file would be written that is not read again.
+    fn check_size(self, size: usize) -> Result<(), VaultError> {
+        match size as u64 > self.most() {
+            true => Err(VaultError::Invalid(format!(
+                "a file of {size} bytes is not written to '{}' of the repository, for none is read with more than {}",
+                self.folder(),
+                self.most()
+            ))),
+            false => Ok(()),
+        }
+    }
+
     fn path(self, id: &Id) -> String {
         let name = id.to_hex();
         match self {
@@ -257,6 +269,7 @@ impl Repository {
 
     /// Writes a file, if the repository is in its place.
     pub(crate) async fn put(&self, kind: FileKind, id: &Id, data: Bytes) -> Result<(), VaultError> {
+        kind.check_size(data.len())?;
         self.check_in_place().await?;
         let key = bank_key(kind, id)?;
         Ok(retried(|| self.section.put(&key, data.clone())).await?)
@@ -301,6 +314,7 @@ impl Repository {
 
     /// Writes a file of JSON.
     pub(crate) async fn save(&self, kind: FileKind, json: &[u8]) -> Result<Id, VaultError> {
+        kind.check_size(json.len())?;
         let mut plain = vec![COMPRESSED];
         let level = self.options.compression_level;
         zstd::stream::copy_encode(json, &mut plain, level)
@@ -492,6 +506,14 @@ pub(crate) fn lock<T>(lock: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_would_not_be_read_is_not_written() {
+        let most = FileKind::Snapshot.most() as usize;
+        FileKind::Snapshot.check_size(most).unwrap();
+        let refused = FileKind::Snapshot.check_size(most + 1).unwrap_err();
+        assert!(refused.to_string().contains("'snapshots'"), "{refused}");
+    }
 
     #[test]
     fn what_unpacks_to_more_than_any_file_has_is_refused() {

@@ -20,7 +20,7 @@
 //! the engine, not to the writer who filled them: if a writer is cancelled, packs with its blobs are
 //! stored all the same (and a later prune removes what nothing refers to). If a pack cannot be stored,
 //! **every** writer that is active fails, as any of them may have relied on a blob in it; the blobs are
-//! forgotten and a new writer stores them again. [`Engine::flush`] waits for what was begun before it was
+//! forgotten and a new writer stores them again. [`Shared::flush`] waits for what was begun before it was
 //! called, in whatever thread it began.
 //!
 //! What is in a pack but in no index file yet is known to this engine only and forgotten with it: once we
@@ -46,7 +46,7 @@ pub(crate) use writer_state::WriterState;
 use crate::{
     VaultError,
     id::Id,
-    index::{self, IdMap},
+    index::{self, IdMap, Location},
     lock::HeldLock,
     pack::{BlobKind, PackBuilder, PackEntry, SealedPack},
     repository::{FileKind, Repository, blocking, lock, read, write},
@@ -83,8 +83,8 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Blobs that were taken on and are in no index file yet.
-    fresh: [IdMap<()>; 2],
+    /// Blobs that were taken on and are in no index file yet, and which of its pack's each is.
+    fresh: [IdMap<usize>; 2],
     /// Numbers of blobs that a worker is at.
     reserved: Numbers,
     open: [Option<PackBuilder>; 2],
@@ -155,26 +155,38 @@ impl Engine {
         writers.retain(|writer| writer.strong_count() > 0);
         writers.push(Arc::downgrade(writer));
     }
+}
 
+impl Shared {
     /// Waits until all blobs that were taken on before this call are in the bank and in an index file.
     /// Failures reach the writers, not the caller.
     ///
     /// A caller that stops waiting does not stop it: the packs that it has begun are everybody's. `held` is
     /// kept until the end.
-    pub(crate) async fn flush(&self, held: Arc<HeldLock>) -> Result<(), VaultError> {
-        let shared = self.shared.clone();
+    pub(crate) async fn flush(self: &Arc<Self>, held: Arc<HeldLock>) -> Result<(), VaultError> {
+        let shared = self.clone();
         let flush = async move {
-            let flushed = shared.flush().await;
+            let flushed = shared.store_all().await;
             drop(held);
             flushed
         };
-        let flushed = self.shared.runtime.spawn(flush).await;
+        let flushed = self.runtime.spawn(flush).await;
         flushed.map_err(|error| VaultError::Internal(error.to_string()))?
     }
-}
 
-impl Shared {
-    async fn flush(self: &Arc<Self>) -> Result<(), VaultError> {
+    /// A sealed blob that is in an open pack, and where it will be in it.
+    pub(crate) fn in_open_pack(&self, kind: BlobKind, id: &Id) -> Option<(Vec<u8>, Location)> {
+        let state = lock(&self.state);
+        let at = state.fresh[kind as usize].get(id)?;
+        state.open[kind as usize].as_ref()?.blob(*at, id)
+    }
+
+    /// Waits for something that is asynchronous. Call it from a thread that may block.
+    pub(crate) fn wait_for<T>(&self, what: impl Future<Output = T>) -> T {
+        self.runtime.block_on(what)
+    }
+
+    async fn store_all(self: &Arc<Self>) -> Result<(), VaultError> {
         let shared = self;
         let begun = lock(&shared.state).reserved.next;
         shared
@@ -235,7 +247,7 @@ impl Shared {
         {
             return None;
         }
-        state.fresh[kind as usize].insert(id, ());
+        state.fresh[kind as usize].insert(id, 0);
         Some(state.reserved.take())
     }
 
@@ -257,8 +269,11 @@ impl Shared {
         };
         let builder =
             state.open[kind as usize].get_or_insert_with(|| PackBuilder::new(kind, capacity));
+        let at = builder.entries().len();
         builder.add(id, sealed, plain)?;
-        let full = (builder.size() >= size).then(|| state.close_pack(kind as usize));
+        let is_full = builder.is_full(size);
+        state.fresh[kind as usize].insert(id, at);
+        let full = is_full.then(|| state.close_pack(kind as usize));
         state.reserved.done(reservation);
         drop(state);
         self.progressed.notify_waiters();

@@ -117,6 +117,14 @@ impl Worker {
         data: &[u8],
         writer: &WriterState,
     ) -> Result<Id, VaultError> {
+        // What is larger would be stored and never read again.
+        if data.len() > kind.largest() {
+            return Err(VaultError::Internal(format!(
+                "a blob of {} bytes is not stored, for none is read with more than {}",
+                data.len(),
+                kind.largest()
+            )));
+        }
         let id = Id::of(data);
         let Some(reservation) = self.shared.reserve(kind, id) else {
             return Ok(id);

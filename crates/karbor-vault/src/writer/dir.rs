@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex},
 };
 
@@ -18,7 +19,25 @@ use crate::{
 /// Where the id of a directory's tree goes.
 pub(crate) enum Parent {
     Dir(Arc<Dir>, usize),
-    Root(Arc<Mutex<Option<Id>>>),
+    Root(Arc<Root>),
+}
+
+/// What becomes of everything.
+#[derive(Default)]
+pub(crate) struct Root {
+    tree: Mutex<Option<Id>>,
+    /// Directories that are too large for a tree, relative, and how many of their entries are left out.
+    cut: Mutex<Vec<(PathBuf, u64)>>,
+}
+
+impl Root {
+    pub(crate) fn take_tree(&self) -> Option<Id> {
+        lock(&self.tree).take()
+    }
+
+    pub(crate) fn take_cut(&self) -> Vec<(PathBuf, u64)> {
+        std::mem::take(&mut lock(&self.cut))
+    }
 }
 
 pub(crate) struct Dir {
@@ -40,13 +59,31 @@ const CLOSE: usize = usize::MAX;
 
 impl Dir {
     pub(crate) fn new(parent: Parent) -> Arc<Self> {
+        Self::stored(parent, Vec::new())
+    }
+
+    /// A directory that was stored before, with its nodes: more may come.
+    pub(crate) fn stored(parent: Parent, nodes: Vec<Node>) -> Arc<Self> {
         Arc::new(Self {
             parent,
             inner: Mutex::new(Inner {
-                nodes: Vec::new(),
+                nodes: nodes.into_iter().map(Some).collect(),
                 missing: 1,
             }),
         })
+    }
+
+    /// A subdirectory's tree is to come once more; answers with the one that it has.
+    pub(crate) fn await_again(&self, node: usize) -> Option<Id> {
+        let mut inner = lock(&self.inner);
+        let tree = inner.nodes.get(node)?.as_ref()?.subtree?;
+        inner.missing += 1;
+        Some(tree)
+    }
+
+    /// How many nodes were added, those that were dropped again included.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.inner).nodes.len()
     }
 
     /// Adds a node.
@@ -89,10 +126,8 @@ impl Dir {
 
     /// The node is not to be in the tree: what it was is not there any more, or is read again. What of it
     /// is on its way is awaited all the same.
-    pub(crate) fn drop_node(&self, node: usize) {
-        if let Some(slot) = lock(&self.inner).nodes.get_mut(node) {
-            *slot = None;
-        }
+    pub(crate) fn drop_node(&self, node: usize) -> Option<Node> {
+        lock(&self.inner).nodes.get_mut(node)?.take()
     }
 
     /// The nodes that are in it so far, by name, with their inodes.
@@ -105,6 +140,30 @@ impl Dir {
                 Some((node.name.clone(), (at, node.inode)))
             })
             .collect()
+    }
+
+    /// Its tree has not all of its entries. Those above it are not complete yet, so its name is there still.
+    fn note_cut(&self, left: u64) {
+        let mut names = Vec::new();
+        let mut at = &self.parent;
+        let root = loop {
+            match at {
+                Parent::Root(root) => break root,
+                Parent::Dir(above, node) => {
+                    let inner = lock(&above.inner);
+                    names.extend(
+                        inner
+                            .nodes
+                            .get(*node)
+                            .and_then(Option::as_ref)
+                            .map(Node::os_name),
+                    );
+                    at = &above.parent;
+                }
+            }
+        };
+        let relative = names.into_iter().rev().collect();
+        lock(&root.cut).push((relative, left));
     }
 
     /// Notes one arrival; the nodes, if it was the last.
@@ -138,12 +197,15 @@ impl Sink for Dir {
             let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
             // Those found when it was listed again came last.
             nodes.sort_by(|a, b| a.name.cmp(&b.name));
-            let json = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+            let (json, left) = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+            if left > 0 {
+                dir.note_cut(left);
+            }
             let tree = worker.store(BlobKind::Tree, &json, writer)?;
             let (parent, node) = match &dir.parent {
                 Parent::Dir(parent, node) => (parent.clone(), *node),
                 Parent::Root(root) => {
-                    *lock(root) = Some(tree);
+                    *lock(&root.tree) = Some(tree);
                     return Ok(());
                 }
             };

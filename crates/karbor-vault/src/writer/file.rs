@@ -69,7 +69,8 @@ enum Content {
 }
 
 impl Walker {
-    /// A regular file. `stat` is known if the file may be as it was before.
+    /// A regular file. `stat` is known if the file may be as it was before. For one that could not be read
+    /// before, nobody is waited for again.
     pub(super) fn file(
         &mut self,
         open: &Open<'_>,
@@ -77,6 +78,7 @@ impl Walker {
         name: &OsStr,
         stat: Option<Stat>,
         before: Option<&Node>,
+        was_refused: bool,
     ) -> Result<Look, VaultError> {
         if let (Some(stat), Some(before), Some(parent)) = (&stat, before, &self.parent)
             && parent.is_unmodified(before, stat)
@@ -85,7 +87,7 @@ impl Walker {
             return Ok(Look::Done);
         }
         for reading in 1..=READINGS {
-            let fd = match self.open_patiently(open.fd, name)? {
+            let fd = match self.open_patiently(open.fd, name, was_refused)? {
                 Ok(fd) => fd,
                 Err(error) if is_gone(error) => return Ok(Look::Gone),
                 // A link or a socket by now.
@@ -124,7 +126,9 @@ impl Walker {
                     self.count_file(size);
                     return Ok(Look::Done);
                 }
-                Content::Again => open.dir.drop_node(node),
+                Content::Again => {
+                    open.dir.drop_node(node);
+                }
                 Content::Unreadable(error) => {
                     open.dir.drop_node(node);
                     self.cannot_read(relative, &error)?;
@@ -152,9 +156,10 @@ impl Walker {
         &mut self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
+        was_refused: bool,
     ) -> Result<Result<OwnedFd, Errno>, VaultError> {
         let first = open_file(dir, name);
-        if !matches!(first, Err(Errno::AGAIN)) {
+        if was_refused || !matches!(first, Err(Errno::AGAIN)) {
             return Ok(first);
         }
         let since = Instant::now();

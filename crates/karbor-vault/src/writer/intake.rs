@@ -8,8 +8,13 @@ use std::{
 use crate::{
     VaultError,
     chunker::{ChunkError, Chunker},
-    engine::{Shared, Sink, WriterState},
+    engine::{Decoder, Shared, Sink, WriterState},
+    id::Id,
+    lock::HeldLock,
+    node::{Node, tree_from_json},
     pack::BlobKind,
+    reader::BlobReader,
+    repository::read,
 };
 
 /// What every source of one writer needs.
@@ -18,6 +23,7 @@ pub(super) struct Intake {
     pub(super) shared: Arc<Shared>,
     pub(super) writer: Arc<WriterState>,
     pub(super) chunker: Arc<Chunker>,
+    pub(super) held: Arc<HeldLock>,
 }
 
 /// A source could not be taken in.
@@ -46,6 +52,35 @@ impl IntakeError {
 }
 
 impl Intake {
+    /// Waits until everything that was stored is in the bank and can be found there.
+    pub(super) async fn flush(&self) -> Result<(), VaultError> {
+        tokio::select! {
+            flushed = self.shared.flush(self.held.clone()) => flushed?,
+            () = self.writer.control.cancel.cancelled() => return Err(VaultError::Cancelled),
+        }
+        // A pack may have failed while we waited, with a blob in it that we rely on.
+        self.writer.check()
+    }
+
+    /// A tree that was stored just now, wherever it is on its way. Call it from a thread that may block.
+    pub(super) fn stored_tree(
+        &self,
+        tree: &Id,
+        reader: &BlobReader,
+        decoder: &mut Decoder,
+    ) -> Result<Vec<Node>, VaultError> {
+        let kind = BlobKind::Tree;
+        if let Some((sealed, at)) = self.shared.in_open_pack(kind, tree) {
+            let json = decoder.decode(tree, &sealed, &at, &self.shared.repository.crypto)?;
+            return tree_from_json(&json).map_err(VaultError::Internal);
+        }
+        let is_indexed = read(&self.shared.repository.index).has(kind, tree);
+        if !is_indexed {
+            self.shared.wait_for(self.flush())?;
+        }
+        reader.tree(tree, decoder)
+    }
+
     /// Hands one blob to the engine.
     pub(super) fn blob(
         &self,

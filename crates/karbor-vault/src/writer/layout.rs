@@ -103,7 +103,12 @@ impl Folder {
                 }
             }
         }
-        let json = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+        let (json, left) = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+        if left > 0 {
+            return Err(VaultError::Invalid(format!(
+                "a snapshot has room for {left} trees and streams less"
+            )));
+        }
         let tree = worker.store(BlobKind::Tree, &json, writer)?;
         Ok((tree, folders))
     }

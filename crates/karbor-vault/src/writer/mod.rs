@@ -6,8 +6,11 @@ mod file;
 mod image;
 mod intake;
 mod layout;
+mod look_back;
 mod parent;
 mod stream;
+mod trail;
+mod unreadable;
 mod walk;
 
 use std::{
@@ -18,7 +21,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Component, Path},
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use chrono::Utc;
@@ -30,22 +33,25 @@ use crate::{
     VaultError,
     engine::{Engine, Worker, WriterState},
     fsio::{self, Names},
+    id::Id,
     lock::HeldLock,
     node::{Kind, Node},
     reader::BlobReader,
-    repository::{self, FileKind, Repository, blocking, lock},
+    repository::{self, FileKind, Repository, blocking},
     snapshot::SnapshotJson,
     time::Time,
 };
+use dir::Root;
 use intake::Intake;
 use layout::{Folder, Placed};
+use look_back::LOOKS_BACK;
 use parent::ParentTrees;
 use walk::Walker;
 
 /// The parent snapshot, if there is one that can be read.
 pub(crate) struct Before {
     pub(crate) id: SnapshotId,
-    pub(crate) tree: crate::id::Id,
+    pub(crate) tree: Id,
     pub(crate) time: Time,
 }
 
@@ -56,7 +62,8 @@ pub(crate) struct Before {
 /// writer as long as this vault is in use by another, and else left to a prune.
 pub struct SnapshotWriter {
     repository: Arc<Repository>,
-    engine: Arc<Engine>,
+    /// Its threads go on for as long as there are writers.
+    _engine: Arc<Engine>,
     held: Arc<HeldLock>,
     intake: Intake,
     meta: SnapshotMeta,
@@ -66,7 +73,7 @@ pub struct SnapshotWriter {
     paths: Vec<String>,
     excludes: Vec<String>,
     /// The snapshot this is a copy of.
-    original: Option<crate::id::Id>,
+    original: Option<Id>,
     totals: TreeSummary,
     started: Time,
 }
@@ -103,10 +110,11 @@ impl SnapshotWriter {
             shared: engine.shared().clone(),
             chunker: Arc::new(crate::chunker::Chunker::new(repository.seed)),
             writer,
+            held: held.clone(),
         };
         Self {
             repository,
-            engine,
+            _engine: engine,
             held,
             intake,
             meta,
@@ -190,19 +198,21 @@ impl SnapshotWriter {
         self.excludes.extend(options.excludes.iter().cloned());
         let (intake, names) = (self.intake.clone(), self.names.clone());
         let parent = self.parent_trees()?;
-        let mut walker = Walker::new(intake, names, options, parent, source.clone());
-        let result = Arc::new(Mutex::new(None));
+        let mut walker = Walker::new(intake, names, options, parent, source.clone())?;
+        let result = Arc::new(Root::default());
         let tree = result.clone();
         let (source, names) = (source.clone(), self.names.clone());
-        let (mut summary, above, mut root) = blocking(move || {
+        let (mut walker, above, mut root) = blocking(move || {
             let above = nodes_above(&source, &names)?;
             let root = walker.walk(tree)?;
-            Ok((walker.summary, above, root))
+            Ok((walker, above, root))
         })
         .await?;
-        self.intake.writer.until_idle().await;
-        self.intake.writer.check()?;
-        root.subtree = Some(lock(&result).take().ok_or_else(never_whole)?);
+        let tree = self.whole_tree(&result).await?;
+        walker.note_cut(&result);
+        let (walker, tree) = self.look_back(walker, tree).await?;
+        let mut summary = blocking(move || walker.settle()).await?;
+        root.subtree = Some(tree);
         summary.snapshot_path = path.to_string_lossy().into_owned();
         self.paths.push(summary.snapshot_path.clone());
         self.totals.add(&summary);
@@ -211,6 +221,42 @@ impl SnapshotWriter {
             _ => self.layout.insert(Placed { above, node: root })?,
         }
         Ok(summary)
+    }
+
+    /// Looks at the directories again that were read, as long as there is something new in them.
+    async fn look_back(
+        &self,
+        mut walker: Walker,
+        mut tree: Id,
+    ) -> Result<(Walker, Id), VaultError> {
+        for look in 1..=LOOKS_BACK {
+            let (found, looked) = blocking(move || Ok((walker.look_back()?, walker))).await?;
+            walker = looked;
+            if !found {
+                break;
+            }
+            let result = Arc::new(Root::default());
+            let again = result.clone();
+            let (has_new, read) = blocking(move || {
+                let has_new = walker.read_again(tree, again, look == LOOKS_BACK)?;
+                Ok((has_new, walker))
+            })
+            .await?;
+            walker = read;
+            tree = self.whole_tree(&result).await?;
+            walker.note_cut(&result);
+            if !has_new {
+                break;
+            }
+        }
+        Ok((walker, tree))
+    }
+
+    /// Waits for a tree of which everything was handed in.
+    async fn whole_tree(&self, result: &Root) -> Result<Id, VaultError> {
+        self.intake.writer.until_idle().await;
+        self.intake.writer.check()?;
+        result.take_tree().ok_or_else(never_whole)
     }
 
     fn parent_trees(&self) -> Result<Option<ParentTrees>, VaultError> {
@@ -278,12 +324,7 @@ impl SnapshotWriter {
         let writer = state.clone();
         let (tree, folders) = blocking(move || layout.store(&mut worker, &writer)).await?;
         self.totals.dirs += folders;
-        tokio::select! {
-            flushed = self.engine.flush(self.held.clone()) => flushed?,
-            () = state.control.cancel.cancelled() => return Err(VaultError::Cancelled),
-        }
-        // A pack may have failed while we waited, with a blob in it that we rely on.
-        state.check()?;
+        self.intake.flush().await?;
         self.held.check_held().await?;
         let json = repository::json(&self.snapshot(tree))?;
         let id = self.repository.save(FileKind::Snapshot, &json).await?;
@@ -293,7 +334,7 @@ impl SnapshotWriter {
         Ok(self.summary(SnapshotId(id)))
     }
 
-    fn snapshot(&self, tree: crate::id::Id) -> SnapshotJson {
+    fn snapshot(&self, tree: Id) -> SnapshotJson {
         let some = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
         let engine = &self.intake.writer.totals;
         let [data_blobs, tree_blobs] = [0, 1].map(|kind| engine.new_blobs[kind].load(Relaxed));
@@ -314,7 +355,7 @@ impl SnapshotWriter {
             summary: Some(SnapshotNumbers {
                 backup_start: self.started.to_text(),
                 backup_end: Time::from(Utc::now()).to_text(),
-                files_new: totals.files - totals.unmodified,
+                files_new: totals.files.saturating_sub(totals.unmodified),
                 files_unmodified: totals.unmodified,
                 dirs_new: totals.dirs,
                 data_blobs,

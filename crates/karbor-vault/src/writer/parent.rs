@@ -105,7 +105,8 @@ impl ParentTrees {
 /// What file systems' time stamps are off by, at worst (FAT's).
 pub(super) const COARSEST: i64 = 2;
 
-fn is_settled(ctime: Time, read: Time) -> bool {
+/// Would a change after `read` show in the time stamps of what had this one then?
+pub(super) fn is_settled(ctime: Time, read: Time) -> bool {
     let (secs, nanos) = (ctime.secs.saturating_add(COARSEST), ctime.nanos);
     (secs, nanos) < (read.secs, read.nanos)
 }

@@ -10,8 +10,10 @@
 //!   same, the options say. Metadata that cannot be read are named in `warnings`. Where it is the process that
 //!   lacks something (descriptors, memory), that is an error: the entry may well be readable.
 //! * A directory that changed while it and what is below it was read is listed again, and what was not known
-//!   there is read too: what was renamed meanwhile is not lost under both names. What vanished, and was not
-//!   met under another name, is named in `left_out`.
+//!   there is read too. When all is read, every directory is looked at once more ([`super::look_back`]): what
+//!   was moved from where it had not been read to where all had been read is not lost under both names. What
+//!   vanished, and was not met under another name, is named in `left_out`, and so is what was moved about until
+//!   the last look. (Something that is moved again while that look goes on can escape it.)
 //!
 //! Everything is opened by its name in its open directory, and no link is followed, so a tree whose owner
 //! swaps a directory for a link while we read (as root, perhaps) gets the link stored, not another's files. A
@@ -26,7 +28,7 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,25 +38,29 @@ use rustix::{
 };
 
 use super::{
-    dir::{Dir, Parent},
+    dir::{Dir, Parent, Root},
     file::patience,
     intake::Intake,
     parent::{COARSEST, ParentTrees},
+    trail::{Listed, Trail, identity},
+    unreadable::Unreadable,
 };
 use crate::{
-    Mishaps, OnUnreadable, TreeOptions, TreeSummary, VaultError,
+    OnUnreadable, TreeOptions, TreeSummary, VaultError,
+    engine::Decoder,
     fsio::{self, Names},
     id::Id,
     node::{Kind, Node},
+    reader::BlobReader,
     time::Time,
 };
 
 /// How often an entry that changes its kind between two looks is looked at.
 const LOOKS: u32 = 3;
 /// How often a directory that changes all the time is listed.
-const LISTINGS: u32 = 4;
+pub(super) const LISTINGS: u32 = 4;
 /// So many directories of the way down are kept open.
-const HELD: usize = 64;
+pub(super) const HELD: usize = 64;
 
 /// What a walk needs.
 pub(super) struct Walker {
@@ -67,52 +73,95 @@ pub(super) struct Walker {
     pub(super) buffer: Vec<u8>,
     /// How long it may wait for leases, in all.
     pub(super) patience: Duration,
+    pub(super) moves: Moves,
+    pub(super) trail: Trail,
+    pub(super) unreadable: Unreadable,
+    /// Reads what was stored of the tree.
+    pub(super) stored: BlobReader,
+    pub(super) decoder: Decoder,
+    /// What is new is not read any more.
+    pub(super) is_last_look: bool,
+    /// Something was taken in since this was last set to `false`.
+    pub(super) has_new: bool,
     /// The file system that the tree begins on.
     device: u64,
-    moves: Moves,
 }
 
 /// What was not found any more, and what may be the same under another name: by inode.
 #[derive(Default)]
-struct Moves {
-    vanished: HashMap<u64, (PathBuf, bool)>,
+pub(super) struct Moves {
+    pub(super) vanished: HashMap<u64, (PathBuf, Lost)>,
     /// What was read and has been changed or renamed since the walk began.
     met: HashSet<u64>,
-    begun: Time,
+    /// When the walk began, by the slowest clock.
+    pub(super) begun: Time,
+}
+
+/// How something came to be in no listing that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lost {
+    Vanished,
+    /// As `Vanished`, a directory.
+    DirVanished,
+    /// It came to a directory after the last look that reads.
+    Late,
+}
+
+impl Lost {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Vanished => "it vanished",
+            Self::DirVanished => "the directory vanished, with all that was in it",
+            Self::Late => {
+                "it was moved here after the directory had been read; what is stored of it has its former name"
+            }
+        }
+    }
 }
 
 /// A directory to be read.
 pub(super) struct Pending {
-    name: OsString,
+    pub(super) name: OsString,
     /// Its node in its parent.
-    node: usize,
-    inode: u64,
-    tree: Option<Id>,
+    pub(super) node: usize,
+    pub(super) inode: u64,
+    pub(super) way: Way,
+}
+
+/// How a directory is read.
+pub(super) enum Way {
+    /// All of it; the tree is that of the parent snapshot.
+    Whole(Option<Id>),
+    /// What is new since the directory of this number was stored as this tree.
+    Again(u32, Id),
 }
 
 /// A directory whose entries are being read, or what is below it.
-struct Level {
+pub(super) struct Level {
     /// `None` if it is far above; then it is opened again in its turn.
-    fd: Option<OwnedFd>,
+    pub(super) fd: Option<OwnedFd>,
     /// Device and inode.
     id: (u64, u64),
-    /// Its times when it was listed last.
-    listed: (Time, Time),
-    listings: u32,
+    /// Its number in the trail.
+    pub(super) number: Option<u32>,
+    /// What it looked like when it was listed last.
+    pub(super) listed: Listed,
+    pub(super) listings: u32,
     /// Something in it was not there any more, or was something else.
     stirred: bool,
-    dir: Arc<Dir>,
-    pending: Vec<Pending>,
+    pub(super) dir: Arc<Dir>,
+    pub(super) pending: Vec<Pending>,
     /// The length of its path.
     length: usize,
 }
 
 impl Level {
-    fn new(stat: &Stat, dir: Arc<Dir>, length: usize) -> Self {
+    pub(super) fn new(stat: &Stat, dir: Arc<Dir>, length: usize) -> Self {
         Self {
             fd: None,
             id: identity(stat),
-            listed: times(stat),
+            number: None,
+            listed: Listed::now(stat),
             listings: 0,
             stirred: false,
             dir,
@@ -132,10 +181,10 @@ pub(super) struct Open<'a> {
 }
 
 /// An entry of a directory as it was listed.
-struct Listed {
-    name: OsString,
+pub(super) struct Entry {
+    pub(super) name: OsString,
     kind: FileType,
-    inode: u64,
+    pub(super) inode: u64,
 }
 
 /// What became of an entry.
@@ -159,18 +208,10 @@ pub(super) fn is_ours(error: Errno) -> bool {
     matches!(error, Errno::MFILE | Errno::NFILE | Errno::NOMEM)
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
+pub(super) const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC);
-
-fn identity(stat: &Stat) -> (u64, u64) {
-    (stat.st_dev, stat.st_ino)
-}
-
-fn times(stat: &Stat) -> (Time, Time) {
-    (fsio::mtime(stat), fsio::ctime(stat))
-}
 
 impl Walker {
     pub(super) fn new(
@@ -179,10 +220,12 @@ impl Walker {
         options: TreeOptions,
         parent: Option<ParentTrees>,
         source: karbor_fs::Dir,
-    ) -> Self {
+    ) -> Result<Self, VaultError> {
         let mut begun = Time::from(chrono::Utc::now());
         begun.secs -= COARSEST;
-        Self {
+        Ok(Self {
+            stored: BlobReader::new(intake.shared.repository.clone()),
+            decoder: Decoder::new()?,
             intake,
             names,
             options,
@@ -191,12 +234,16 @@ impl Walker {
             summary: TreeSummary::default(),
             buffer: Vec::new(),
             patience: patience(),
-            device: 0,
             moves: Moves {
                 begun,
                 ..Moves::default()
             },
-        }
+            trail: Trail::default(),
+            unreadable: Unreadable::default(),
+            is_last_look: false,
+            has_new: false,
+            device: 0,
+        })
     }
 
     /// The path of an entry, for people.
@@ -217,7 +264,15 @@ impl Walker {
     pub(super) fn unreadable(&mut self, relative: &Path, reason: impl ToString) {
         let (path, reason) = (self.path(relative), reason.to_string());
         tracing::warn!(?path, reason, "a file cannot be read");
-        self.summary.unreadable.note(path, reason);
+        self.unreadable.note(relative, reason);
+    }
+
+    /// An entry is looked at again: what was said of it before does not hold any more. Where that is why no
+    /// snapshot is made, contents were passed over since, and it does.
+    fn look_again(&mut self, relative: &Path) {
+        if self.options.on_unreadable != OnUnreadable::Fail {
+            self.unreadable.forget(relative);
+        }
     }
 
     /// As [`unreadable`](Self::unreadable), for an error of the system.
@@ -244,11 +299,11 @@ impl Walker {
 
     /// Is there no snapshot in the end, so that contents need not be read?
     pub(super) fn is_lost(&self) -> bool {
-        self.options.on_unreadable == OnUnreadable::Fail && self.summary.unreadable.total > 0
+        self.options.on_unreadable == OnUnreadable::Fail && !self.unreadable.is_empty()
     }
 
     /// Reads the directory and all below. Its tree's id goes into `result`.
-    pub(super) fn walk(&mut self, result: Arc<Mutex<Option<Id>>>) -> Result<Node, VaultError> {
+    pub(super) fn walk(&mut self, result: Arc<Root>) -> Result<Node, VaultError> {
         let nowhere = Path::new("");
         let path = self.source.path().to_owned();
         let tree_before = self.tree_before(&path)?;
@@ -260,9 +315,17 @@ impl Walker {
         self.summary.dirs += 1;
         self.device = stat.st_dev;
         let dir = Dir::new(Parent::Root(result));
-        let mut at = PathBuf::new();
         let first = Level::new(&stat, dir, 0);
-        let mut levels = vec![self.read_dir(first, fd, &at, tree_before)?];
+        let name = top.os_name();
+        let first = self.read_dir(first, fd, Path::new(""), tree_before, None, &name)?;
+        self.go_through(first)?;
+        Ok(top)
+    }
+
+    /// Reads what is in a directory and below.
+    pub(super) fn go_through(&mut self, first: Level) -> Result<(), VaultError> {
+        let mut at = PathBuf::new();
+        let mut levels = vec![first];
         while let Some(level) = levels.last_mut() {
             if let Some(next) = level.pending.pop() {
                 at.push(&next.name);
@@ -277,6 +340,10 @@ impl Walker {
                 }
             } else if !self.list_again(level, &at)? {
                 let Some(done) = levels.pop() else { break };
+                let past = done.number.and_then(|number| self.trail.get_mut(number));
+                if let Some(past) = past {
+                    past.listed = done.listed;
+                }
                 self.arrive(done.dir.clone())?;
                 if let Some(above) = levels.last_mut() {
                     truncate(&mut at, above.length);
@@ -284,25 +351,28 @@ impl Walker {
                 }
             }
         }
-        self.root_is_there(&stat)?;
-        self.settle()?;
-        Ok(top)
+        Ok(())
     }
 
     /// If the root was exchanged while it was read, what was read is not what is declared.
-    fn root_is_there(&self, before: &Stat) -> Result<(), VaultError> {
+    fn root_is_there(&self) -> Result<(), VaultError> {
         let nowhere = Path::new("");
         let now = karbor_fs::Dir::open(self.source.path())
             .map_err(|error| self.error(nowhere, error))
             .and_then(|now| rustix::fs::fstat(now).map_err(|error| self.error(nowhere, error)))?;
-        match identity(&now) == identity(before) {
+        match self
+            .trail
+            .get(0)
+            .is_none_or(|root| root.id == identity(&now))
+        {
             true => Ok(()),
             false => Err(self.error(nowhere, "it was replaced while it was read")),
         }
     }
 
     /// What is left to say when all was read.
-    fn settle(&mut self) -> Result<(), VaultError> {
+    pub(super) fn settle(mut self) -> Result<TreeSummary, VaultError> {
+        self.root_is_there()?;
         let moves = std::mem::take(&mut self.moves);
         let lost = moves.vanished.into_iter();
         let mut lost: Vec<_> = lost
@@ -310,19 +380,18 @@ impl Walker {
             .map(|(_, lost)| lost)
             .collect();
         lost.sort_unstable();
-        for (path, is_dir) in lost {
-            let what = match is_dir {
-                true => "the directory vanished, with all that was in it",
-                false => "it vanished",
-            };
+        for (path, lost) in lost {
             let path = self.path(&path);
-            self.summary.left_out.note(path, what.to_owned());
+            self.summary.left_out.note(path, lost.reason().to_owned());
         }
-        let Mishaps { total, .. } = self.summary.unreadable;
-        if total > 0 && (self.is_lost() || self.summary.files == 0) {
-            return Err(VaultError::Unreadable(self.summary.unreadable.clone()));
+        let is_lost = self.is_lost();
+        let unreadable = std::mem::take(&mut self.unreadable);
+        let unreadable = unreadable.into_mishaps(|relative| self.path(relative));
+        if unreadable.total > 0 && (is_lost || self.summary.files == 0) {
+            return Err(VaultError::Unreadable(unreadable));
         }
-        Ok(())
+        self.summary.unreadable = unreadable;
+        Ok(self.summary)
     }
 
     /// The tree that the parent snapshot has at a path.
@@ -349,9 +418,15 @@ impl Walker {
         };
         let fd = match opened {
             Ok(fd) => fd,
+            // What it held is stored as it was.
+            Err(error) if matches!(next.way, Way::Again(..)) => {
+                self.seen_again(at, Err::<(), _>(error))?;
+                self.arrive(above.dir.clone())?;
+                return Ok(None);
+            }
             Err(error @ (Errno::NOENT | Errno::STALE | Errno::NOTDIR | Errno::LOOP)) => {
                 if is_gone(error) {
-                    self.vanished(next.inode, at, true);
+                    self.lost(next.inode, at, Lost::DirVanished);
                 }
                 above.stirred = true;
                 above.dir.drop_node(next.node);
@@ -367,14 +442,28 @@ impl Walker {
             }
         };
         let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(at, error))?;
+        let parent = Parent::Dir(above.dir.clone(), next.node);
+        let tree = match next.way {
+            Way::Whole(tree) => tree,
+            Way::Again(number, tree) => {
+                let past = self.trail.get(number);
+                if past.is_none_or(|past| past.id != identity(&stat)) {
+                    self.arrive(above.dir.clone())?;
+                    return Ok(None);
+                }
+                return self
+                    .dir_again(number, tree, parent, fd, &stat, at)
+                    .map(Some);
+            }
+        };
         let mut fresh = self.dir_node(&next.name, &stat);
         fresh.xattrs = self.fd_xattrs(fd.as_fd(), at, &mut fresh.ctime);
         above.dir.update(next.node, |node| *node = fresh);
         self.summary.dirs += 1;
         self.met(&stat);
-        let dir = Dir::new(Parent::Dir(above.dir.clone(), next.node));
-        let level = Level::new(&stat, dir, at.as_os_str().len());
-        self.read_dir(level, fd, at, next.tree).map(Some)
+        let level = Level::new(&stat, Dir::new(parent), at.as_os_str().len());
+        self.read_dir(level, fd, at, tree, above.number, &next.name)
+            .map(Some)
     }
 
     /// Reads the entries of an open directory.
@@ -384,6 +473,8 @@ impl Walker {
         fd: OwnedFd,
         relative: &Path,
         tree: Option<Id>,
+        above: Option<u32>,
+        name: &OsStr,
     ) -> Result<Level, VaultError> {
         if self.options.one_file_system && level.id.0 != self.device {
             // Stored empty, and not looked at again.
@@ -393,6 +484,7 @@ impl Walker {
                 (Some(parent), Some(tree)) => parent.load_or_nothing(tree)?,
                 _ => Vec::new(),
             };
+            level.number = self.trail.add(above, name, level.id, level.listed);
             let listed = self.list(fd.as_fd(), relative)?;
             self.take_in(&mut level, fd.as_fd(), relative, before, listed)?;
         }
@@ -401,13 +493,13 @@ impl Walker {
     }
 
     /// Takes in entries of a directory.
-    fn take_in(
+    pub(super) fn take_in(
         &mut self,
         level: &mut Level,
         fd: BorrowedFd<'_>,
         relative: &Path,
         before: Vec<Node>,
-        listed: Vec<Listed>,
+        listed: Vec<Entry>,
     ) -> Result<(), VaultError> {
         level.listings += 1;
         let open = Open {
@@ -416,6 +508,7 @@ impl Walker {
             dir: level.dir.clone(),
             before,
         };
+        let nodes = level.dir.len();
         let mut found = Vec::new();
         for entry in listed {
             self.intake.writer.check()?;
@@ -423,11 +516,12 @@ impl Walker {
                 Look::Later(pending) => found.push(pending),
                 Look::Gone => {
                     level.stirred = true;
-                    self.vanished(entry.inode, &relative.join(&entry.name), false);
+                    self.lost(entry.inode, &relative.join(&entry.name), Lost::Vanished);
                 }
                 Look::Done | Look::Again => {}
             }
         }
+        self.has_new |= level.dir.len() > nodes;
         found.reverse();
         level.pending = found;
         Ok(())
@@ -440,26 +534,14 @@ impl Walker {
             && let Some(fd) = level.fd.take()
         {
             let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(at, error))?;
-            if !level.stirred && times(&stat) == level.listed {
+            if !level.stirred && !level.listed.is_before(&stat) {
                 level.fd = Some(fd);
                 break;
             }
             level.stirred = false;
-            level.listed = times(&stat);
+            level.listed = Listed::now(&stat);
             let mut listed = self.list(fd.as_fd(), at)?;
-            let known = level.dir.known();
-            listed.retain(|entry| match known.get(entry.name.as_bytes()) {
-                None => true,
-                // Another took the name after it had been read.
-                Some((node, inode)) => {
-                    let moved =
-                        *inode != entry.inode && self.moves.vanished.contains_key(&entry.inode);
-                    if moved {
-                        level.dir.drop_node(*node);
-                    }
-                    moved
-                }
-            });
+            self.retain_new(level, fd.as_fd(), &mut listed);
             self.take_in(level, fd.as_fd(), at, Vec::new(), listed)?;
             level.fd = Some(fd);
             if !level.pending.is_empty() {
@@ -479,9 +561,33 @@ impl Walker {
         if level.fd.is_some() {
             return Ok(());
         }
+        match self.reach(level.id, below, at) {
+            Ok(fd) => level.fd = Some(fd),
+            Err(error) if is_ours(error) => return Err(self.error(at, error)),
+            // It was moved itself: what was not read in it is gone.
+            Err(_) => {
+                for lost in std::mem::take(&mut level.pending) {
+                    if let Way::Whole(_) = lost.way {
+                        self.lost(lost.inode, &at.join(&lost.name), Lost::DirVanished);
+                        level.dir.drop_node(lost.node);
+                    }
+                    self.arrive(level.dir.clone())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of this identity, which is above another, and was at this path.
+    pub(super) fn reach(
+        &self,
+        id: (u64, u64),
+        below: Option<&OwnedFd>,
+        at: &Path,
+    ) -> Result<OwnedFd, Errno> {
         let is_it = |fd: OwnedFd| {
             let stat = rustix::fs::fstat(&fd)?;
-            match identity(&stat) == level.id {
+            match identity(&stat) == id {
                 true => Ok(fd),
                 false => Err(Errno::NOENT),
             }
@@ -489,25 +595,12 @@ impl Walker {
         let up = below
             .ok_or(Errno::NOENT)
             .and_then(|below| rustix::fs::openat(below, "..", DIRECTORY, Mode::empty()));
-        let found = up.and_then(is_it).or_else(|_| {
+        up.and_then(is_it).or_else(|_| {
             // What was below was moved away, or could not be opened.
             let dir = self.source.open_dir(at);
             let dir = dir.map_err(|error| error.errno().unwrap_or(Errno::NOENT))?;
             is_it(reopen(dir.as_fd())?)
-        });
-        match found {
-            Ok(fd) => level.fd = Some(fd),
-            Err(error) if is_ours(error) => return Err(self.error(at, error)),
-            // It was moved itself: what was not read in it is gone.
-            Err(_) => {
-                for lost in std::mem::take(&mut level.pending) {
-                    self.vanished(lost.inode, &at.join(&lost.name), true);
-                    level.dir.drop_node(lost.node);
-                    self.arrive(level.dir.clone())?;
-                }
-            }
-        }
-        Ok(())
+        })
     }
 
     /// One thing less is missing in a directory.
@@ -518,10 +611,11 @@ impl Walker {
             .submit_known(nothing, dir, Dir::close_slot(), &self.intake.writer)
     }
 
-    fn vanished(&mut self, inode: u64, relative: &Path, is_dir: bool) {
+    /// An entry is in no listing that counts, unless it is met under another name.
+    pub(super) fn lost(&mut self, inode: u64, relative: &Path, how: Lost) {
         self.moves
             .vanished
-            .insert(inode, (relative.to_owned(), is_dir));
+            .insert(inode, (relative.to_owned(), how));
     }
 
     /// Something was read that may have had another name before.
@@ -532,14 +626,19 @@ impl Walker {
     }
 
     /// The entries of a directory, by name; as many as can be read.
-    fn list(&mut self, fd: BorrowedFd<'_>, relative: &Path) -> Result<Vec<Listed>, VaultError> {
+    pub(super) fn list(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        relative: &Path,
+    ) -> Result<Vec<Entry>, VaultError> {
+        self.look_again(relative);
         let mut entries = Vec::new();
         let read = rustix::fs::Dir::read_from(fd).and_then(|listing| {
             for entry in listing {
                 let entry = entry?;
                 let name = entry.file_name().to_bytes();
                 if name != b"." && name != b".." {
-                    entries.push(Listed {
+                    entries.push(Entry {
                         name: OsString::from_vec(name.to_vec()),
                         kind: entry.file_type(),
                         inode: entry.ino(),
@@ -565,7 +664,7 @@ impl Walker {
     }
 
     /// Takes in one entry of a directory.
-    fn entry(&mut self, open: &Open<'_>, listed: &Listed) -> Result<Look, VaultError> {
+    fn entry(&mut self, open: &Open<'_>, listed: &Entry) -> Result<Look, VaultError> {
         let name = listed.name.as_os_str();
         let relative = open.relative.join(name);
         let before = open
@@ -573,6 +672,8 @@ impl Walker {
             .binary_search_by(|node| node.name.as_slice().cmp(name.as_bytes()));
         let before = before.ok().and_then(|at| open.before.get(at));
         let mut kind = listed.kind;
+        let was_refused = self.unreadable.contains(&relative);
+        self.look_again(&relative);
         for _ in 0..LOOKS {
             // A regular file without a past is opened at once, which saves a look.
             let stat = match (kind, before) {
@@ -598,7 +699,9 @@ impl Walker {
             }
             let look = match (now, stat) {
                 (Some(Kind::Dir), Some(stat)) => self.subdir(open, name, &stat, before),
-                (Some(Kind::File), stat) => self.file(open, &relative, name, stat, before)?,
+                (Some(Kind::File), stat) => {
+                    self.file(open, &relative, name, stat, before, was_refused)?
+                }
                 (Some(other), Some(stat)) => self.special(open, &relative, name, other, &stat)?,
                 (_, None) => Look::Again,
                 (None, Some(_)) => {
@@ -616,7 +719,7 @@ impl Walker {
         Ok(Look::Done)
     }
 
-    fn is_wanted(&self, relative: &Path, is_dir: bool) -> bool {
+    pub(super) fn is_wanted(&self, relative: &Path, is_dir: bool) -> bool {
         self.options
             .filter
             .as_ref()
@@ -629,7 +732,7 @@ impl Walker {
             name: name.to_owned(),
             node,
             inode: stat.st_ino,
-            tree: before.and_then(|node| node.subtree),
+            way: Way::Whole(before.and_then(|node| node.subtree)),
         })
     }
 
@@ -699,11 +802,11 @@ impl Walker {
 }
 
 /// Opens once more what is open, with a position of its own.
-fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(super) fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(fd, ".", DIRECTORY, Mode::empty())
 }
 
 /// Cuts a path back to what it was when it was so long.
-fn truncate(path: &mut PathBuf, length: usize) {
+pub(super) fn truncate(path: &mut PathBuf, length: usize) {
     while path.as_os_str().len() > length && path.pop() {}
 }

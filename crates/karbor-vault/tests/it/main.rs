@@ -16,6 +16,7 @@ mod exchanged;
 mod locks;
 mod mending;
 mod mishaps;
+mod moves;
 mod restic;
 mod restores;
 mod restores_beside_others;

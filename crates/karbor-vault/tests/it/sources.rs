@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 use crate::support::*;
 
 /// Does something when a certain entry is looked at, just before it is opened.
-fn at_entry(name: &'static str, act: impl Fn() + Send + Sync + 'static) -> TreeOptions {
+pub fn at_entry(name: &'static str, act: impl Fn() + Send + Sync + 'static) -> TreeOptions {
     let filter = move |path: &Path, _is_dir: bool| {
         if path == Path::new(name) {
             act();
@@ -161,7 +161,7 @@ async fn content(vault: &Vault, summary: &SnapshotSummary, file: &Path) -> Vec<u
     found
 }
 
-fn only(mishaps: &Mishaps) -> (&str, &str) {
+pub fn only(mishaps: &Mishaps) -> (&str, &str) {
     assert_eq!(mishaps.total, 1, "{mishaps}");
     (&mishaps.named[0].path, &mishaps.named[0].reason)
 }
@@ -401,7 +401,7 @@ async fn files_of_size_zero_that_hold_something_are_read() {
     );
 }
 
-async fn restored(vault: &Vault, summary: &SnapshotSummary, path: &Path) -> tempfile::TempDir {
+pub async fn restored(vault: &Vault, summary: &SnapshotSummary, path: &Path) -> tempfile::TempDir {
     let target = tempfile::tempdir().unwrap();
     let options = karbor_vault::RestoreOptions {
         subpath: subpath(path),
@@ -453,7 +453,7 @@ fn above(path: &Path) -> u64 {
         .count() as u64
 }
 
-/// Into a directory whose turn is over: that is a loss, and it is named, and not called a file.
+/// That is a loss, and it is named, and not called a file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_that_is_moved_out_of_the_tree_is_named_as_lost() {
     let (_, vault) = memory().await;
