@@ -204,11 +204,11 @@ impl Runner {
         policy: &RetentionPolicy,
         kept: &[Candidate],
     ) -> Step<RunOutcome> {
-        let now = self.engine.trusted_now();
+        let now = self.engine.clock.now();
         let future = kept.iter().filter(|one| one.is_from_the_future(now));
         self.engine.announce_future(future.map(|one| one.id)).await;
         let mut failures = Vec::new();
-        for id in policy.to_delete(kept, now) {
+        for id in policy.to_delete(kept, self.engine.trusted_now()) {
             if self.stop.is_cancelled() {
                 return Ok(None);
             }
@@ -253,7 +253,7 @@ impl Runner {
         checkpoints.sort_by_key(|one| std::cmp::Reverse(one.timestamp));
         if !verify.all {
             // One that a wrong clock dated in the future is not the newest.
-            let now = self.engine.trusted_now();
+            let now = self.engine.clock.now();
             let is_future = |one: &Checkpoint| candidate(one).is_from_the_future(now);
             let future: Vec<_> = checkpoints.iter().filter(|one| is_future(one)).collect();
             self.engine

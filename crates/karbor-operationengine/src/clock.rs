@@ -10,13 +10,16 @@
 //!
 //! **Not trusted with deletions.** For a day after a jump ahead, retention counts by the clock as it was
 //! before: if the new time is wrong, every checkpoint would seem too old, and the one that was just made
-//! would seem to be the newest for as long as the clock was ahead.
+//! would seem to be the newest for as long as the clock was ahead. A restart does not end that day, and a
+//! clock that is more than a day further at the start than it was last read counts as one that jumped:
+//! nobody knows whether the machine was off for so long or has lost its time ([`ClockReading`]).
 
 use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use karbor_db::{Planned, Replanned};
 use karbor_model::{ApiError, CheckpointId, Trigger};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -30,6 +33,9 @@ const JUMP: TimeDelta = TimeDelta::seconds(10);
 
 /// How long it takes until a time that a clock jumped ahead to is trusted.
 const DOUBTED: Duration = Duration::from_secs(24 * 3600);
+
+/// A service may be stopped for so long before its clock is doubted.
+const STOPPED: TimeDelta = TimeDelta::days(1);
 
 /// How often next due times are looked through when no jump was noticed.
 const LOOK_THROUGH: Duration = Duration::from_secs(300);
@@ -57,8 +63,8 @@ pub(crate) struct Watch {
 /// The time of day went another way than time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Jump {
-    /// When, in time since the start.
-    at: Duration,
+    /// For how long it is in doubt, in time since the start.
+    until: Duration,
     /// What the time of day should have been.
     from: DateTime<Utc>,
     /// What it was.
@@ -74,7 +80,10 @@ impl Jump {
         let (by, from, to) = (self.by(), self.from, self.to);
         let (from, to) = (from.trunc_subsecs(0), to.trunc_subsecs(0));
         let how = match by > TimeDelta::zero() {
-            true => format!("was set forward by {} (or the machine slept)", span(by)),
+            true => format!(
+                "was set forward by {} (or the machine slept or was off)",
+                span(by)
+            ),
             false => format!("was set back by {}", span(-by)),
         };
         format!(
@@ -101,7 +110,7 @@ impl Watch {
         let (before, then) = self.last;
         let went_on = TimeDelta::from_std(passed.saturating_sub(then)).unwrap_or_default();
         let jump = Jump {
-            at: passed,
+            until: passed + DOUBTED,
             from: before + went_on,
             to: now,
         };
@@ -110,9 +119,42 @@ impl Watch {
             self.untold.push(jump);
             self.looked_through = None;
         }
-        self.jumps
-            .retain(|jump| passed.saturating_sub(jump.at) < DOUBTED);
+        self.jumps.retain(|jump| passed < jump.until);
         self.last = (now, passed);
+    }
+
+    /// What is to be known of the clock after a restart.
+    fn reading(&self) -> ClockReading {
+        let (now, passed) = self.last;
+        let doubt = |jump: &Jump| {
+            let left = jump.until.saturating_sub(passed);
+            (jump.by().num_seconds(), left.as_secs())
+        };
+        ClockReading {
+            seen_at: now,
+            doubts: self.jumps.iter().map(doubt).collect(),
+        }
+    }
+
+    /// Takes over what the engine that ran here before knew.
+    pub(crate) fn go_on_from(&mut self, before: &ClockReading) {
+        let (now, passed) = self.last;
+        let seen = before.seen_at;
+        let doubts = before.doubts.iter().map(|(seconds, left)| Jump {
+            until: passed + Duration::from_secs(*left).min(DOUBTED),
+            from: seen - TimeDelta::try_seconds(*seconds).unwrap_or_default(),
+            to: seen,
+        });
+        self.jumps.extend(doubts);
+        let stopped = Jump {
+            until: passed + DOUBTED,
+            from: seen,
+            to: now,
+        };
+        if stopped.by() > STOPPED || stopped.by() < -JUMP {
+            self.jumps.push(stopped);
+            self.untold.push(stopped);
+        }
     }
 
     /// The time that deletions go by: a time that the clock jumped ahead to today is not trusted.
@@ -129,7 +171,21 @@ impl Watch {
     }
 }
 
+/// What an engine's report keeps of its clock, for the next start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// What the time of day was, UTC.
+    pub seen_at: DateTime<Utc>,
+    /// Jumps that are in doubt: by how many seconds each was, and for how many more it is.
+    pub doubts: Vec<(i64, u64)>,
+}
+
 impl Engine {
+    /// How it stands with the clock.
+    pub(crate) fn clock_reading(&self) -> ClockReading {
+        self.look_at_clock().reading()
+    }
+
     /// Reads the clock, tells of a jump, and plans anew what a wrong clock left behind.
     pub(crate) async fn watch_clock(&self) -> Result<(), ApiError> {
         let (untold, is_to_look_through, passed) = {

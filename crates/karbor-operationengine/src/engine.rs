@@ -18,7 +18,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::Watch, owners::OwnerContexts, schedule::ScheduleLimits};
+use crate::{
+    clock::{ClockReading, Watch},
+    owners::OwnerContexts,
+    schedule::ScheduleLimits,
+};
 
 /// A lease that is renewed three times before it ends takes at least this.
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
@@ -104,6 +108,9 @@ pub struct EngineReport {
     /// What is to be known of the clock: the last jump, or what a wrong clock left behind.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+    /// How it stands with the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockReading>,
 }
 
 impl Engine {
@@ -117,6 +124,8 @@ impl Engine {
             failed,
             missed,
         } = &self.counters;
+        let clock = self.clock_reading();
+        let notice = lock(&self.watch).notice.clone();
         EngineReport {
             fired: count(fired),
             begun: count(begun),
@@ -125,7 +134,8 @@ impl Engine {
             failed: count(failed),
             missed: count(missed),
             running: lock(&self.running).len(),
-            notice: lock(&self.watch).notice.clone(),
+            notice,
+            clock: Some(clock),
         }
     }
 

@@ -56,6 +56,7 @@ mod schedule;
 mod scheduler;
 mod taking;
 
+pub use clock::ClockReading;
 pub use engine::EngineReport;
 pub use manager::OperationEngineManager;
 pub use options::OPTIONS;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use karbor_db::{Db, DbError};
 use karbor_interfaces::{OperationEngineApi, OperationEngineEndpoint, ProtectionApi};
 use karbor_manager::{
-    Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
+    Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks, TaskOutcome, TaskReport,
     rpc::{RpcEndpoint, RpcVersion},
 };
 use karbor_model::{
@@ -19,14 +19,17 @@ use karbor_model::{
 use tokio::sync::Notify;
 
 use crate::{
-    clock::Watch,
-    engine::{Counters, Engine, Settings, lock},
+    clock::{ClockReading, Watch},
+    engine::{Counters, Engine, EngineReport, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
 };
 
 /// How often the report is made, in seconds.
 const REPORT_SPACING: i64 = 60;
+
+/// The periodic task that reports.
+const REPORT: &str = "scheduled_operations";
 
 /// The operation engine's manager.
 pub struct OperationEngineManager {
@@ -83,6 +86,17 @@ impl OperationEngineManager {
     }
 }
 
+/// How it stood with the clock when an engine last reported.
+fn clock_before(report: &TaskReport) -> Option<ClockReading> {
+    let TaskOutcome::Ok { details } = &report.outcome else {
+        return None;
+    };
+    let engine: EngineReport = serde_json::from_value(details.clone())
+        .ok()
+        .filter(|_| report.name == REPORT)?;
+    engine.clock
+}
+
 /// What the names of all engines that ever ran on a host begin with.
 fn owners_of(host: &str) -> String {
     format!("{host}/")
@@ -106,12 +120,16 @@ impl Manager for OperationEngineManager {
     fn periodic_tasks(self: &Arc<Self>) -> PeriodicTasks<Self> {
         let report = |manager: Arc<Self>, _| async move { Ok(manager.engine.report()) };
         PeriodicTasks::new(self.base.clock().clone())
-            .with(PeriodicTask::new("scheduled_operations", report).spacing(REPORT_SPACING))
+            .with(PeriodicTask::new(REPORT, report).spacing(REPORT_SPACING))
     }
 
     /// What an engine on this host had when it died need not wait for its lease to run out.
     async fn init_host(self: &Arc<Self>, service: &ServiceRecord) -> Result<(), ApiError> {
         *lock(&self.engine.service_id) = Some(service.id);
+        let reports = self.base.db().service_task_reports(service.id).await?;
+        if let Some(before) = reports.iter().find_map(clock_before) {
+            lock(&self.engine.watch).go_on_from(&before);
+        }
         let left = self
             .base
             .db()

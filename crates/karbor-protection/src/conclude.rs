@@ -104,6 +104,13 @@ impl Conclusion {
         }
     }
 
+    /// Says one more reason of a failure.
+    pub(crate) fn add_reason(&mut self, reason: &str) {
+        let told = self.error_info.take().into_iter();
+        let lines: Vec<_> = told.chain([reason.to_owned()]).collect();
+        self.error_info = Some(lines.join("\n"));
+    }
+
     pub(crate) fn is_success(&self) -> bool {
         self.status == FlowStatus::Success
     }

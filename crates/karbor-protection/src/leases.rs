@@ -180,7 +180,7 @@ impl CheckpointLease {
         Ok(others.into_iter().find(excluded))
     }
 
-    /// Renews the claim until `done`; cancels `run` when it is lost or cannot be renewed in time,
+    /// Renews the claim until `done`; tells `run` when it is lost or cannot be renewed in time,
     /// since somebody else may then be at work on the same checkpoint.
     pub(crate) async fn keep(
         mut self,

@@ -14,9 +14,9 @@ pub const OPTIONS: &[OptionDef] = &[
         name: "max_concurrent_operations",
         kind: OptionKind::Int,
         default: "8",
-        help: "How many operations (protect, restore, verify, copy, delete) may be at work at once; 0 is no \
-               limit. Verifications are half of them at most. More wait for their turn, which their record \
-               in the operation log says.",
+        help: "How many operations (protect, verify, copy, delete) may be at work at once, and as many \
+               restores besides; 0 is no limit. Verifications are half of them at most. More wait for their \
+               turn, which their record in the operation log says.",
         secret: false,
     },
     OptionDef {

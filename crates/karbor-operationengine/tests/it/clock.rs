@@ -289,6 +289,89 @@ async fn a_time_that_was_jumped_to_deletes_nothing() {
     assert!(house.fake.state().deleted.is_empty());
 }
 
+/// Waits until what an engine has seen of the clock is kept.
+async fn is_kept(house: &House, engine: &Engine) {
+    let seen = house.now();
+    let context = RequestContext::admin();
+    until(async || {
+        house.clock.turn(Duration::from_secs(1));
+        let reports = engine.api().task_reports(&context).await.unwrap();
+        let reports = serde_json::to_value(&reports).unwrap();
+        let kept = reports[0]["outcome"]["details"]["clock"]["seen_at"].as_str()?;
+        (kept.parse::<DateTime<Utc>>().unwrap() >= seen).then_some(())
+    })
+    .await;
+}
+
+/// The clock is wrong after the machine was off; or it jumped, and somebody starts the service anew.
+#[tokio::test]
+async fn a_restart_does_not_make_a_clock_trusted() {
+    for jumps_while_it_runs in [false, true] {
+        let house = House::new().await;
+        let mut engine = house.engine("a").await;
+        let operation = house
+            .scheduled(
+                &engine,
+                ScheduledOperationType::RetentionProtect,
+                &[("retention_duration", "7")],
+            )
+            .await;
+        for days in 1..=3 {
+            house.fake.add(&house.plan, days, made_by(operation.id));
+        }
+        is_kept(&house, &engine).await;
+        if jumps_while_it_runs {
+            house.clock.set_time_of_day(house.now() + MONTHS);
+            is_kept(&house, &engine).await;
+            drop(engine);
+        } else {
+            drop(engine);
+            house.clock.set_time_of_day(house.now() + MONTHS);
+        }
+        engine = house.engine("a").await;
+        house.reason(OperationLogStatus::Missed).await;
+        runs_at(&house, 0, 1).await;
+        house.ended(1).await;
+        assert!(house.fake.state().deleted.is_empty());
+        let told = announced(&house);
+        let jumps = told.iter().filter(|told| told.contains("was set forward"));
+        assert_eq!(jumps.count(), 1, "{told:?}");
+        drop(engine);
+    }
+}
+
+/// A machine that slept has a clock that is right: what it makes then is the newest, and no mistake.
+#[tokio::test]
+async fn what_is_made_after_a_sleep_is_not_from_the_future() {
+    let house = House::new().await;
+    let engine = house.engine("a").await;
+    let retained = [("max_backups", "2")];
+    let protect = house
+        .scheduled(&engine, ScheduledOperationType::RetentionProtect, &retained)
+        .await;
+    house.fake.add(&house.plan, 1, made_by(protect.id));
+    house.pass(1200).await;
+    house
+        .clock
+        .set_time_of_day(house.now() + TimeDelta::hours(8));
+    house.reason(OperationLogStatus::Missed).await;
+    runs_at(&house, 0, 1).await;
+    house.ended(1).await;
+    let newest = house.fake.add(&house.plan, 0, json!({}));
+    house
+        .scheduled(&engine, ScheduledOperationType::Verify, &[])
+        .await;
+    house.pass(3600).await;
+    until(async || {
+        house.clock.turn(Duration::from_secs(1));
+        (!house.fake.state().verified.is_empty()).then_some(())
+    })
+    .await;
+    assert_eq!(house.fake.state().verified[0].checkpoint_id, newest);
+    let told = announced(&house);
+    assert!(told.iter().all(|told| !told.contains("future")), "{told:?}");
+}
+
 #[tokio::test]
 async fn the_latest_that_is_verified_is_not_one_from_the_future() {
     let house = House::new().await;

@@ -9,7 +9,7 @@
 //!
 //! **Nothing leaks in or out.** Every path is walked part by part from the container's descriptor
 //! without following symbolic links. Names that start with `+` are ours and can be no key: `+tmp`
-//! (unfinished writes) and `+leases`. Each open bank keeps its unfinished writes in a directory of
+//! (unfinished writes), `+leases` and `+reserve` (room for the day when there is none). Each open bank keeps its unfinished writes in a directory of
 //! its own under a lock that the kernel drops with the process; opening a bank sweeps those whose
 //! owner is dead.
 //!
@@ -33,6 +33,7 @@ mod dirs;
 mod error;
 mod leases;
 mod listing;
+mod reserve;
 mod store;
 mod temp;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RETRY_DELAYS, Worker,
-    turns::{Turn, Waiting},
+    turns::{Left, Turn, Waiting},
 };
 use crate::{
     conclude::Conclusion, hooks::RunHooks, journal::DbJournal, leases::CheckpointLease,
@@ -22,6 +22,19 @@ use crate::{
 /// How often the operation log hears of a run's progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// What ends a run before its time.
+#[derive(Clone, Default)]
+pub(super) struct Stop {
+    /// A person gave it up, or it cannot go on.
+    pub(super) cancel: CancellationToken,
+    /// A claim of it lapsed: somebody else may be at work on the same checkpoint.
+    pub(super) lost: CancellationToken,
+}
+
+/// Why a run whose claim lapsed came to its end.
+const LOST: &str = "The claim on the checkpoint could not be kept: the bank did not answer for too long, or another \
+                    service took the checkpoint. Try again when the bank is there.";
+
 impl Worker {
     pub(super) fn spawn(
         self: &Arc<Self>,
@@ -30,55 +43,48 @@ impl Worker {
         hooks: Arc<RunHooks>,
         claims: Vec<CheckpointLease>,
     ) {
-        let cancel = CancellationToken::new();
-        self.running().insert(run.log, cancel.clone());
+        let stop = Stop::default();
+        self.running().insert(run.log, stop.cancel.clone());
         let (worker, log) = (self.clone(), run.log);
         let name = format!("{} {}", run.operation, run.checkpoint.id);
-        let work: Pin<Box<dyn Future<Output = ()> + Send>> = match self.slots.free(run.operation) {
+        let waiting = Waiting {
+            id: run.id,
+            operation: run.operation,
+            log,
+        };
+        type Work = Pin<Box<dyn Future<Output = Left> + Send>>;
+        let work: Work = match self.slots.free(run.operation) {
             Some(turn) => {
-                Box::pin(
+                let (worker, stop) = (worker.clone(), stop.clone());
+                Box::pin(async move {
                     worker
-                        .clone()
-                        .at_work(turn, run, provider, hooks, cancel.clone()),
-                )
+                        .carry_out_at_last(&run, &provider, &hooks, &stop, turn)
+                        .await;
+                    Left::Nothing
+                })
             }
-            None => {
-                let waiting = Waiting {
-                    id: run.id,
-                    operation: run.operation,
-                    log,
-                };
-                Box::pin(worker.clone().in_line(waiting, cancel.clone()))
-            }
+            None => Box::pin(worker.clone().in_line(waiting, stop.clone())),
         };
         self.tasks.spawn(name, async move {
             let done = CancellationToken::new();
             let work = async {
-                work.await;
+                let left = work.await;
                 done.cancel();
+                left
             };
             // The claims are kept while the run waits for its turn, too.
             let keep = async {
                 let keep = |claim: CheckpointLease| {
-                    claim.keep(&*worker.clock, done.clone(), cancel.clone())
+                    claim.keep(&*worker.clock, done.clone(), stop.lost.clone())
                 };
                 join_all(claims.into_iter().map(keep)).await
             };
-            tokio::join!(work, keep);
+            let (left, _) = tokio::join!(work, keep);
             worker.running().remove(&log);
+            if let Left::ToClaimAnew(run) = left {
+                worker.begin_later(*run, ApiError::unavailable(LOST, log));
+            }
         });
-    }
-
-    async fn at_work(
-        self: Arc<Self>,
-        _turn: Turn,
-        run: Run,
-        provider: Arc<Provider>,
-        hooks: Arc<RunHooks>,
-        cancel: CancellationToken,
-    ) {
-        self.carry_out_at_last(&run, &provider, &hooks, &cancel)
-            .await;
     }
 
     /// Carries a run out, also when a panic interrupts that.
@@ -87,12 +93,23 @@ impl Worker {
         run: &Run,
         provider: &Provider,
         hooks: &Arc<RunHooks>,
-        cancel: &CancellationToken,
+        stop: &Stop,
+        turn: Turn,
     ) {
         let mut delay = RETRY_DELAYS.0;
+        let mut turn = Some(turn);
         loop {
-            let carried = self.carry_out(run, provider, hooks.clone(), cancel.clone());
-            let Err(panic) = caught(carried).await else {
+            let carried = self.carry_out(run, provider, hooks.clone(), stop, turn.take());
+            let cancel_if_lost = async {
+                stop.lost.cancelled().await;
+                stop.cancel.cancel();
+                std::future::pending::<()>().await;
+            };
+            let carried = tokio::select! {
+                carried = caught(carried) => carried,
+                () = cancel_if_lost => return,
+            };
+            let Err(panic) = carried else {
                 return;
             };
             tracing::error!(run = %run.id, error = ?panic, "a run was interrupted and waits");
@@ -104,18 +121,29 @@ impl Worker {
         }
     }
 
-    /// Runs the flow to its end and writes the end down; as often as it takes.
+    /// Runs the flow to its end and writes the end down; as often as it takes. A turn is for work: it is not
+    /// kept while the end cannot be written down, or the flow cannot go on.
     async fn carry_out(
         &self,
         run: &Run,
         provider: &Provider,
         hooks: Arc<RunHooks>,
-        cancel: CancellationToken,
+        stop: &Stop,
+        mut turn: Option<Turn>,
     ) {
         let journal = Arc::new(DbJournal::new(self.db.clone(), run.id));
         let board = Arc::new(ProgressBoard::new(self.time.clone()));
         let mut delay = RETRY_DELAYS.0;
         loop {
+            // One that is cancelled undoes what it did, and waits for nobody.
+            let turn = match turn.take() {
+                Some(turn) => turn,
+                None => tokio::select! {
+                    turn = self.slots.turn(run.operation) => turn.unwrap_or_default(),
+                    () = stop.cancel.cancelled() => Turn::default(),
+                    () = self.tasks.cancelled().cancelled() => return,
+                },
+            };
             let begun = match self.take_turn(run, provider).await {
                 Ok(()) => journal.events().await.map_err(ApiError::from),
                 Err(error) => Err(error),
@@ -127,16 +155,20 @@ impl Worker {
                         hooks.clone(),
                         journal.clone(),
                         board.clone(),
-                        cancel.clone(),
+                        stop.cancel.clone(),
                         events,
                     );
                     self.watched(run, &board, flow).await
                 }
                 Err(error) => interrupted(&error.to_string()),
             };
+            drop(turn);
             if outcome.status != Ending::Interrupted {
                 self.unstuck(run.log);
-                let conclusion = Conclusion::of(run, &outcome).told_by(provider);
+                let mut conclusion = Conclusion::of(run, &outcome).told_by(provider);
+                if stop.lost.is_cancelled() && !conclusion.is_success() {
+                    conclusion.add_reason(LOST);
+                }
                 return self.conclude(run, provider, &conclusion).await;
             }
             let reason = outcome.interrupted.unwrap_or_default();

@@ -11,16 +11,17 @@ use karbor_flow::ProgressSnapshot;
 use karbor_model::{ApiError, OperationId, OperationLogId, OperationType};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
 
-use super::{RETRY_DELAYS, Worker};
+use super::{RETRY_DELAYS, Worker, carry::Stop};
 use crate::{conclude::Conclusion, hooks::RunHooks, providers::Provider, run::Run};
 
 /// How many operations may be at work.
 pub(crate) struct Slots {
-    /// Of every kind; `None` is no limit.
+    /// Of every kind but restores; `None` is no limit.
     all: Option<Arc<Semaphore>>,
-    /// Of verifications: half, so that a flood of them keeps no restore waiting for long.
+    /// Of restores: as many again, so that nobody waits for the night's backups to get something back.
+    restores: Option<Arc<Semaphore>>,
+    /// Of verifications: half, so that a flood of them keeps no backup waiting for long.
     verifications: Option<Arc<Semaphore>>,
     copies: Arc<Semaphore>,
     most: usize,
@@ -36,6 +37,7 @@ impl Slots {
         let is_limited = operations > 0;
         Self {
             all: is_limited.then(|| limit(operations)),
+            restores: is_limited.then(|| limit(operations)),
             verifications: is_limited.then(|| limit(operations.div_ceil(2))),
             copies: limit(copies.max(1)),
             most: operations,
@@ -44,12 +46,13 @@ impl Slots {
 
     /// What an operation needs one of each of, in this order.
     fn needed(&self, operation: OperationType) -> impl Iterator<Item = &Arc<Semaphore>> {
-        let own = match operation {
-            OperationType::Copy => Some(&self.copies),
-            OperationType::Verify => self.verifications.as_ref(),
-            OperationType::Protect | OperationType::Restore | OperationType::Delete => None,
+        let (own, shared) = match operation {
+            OperationType::Copy => (Some(&self.copies), &self.all),
+            OperationType::Verify => (self.verifications.as_ref(), &self.all),
+            OperationType::Restore => (None, &self.restores),
+            OperationType::Protect | OperationType::Delete => (None, &self.all),
         };
-        own.into_iter().chain(&self.all)
+        own.into_iter().chain(shared)
     }
 
     /// A turn, if nobody has to be waited for.
@@ -60,7 +63,7 @@ impl Slots {
     }
 
     /// Waits for a turn; first come, first served. `None` never comes: nobody closes the semaphores.
-    async fn turn(&self, operation: OperationType) -> Option<Turn> {
+    pub(super) async fn turn(&self, operation: OperationType) -> Option<Turn> {
         let mut turn = Turn::new();
         for slots in self.needed(operation) {
             turn.push(slots.clone().acquire_owned().await.ok()?);
@@ -81,7 +84,12 @@ impl Slots {
                  them verifications",
                 self.most
             ),
-            OperationType::Protect | OperationType::Restore | OperationType::Delete => format!(
+            OperationType::Restore => format!(
+                "waits for its turn: {} restores are at work, and no more may be at once \
+                 (max_concurrent_operations)",
+                self.most
+            ),
+            OperationType::Protect | OperationType::Delete => format!(
                 "waits for its turn: {} operations are at work, and no more may be at once \
                  (max_concurrent_operations)",
                 self.most
@@ -97,26 +105,39 @@ pub(super) struct Waiting {
     pub(super) log: OperationLogId,
 }
 
+/// What is left to do with a run that had its place in the line.
+pub(super) enum Left {
+    Nothing,
+    /// It waited, and its claim lapsed meanwhile. Nothing of it has begun.
+    ToClaimAnew(Box<Run>),
+}
+
 impl Worker {
     /// Has a run wait for its turn, and carries it out then. One that is cancelled ends at once; one that
     /// waits when the service stops stays as it is, for the next start.
-    pub(super) async fn in_line(self: Arc<Self>, waiting: Waiting, cancel: CancellationToken) {
+    pub(super) async fn in_line(self: Arc<Self>, waiting: Waiting, stop: Stop) -> Left {
         let why = json!({ "waiting": self.slots.why(waiting.operation) });
         self.tell_log(waiting.log, why).await;
         let turn = tokio::select! {
             turn = self.slots.turn(waiting.operation) => turn,
-            () = cancel.cancelled() => None,
-            () = self.tasks.cancelled().cancelled() => return,
+            () = stop.cancel.cancelled() => None,
+            () = stop.lost.cancelled() => None,
+            () = self.tasks.cancelled().cancelled() => return Left::Nothing,
         };
         if turn.is_some() {
             let begun = json!({ "progress": ProgressSnapshot::default() });
             self.tell_log(waiting.log, begun).await;
         }
         let Some((run, provider, hooks)) = self.read_again(&waiting).await else {
-            return;
+            return Left::Nothing;
         };
+        if stop.lost.is_cancelled() && !stop.cancel.is_cancelled() {
+            return Left::ToClaimAnew(Box::new(run));
+        }
+        let turn = turn.unwrap_or_default();
         // Boxed, for those that wait are many.
-        Box::pin(self.carry_out_at_last(&run, &provider, &hooks, &cancel)).await;
+        Box::pin(self.carry_out_at_last(&run, &provider, &hooks, &stop, turn)).await;
+        Left::Nothing
     }
 
     /// What the log says meanwhile is a courtesy: the run goes on without it.

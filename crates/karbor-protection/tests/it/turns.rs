@@ -1,11 +1,17 @@
 //! Whose turn it is: `max_concurrent_operations`.
 
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
+
 use karbor_interfaces::protection::ProtectionApi as _;
 use karbor_model::{
-    CheckpointId, OperationLog, OperationLogId, Parameters, RestoreStatus, VerificationId,
-    VerificationStatus,
+    CheckpointId, CheckpointStatus, OperationLog, OperationLogId, Parameters, RestoreStatus,
+    VerificationId, VerificationStatus,
 };
 use karbor_protection::OPTIONS;
+use karbor_testkit::{FakeClock, Fault, Verb};
 use serde_json::{Value, json};
 
 use crate::house::{House, Running, SIMULATED, member, until};
@@ -148,4 +154,84 @@ async fn a_checkpoint_is_kept_for_what_waits_for_it() {
     until(async || running.delete(kept).await.ok()).await;
     running.cancel(first).await;
     running.settled(kept).await;
+}
+
+/// A turn is for work: what only waits for the bank to take its end keeps nobody waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_write_down_its_end_gives_its_turn_to_others() {
+    let house = House::new()
+        .with_resources(&["one"])
+        .with_option("max_concurrent_operations", "1");
+    let running = house.open().await;
+    let good = running.available(1).await;
+    let puts = AtomicUsize::new(0);
+    house.bank.inject(Fault::Full, usize::MAX, move |call| {
+        let is_index = call.verb == Verb::Put && call.key.ends_with("/index.json");
+        is_index && puts.fetch_add(1, Ordering::SeqCst) > 0
+    });
+    let stuck = running.protect(running.plan(1)).await.unwrap();
+    let verification = running.verify(&member(), good).await.unwrap();
+    let done = running.verified(verification).await;
+    assert_eq!(done.status, VerificationStatus::Success);
+    let status = running.checkpoint(stuck).await.status;
+    assert_eq!(status, CheckpointStatus::Protecting);
+    house.bank.heal();
+    assert_eq!(running.settled(stuck).await, CheckpointStatus::Available);
+}
+
+/// Nobody waits for the night's backups to get something back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_waits_for_restores_only() {
+    let house = House::new()
+        .with_resources(&["one"])
+        .with_option("max_concurrent_operations", "1");
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let first = running.verify_slowly(checkpoint).await;
+    let restore = running.restore(checkpoint, Parameters::new()).await;
+    let restored = running.restored(restore.unwrap()).await;
+    assert_eq!(restored.status, RestoreStatus::Success);
+    running.cancel(first).await;
+    running.verified(first).await;
+}
+
+/// Of what waits nothing has begun, so a bank that was away for a while is no end of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_while_its_claim_lapses_claims_anew() {
+    let clock = FakeClock::new();
+    clock.set_time_of_day(chrono::Utc::now());
+    let house = House::new()
+        .with_resources(&["one", "two"])
+        .with_option("max_concurrent_operations", "1")
+        .with_clock(&clock);
+    let running = house.open().await;
+    let [kept, other] = [running.available(1).await, running.available(2).await];
+    let first = running.verify_slowly(other).await;
+    let second = running.verify(&member(), kept).await.unwrap();
+    running.waits(second).await;
+    let lease = kept.to_string();
+    house.bank.inject(Fault::Fail, usize::MAX, move |call| {
+        call.verb == Verb::RenewLease && call.key.contains(&lease)
+    });
+    let pass = || {
+        let step = Duration::from_millis(100);
+        house.bank.inner().advance(step);
+        clock.turn(step);
+    };
+    let claims = house.bank.count(Verb::AcquireLease);
+    until(async || {
+        pass();
+        running.log(second).await;
+        (house.bank.count(Verb::AcquireLease) > claims).then_some(())
+    })
+    .await;
+    house.bank.heal();
+    running.cancel(first).await;
+    let done = until(async || {
+        pass();
+        let found = running.db.verification_get(second).await.unwrap();
+        (found.status != VerificationStatus::InProgress).then_some(found)
+    })
+    .await;
+    assert_eq!(done.status, VerificationStatus::Success);
 }

@@ -31,6 +31,11 @@ fn path_of(name: &BankKey) -> String {
     format!("{LEASES}/{name}/{LEASE}")
 }
 
+/// Is a lease at this path in the container?
+pub(super) fn is_lease(path: &str) -> bool {
+    path.starts_with(LEASES)
+}
+
 fn end_of(now: DateTime<Utc>, ttl: Duration) -> DateTime<Utc> {
     TimeDelta::from_std(ttl)
         .ok()

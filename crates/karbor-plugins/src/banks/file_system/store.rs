@@ -8,7 +8,7 @@ use std::{
         unix::fs::FileExt,
     },
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use rustix::{
 use super::{
     dirs::{Dirs, Refusal, kind},
     error::failure,
-    listing,
+    leases, listing, reserve,
     temp::{self, TempArea, TempFile},
 };
 
@@ -40,6 +40,8 @@ pub(super) struct Store {
     pub(super) dirs: Dirs,
     temp: Mutex<Option<Arc<TempArea>>>,
     pub(super) lease_lock: Mutex<()>,
+    /// Is the reserve as large as it should be? Locked while somebody uses it.
+    reserve: Mutex<bool>,
 }
 
 /// How much to allocate at once for so many bytes: what a file says of its size may not be so.
@@ -67,11 +69,36 @@ impl Store {
                 "what dead processes left unfinished could not be removed"
             ),
         }
-        Ok(Self {
+        let store = Self {
             dirs,
             temp: Mutex::default(),
             lease_lock: Mutex::default(),
-        })
+            reserve: Mutex::default(),
+        };
+        store.keep_reserve(&mut store.reserve());
+        Ok(store)
+    }
+
+    fn reserve(&self) -> MutexGuard<'_, bool> {
+        self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills the reserve up, if it is short.
+    fn fill_reserve(&self) {
+        let mut is_whole = self.reserve();
+        if !*is_whole {
+            self.keep_reserve(&mut is_whole);
+        }
+    }
+
+    fn keep_reserve(&self, is_whole: &mut bool) {
+        match reserve::keep(self.dirs.container()) {
+            Ok(whole) => *is_whole = whole,
+            // A bank that cannot be written needs none.
+            Err(errno) => {
+                tracing::debug!(bank = %self.path().display(), %errno, "no room can be kept in reserve");
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -93,8 +120,35 @@ impl Store {
         }
     }
 
-    /// Writes a file at `path` in the container; see the head of the bank for the order.
+    /// Writes a file at `path` in the container. What replaces a small one, or is a lease, may use the reserve
+    /// of a bank that is full.
     pub(super) fn write(&self, path: &str, data: &[u8], existing: Existing) -> Result<(), Refusal> {
+        let written = self.write_once(path, data, existing);
+        match &written {
+            Err(Refusal::Errno(errno)) if reserve::is_full(*errno) => {}
+            Ok(()) => {
+                self.fill_reserve();
+                return written;
+            }
+            Err(_) => return written,
+        }
+        let may_use = data.len() <= reserve::SMALL
+            && existing == Existing::Replace
+            && (leases::is_lease(path) || self.open_file(path)?.is_some());
+        if !may_use {
+            return written;
+        }
+        let mut is_whole = self.reserve();
+        if !reserve::give_up(self.dirs.container())? {
+            return written;
+        }
+        let written = self.write_once(path, data, existing);
+        self.keep_reserve(&mut is_whole);
+        written
+    }
+
+    /// See the head of the bank for the order.
+    fn write_once(&self, path: &str, data: &[u8], existing: Existing) -> Result<(), Refusal> {
         let (above, name) = split(path);
         let mut temp = self.temp_file()?;
         temp.file.write_all(data).map_err(errno)?;
@@ -262,6 +316,7 @@ impl Store {
         // Also when it was gone: its remover may have died before this line.
         rustix::fs::fsync(&directory)?;
         self.dirs.prune(above);
+        self.fill_reserve();
         Ok(())
     }
 

@@ -110,6 +110,38 @@ async fn fills_the_disk() {
     bank.put(&key("c/next"), vec![3; 900_000].into())
         .await
         .unwrap();
+    ends_what_it_began(&bank).await;
+}
+
+/// When not a page is left, what was begun can be ended, what is there can be deleted, and nothing new comes.
+async fn ends_what_it_began(bank: &FileSystemBank) {
+    let (record, lease) = (key("d/index.json"), key("checkpoints/d/delete-1"));
+    bank.put(&record, "protecting".into()).await.unwrap();
+    let mut fillers = 0;
+    for size in [65_536, 4096, 1] {
+        let filler = Bytes::from(vec![4; size]);
+        while bank
+            .put(&key(&format!("e/{fillers}")), filler.clone())
+            .await
+            .is_ok()
+        {
+            fillers += 1;
+        }
+    }
+    for round in 0..3 {
+        let status = Bytes::from(format!("error, told {round} times"));
+        bank.put(&record, status.clone()).await.unwrap();
+        assert_eq!(bank.get(&record).await.unwrap(), status);
+        let minute = std::time::Duration::from_secs(60);
+        let held = bank.acquire_lease(&lease, "us", minute).await.unwrap();
+        bank.release_lease(&held).await.unwrap();
+        let error = bank.put(&key("d/new"), "x".into()).await.unwrap_err();
+        assert!(matches!(error, BankError::Full(_)), "{error}");
+    }
+    for number in 0..fillers {
+        bank.delete(&key(&format!("e/{number}"))).await.unwrap();
+    }
+    bank.delete(&record).await.unwrap();
 }
 
 /// On a file system that is mounted read-only after [`fills_the_disk`].

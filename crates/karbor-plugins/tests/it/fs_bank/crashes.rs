@@ -194,7 +194,7 @@ fn a_full_disk_and_a_read_only_one_hurt_no_object() {
     let directory = tempfile::tempdir().unwrap();
     // A file system of our own, in a mount namespace of our own.
     let script = r#"
-        mount -t tmpfs -o size=2m karbor-test "$KARBOR_TEST_BANK" || exit 77
+        mount -t tmpfs -o size=3m karbor-test "$KARBOR_TEST_BANK" || exit 77
         "$@" && mount -o remount,ro "$KARBOR_TEST_BANK" || exit
         exec "$0" fs_bank::children::reads_from_a_read_only_disk --exact --ignored
     "#;
