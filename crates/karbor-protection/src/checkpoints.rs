@@ -25,7 +25,7 @@ use std::{
 
 use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
     State,
@@ -287,6 +287,16 @@ impl CheckpointCollection {
     /// # Errors
     /// [`CheckpointError::UnknownMarker`], or the bank's.
     pub async fn list(&self, query: &CheckpointQuery) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let wanted = query.limit.unwrap_or(usize::MAX);
+        self.each(query).await?.take(wanted).try_collect().await
+    }
+
+    /// As [`list`](Self::list), read one after the other as they are asked for, without a limit.
+    pub(crate) async fn each(
+        &self,
+        query: &CheckpointQuery,
+    ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
+    {
         let entries = self.entries(query).await?;
         let of = |entry| (entry, self.clone());
         Self::pick(query, entries.into_iter().map(of).collect()).await
@@ -311,7 +321,9 @@ impl CheckpointCollection {
                 tracing::warn!(provider = %self.provider_id, %error, "the copy bank cannot be listed");
             }
         }
-        Self::pick(query, entries).await
+        let wanted = query.limit.unwrap_or(usize::MAX);
+        let picked = Self::pick(query, entries).await?;
+        picked.take(wanted).try_collect().await
     }
 
     /// Every record is read for its place in the order; those that are asked for are read again, so that
@@ -319,7 +331,8 @@ impl CheckpointCollection {
     async fn pick(
         query: &CheckpointQuery,
         entries: Vec<(Entry, Self)>,
-    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+    ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
+    {
         let mut places: Vec<_> = stream::iter(entries)
             .map(|(entry, of)| async move {
                 let read = of.read_entry(&entry).await?;
@@ -349,17 +362,15 @@ impl CheckpointCollection {
             let at = at.ok_or(CheckpointError::UnknownMarker(marker))?;
             places.drain(..=at);
         }
-        let wanted = |status| {
-            status != CheckpointStatus::Deleted && query.status.is_none_or(|asked| asked == status)
+        let asked = query.status;
+        let wanted = move |status| {
+            status != CheckpointStatus::Deleted && asked.is_none_or(|asked| asked == status)
         };
         places.retain(|(place, ..)| wanted(place.status));
-        stream::iter(places)
+        Ok(stream::iter(places)
             .map(|(_, entry, of)| async move { of.read_entry(&entry).await })
             .buffered(READ_AHEAD)
-            .try_filter(|checkpoint| std::future::ready(wanted(checkpoint.status)))
-            .take(query.limit.unwrap_or(usize::MAX))
-            .try_collect()
-            .await
+            .try_filter(move |checkpoint| std::future::ready(wanted(checkpoint.status))))
     }
 
     /// Every checkpoint that is not deleted, with its project, by the index alone.

@@ -158,7 +158,7 @@ async fn finish(
         status: Some(CheckpointStatus::Available),
         ..CheckpointQuery::default()
     };
-    let findings = Findings::of(told, checkpoints, &same_plan, checkpoint.id, share).await?;
+    let findings = Findings::of(told, checkpoints, &same_plan, checkpoint, share).await?;
     let objects = &conclusion.objects;
     checkpoints
         .finish(checkpoint.id, objects, Some(&findings))

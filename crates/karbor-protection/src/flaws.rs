@@ -3,13 +3,15 @@
 //! (*suspicious*). Both are kept with the checkpoint, in `extra_info`, for restores and for
 //! retention; as is what it *holds*, the measure of those that come after it.
 //!
-//! A checkpoint is measured against the last one of its plan that is not suspicious itself in this resource:
-//! so a source that stays away is a warning each time, and not only the first. Who accepts a suspicious
-//! checkpoint makes it the measure.
+//! A checkpoint is measured against the last one of its plan before it that is not suspicious itself in this
+//! resource: so a source that stays away is a warning each time, and not only the first. What that one could not
+//! read counts, for it was there. Who accepts a suspicious checkpoint makes it the measure. One that a wrong
+//! clock dated later is none.
 
 use std::collections::BTreeMap;
 
-use karbor_model::{CheckpointId, INCOMPLETE, SUSPICIOUS};
+use futures::{StreamExt, TryStreamExt};
+use karbor_model::{Checkpoint, CheckpointId, INCOMPLETE, SUSPICIOUS};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -24,8 +26,6 @@ const HOLDS: &str = "holds";
 const ACCEPTED: &str = "accepted";
 /// Of fewer bytes nothing is concluded: a few lines more or less are no loss.
 const FEW_BYTES: u64 = 1 << 20;
-/// Checkpoints that are read at once in search of a measure.
-const PAGE: usize = 20;
 
 /// How much of a resource there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ impl Findings {
         told: &Value,
         checkpoints: &CheckpointCollection,
         query: &CheckpointQuery,
-        id: CheckpointId,
+        made: &Checkpoint,
         share: f64,
     ) -> Result<Self, CheckpointError> {
         let mut found = Self::default();
@@ -87,7 +87,9 @@ impl Findings {
                 }
             }
         }
-        found.measure(&mut measures, checkpoints, query, id).await?;
+        found
+            .measure(&mut measures, checkpoints, query, made)
+            .await?;
         for (key, holds) in &found.holds {
             let missing = found.incomplete.get(key).map_or(0, total);
             if let Some(measure) = measures.get(key)
@@ -105,36 +107,29 @@ impl Findings {
         measures: &mut BTreeMap<String, Measure>,
         checkpoints: &CheckpointCollection,
         query: &CheckpointQuery,
-        id: CheckpointId,
+        made: &Checkpoint,
     ) -> Result<(), CheckpointError> {
         let mut wanted: Vec<_> = self.holds.keys().collect();
-        let mut query = CheckpointQuery {
-            limit: Some(PAGE),
-            ..query.clone()
-        };
-        while !wanted.is_empty() {
-            let page = checkpoints.list(&query).await?;
-            for checkpoint in page.iter().filter(|checkpoint| checkpoint.id != id) {
-                let info = checkpoint.info();
-                wanted.retain(|key| {
-                    let holds = &info.get(HOLDS).unwrap_or(&Value::Null)[key.as_str()];
-                    let doubted = info.get(SUSPICIOUS).is_some_and(|suspicious| {
-                        suspicious["resources"].get(key.as_str()).is_some()
-                    });
-                    if holds.is_null() || doubted {
-                        return true;
-                    }
-                    let measure = Measure {
-                        holds: serde_json::from_value(holds.clone()).unwrap_or_default(),
-                        of: Some(checkpoint.id),
-                    };
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let is_before = |one: &Checkpoint| one.id != made.id && one.timestamp <= made.timestamp;
+        let mut earlier = checkpoints
+            .each(query)
+            .await?
+            .try_filter(|one| std::future::ready(is_before(one)))
+            .boxed();
+        while let Some(checkpoint) = earlier.try_next().await? {
+            let info = checkpoint.info();
+            wanted.retain(|key| match measure_in(&info, key, checkpoint.id) {
+                Some(measure) => {
                     measures.insert((*key).clone(), measure);
                     false
-                });
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE => query.marker = Some(last.id),
-                _ => break,
+                }
+                None => true,
+            });
+            if wanted.is_empty() {
+                break;
             }
         }
         Ok(())
@@ -181,6 +176,21 @@ impl Findings {
             into.insert(SUSPICIOUS.to_owned(), suspicious);
         }
     }
+}
+
+/// What a checkpoint says that it held of a resource, if that is not in doubt.
+fn measure_in(info: &Map<String, Value>, key: &str, of: CheckpointId) -> Option<Measure> {
+    let said = |kind: &str| info.get(kind).map(|flaw| &flaw["resources"][key]);
+    if said(SUSPICIOUS).is_some_and(|reason| !reason.is_null()) {
+        return None;
+    }
+    let holds = info.get(HOLDS)?.get(key)?;
+    let mut holds: Holds = serde_json::from_value(holds.clone()).unwrap_or_default();
+    let incomplete = said(INCOMPLETE).filter(|incomplete| !incomplete.is_null());
+    let missing = incomplete.map_or(0, total);
+    holds.files = holds.files.map(|files| files.saturating_add(missing));
+    let of = Some(of);
+    Some(Measure { holds, of })
 }
 
 fn total(incomplete: &Value) -> u64 {
@@ -282,6 +292,25 @@ mod tests {
         assert!(empty.contains("file system mounted"), "{empty}");
         assert!(told(holds(0, 0), 0, holds(0, 0)).is_none());
         assert!(told(holds(9, 9), 0, Holds::default()).is_none());
+    }
+
+    #[test]
+    fn what_could_not_be_read_then_was_there() {
+        let info = json!({
+            "holds": {"a": {"files": 400, "bytes": 1}, "b": {"files": 3}},
+            "incomplete": {"total": 600, "resources": {"a": {"total": 600}}},
+            "suspicious": {"resources": {"b": "it shrank"}},
+        });
+        let Value::Object(info) = info else {
+            unreachable!("it is one");
+        };
+        let of = CheckpointId::new();
+        let measure = measure_in(&info, "a", of).unwrap();
+        assert_eq!(measure.holds.files, Some(1000));
+        let lost = suspicion(&holds(400, 1), 0, &measure, 0.5).unwrap();
+        assert!(lost.contains("held 1000"), "{lost}");
+        assert_eq!(measure_in(&info, "b", of), None);
+        assert_eq!(measure_in(&info, "c", of), None);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Checkpoints of a source that may be lost.
 
+use chrono::{TimeDelta, Utc};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{CheckpointId, ErrorKind, PlanId};
+use karbor_testkit::FakeClock;
 
 use crate::house::{House, Running, id, member, stranger};
 
@@ -77,4 +79,26 @@ async fn a_source_that_shrank_is_suspicious_each_time_until_it_is_accepted() {
     assert_eq!(again.unwrap_err().kind, ErrorKind::Conflict);
     let next = holding(&running, plan, MIB / 2).await;
     assert_eq!(suspicion(&running, next).await, None);
+}
+
+/// It is what will be, by a clock that nobody should have believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_from_the_future_is_no_measure() {
+    let clock = FakeClock::new();
+    let now = Utc::now();
+    clock.set_time_of_day(now);
+    let house = House::new().with_resources(&["a"]).with_clock(&clock);
+    let running = house.open().await;
+    let plan = PlanId::new();
+    let good = holding(&running, plan, 4 * MIB).await;
+    clock.set_time_of_day(now + TimeDelta::days(365));
+    let future = holding(&running, plan, 9 * MIB).await;
+    assert_eq!(suspicion(&running, future).await, None);
+    clock.set_time_of_day(now + TimeDelta::minutes(1));
+    let half = holding(&running, plan, 2 * MIB).await;
+    assert_eq!(suspicion(&running, half).await, None);
+    let less = holding(&running, plan, MIB / 2).await;
+    let reason = suspicion(&running, less).await.unwrap();
+    assert!(!reason.contains(&future.to_string()), "{reason}");
+    assert_ne!(good, half);
 }

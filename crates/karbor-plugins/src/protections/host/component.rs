@@ -157,10 +157,13 @@ impl<K: Kind> Protect<K> {
     ) -> Result<(Snapshot, HookReport, Option<LeftOut>), PluginError> {
         let earlier = vault.find(&[resource_tag(context)]).await?;
         // With data: whatever made a source look empty once must not become its measure.
-        let before = earlier
-            .iter()
-            .filter_map(|snapshot| snapshot.numbers.clone())
-            .find(|numbers| numbers.total_files_processed > 0);
+        let before = earlier.iter().find_map(|snapshot| {
+            let numbers = snapshot.numbers.as_ref()?;
+            // What could not be read then was there.
+            let files = numbers.total_files_processed + missing(snapshot);
+            let is_empty = numbers.total_files_processed == 0;
+            (!is_empty).then(|| json!({"files": files, "bytes": numbers.total_bytes_processed}))
+        });
         let parent = earlier.into_iter().next();
         let meta = SnapshotMeta {
             hostname: rustix::system::uname()
@@ -185,10 +188,7 @@ impl<K: Kind> Protect<K> {
         let summary = writer.commit().await?;
         let snapshot = vault.snapshot(&summary.id).await?;
         let mut report = report(&summary, saved.warnings);
-        if let Some(numbers) = before {
-            let (files, bytes) = (numbers.total_files_processed, numbers.total_bytes_processed);
-            report.insert("before".to_owned(), json!({"files": files, "bytes": bytes}));
-        }
+        report.extend(before.map(|before| ("before".to_owned(), before)));
         Ok((snapshot, report, saved.left_out))
     }
 }
