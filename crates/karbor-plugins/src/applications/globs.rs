@@ -12,9 +12,9 @@
 //! the directory itself, classes such as `[[:alpha:]]`.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -168,6 +168,34 @@ fn without_trailing_spaces(text: &str) -> &str {
 pub(crate) struct Filter {
     include: Globs,
     exclude: Globs,
+    above: Arc<Mutex<Above>>,
+}
+
+/// What `include` says of the directories above the file that was asked about last: a walk asks about its
+/// neighbours next.
+#[derive(Debug, Default)]
+struct Above {
+    dir: PathBuf,
+    /// Of each part of the path: its own or that of the nearest above that has one.
+    said: Vec<Option<bool>>,
+}
+
+impl Above {
+    /// What `include` says of a directory, or else of the nearest above it.
+    fn says(&mut self, include: &Globs, dir: &Path) -> Option<bool> {
+        let both = self.dir.components().zip(dir.components());
+        let common = both.take_while(|(before, now)| before == now).count();
+        self.said.truncate(common);
+        let mut at: PathBuf = dir.components().take(common).collect();
+        for part in dir.components().skip(common) {
+            at.push(part);
+            let said = include.says(&at, true);
+            let inherited = self.said.last().copied().flatten();
+            self.said.push(said.or(inherited));
+        }
+        self.dir = at;
+        self.said.last().copied().flatten()
+    }
 }
 
 impl Filter {
@@ -179,6 +207,7 @@ impl Filter {
         Ok(Self {
             include: Globs::new(&source.include, &source.path)?,
             exclude: Globs::new(&source.exclude, &source.path)?,
+            above: Arc::default(),
         })
     }
 
@@ -203,7 +232,10 @@ impl Filter {
 
     fn includes(&self, file: &Path) -> bool {
         let said = self.include.says(file, false);
-        let said = said.or_else(|| parents(file).find_map(|above| self.include.says(above, true)));
+        let said = said.or_else(|| {
+            let mut above = self.above.lock().unwrap_or_else(PoisonError::into_inner);
+            above.says(&self.include, file.parent()?)
+        });
         said == Some(true)
     }
 
@@ -429,6 +461,30 @@ mod tests {
         ] {
             assert_eq!(filter.takes(Path::new(path), is_dir), takes, "{path}");
         }
+    }
+
+    /// A local user makes such a tree: each directory's verdict is found once, not for every file below.
+    #[test]
+    fn an_include_costs_no_more_for_a_file_that_lies_deep() {
+        let filter = filter(&["*.jpg", "/docs", "!/docs/drafts/", "*.png"], &[]).unwrap();
+        let begun = std::time::Instant::now();
+        let mut path = std::path::PathBuf::from("docs");
+        let mut takes = 0;
+        for level in 0..3000 {
+            path.push(if level == 2000 { "docs" } else { "d" });
+            takes += u32::from(filter.takes_here(&path.join("f"), false));
+        }
+        assert_eq!(takes, 3000);
+        while path.pop() {
+            let file = path.join("f");
+            let wanted = path.starts_with("docs");
+            assert_eq!(filter.takes_here(&file, false), wanted);
+        }
+        assert!(filter.takes_here(Path::new("docs/drafts/f.jpg"), false));
+        assert!(!filter.takes_here(Path::new("docs/drafts/f"), false));
+        assert!(filter.takes_here(Path::new("docs/f"), false));
+        assert!(!filter.takes_here(Path::new("other/f"), false));
+        assert!(begun.elapsed() < std::time::Duration::from_secs(10));
     }
 
     #[test]
