@@ -65,7 +65,7 @@
 pub(crate) mod globs;
 pub(crate) mod inside;
 mod load;
-mod obeyed;
+pub(crate) mod obeyed;
 mod raw;
 mod store;
 mod validate;

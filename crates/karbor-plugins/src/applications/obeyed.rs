@@ -35,13 +35,19 @@ impl HookCommand {
 }
 
 impl Component {
-    /// Refuses a component whose declaration names a program or a password that others may change. Key of
-    /// the field, and why.
+    /// Refuses a component whose declaration names a program, a password, a key or whom to trust, in a file
+    /// that others may change. Key of the field, and why.
     pub(crate) fn obeyed(&self) -> Result<(), (&'static str, String)> {
         let Source::Postgresql(source) = &self.source else {
             return Ok(());
         };
-        for (key, path) in [("passfile", &source.passfile), ("bin_dir", &source.bin_dir)] {
+        for (key, path) in [
+            ("passfile", &source.passfile),
+            ("bin_dir", &source.bin_dir),
+            ("sslrootcert", &source.sslrootcert),
+            ("sslcert", &source.sslcert),
+            ("sslkey", &source.sslkey),
+        ] {
             if let Some(path) = path {
                 obeyed(path).map_err(|reason| (key, reason))?;
             }

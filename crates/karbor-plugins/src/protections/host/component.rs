@@ -54,9 +54,12 @@ pub(crate) trait Kind: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What is left to do when a restore is complete.
-    async fn keep_restore(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
-        Ok(())
+    /// What is left to do when a restore is complete. Answers with warnings.
+    async fn keep_restore(
+        _host: &Host,
+        _context: &OperationContext,
+    ) -> Result<Vec<String>, PluginError> {
+        Ok(Vec::new())
     }
 
     /// Removes what a restore that failed or died left on this host and nobody has use for.
@@ -359,10 +362,14 @@ impl<K: Kind> Operation for Restore<K> {
     }
 
     async fn complete(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        K::keep_restore(&self.0, context).await?;
+        let warnings = K::keep_restore(&self.0, context).await?;
         Marker::of(&self.0, context).clear().await?;
         self.0.occupied.leave(context);
-        Ok(HookReport::new())
+        let mut report = HookReport::new();
+        if !warnings.is_empty() {
+            report.insert("warnings".to_owned(), json!(warnings));
+        }
+        Ok(report)
     }
 
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {

@@ -1,6 +1,13 @@
 //! PostgreSQL databases, on a real server.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, chown},
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
 
 use karbor_model::{CheckpointId, OperationType};
 use karbor_plugins::applications::{APPLICATION, POSTGRESQL};
@@ -1108,4 +1115,287 @@ async fn what_an_owner_calls_like_the_catalog_s_functions_is_not_run_by_the_serv
         server.sql("shop", "SELECT string_agg(x, ' ') FROM traps"),
         "here"
     );
+}
+
+/// `psql` speaks the server's encoding where there is no terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_and_comments_of_a_database_in_another_encoding_come_back() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    for name in ["office", "shop"] {
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1'");
+        server.sql("postgres", &sql);
+    }
+    server.sql("office", r#"CREATE ROLE U&"m\00FCller""#);
+    for sql in [
+        "CREATE TABLE t AS SELECT 1 x",
+        r#"ALTER TABLE t OWNER TO U&"m\00FCller""#,
+        r#"ALTER DATABASE shop OWNER TO U&"m\00FCller""#,
+        r"COMMENT ON DATABASE shop IS U&'Gr\00F6\00DFe'",
+        r"ALTER DATABASE shop SET app.place = U&'K\00F6ln'",
+    ] {
+        server.sql("shop", sql);
+    }
+    let lab = lab(
+        &server,
+        &format!("{}maintenance_database = \"office\"\n", user()),
+    );
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, report) = lab.protect(&resource).await.unwrap();
+    assert!(report.get("warnings").is_none(), "{report:?}");
+    server.sql("postgres", "DROP DATABASE shop");
+    lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    let same = r"SELECT shobj_description(oid, 'pg_database') = U&'Gr\00F6\00DFe',
+        pg_get_userbyid(datdba) = U&'m\00FCller', current_setting('app.place') = U&'K\00F6ln'
+        FROM pg_database WHERE datname = 'shop'";
+    assert_eq!(server.sql("shop", same), "t|t|t");
+    let owner = r"SELECT tableowner = U&'m\00FCller' FROM pg_tables WHERE tablename = 't'";
+    assert_eq!(server.sql("shop", owner), "t");
+}
+
+/// Who may not make databases makes an empty one before a restore.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_that_is_filled_is_no_more_open_than_the_lost_one() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    server.sql(
+        "postgres",
+        "CREATE ROLE clerk LOGIN; CREATE ROLE stranger; CREATE ROLE reader",
+    );
+    server.sql("postgres", "CREATE DATABASE shop OWNER clerk");
+    for sql in [
+        "REVOKE ALL ON DATABASE shop FROM PUBLIC",
+        "GRANT CONNECT ON DATABASE shop TO reader",
+        "ALTER DATABASE shop CONNECTION LIMIT 7",
+        "ALTER DATABASE shop SET work_mem = '9MB'",
+        "COMMENT ON DATABASE shop IS 'the shop'",
+    ] {
+        server.sql("postgres", &format!("SET ROLE clerk; {sql}"));
+    }
+    server.sql("shop", "SET ROLE clerk; CREATE TABLE t AS SELECT 1 x");
+    let before = properties(&server, "shop");
+    let lab = lab(&server, "user = \"clerk\"\n");
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("postgres", "DROP DATABASE shop");
+    server.sql("postgres", "CREATE DATABASE shop OWNER clerk");
+    let report = lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert!(report.get("warnings").is_none(), "{report:?}");
+    assert_eq!(properties(&server, "shop"), before);
+    assert_eq!(server.sql("shop", "SELECT x FROM t"), "1");
+    // It is somebody else's: all that the role may not change is named.
+    server.sql("postgres", "DROP DATABASE shop");
+    server.sql("postgres", "CREATE DATABASE shop");
+    server.sql("postgres", "GRANT CREATE ON DATABASE shop TO clerk");
+    server.sql("shop", "GRANT CREATE ON SCHEMA public TO clerk");
+    let report = lab.restore(checkpoint, &resource, json!({})).await.unwrap();
+    assert_eq!(server.sql("shop", "SELECT x FROM t"), "1");
+    let told = report["warnings"][0].as_str().unwrap();
+    for wanted in [
+        "owner was 'clerk'",
+        "nobody had given the right CONNECT of everybody",
+        "it had the right CONNECT of 'reader'",
+        "the setting work_mem",
+        "limit of connections was 7",
+        "a comment",
+    ] {
+        assert!(told.contains(wanted), "{wanted}: {told}");
+    }
+}
+
+fn takes_connections(server: &PostgresServer) -> String {
+    let sql = "SELECT bool_and(datallowconn) FROM pg_database WHERE datname LIKE 'shop%'";
+    server.sql("postgres", sql)
+}
+
+/// Such as those of a pool.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swap_that_disconnects_wins_against_clients_that_connect_again_at_once() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &format!("{}lock_timeout = 5\n", user()));
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    server.sql("shop", "CREATE TABLE since (x int)");
+    let parameters = json!({"swap": true, "disconnect": true, "drop_old": true});
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, parameters);
+    let operation = lab.operation(OperationType::Restore, &resource);
+    let over = AtomicBool::new(false);
+    let (swapped, undone) = thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _ = server.try_sql("shop", "SELECT pg_sleep(0.3)");
+                }
+            });
+        }
+        let done = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                let swapped = operation.main(&context).await.map(|_| {
+                    let (names, tables) = shops(&server);
+                    (names.len(), tables, takes_connections(&server))
+                });
+                (swapped, operation.undo(&context).await)
+            })
+        });
+        over.store(true, Ordering::Relaxed);
+        done
+    });
+    let wanted = (2, "items orders".to_owned(), "t".to_owned());
+    assert_eq!(swapped.unwrap(), wanted);
+    undone.unwrap();
+    let before = (vec!["shop".to_owned()], "items orders since".to_owned());
+    assert_eq!(shops(&server), before);
+    assert_eq!(takes_connections(&server), "t");
+
+    // Killed while the old one took no connections.
+    let note = format!(
+        "restore-{}-{}.json",
+        context.operation_id, context.resource.id
+    );
+    let closed = |lab: &Lab| {
+        let mark =
+            json!({"target": "shop", "made": true, "replaced": "shop_before", "closed": true});
+        fs::write(lab.path("state/scratch").join(&note), mark.to_string()).unwrap();
+        server.sql("postgres", "ALTER DATABASE shop ALLOW_CONNECTIONS false");
+    };
+    closed(&lab);
+    operation.undo(&context).await.unwrap();
+    assert_eq!(shops(&server), before);
+    closed(&lab);
+    lab.run(&context).await.unwrap();
+    assert_eq!(shops(&server).1, "items orders");
+    assert_eq!(takes_connections(&server), "t");
+    assert!(lab.scratch().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_complete_restore_could_not_tidy_is_told() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let parameters = json!({"swap": true, "drop_old": true});
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, parameters);
+    let operation = lab.operation(OperationType::Restore, &resource);
+    operation.main(&context).await.unwrap();
+    let old = shops(&server).0.remove(1);
+    let template = |is: bool| {
+        server.sql(
+            "postgres",
+            &format!("ALTER DATABASE \"{old}\" IS_TEMPLATE {is}"),
+        )
+    };
+    template(true);
+    let report = operation.complete(&context).await.unwrap();
+    let told = report["warnings"][0].as_str().unwrap();
+    assert!(
+        told.contains(&format!("still there as '{old}'")) && told.contains("template"),
+        "{told}"
+    );
+    // What is complete bears no sign of one that is not.
+    assert!(databases(&server).ends_with("|0"), "{}", databases(&server));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_or_a_certificate_that_others_may_change_is_not_obeyed() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: only root can give files away");
+        return;
+    }
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let bin = Lab::new();
+    let more = instead(&bin, &server, "exec REAL \"$@\"");
+    let lab = lab(&server, &more);
+    let resource = lab.resource(POSTGRESQL).await;
+    lab.protect(&resource).await.unwrap();
+    chown(bin.path("bin/pg_dump"), Some(12_345), None).unwrap();
+    let error = lab.protect(&resource).await.unwrap_err();
+    assert!(
+        error.message.contains("would obey others") && error.message.contains("bin/pg_dump"),
+        "{error}"
+    );
+    for key in ["sslrootcert", "sslcert", "sslkey"] {
+        let file = bin.path(key);
+        fs::write(&file, "").unwrap();
+        chown(&file, Some(12_345), None).unwrap();
+        let lab = self::lab(
+            &server,
+            &format!("{}{key} = \"{}\"\n", user(), file.display()),
+        );
+        let resource = lab.resource(POSTGRESQL).await;
+        let error = lab.protect(&resource).await.unwrap_err();
+        assert!(
+            error.message.contains("would obey others"),
+            "{key}: {error}"
+        );
+    }
+}
+
+/// `pg_restore` goes on to its end when the service is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_database_that_was_filled_after_the_service_died_is_known_for_its_own() {
+    let Some(server) = PostgresServer::start() else {
+        return;
+    };
+    fill(&server);
+    let lab = lab(&server, &user());
+    let resource = lab.resource(POSTGRESQL).await;
+    let (checkpoint, _) = lab.protect(&resource).await.unwrap();
+    let before = content(&server, "shop");
+    server.sql("postgres", "DROP DATABASE shop");
+    server.sql("postgres", "CREATE DATABASE shop OWNER keeper");
+    server.sql(
+        "shop",
+        "CREATE FUNCTION wait() RETURNS event_trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_catalog.pg_advisory_xact_lock(7); END';
+         CREATE EVENT TRIGGER wait ON ddl_command_end EXECUTE FUNCTION wait()",
+    );
+    let holder = Holder::of(&server, "shop", "SELECT pg_advisory_xact_lock(7)").await;
+    let context = lab.context(OperationType::Restore, checkpoint, &resource, json!({}));
+    let restore = lab.operation(OperationType::Restore, &resource);
+    let note = lab.path("state/scratch").join(format!(
+        "restore-{}-{}.json",
+        context.operation_id, context.resource.id
+    ));
+    let noted = async {
+        loop {
+            let text = fs::read_to_string(&note).unwrap_or_default();
+            let read: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+            if read["transaction"].is_u64() {
+                drop(holder);
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let done = async { tokio::join!(restore.main(&context), noted) };
+    let (done, noted) = tokio::time::timeout(Duration::from_secs(60), done)
+        .await
+        .unwrap();
+    done.unwrap();
+    // As it was when the service died.
+    fs::write(&note, &noted).unwrap();
+    let lab = lab.restarted();
+    let restore = lab.operation(OperationType::Restore, &resource);
+    restore.main(&context).await.unwrap();
+    assert_eq!(content(&server, "shop"), before);
+    // One that did not come to its end leaves nothing, so what is there is somebody else's.
+    let mut other: serde_json::Value = serde_json::from_str(&noted).unwrap();
+    let aborted = server.try_sql("shop", "BEGIN; SELECT txid_current(); ROLLBACK");
+    let aborted = aborted.unwrap().trim().to_owned();
+    other["transaction"] = json!(aborted.parse::<u64>().unwrap());
+    fs::write(&note, other.to_string()).unwrap();
+    let error = restore.main(&context).await.unwrap_err();
+    assert!(error.message.contains("has tables"), "{error}");
 }

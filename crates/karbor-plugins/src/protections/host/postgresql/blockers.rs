@@ -135,7 +135,7 @@ pub(super) async fn find(
     database: &str,
     entries: &[&str],
 ) -> Result<Option<String>, PluginError> {
-    let found: Found = client.ask_json(database, &[], DEPENDENCIES).await?;
+    let found: Found = client.ask_json_as_dumped(database, DEPENDENCIES).await?;
     let named = in_the_way(&found, entries);
     if named.is_empty() {
         return Ok(None);

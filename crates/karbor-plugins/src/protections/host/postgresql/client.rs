@@ -10,7 +10,7 @@ use super::{
     super::command::{Group, QUESTION, command, drain, drain_up_to},
     said::failure,
 };
-use crate::applications::PostgresqlSource;
+use crate::applications::{PostgresqlSource, obeyed::obeyed};
 
 /// So much of an answer is kept, in bytes.
 const ANSWER: usize = 64 * 1024 * 1024;
@@ -64,24 +64,29 @@ impl<'a> Client<'a> {
     }
 
     /// Where a program is: in the declared directory; else the newest of Debian's places, since a
-    /// newer `pg_dump` reads older servers and not the other way round; else in the usual places.
+    /// newer `pg_dump` reads older servers and not the other way round; else in the usual places. One that
+    /// others may change is not run.
     pub(crate) fn program(&self, name: &str) -> Result<PathBuf, PluginError> {
         let dirs = match &self.source.bin_dir {
             Some(dir) => vec![dir.clone()],
             None => usual_places(),
         };
-        let found = dirs
-            .iter()
-            .map(|dir| dir.join(name))
-            .find(|path| path.is_file());
-        found.ok_or_else(|| {
-            PluginError::new(match &self.source.bin_dir {
+        let there = dirs.iter().map(|dir| dir.join(name));
+        let mut refused = None;
+        for path in there.filter(|path| path.is_file()) {
+            match obeyed(&path) {
+                Ok(()) => return Ok(path),
+                Err(reason) => refused = refused.or(Some(reason)),
+            }
+        }
+        Err(PluginError::new(refused.unwrap_or_else(|| {
+            match &self.source.bin_dir {
                 Some(_) => format!("'{name}' is not in the declared bin_dir"),
                 None => format!(
                     "'{name}' is not on this machine: install PostgreSQL's client programs, or declare bin_dir"
                 ),
-            })
-        })
+            }
+        })))
     }
 
     /// A program connected to a database. The password, if any, is in the file that is named.
@@ -155,9 +160,18 @@ impl<'a> Client<'a> {
         variables: &[(&str, &str)],
         sql: &str,
     ) -> Result<T, PluginError> {
-        let text = self.ask(database, variables, sql).await?;
-        serde_json::from_str(&text)
-            .map_err(|e| PluginError::new("the server gave an unexpected answer").with_cause(e))
+        json(&self.ask(database, variables, sql).await?)
+    }
+
+    /// As [`ask_json`](Self::ask_json), in the encoding of the database, which is that of a dump's list of
+    /// contents: the two are compared.
+    pub(super) async fn ask_json_as_dumped<T: DeserializeOwned>(
+        &self,
+        database: &str,
+        sql: &str,
+    ) -> Result<T, PluginError> {
+        let psql = self.command("psql", database)?;
+        json(&self.talk(psql, QUESTION, &[], sql).await?)
     }
 
     /// As [`ask`](Self::ask), with a limit of its own.
@@ -168,7 +182,19 @@ impl<'a> Client<'a> {
         variables: &[(&str, &str)],
         sql: &str,
     ) -> Result<String, PluginError> {
-        let mut command = self.command("psql", database)?;
+        let mut psql = self.command("psql", database)?;
+        // The server's own is the default where there is no terminal.
+        psql.env("PGCLIENTENCODING", "UTF8");
+        self.talk(psql, limit, variables, sql).await
+    }
+
+    async fn talk(
+        &self,
+        mut command: Command,
+        limit: Duration,
+        variables: &[(&str, &str)],
+        sql: &str,
+    ) -> Result<String, PluginError> {
         command
             .args([
                 "--no-psqlrc",
@@ -229,6 +255,11 @@ impl<'a> Client<'a> {
         let variables = [("session", self.session.as_str())];
         self.ask(database, &variables, sql).await.map(|_| ())
     }
+}
+
+fn json<T: DeserializeOwned>(text: &str) -> Result<T, PluginError> {
+    serde_json::from_str(text)
+        .map_err(|e| PluginError::new("the server gave an unexpected answer").with_cause(e))
 }
 
 /// As an argument of `psql`'s own commands.

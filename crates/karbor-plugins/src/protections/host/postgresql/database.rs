@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DatabasePlace,
     client::{Client, SLOW},
+    watch::shown,
 };
 
 /// Its name in the snapshot.
@@ -48,7 +49,7 @@ pub(super) struct Properties {
     scant: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Grant {
     /// Absent: everybody.
     grantee: Option<String>,
@@ -56,7 +57,7 @@ struct Grant {
     grantable: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Setting {
     /// Absent: every role.
     role: Option<String>,
@@ -142,6 +143,46 @@ impl Properties {
         client.ask_json(client.database(), &[], PROPERTIES).await
     }
 
+    /// What is not text in the encoding that the server says it is in, and cannot be kept: names given in a
+    /// database of another encoding, or of none (`SQL_ASCII`).
+    pub(super) fn garbled(&self) -> Option<String> {
+        let is = |text: &str| text.contains(char::REPLACEMENT_CHARACTER);
+        let settings = self
+            .settings
+            .iter()
+            .any(|setting| is(&setting.value) || setting.role.as_deref().is_some_and(is));
+        let grantees = self
+            .acl
+            .iter()
+            .flatten()
+            .filter_map(|grant| grant.grantee.as_deref());
+        let parts = [
+            ("its comment", self.comment.as_deref().is_some_and(is)),
+            ("its owner", is(&self.owner)),
+            (
+                "a role",
+                self.roles
+                    .iter()
+                    .map(String::as_str)
+                    .chain(grantees)
+                    .any(is),
+            ),
+            ("a setting", settings),
+            ("a tablespace", self.tablespaces.iter().any(|name| is(name))),
+        ];
+        let found: Vec<_> = parts
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(what, _)| *what)
+            .collect();
+        (!found.is_empty()).then(|| {
+            format!(
+                "of the database these are not text in its encoding, and a restore cannot bring them back: {}; the data are in the checkpoint",
+                found.join(", ")
+            )
+        })
+    }
+
     /// What checkpoints of before kept.
     pub(super) fn of_place(place: &DatabasePlace) -> Self {
         Self {
@@ -198,6 +239,8 @@ impl Properties {
             tablespaces.extend(self.own_tablespace().map(str::to_owned));
         }
         for names in [&mut roles, &mut tablespaces] {
+            // Whether there is one whose name could not be kept is not known.
+            names.retain(|name| !name.contains(char::REPLACEMENT_CHARACTER));
             names.sort();
             names.dedup();
         }
@@ -271,12 +314,14 @@ impl Properties {
     }
 
     /// Gives a database that was made and filled its owner, rights and limits, and the name that it is to
-    /// have, at once. `replaced`: the name that the database which has it now gets.
+    /// have, at once. `replaced`: the name that the database which has it now gets; `reopened`: that one takes
+    /// connections again.
     pub(super) async fn settle(
         &self,
         making: &Making<'_>,
         name: &str,
         replaced: Option<&str>,
+        reopened: bool,
     ) -> Result<(), PluginError> {
         let grants = serde_json::json!(self.grants(making.no_owner)).to_string();
         let limit = self.connection_limit.unwrap_or(-1).to_string();
@@ -289,11 +334,16 @@ impl Properties {
             Some(_) => "ALTER DATABASE :\"name\" RENAME TO :\"replaced\";",
             None => "",
         };
+        let opened = match reopened {
+            true => "ALTER DATABASE :\"replaced\" ALLOW_CONNECTIONS true;",
+            false => "",
+        };
         let sql = format!(
             "BEGIN; {owner} {GRANTS}
             ALTER DATABASE :\"provisional\" CONNECTION LIMIT :limit;
             {aside}
             ALTER DATABASE :\"provisional\" RENAME TO :\"name\";
+            {opened}
             COMMIT;"
         );
         let variables = [
@@ -307,6 +357,139 @@ impl Properties {
         let client = making.client;
         let done = client.ask_within(SLOW, client.maintenance(), &variables, &sql);
         done.await.map(|_| ())
+    }
+
+    /// Gives a database that is there and empty the rights and settings that this one had, as far as the role
+    /// may: nobody gets in, when it is filled, who could not before.
+    pub(super) async fn adopt(
+        &self,
+        client: &Client<'_>,
+        name: &str,
+        no_owner: bool,
+    ) -> Result<(), PluginError> {
+        if self.scant {
+            return Ok(());
+        }
+        let grants = serde_json::json!(self.grants(no_owner)).to_string();
+        let settings = serde_json::json!(self.settings).to_string();
+        let sql = format!(
+            "\\set ON_ERROR_STOP 0
+            REVOKE ALL ON DATABASE :\"provisional\" FROM PUBLIC;
+            {GRANTS} {SETTINGS}"
+        );
+        let variables = [
+            ("provisional", name),
+            ("grants", &grants),
+            ("settings", &settings),
+        ];
+        let done = client.ask_within(SLOW, client.maintenance(), &variables, &sql);
+        done.await.map(|_| ())
+    }
+
+    /// Gives it, now that it is filled, also the comment, the limit and the owner. Answers with what is not as
+    /// it was: what the role may not change.
+    pub(super) async fn adopted(
+        &self,
+        client: &Client<'_>,
+        name: &str,
+        no_owner: bool,
+    ) -> Result<Option<String>, PluginError> {
+        if self.scant {
+            return Ok(None);
+        }
+        let owner = if no_owner { "" } else { OWNER };
+        let comment = match self.comment {
+            Some(_) => "COMMENT ON DATABASE :\"provisional\" IS :'comment';",
+            None => "",
+        };
+        let sql = format!(
+            "\\set ON_ERROR_STOP 0
+            {comment} ALTER DATABASE :\"provisional\" CONNECTION LIMIT :limit; {owner}"
+        );
+        let limit = self.connection_limit.unwrap_or(-1).to_string();
+        let variables = [
+            ("provisional", name),
+            ("comment", self.comment.as_deref().unwrap_or_default()),
+            ("limit", &limit),
+            ("owner", &self.owner),
+        ];
+        client
+            .ask_within(SLOW, client.maintenance(), &variables, &sql)
+            .await?;
+        let differs = self.differs(&Self::read(client).await?, no_owner);
+        Ok((!differs.is_empty()).then(|| {
+            format!(
+                "the database was there, and its role may not make it all that it was, which has to be done by hand: {}",
+                differs.join("; ")
+            )
+        }))
+    }
+
+    /// What of a database is not as here.
+    fn differs(&self, now: &Self, no_owner: bool) -> Vec<String> {
+        let mut differs = Vec::new();
+        let mut same = |same: bool, what: String| {
+            if !same {
+                differs.push(what);
+            }
+        };
+        same(
+            no_owner || self.owner == now.owner,
+            format!("its owner was '{}'", shown(&self.owner)),
+        );
+        let text = |one: &Self| {
+            let locale = one.locale.clone().unwrap_or_default();
+            [&one.encoding, &one.collate, &one.ctype, &locale].map(Clone::clone)
+        };
+        same(
+            text(self) == text(now),
+            format!(
+                "its encoding and locale were {}",
+                shown(&text(self).join(" "))
+            ),
+        );
+        // An owner's own rights are his to give.
+        let grants = |one: &Self| {
+            let mut grants = one.grants(no_owner);
+            grants.retain(|grant| grant.grantee.as_ref() != Some(&one.owner));
+            grants
+        };
+        let (had, has) = (grants(self), grants(now));
+        let told = |grant: &Grant| {
+            let grantee = grant.grantee.as_deref().map(shown);
+            let grantee = grantee.map_or("everybody".to_owned(), |name| format!("'{name}'"));
+            format!("{} of {grantee}", shown(&grant.privilege))
+        };
+        for grant in &has {
+            same(
+                had.contains(grant),
+                format!("nobody had given the right {}", told(grant)),
+            );
+        }
+        for grant in &had {
+            same(
+                has.contains(grant),
+                format!("it had the right {}", told(grant)),
+            );
+        }
+        for setting in &self.settings {
+            let kept = now.settings.contains(setting);
+            let role = setting.role.as_deref().map(shown);
+            let role = role.map_or(String::new(), |role| format!(" of '{role}'"));
+            same(kept, format!("the setting {}{role}", shown(&setting.name)));
+        }
+        same(
+            self.connection_limit.unwrap_or(-1) == now.connection_limit.unwrap_or(-1),
+            format!(
+                "its limit of connections was {}",
+                self.connection_limit.unwrap_or(-1)
+            ),
+        );
+        same(
+            self.comment.is_none() || self.comment == now.comment,
+            "it had a comment".to_owned(),
+        );
+        differs
     }
 
     /// The rights to give. Nobody gets in who did not before: without owners, everybody's rights are those

@@ -118,7 +118,9 @@ impl Kind for PostgresqlKind {
             let said = dump(&client, "pg_dumpall", &arguments, GLOBALS, context, writer);
             warnings.extend(said.await?);
         }
-        let properties = json!(Properties::read(&client).await?).to_string();
+        let properties = Properties::read(&client).await?;
+        warnings.extend(properties.garbled());
+        let properties = json!(properties).to_string();
         let added = writer.add_stream(database::STORED_AS, properties.as_bytes());
         added.await?;
         // The limit is the watch's, which knows who is in the way; this one is for when it cannot ask.
@@ -148,7 +150,10 @@ impl Kind for PostgresqlKind {
         }
     }
 
-    async fn keep_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+    async fn keep_restore(
+        host: &Host,
+        context: &OperationContext,
+    ) -> Result<Vec<String>, PluginError> {
         restore::keep(host, context).await
     }
 

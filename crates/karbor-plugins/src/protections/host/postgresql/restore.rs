@@ -13,6 +13,7 @@ use karbor_vault::{Control, Overwrite};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -77,6 +78,12 @@ struct Noted {
     comment: Option<String>,
     #[serde(default)]
     is_template: bool,
+    /// The database that is to give way takes no connections meanwhile.
+    #[serde(default)]
+    closed: bool,
+    /// The transaction that fills a database that was empty: when it is committed, all is there.
+    #[serde(default)]
+    transaction: Option<u64>,
 }
 
 fn note(host: &Host, context: &OperationContext) -> Note<Noted> {
@@ -113,14 +120,17 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
         }
     }
     let note = note(run.host, run.context);
+    let noted = note.read().await?.filter(|noted| noted.target == name);
     if !parameters.dry_run {
         let place = occupied(source, name);
         run.host.occupied.take(run.context, place)?;
         // What a run that died left behind may wait for a lock still.
         client.end_sessions(client.maintenance()).await?;
+        if noted.as_ref().is_some_and(|noted| noted.closed) {
+            reopen(&client, name).await?;
+        }
     }
     let mut state = state(&client, name).await?;
-    let noted = note.read().await?.filter(|noted| noted.target == name);
     let is_made = noted.as_ref().is_some_and(|noted| noted.made);
     if is_made && made_by(&client, name, &sign(run.context)).await? && !parameters.dry_run {
         let replaced = noted.as_ref().and_then(|noted| noted.replaced.as_deref());
@@ -139,6 +149,15 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
     }
     let is_declared = name == source.database;
     let properties = properties(run).await?;
+    let no_owner = parameters.no_owner.unwrap_or(source.no_owner);
+    let transaction = noted.as_ref().and_then(|noted| noted.transaction);
+    if let (Some(transaction), State::Full, false) = (transaction, state, parameters.dry_run)
+        && is_committed(&client, transaction).await?
+    {
+        // It went on to its end without the service that began it.
+        let warning = properties.adopted(&client, name, no_owner).await?;
+        return Ok(report(0, warning.into_iter().collect()));
+    }
     let way = way(run, is_declared, state, name);
     let whole = matches!(way, Ok(Way::Make | Way::Swap));
     let job = Job {
@@ -147,10 +166,28 @@ pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginErr
         client,
         name,
         properties,
-        no_owner: parameters.no_owner.unwrap_or(source.no_owner),
+        no_owner,
         no_tablespaces: parameters.no_tablespaces.unwrap_or(source.no_tablespaces),
     };
     job.go(way, &note).await
+}
+
+/// Lets a database take connections again.
+async fn reopen(client: &Client<'_>, name: &str) -> Result<(), PluginError> {
+    let variables = [("name", name)];
+    let opened = client.ask(client.maintenance(), &variables, REOPEN);
+    opened.await.map(|_| ())
+}
+
+const REOPEN: &str = "SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname)
+    FROM pg_database WHERE datname = :'name' AND NOT datallowconn \\gexec
+";
+
+async fn is_committed(client: &Client<'_>, transaction: u64) -> Result<bool, PluginError> {
+    let sql = "SELECT coalesce(txid_status(:'transaction'), '');";
+    let transaction = transaction.to_string();
+    let variables = [("transaction", transaction.as_str())];
+    Ok(client.ask(client.maintenance(), &variables, sql).await? == "committed")
 }
 
 fn occupied(source: &PostgresqlSource, name: &str) -> Place {
@@ -365,7 +402,7 @@ impl Job<'_> {
         if swaps && !self.run.parameters.disconnect {
             self.nobody_there().await?;
         }
-        let noted = Noted {
+        let mut noted = Noted {
             target: self.name.to_owned(),
             made: true,
             loaded: false,
@@ -373,6 +410,8 @@ impl Job<'_> {
             drop_old: self.run.parameters.drop_old,
             comment: self.properties.comment().map(str::to_owned),
             is_template: self.properties.is_template(),
+            closed: false,
+            transaction: None,
         };
         note.set(&noted).await?;
         let (provisional, sign) = (provisional(context), sign(context));
@@ -387,17 +426,46 @@ impl Job<'_> {
         let mut warnings = self.properties.make(&making).await?;
         let (bytes, said) = self.load(&provisional, way).await?;
         warnings.extend(said);
-        if swaps {
-            self.nobody_there().await?;
+        if swaps && self.run.parameters.disconnect && self.present().await?.open {
+            noted.closed = true;
+            note.set(&noted).await?;
         }
         let settled = self
-            .properties
-            .settle(&making, self.name, replaced.as_deref());
-        settled.await?;
+            .settle(&making, replaced.as_deref(), noted.closed)
+            .await;
+        if settled.is_err()
+            && noted.closed
+            && let Err(error) = reopen(&self.client, self.name).await
+        {
+            tracing::warn!(%error, database = self.name, "a database that takes no connections could not be opened again; an undo tries once more");
+        }
+        settled?;
         if let Some(replaced) = replaced {
             warnings.push(gave_way(&replaced, self.run.parameters.drop_old));
         }
         Ok(report(bytes, warnings))
+    }
+
+    /// Gives the new database its name as soon as nobody is connected to the one that has it. `closed`: that
+    /// one takes no connections until it has given way, or its clients would be back before.
+    async fn settle(
+        &self,
+        making: &Making<'_>,
+        replaced: Option<&str>,
+        closed: bool,
+    ) -> Result<(), PluginError> {
+        if closed {
+            let sql = "ALTER DATABASE :\"name\" ALLOW_CONNECTIONS false;";
+            let variables = [("name", self.name)];
+            let maintenance = self.client.maintenance();
+            self.client.ask(maintenance, &variables, sql).await?;
+        }
+        if replaced.is_some() {
+            self.nobody_there().await?;
+        }
+        self.properties
+            .settle(making, self.name, replaced, closed)
+            .await
     }
 
     /// Fills a database that is there, in one transaction.
@@ -410,14 +478,61 @@ impl Job<'_> {
             drop_old: false,
             comment: None,
             is_template: false,
+            closed: false,
+            transaction: None,
         };
-        if way == Way::Fill {
+        if way == Way::Replace {
+            let (bytes, said) = self.load(self.name, way).await?;
+            noted.loaded = true;
             note.set(&noted).await?;
+            return Ok(report(bytes, said));
         }
-        let (bytes, said) = self.load(self.name, way).await?;
+        note.set(&noted).await?;
+        let adopted = self
+            .properties
+            .adopt(&self.client, self.name, self.no_owner);
+        adopted.await?;
+        let over = CancellationToken::new();
+        let load = async {
+            let loaded = self.load(self.name, way).await;
+            over.cancel();
+            loaded
+        };
+        let (loaded, noted_meanwhile) =
+            tokio::join!(load, self.note_transaction(note, &mut noted, &over));
+        let (bytes, mut warnings) = loaded?;
+        noted_meanwhile?;
         noted.loaded = true;
         note.set(&noted).await?;
-        Ok(report(bytes, said))
+        let adopted = self
+            .properties
+            .adopted(&self.client, self.name, self.no_owner);
+        warnings.extend(adopted.await?);
+        Ok(report(bytes, warnings))
+    }
+
+    /// Notes the transaction that fills the database as soon as it has a number.
+    async fn note_transaction(
+        &self,
+        note: &Note<Noted>,
+        noted: &mut Noted,
+        over: &CancellationToken,
+    ) -> Result<(), PluginError> {
+        let variables = [("session", self.client.session()), ("name", self.name)];
+        while !over.is_cancelled() {
+            let maintenance = self.client.maintenance();
+            let found = self.client.ask(maintenance, &variables, TRANSACTION).await;
+            // A server without room for one more session is no reason to give up.
+            if let Some(number) = found.ok().and_then(|found| found.parse().ok()) {
+                noted.transaction = Some(number);
+                return note.set(noted).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = over.cancelled() => {}
+            }
+        }
+        Ok(())
     }
 
     /// Feeds the dump to `pg_restore`. Answers with its size, and what was warned of.
@@ -446,7 +561,8 @@ impl Job<'_> {
             Way::Make | Way::Swap => {
                 "-c default_transaction_read_only=off -c synchronous_commit=off"
             }
-            Way::Fill | Way::Replace => "",
+            Way::Fill => "-c default_transaction_read_only=off",
+            Way::Replace => "",
         };
         let (bytes, _, said) = self
             .feed(database, &arguments, options, self.run.control())
@@ -646,6 +762,8 @@ impl Job<'_> {
 struct Present {
     /// May the role rename it?
     may: bool,
+    /// Does it take connections?
+    open: bool,
     sessions: Vec<Session>,
     subscriptions: Vec<String>,
     prepared: u64,
@@ -659,10 +777,17 @@ struct Session {
     state: Option<String>,
 }
 
+/// With the epoch that the number of a session's transaction lacks.
+const TRANSACTION: &str =
+    "SELECT (txid_snapshot_xmax(txid_current_snapshot()) >> 32 << 32) + backend_xid::text::bigint
+    FROM pg_stat_activity WHERE application_name = :'session' AND datname = :'name'
+    AND backend_xid IS NOT NULL AND pid <> pg_backend_pid() LIMIT 1;";
+
 /// The server ends vacuums of its own by itself.
 const PRESENT: &str = "SELECT json_build_object(
     'may', (SELECT rolsuper OR (rolcreatedb AND pg_has_role(d.datdba, 'USAGE'))
         FROM pg_roles WHERE rolname = current_user),
+    'open', d.datallowconn,
     'sessions', (SELECT coalesce(json_agg(json_build_object('pid', pid, 'user', usename,
             'application', application_name, 'state', state)), '[]') FROM pg_stat_activity
         WHERE datid = d.oid AND pid <> pg_backend_pid()
@@ -730,42 +855,81 @@ fn report(bytes: u64, warnings: Vec<String>) -> HookReport {
 }
 
 /// Makes a database that this run made like any other: its own comment in place of the sign. Drops the
-/// one that gave way to it, if that was asked for.
-pub(super) async fn keep(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
+/// one that gave way to it, if that was asked for. Answers with what could not be done: the data are back,
+/// so that is no reason to fail.
+pub(super) async fn keep(
+    host: &Host,
+    context: &OperationContext,
+) -> Result<Vec<String>, PluginError> {
     let Some(noted) = made(host, context).await? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
+    let old = noted.replaced.as_deref().filter(|_| noted.drop_old);
+    let mut warnings = Vec::new();
+    let declared = host.declared_component(context).await;
+    let source = declared.as_ref().map_err(Clone::clone).and_then(source);
+    let client = source.map(|source| Client::of(source, context));
+    let named = match &client {
+        Ok(client) => name_as_its_own(client, context, &noted).await,
+        Err(error) => Err(error.clone()),
+    };
+    if let Err(error) = named {
+        tracing::warn!(%error, database = noted.target, "a restored database keeps the comment of one that is not complete");
+        warnings.push(format!(
+            "the database '{}' is complete, but still has the comment 'karbor: restore not complete': give it its own (COMMENT ON DATABASE): {}",
+            shown(&noted.target), error.message
+        ));
+    }
+    if let Some(old) = old {
+        let dropped = match &client {
+            Ok(client) => drop_old(client, old, &noted.target).await,
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = dropped {
+            tracing::warn!(%error, database = old, "a database that was replaced could not be dropped");
+            warnings.push(format!(
+                "the database that was replaced is still there as '{}': drop it by hand: {}",
+                shown(old),
+                error.message
+            ));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Drops the database that was replaced, if the one that replaced it is there.
+async fn drop_old(client: &Client<'_>, old: &str, name: &str) -> Result<(), PluginError> {
+    let sql = "SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database
+        WHERE datname = :'old' AND EXISTS (SELECT FROM pg_database WHERE datname = :'name') \\gexec\n";
+    let variables = [("old", old), ("name", name)];
+    let dropped = client.ask_within(SLOW, client.maintenance(), &variables, sql);
+    dropped.await.map(|_| ())
+}
+
+/// Puts a database's own comment in place of the sign, and makes it a template if it was one.
+async fn name_as_its_own(
+    client: &Client<'_>,
+    context: &OperationContext,
+    noted: &Noted,
+) -> Result<(), PluginError> {
     let sql = "SELECT format('COMMENT ON DATABASE %I IS %s', datname,
             CASE WHEN :'commented' = '' THEN 'NULL' ELSE quote_literal(:'comment') END),
-            CASE WHEN :'template' <> '' THEN format('ALTER DATABASE %I IS_TEMPLATE true', datname) END,
-            CASE WHEN :'old' <> '' AND EXISTS (SELECT FROM pg_database WHERE datname = :'old')
-                THEN format('DROP DATABASE %I WITH (FORCE)', :'old') END
+            CASE WHEN :'template' <> '' THEN format('ALTER DATABASE %I IS_TEMPLATE true', datname) END
         FROM pg_database
         WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign' \\gexec\n";
-    let finished = async {
-        let declared = host.declared_component(context).await?;
-        let client = Client::of(source(&declared)?, context);
-        let sign = sign(context);
-        let old = noted.replaced.as_deref().filter(|_| noted.drop_old);
-        let variables = [
-            ("name", noted.target.as_str()),
-            ("sign", sign.as_str()),
-            (
-                "commented",
-                if noted.comment.is_some() { "yes" } else { "" },
-            ),
-            ("comment", noted.comment.as_deref().unwrap_or_default()),
-            ("template", if noted.is_template { "yes" } else { "" }),
-            ("old", old.unwrap_or_default()),
-        ];
-        let done = client.ask_within(SLOW, client.maintenance(), &variables, sql);
-        done.await
-    };
-    // The data are back: what stays to be tidied is no reason to fail.
-    if let Err(error) = finished.await {
-        tracing::warn!(%error, database = noted.target, replaced = ?noted.replaced, "the comment of a restored database could not be put back, or the database it replaced not dropped");
-    }
-    Ok(())
+    let sign = sign(context);
+    let variables = [
+        ("name", noted.target.as_str()),
+        ("sign", sign.as_str()),
+        (
+            "commented",
+            if noted.comment.is_some() { "yes" } else { "" },
+        ),
+        ("comment", noted.comment.as_deref().unwrap_or_default()),
+        ("template", if noted.is_template { "yes" } else { "" }),
+    ];
+    let done = client.ask_within(SLOW, client.maintenance(), &variables, sql);
+    done.await.map(|_| ())
 }
 
 /// Drops a database that this run made; the one that gave way to it has its name again.
@@ -776,14 +940,19 @@ pub(super) async fn discard(host: &Host, context: &OperationContext) -> Result<(
     let declared = host.declared_component(context).await?;
     let client = Client::of(source(&declared)?, context);
     let (provisional, sign) = (provisional(context), sign(context));
-    let swapped_back = "SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid
+    let swapped_back = "SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS false', datname) FROM pg_database
+            WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign'
+            AND EXISTS (SELECT FROM pg_database WHERE datname = :'replaced') \\gexec
+        SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_database d ON d.oid = a.datid
             WHERE d.datname = :'name' AND shobj_description(d.oid, 'pg_database') = :'sign';
         SELECT format('BEGIN; ALTER DATABASE %I RENAME TO %I; ALTER DATABASE %I RENAME TO %I; COMMIT',
             :'name', :'provisional', :'replaced', :'name')
         FROM pg_database WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign'
         AND EXISTS (SELECT FROM pg_database WHERE datname = :'replaced') \\gexec\n";
     let back = noted.replaced.as_ref().map_or("", |_| swapped_back);
-    let sql = format!("{back} DROP DATABASE IF EXISTS :\"provisional\" WITH (FORCE);");
+    // Its clients are back as soon as they can be.
+    let reopened = if noted.closed { REOPEN } else { "" };
+    let sql = format!("{back} {reopened} DROP DATABASE IF EXISTS :\"provisional\" WITH (FORCE);");
     let variables = [
         ("name", noted.target.as_str()),
         ("provisional", provisional.as_str()),
