@@ -8,7 +8,7 @@
 //! them, and their engines can be made to run for ever by a filter. Rows are looked at in the order of
 //! the list until the page is full.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use karbor_model::{
     OperationLog, OperationLogStatus, OperationType, Plan, Restore, ScheduledOperation, Trigger,
@@ -45,6 +45,8 @@ pub struct ListQuery {
     /// definition (as JSON text) are searched for a regular expression, everything else is compared
     /// exactly.
     pub filters: Vec<(String, String)>,
+    /// Columns whose filters are compared exactly, whatever they are: "one of these".
+    pub exact: BTreeSet<String>,
     /// Id of the last record of the page before.
     pub marker: Option<String>,
     /// At most so many.
@@ -396,13 +398,17 @@ fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Filters, DbError> {
     for (name, kind) in R::COLUMNS {
         let given = query.filters.iter().filter(|(key, _)| key == name);
         let values: Vec<&str> = given.map(|(_, value)| value.as_str()).collect();
-        if *kind == Kind::Words && !values.iter().all(|value| is_plain(value)) {
+        let kind = match kind {
+            Kind::Words if query.exact.contains(*name) => Kind::Text,
+            kind => *kind,
+        };
+        if kind == Kind::Words && !values.iter().all(|value| is_plain(value)) {
             searched.insert(*name, patterns(name, &values)?);
             continue;
         }
         let mut any = Condition::any();
         for value in values {
-            any = any.add(filter::<R>(db, name, *kind, value)?);
+            any = any.add(filter::<R>(db, name, kind, value)?);
         }
         if !any.is_empty() {
             all = all.add(any);

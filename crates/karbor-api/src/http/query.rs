@@ -1,6 +1,6 @@
 //! Query strings: pages, order and filters, the same for every list.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use karbor_db::{Direction, ListQuery};
 use karbor_model::{ApiError, RequestContext};
@@ -80,11 +80,14 @@ impl Query {
         ignore_unknown: bool,
     ) -> Option<ListQuery> {
         let mut filters = Vec::with_capacity(self.filters.len());
+        let mut exact = BTreeSet::new();
         let mut project = (!self.all_tenants).then(|| context.project_id.clone());
         for (key, value) in &self.filters {
             let is_known = known.contains(&key.as_str());
             if key == "project_id" || is_known {
-                let values = python::literals(value).unwrap_or_else(|| vec![value.clone()]);
+                let listed = python::literals(value);
+                exact.extend(listed.is_some().then(|| key.clone()));
+                let values = listed.unwrap_or_else(|| vec![value.clone()]);
                 match (&project, &values[..]) {
                     // One of none.
                     (_, []) => return None,
@@ -103,6 +106,7 @@ impl Query {
         Some(ListQuery {
             project,
             filters,
+            exact,
             marker: self.marker.clone(),
             limit: Some(self.limit),
             offset: self.offset,
