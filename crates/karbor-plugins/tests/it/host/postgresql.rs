@@ -2,7 +2,11 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt, chown},
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::{
+        fs::{PermissionsExt, chown},
+        net::UnixStream,
+    },
     path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -1210,6 +1214,34 @@ fn takes_connections(server: &PostgresServer) -> String {
     server.sql("postgres", sql)
 }
 
+/// Connects to the shop by the server's protocol, and stays until the server ends the session.
+fn stay_connected(server: &PostgresServer, over: &AtomicBool) {
+    let socket = format!(".s.PGSQL.{}", PostgresServer::PORT);
+    let Ok(mut session) = UnixStream::connect(server.socket_dir().join(socket)) else {
+        return;
+    };
+    let parameters = format!("user\0{}\0database\0shop\0\0", PostgresServer::USER);
+    let mut startup = u32::try_from(8 + parameters.len())
+        .unwrap()
+        .to_be_bytes()
+        .to_vec();
+    startup.extend(0x0003_0000_u32.to_be_bytes());
+    startup.extend(parameters.as_bytes());
+    let pause = Some(Duration::from_millis(100));
+    session.set_read_timeout(pause).unwrap();
+    if session.write_all(&startup).is_err() {
+        return;
+    }
+    let mut answer = [0; 4096];
+    while !over.load(Ordering::Relaxed) {
+        match session.read(&mut answer) {
+            Ok(0) => return,
+            Err(error) if error.kind() != ErrorKind::WouldBlock => return,
+            _ => {}
+        }
+    }
+}
+
 /// Such as those of a pool.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_swap_that_disconnects_wins_against_clients_that_connect_again_at_once() {
@@ -1226,10 +1258,10 @@ async fn a_swap_that_disconnects_wins_against_clients_that_connect_again_at_once
     let operation = lab.operation(OperationType::Restore, &resource);
     let over = AtomicBool::new(false);
     let (swapped, undone) = thread::scope(|scope| {
-        for _ in 0..4 {
+        for _ in 0..8 {
             scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    let _ = server.try_sql("shop", "SELECT pg_sleep(0.3)");
+                    stay_connected(&server, &over);
                 }
             });
         }
