@@ -273,8 +273,9 @@ impl Runner {
         let parameters = self.parameters(context, definition, verify).await?;
         let mut outcome = RunOutcome::Success;
         for checkpoint in checkpoints {
+            let accept_unsealed = verify.accept_unsealed;
             let id = self
-                .ask_for_verification(context, &checkpoint, &parameters)
+                .ask_for_verification(context, &checkpoint, &parameters, accept_unsealed)
                 .await?;
             match self.await_verification(id).await? {
                 None => return Ok(None),
@@ -321,6 +322,7 @@ impl Runner {
         context: &RequestContext,
         checkpoint: &Checkpoint,
         parameters: &Parameters,
+        accept_unsealed: bool,
     ) -> Result<VerificationId, ApiError> {
         let db = &self.engine.db;
         let verification = Verification {
@@ -329,7 +331,7 @@ impl Runner {
             provider_id: checkpoint.provider_id,
             checkpoint_id: checkpoint.id,
             parameters: parameters.clone(),
-            accept_unsealed: false,
+            accept_unsealed,
             status: VerificationStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),

@@ -43,6 +43,8 @@ pub(crate) enum Task {
 pub(crate) struct Verify {
     /// Every available checkpoint of the plan, not only the newest.
     pub(crate) all: bool,
+    /// Those too that nothing vouches for.
+    pub(crate) accept_unsealed: bool,
     /// For every type whose verification knows levels.
     pub(crate) level: Option<String>,
     /// By type or resource, as `verification.parameters` of the API.
@@ -54,7 +56,8 @@ impl Definition {
     ///
     /// Keys: `plan_id`, `provider_id`; for `retention_protect` and `delete` those of
     /// [`RetentionPolicy::parse`]; for `delete` also `scheduled_operation_id`; for `verify`
-    /// `checkpoints` (`latest`, the default, or `all`), `level` and `parameters` (JSON).
+    /// `checkpoints` (`latest`, the default, or `all`), `accept_unsealed` (`true` or `false`, the default),
+    /// `level` and `parameters` (JSON).
     ///
     /// # Errors
     /// 400 that names what is wrong (Q42).
@@ -106,6 +109,18 @@ impl Verify {
                 return Err(ApiError::invalid_field("checkpoints", other, reason));
             }
         };
+        let key = "accept_unsealed";
+        let accept_unsealed = match given.get(key).map_or("false", String::as_str) {
+            "false" => false,
+            "true" => true,
+            other => {
+                return Err(ApiError::invalid_field(
+                    key,
+                    other,
+                    "It must be 'true' or 'false'.",
+                ));
+            }
+        };
         let parameters = match given.get("parameters").filter(|text| !text.is_empty()) {
             None => Parameters::new(),
             Some(text) => serde_json::from_str(text).map_err(|error| {
@@ -117,6 +132,7 @@ impl Verify {
         };
         Ok(Self {
             all,
+            accept_unsealed,
             level: given.get("level").cloned(),
             parameters,
         })

@@ -194,7 +194,7 @@ async fn a_service_that_can_act_for_nobody_fails_runs_and_disables_nothing() {
 
 #[tokio::test]
 async fn the_newest_checkpoint_is_verified_or_all_are() {
-    for (which, count) in [(None, 1), (Some("all"), 3)] {
+    for (which, accepts, count) in [(None, false, 1), (Some("all"), true, 3)] {
         let house = House::new().await;
         let engine = house.engine("a").await;
         let mut definition = vec![
@@ -202,6 +202,7 @@ async fn the_newest_checkpoint_is_verified_or_all_are() {
             ("parameters", r#"{"Host::Directory": {"sample": "5%"}}"#),
         ];
         definition.extend(which.map(|which| ("checkpoints", which)));
+        definition.extend(accepts.then_some(("accept_unsealed", "true")));
         house
             .scheduled(&engine, ScheduledOperationType::Verify, &definition)
             .await;
@@ -213,6 +214,7 @@ async fn the_newest_checkpoint_is_verified_or_all_are() {
         let verified = std::mem::take(&mut house.fake.state().verified);
         assert_eq!(verified.len(), count);
         assert_eq!(verified[0].checkpoint_id, made[0]);
+        assert!(verified.iter().all(|one| one.accept_unsealed == accepts));
         assert_eq!(
             json!(verified[0].parameters),
             json!({"Host::Directory": {"sample": "5%", "level": "data"}})
