@@ -183,23 +183,6 @@ impl Dir {
     }
 }
 
-impl File {
-    /// Opens a regular file by its absolute path for reading: walks as [`Dir::find`] does.
-    ///
-    /// # Errors
-    /// [`Refused`], also when nothing is there, or something else than a regular file.
-    pub fn open(path: &Path) -> Result<Self, Refused> {
-        match Dir::find(path)? {
-            Found::Other(dir, name, _) => dir.open_file(&name),
-            Found::Missing(..) => Err(Refused::system(path, Errno::NOENT)),
-            Found::Dir(_) => Err(Refused::Kind {
-                path: path.to_owned(),
-                wanted: "a file",
-            }),
-        }
-    }
-}
-
 /// Accounts that can have moved something to where it is found, besides those that are trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Movers {
@@ -422,9 +405,10 @@ mod tests {
         let fifo = FileType::Fifo;
         let mode = Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, top.join("fifo"), fifo, mode, 0).unwrap();
-        let refused = File::open(&top.join("fifo")).unwrap_err();
+        let dir = Dir::open(&top).unwrap();
+        let refused = dir.open_file("fifo".as_ref()).unwrap_err();
         assert!(matches!(refused, Refused::Kind { .. }), "{refused}");
         fs::write(top.join("file"), "content").unwrap();
-        assert_eq!(File::open(&top.join("file")).unwrap().stat.st_size, 7);
+        assert_eq!(dir.open_file("file".as_ref()).unwrap().stat.st_size, 7);
     }
 }

@@ -18,6 +18,7 @@
 mod closed;
 mod dir;
 mod staging;
+mod stale;
 mod trail;
 mod walk;
 mod write;
@@ -29,6 +30,7 @@ use rustix::io::Errno;
 pub use closed::{closed, without_parents};
 pub use dir::{Dir, File, Found, Movers, shown, shown_way};
 pub use staging::{Access, Staging};
+pub use stale::{is_temp_name, temp_name};
 pub use trail::Trail;
 pub use walk::resolve;
 pub use write::{Identity, Replace};

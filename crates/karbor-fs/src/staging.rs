@@ -28,7 +28,7 @@ pub struct Access {
 #[derive(Debug)]
 pub struct Staging {
     dir: Dir,
-    is_closed: bool,
+    is_apart: bool,
     name: OsString,
     made: Mutex<Option<Dir>>,
 }
@@ -36,23 +36,22 @@ pub struct Staging {
 impl Staging {
     /// For a directory. `name` is that of the service's own directory in it, if one has to be made:
     /// nobody else's, and one that [`remove_stale`](Self::remove_stale) knows.
-    ///
-    /// # Errors
-    /// [`Refused::System`].
-    pub fn of(dir: Dir, name: OsString) -> Result<Self, Refused> {
-        Ok(Self {
-            is_closed: dir.is_closed()?,
+    #[must_use]
+    pub fn of(dir: Dir, name: OsString) -> Self {
+        Self {
+            is_apart: false,
             dir,
             name,
             made: Mutex::new(None),
-        })
+        }
     }
 
-    /// As [`of`](Self::of), but always in a directory of the service's own.
+    /// As [`of`](Self::of), but always in a directory of the service's own: for what cannot be locked itself, and
+    /// would stay for ever if the service died.
     #[must_use]
     pub fn apart(dir: Dir, name: OsString) -> Self {
         Self {
-            is_closed: false,
+            is_apart: true,
             dir,
             name,
             made: Mutex::new(None),
@@ -65,12 +64,17 @@ impl Staging {
         &self.dir
     }
 
-    /// Where to make them.
+    /// Is it closed now? It may be given away at any time, also by the service itself.
+    fn is_closed(&self) -> Result<bool, Refused> {
+        Ok(!self.is_apart && self.dir.is_closed()?)
+    }
+
+    /// Where to make something now.
     ///
     /// # Errors
     /// [`Refused::System`].
     pub fn dir(&self) -> Result<Dir, Refused> {
-        if self.is_closed {
+        if self.is_closed()? {
             return Ok(self.dir.clone());
         }
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,7 +97,7 @@ impl Staging {
     /// # Errors
     /// [`Refused::System`].
     pub fn is_private(&self) -> Result<bool, Refused> {
-        match self.is_closed {
+        match self.is_closed()? {
             true => Ok(true),
             false => Ok(is_own(&self.dir()?.stat()?)),
         }
@@ -104,26 +108,38 @@ impl Staging {
     /// # Errors
     /// [`Refused::System`], `EEXIST` if there is something of this name.
     pub fn make_dir(&self, temporary: &OsStr, name: &OsStr) -> Result<Dir, Refused> {
-        if self.is_closed {
-            return self.dir.make_dir(name);
+        if self.is_closed()? {
+            let made = self.dir.make_dir(name)?;
+            // Else somebody may have put another there before it was opened.
+            return match self.is_closed()? {
+                true => Ok(made),
+                false => Err(Refused::Exchanged(made.path().to_owned())),
+            };
         }
-        let made = self.dir()?.make_dir(temporary)?;
-        match self.finish(temporary, name, Replace::No) {
+        let within = self.dir()?;
+        let made = within.make_dir(temporary)?;
+        match self.finish(&within, temporary, name, Replace::No) {
             Ok(()) => self.dir.adopt(made, name),
             Err(error) => {
                 // The error that is told is the first.
-                let _ = self.dir()?.remove_dir(temporary);
+                let _ = within.remove_dir(temporary);
                 Err(error)
             }
         }
     }
 
-    /// Gives what was made in [`dir`](Self::dir) its name.
+    /// Gives what was made `within` a [`dir`](Self::dir) its name.
     ///
     /// # Errors
     /// [`Refused::System`], as of [`Dir::rename`].
-    pub fn finish(&self, made: &OsStr, name: &OsStr, replace: Replace) -> Result<(), Refused> {
-        self.dir()?.rename(made, &self.dir, name, replace)
+    pub fn finish(
+        &self,
+        within: &Dir,
+        made: &OsStr,
+        name: &OsStr,
+        replace: Replace,
+    ) -> Result<(), Refused> {
+        within.rename(made, &self.dir, name, replace)
     }
 
     /// Removes the service's own directories that a run which died left in a directory. `is_ours` knows
@@ -169,10 +185,12 @@ impl Dir {
         temporary: impl Fn() -> OsString,
         access: impl Fn(usize) -> Access,
     ) -> Result<(Self, bool), Refused> {
+        // What is left of a run that died is in nobody's way, if it cannot be removed.
+        let _ = self.names().and_then(|there| self.remove_stale(&there));
         let mut dir = self.clone();
         let mut is_new = false;
         for (number, name) in names.iter().enumerate() {
-            let made = Staging::of(dir.clone(), temporary())?.make_dir(&temporary(), name);
+            let made = Staging::of(dir.clone(), temporary()).make_dir(&temporary(), name);
             dir = match made {
                 Ok(made) => {
                     is_new = true;
@@ -193,7 +211,11 @@ impl Dir {
     /// Sets owner and mode, as far as the service may and the file system can.
     fn give(&self, access: Access) -> Result<(), Refused> {
         let could = |done: Result<(), Errno>| match done {
-            Ok(()) | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS) => Ok(()),
+            // The last two: of ids that a user namespace does not know.
+            Ok(())
+            | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::ACCESS) => {
+                Ok(())
+            }
             Err(errno) => Err(Refused::system(self.path(), errno)),
         };
         if let Some((user, group)) = access.owner {
@@ -262,14 +284,14 @@ mod tests {
     fn what_is_made_in_a_directory_of_others_is_closed_until_it_has_its_name() {
         let Some((_keep, top)) = place() else { return };
         let hers = Dir::open(&top.join("hers")).unwrap();
-        let staging = Staging::of(hers, OsString::from(".ours")).unwrap();
+        let staging = Staging::of(hers, OsString::from(".ours"));
         let made = staging.dir().unwrap();
         assert!(staging.is_private().unwrap());
         assert_eq!(mode(&top.join("hers/.ours")), 0o700);
         assert_eq!(fs::metadata(top.join("hers/.ours")).unwrap().uid(), 0);
         made.create_file("new".as_ref()).unwrap();
         assert!(!top.join("hers/new").exists());
-        let finish = |replace| staging.finish("new".as_ref(), "file".as_ref(), replace);
+        let finish = |replace| staging.finish(&made, "new".as_ref(), "file".as_ref(), replace);
         finish(Replace::No).unwrap();
         assert_eq!(mode(&top.join("hers/file")), 0o600);
         made.create_file("new".as_ref()).unwrap();
@@ -284,10 +306,13 @@ mod tests {
         let Some((_keep, top)) = place() else { return };
         fs::set_permissions(&top, fs::Permissions::from_mode(0o755)).unwrap();
         let dir = Dir::open(&top).unwrap();
-        let staging = Staging::of(dir, OsString::from(".ours")).unwrap();
+        let staging = Staging::of(dir, OsString::from(".ours"));
         assert_eq!(staging.dir().unwrap().path(), top);
+        // One that was given away since is closed no more.
         fs::set_permissions(&top, fs::Permissions::from_mode(0o775)).unwrap();
-        let staging = Staging::of(Dir::open(&top).unwrap(), OsString::from(".ours")).unwrap();
+        assert_eq!(staging.dir().unwrap().path(), top.join(".ours"));
+        drop(staging);
+        let staging = Staging::of(Dir::open(&top).unwrap(), OsString::from(".ours"));
         assert_eq!(staging.dir().unwrap().path(), top.join(".ours"));
     }
 
@@ -297,7 +322,7 @@ mod tests {
         let hers = Dir::open(&top.join("hers")).unwrap();
         let is_ours = |name: &OsStr| name == "ours" || name == "temporary";
         let remove = || Staging::remove_stale(&hers, "ours".as_ref(), is_ours);
-        let alive = Staging::of(hers.clone(), OsString::from("ours")).unwrap();
+        let alive = Staging::of(hers.clone(), OsString::from("ours"));
         alive
             .dir()
             .unwrap()

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{Dir, Movers, Refused, Trail, dir::shown, walk::trusted};
+use crate::{Dir, Movers, Refused, Trail, dir::shown, is_temp_name, walk::trusted};
 
 /// Which file or directory of the system it is, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -126,9 +126,16 @@ impl Dir {
         // Not every file system has locks.
         let locked = rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive);
         let stat = rustix::fs::fstat(&fd).map_err(|errno| self.system(name, errno))?;
-        // Somebody who cleans up may be faster.
-        match locked == Err(Errno::AGAIN) || stat.st_nlink == 0 {
-            true => Err(self.system(name, Errno::AGAIN)),
+        // Somebody who cleans up may be faster. Not every file system counts names.
+        let is_gone = || match stat.st_nlink {
+            0 => self.look(name).map(|named| !is_named(&stat, named)),
+            _ => Ok(false),
+        };
+        match locked == Err(Errno::AGAIN) || is_gone()? {
+            true => {
+                self.remove_file(name)?;
+                Err(self.system(name, Errno::AGAIN))
+            }
             false => Ok(fs::File::from(fd)),
         }
     }
@@ -194,10 +201,11 @@ impl Dir {
     }
 
     /// Removes what has this name and, if it is a directory, all that is in it. No link is followed, and
-    /// no other file system is entered.
+    /// nothing is entered that is mounted there, be it a directory of the same file system. What a run that is alive is
+    /// [making](crate::temp_name) in it stays, with the directories that lead to it.
     ///
     /// # Errors
-    /// [`Refused`]: the first that could not be removed (`EXDEV`: where another file system is mounted);
+    /// [`Refused`]: the first that could not be removed (`EXDEV`: where something is mounted);
     /// others are left then, too.
     pub fn remove_all(&self, name: &OsStr) -> Result<(), Refused> {
         self.remove_wanted(name, |_, _| true)
@@ -224,7 +232,7 @@ impl Dir {
             Some(_) if !is_wanted(name.as_ref(), true) => return Ok(()),
             Some(_) => {}
         }
-        let device = self.stat()?.st_dev;
+        let here = self.mount()?;
         let mut trail = Trail::new(self.clone())?;
         let mut path = PathBuf::new();
         // Of each directory on the way: those in it that are still to be removed.
@@ -233,7 +241,7 @@ impl Dir {
             match names.pop() {
                 Some(name) => {
                     trail.enter(&name, None)?;
-                    if trail.dir().stat()?.st_dev != device {
+                    if trail.dir().mount()? != here {
                         return Err(Refused::system(trail.dir().path(), Errno::XDEV));
                     }
                     path.push(&name);
@@ -253,6 +261,15 @@ impl Dir {
             }
         }
         Ok(())
+    }
+
+    /// Which file system it is on, and which mount: a directory of the same file system can be mounted, too.
+    fn mount(&self) -> Result<(u64, Option<String>), Refused> {
+        let told = format!("/proc/self/fdinfo/{}", self.as_fd().as_raw_fd());
+        let told = fs::read_to_string(told).unwrap_or_default();
+        let mut lines = told.lines();
+        let mount = lines.find_map(|line| line.strip_prefix("mnt_id:"));
+        Ok((self.stat()?.st_dev, mount.map(str::to_owned)))
     }
 
     /// Puts what was made in it, and its names, on stable storage.
@@ -278,6 +295,10 @@ fn remove_files(
 ) -> Result<Vec<OsString>, Refused> {
     let mut dirs = Vec::new();
     for name in dir.names()? {
+        if is_temp_name(&name) {
+            dir.remove_if_stale(&name)?;
+            continue;
+        }
         let Some(stat) = dir.look(&name)? else {
             continue;
         };
@@ -296,6 +317,11 @@ fn remove_files(
 
 pub(crate) fn is_dir(stat: &Stat) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+}
+
+/// Is what was opened what has its name?
+fn is_named(opened: &Stat, named: Option<Stat>) -> bool {
+    named.is_some_and(|named| Identity::of(&named) == Identity::of(opened))
 }
 
 fn rename_new(from: &Dir, name: &OsStr, to: &Dir, new: &OsStr) -> Result<(), Errno> {

@@ -1,13 +1,10 @@
 //! Writes files.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     fs::File,
     ops::Range,
-    os::{
-        fd::AsFd,
-        unix::{ffi::OsStrExt, fs::FileExt},
-    },
+    os::{fd::AsFd, unix::fs::FileExt},
     path::PathBuf,
     sync::{
         Arc,
@@ -16,10 +13,7 @@ use std::{
 };
 
 use karbor_fs::{Dir, Refused, Staging};
-use rustix::{
-    fs::{FileType, FlockOperation},
-    io::Errno,
-};
+use rustix::io::Errno;
 
 use super::{Run, refused};
 use crate::{VaultError, engine::Decoder, node::Node, pack::BlobKind};
@@ -30,52 +24,10 @@ const SEGMENT: u64 = 16 << 20;
 const BLOCK: usize = 4096;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
-const TEMP: &str = ".karbor-restore-";
-
 /// The name under which something is made: no other restore uses it.
 pub(super) fn temp_name(run: &Run) -> OsString {
     let number = run.temps.fetch_add(1, Ordering::Relaxed);
-    OsString::from(format!("{TEMP}{:016x}-{number:x}", run.id))
-}
-
-pub(super) fn is_temp_name(name: &OsStr) -> bool {
-    let rest = name.as_bytes().strip_prefix(TEMP.as_bytes());
-    let rest = rest.unwrap_or_default();
-    let mut parts = rest.split(|byte| *byte == b'-');
-    let (id, number) = (parts.next(), parts.next());
-    let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
-    parts.next().is_none()
-        && id.is_some_and(|id| id.len() == 16 && is_hex(id))
-        && number.is_some_and(is_hex)
-}
-
-/// Removes what restores that died left in a directory: half-written files, and directories in which
-/// they were made. `names` are all that are there.
-pub(super) fn remove_stale(dir: &Dir, names: &[OsString]) -> Result<(), Refused> {
-    for name in names.iter().filter(|name| is_temp_name(name)) {
-        match dir
-            .look(name)?
-            .map(|stat| FileType::from_raw_mode(stat.st_mode))
-        {
-            Some(FileType::Directory) => Staging::remove_stale(dir, name, is_temp_name)?,
-            Some(FileType::RegularFile) => remove_stale_file(dir, name)?,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn remove_stale_file(dir: &Dir, name: &OsStr) -> Result<(), Refused> {
-    let Ok(file) = dir.open_file(name) else {
-        return Ok(());
-    };
-    // With more names than one, it is a hard link that is being made.
-    let is_left = file.stat.st_nlink == 1
-        && rustix::fs::flock(&file.file, FlockOperation::NonBlockingLockExclusive).is_ok();
-    match is_left {
-        true => dir.remove_file(name),
-        false => Ok(()),
-    }
+    karbor_fs::temp_name(run.id, number)
 }
 
 /// A file being written.
@@ -162,7 +114,7 @@ impl Writing {
     /// It is on stable storage: it gets its name.
     fn place(&self, run: &Run) -> Result<(), VaultError> {
         let name = self.node.os_name();
-        run.rename(&self.staging, &self.temp, &name, self.replaces)?;
+        run.rename(&self.staging, &self.dir, &self.temp, &name, self.replaces)?;
         self.is_placed.store(true, Ordering::Release);
         run.files.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -176,13 +128,17 @@ impl Writing {
     }
 }
 
+/// So often a file is made, should somebody who cleans up be faster.
+const TRIES: usize = 8;
+
 /// Makes an empty file, which is locked as long as it is open, so that it is not taken for a dead restore's.
 fn make_temp(run: &Run, dir: &Dir) -> Result<(OsString, File), Refused> {
+    let mut left = TRIES;
     loop {
         let temp = temp_name(run);
+        left -= 1;
         match dir.create_file(&temp) {
-            // Somebody who cleans up was faster: he removes it.
-            Err(refused) if refused.errno() == Some(Errno::AGAIN) => {}
+            Err(refused) if refused.errno() == Some(Errno::AGAIN) && left > 0 => {}
             made => return made.map(|file| (temp, file)),
         }
     }

@@ -96,8 +96,7 @@ impl Planner {
     ) -> Result<(), VaultError> {
         let path = dir.path().to_owned();
         if !visited.links.is_empty() {
-            let staging = Staging::of(dir.clone(), temp_name(&self.run));
-            let staging = Arc::new(staging.map_err(|e| refused(&path, &e))?);
+            let staging = Arc::new(Staging::apart(dir.clone(), temp_name(&self.run)));
             for link in visited.links {
                 self.run.check()?;
                 self.make_link(&staging, link)?;
@@ -133,16 +132,15 @@ impl Planner {
         let mut gone = 0;
         for name in extras.into_iter().flatten() {
             match dir.remove_wanted(name, is_wanted) {
-                Ok(()) => {
-                    self.summary.deleted += 1;
-                    gone += usize::from(matches!(dir.look(name), Ok(None)));
-                }
+                // What was not wanted in it stays, and it with that.
+                Ok(()) => gone += usize::from(matches!(dir.look(name), Ok(None))),
                 Err(error) => {
                     let what = "the state without it";
                     self.run.warn(&dir.path_of(name), what, error);
                 }
             }
         }
+        self.summary.deleted += gone as u64;
         gone
     }
 
@@ -176,7 +174,9 @@ impl Planner {
             }
             Err(error) => return Err(failed(error)),
         }
-        let renamed = self.run.rename(staging, &temp, &name, present.is_some());
+        let renamed = self
+            .run
+            .rename(staging, &dir, &temp, &name, present.is_some());
         // If both names were one file already, renaming does nothing and leaves the other name.
         let removed = dir.remove_file(&temp);
         renamed?;

@@ -7,7 +7,7 @@
 //! the end hard links are made, then directories get their attributes, and the file
 //! system is synced. What dies half-way leaves files and directories named `.karbor-restore-…`; the next restore
 //! into the same directories removes them. Those of a restore that is alive are locked, so several restores may
-//! run into one place.
+//! run into one place; what cannot be locked, such as links, is made in directories that are.
 //!
 //! # Beside others who may write there
 //!
@@ -181,6 +181,7 @@ impl Run {
     fn rename(
         &self,
         staging: &Staging,
+        within: &Dir,
         temp: &OsStr,
         name: &OsStr,
         replaces: bool,
@@ -190,7 +191,8 @@ impl Run {
             true => Replace::No,
             false => Replace::Yes,
         };
-        staging.finish(temp, name, replace).map_err(|error| {
+        let done = staging.finish(within, temp, name, replace);
+        done.map_err(|error| {
             let path = staging.place().path_of(name);
             let reason = match error.errno() {
                 Some(Errno::EXIST) if is_never => "somebody made it while it was being restored",
@@ -221,7 +223,15 @@ impl Run {
             .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
         let identity = Identity::of(&stat);
         let stashed = Stashed { name, identity };
-        stash.files.insert(link_key(node), stashed);
+        // One that can have no more names is written again, and the next are made from that.
+        let full = stash.files.insert(link_key(node), stashed);
+        if let Some(full) = full {
+            let removed = stash
+                .staging
+                .dir()
+                .and_then(|dir| dir.remove_file(&full.name));
+            removed.map_err(|error| refused(&path, &error))?;
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use karbor_fs::{Dir, Identity, Staging, Trail, shown_way};
+use karbor_fs::{Dir, Identity, Staging, Trail, is_temp_name, shown_way};
 use rustix::{
     fs::{FileType, Mode, Stat},
     io::Errno,
@@ -18,7 +18,7 @@ use super::{
     Job, LinkKey, Run, Start,
     attributes::{is_refusal, xattrs_of},
     compare::{Check, is_same_special, may_be_same},
-    file::{Segment, Writing, is_temp_name, remove_stale, temp_name},
+    file::{Segment, Writing, temp_name},
     link_key, refused,
 };
 use crate::{
@@ -39,6 +39,8 @@ pub(super) struct Planner {
     /// The device that the snapshot's directory was on.
     stored_device: Option<u64>,
     target_is_new: bool,
+    /// Of one file, nothing else in the target is known.
+    is_single: bool,
     /// The names on the way to where we are, also if they are not there.
     names: Vec<OsString>,
     /// Of files with several names: what had the first of them in the target.
@@ -88,9 +90,19 @@ struct Open {
     path: PathBuf,
     /// `None`: it is not there, and this is a dry run.
     staging: Option<Arc<Staging>>,
+    /// For links and special files.
+    apart: Option<Staging>,
 }
 
 impl Open {
+    fn missing(path: PathBuf) -> Self {
+        Self {
+            path,
+            staging: None,
+            apart: None,
+        }
+    }
+
     fn path_of(&self, name: &OsStr) -> PathBuf {
         match &self.staging {
             Some(staging) => staging.place().path_of(name),
@@ -142,6 +154,7 @@ impl Planner {
             root_device: device,
             stored_device: None,
             target_is_new,
+            is_single: false,
             names: Vec::new(),
             linked: HashMap::new(),
             dirs: Vec::new(),
@@ -156,7 +169,14 @@ impl Planner {
     pub(super) fn plan(&mut self, start: Start) -> Result<(), VaultError> {
         let (tree, node) = match start {
             Start::Tree(tree, node) => (tree, node),
+            Start::Single(_) if self.run.options.delete_extra => {
+                return Err(VaultError::Invalid(
+                    "what lies beside a single file is no extra: restore it without 'delete_extra'"
+                        .to_owned(),
+                ));
+            }
             Start::Single(node) => {
+                self.is_single = true;
                 let open = self.top(None, std::slice::from_ref(&node))?;
                 return self.entry(&open, node).map(|_| ());
             }
@@ -203,10 +223,7 @@ impl Planner {
 
     fn top(&mut self, node: Option<Node>, nodes: &[Node]) -> Result<Open, VaultError> {
         let Some(root) = self.root.clone() else {
-            return Ok(Open {
-                path: self.path(),
-                staging: None,
-            });
+            return Ok(Open::missing(self.path()));
         };
         self.visit(root, node, nodes, self.target_is_new)
     }
@@ -215,10 +232,7 @@ impl Planner {
     fn open(&mut self, next: &mut Pending, nodes: &[Node]) -> Result<Open, VaultError> {
         let path = self.path();
         let (Some(trail), true) = (&mut self.trail, next.exists) else {
-            return Ok(Open {
-                path,
-                staging: None,
-            });
+            return Ok(Open::missing(path));
         };
         let failed = |error| refused(&path, &error);
         while trail.depth() >= next.depth {
@@ -260,12 +274,12 @@ impl Planner {
         if !is_new {
             let names = dir.names().map_err(failed)?;
             if !self.is_dry()
-                && let Err(error) = remove_stale(&dir, &names)
+                && let Err(error) = dir.remove_stale(&names)
             {
                 tracing::warn!(path = %path.display(), %error, "what a dead restore left stays");
             }
             let is_elsewhere = was_elsewhere || stat.st_dev != self.root_device;
-            if !leaves {
+            if !leaves && !self.is_single {
                 self.extras(&dir, is_elsewhere, names, nodes, &mut visited);
             }
             if let Some(node) = &visited.node {
@@ -276,10 +290,12 @@ impl Planner {
             }
         }
         self.dirs.push(visited);
-        let staging = Staging::of(dir, temp_name(&self.run)).map_err(failed)?;
+        let apart = Staging::apart(dir.clone(), temp_name(&self.run));
+        let staging = Staging::of(dir, temp_name(&self.run));
         Ok(Open {
             path,
             staging: Some(Arc::new(staging)),
+            apart: Some(apart),
         })
     }
 
@@ -464,7 +480,7 @@ impl Planner {
     }
 
     fn make(&mut self, open: &Open, node: Node, path: &Path, fate: Fate) -> Result<(), VaultError> {
-        let Some(staging) = &open.staging else {
+        let (Some(staging), Some(apart)) = (&open.staging, &open.apart) else {
             return Ok(());
         };
         let staging = staging.clone();
@@ -475,7 +491,7 @@ impl Planner {
             return Ok(());
         }
         if node.kind != Kind::File {
-            return self.special(&staging, &node, path);
+            return self.special(apart, &node, path);
         }
         for segment in Writing::begin(&self.run, staging, node, false)? {
             self.push(Job::Write(segment))?;
@@ -522,7 +538,10 @@ impl Planner {
         }
         let placed = self
             .attributes_of_special(staging, &dir, &temp, node, path)
-            .and_then(|()| self.run.rename(staging, &temp, &node.os_name(), false));
+            .and_then(|()| {
+                self.run
+                    .rename(staging, &dir, &temp, &node.os_name(), false)
+            });
         if placed.is_err() {
             // The error that is told is the first.
             dir.remove_file(&temp).ok();

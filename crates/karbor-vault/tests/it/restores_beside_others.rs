@@ -405,3 +405,37 @@ async fn a_mount_whose_server_is_gone_stays_and_the_rest_is_restored() {
     assert_eq!(fs::read(at.join("wanted")).unwrap(), b"1");
     assert!(mount("exec umount \"$0\"", &at.join("dead")));
 }
+
+/// Of the same file system, so its device is the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_mounted_in_an_extra_is_not_emptied() {
+    if !has_own_mounts("what_is_mounted_in_an_extra_is_not_emptied") {
+        return;
+    }
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    let top = keep.path().canonicalize().unwrap();
+    let (at, home) = (top.join("app"), top.join("home"));
+    fs::create_dir(&at).unwrap();
+    fs::write(at.join("file"), "1").unwrap();
+    let id = store(&vault, &at).await.unwrap().id;
+    fs::create_dir_all(at.join("chroot/home")).unwrap();
+    fs::create_dir(&home).unwrap();
+    fs::write(home.join("hers"), "").unwrap();
+    let script = "exec mount --bind \"$0/../../../home\" \"$0\"";
+    assert!(mount(script, &at.join("chroot/home")));
+    let options = RestoreOptions {
+        subpath: subpath(&at),
+        overwrite: Overwrite::IfChanged,
+        delete_extra: true,
+        ..Default::default()
+    };
+    let done = vault
+        .restore_tree(&id, found_at(&at), options, Control::default())
+        .await
+        .unwrap();
+    assert!(home.join("hers").exists());
+    assert_eq!((done.extra, done.deleted), (1, 0), "{done:?}");
+    assert!(done.warned[0].starts_with("'chroot': "), "{done:?}");
+    assert!(mount("exec umount \"$0\"", &at.join("chroot/home")));
+}

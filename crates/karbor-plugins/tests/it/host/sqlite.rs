@@ -632,7 +632,7 @@ async fn a_restore_changes_nothing_but_its_own_file_whatever_is_exchanged() {
                 let entries = fs::read_dir(&home).unwrap().flatten();
                 let temporary = entries
                     .map(|entry| entry.path())
-                    .find(|path| path.to_string_lossy().contains("/.s.db.karbor-"));
+                    .find(|path| path.to_string_lossy().contains("/.karbor-restore-"));
                 let Some(temporary) = temporary else { continue };
                 let link = home.join(format!("link{exchanged}"));
                 symlink(&secret, &link).unwrap();

@@ -15,26 +15,33 @@ use rustix::{
     io::Errno,
     process::{Flock, FlockOffsetType, FlockType, fcntl_getlk},
 };
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::{Checked, FilePlace, Folders, Workers};
 
 /// The bytes that SQLite's locks are on (<https://www.sqlite.org/lockingv3.html>): pending, reserved, shared.
 const LOCKS: (u64, u64) = (0x4000_0000, 512);
-/// Of the database's name in that of the temporary file.
-const NAMED: usize = 100;
 
 pub(super) fn unusable(error: &dyn std::fmt::Display) -> PluginError {
     PluginError::new(format!("the place to restore to cannot be used: {error}"))
 }
 
-/// The service's own name in the directory of the database.
+/// The service's own name in the directory of the database; the same when the operation is run again.
 pub(super) fn temporary(name: &OsStr, context: &OperationContext) -> OsString {
-    let name: String = name.to_string_lossy().chars().take(NAMED / 4).collect();
-    OsString::from(format!(
-        ".{name}.karbor-{}-{}",
-        context.operation_id, context.resource.id
-    ))
+    let mut digest = Sha256::new();
+    for part in [
+        context.operation_id.to_string().as_bytes(),
+        context.resource.id.to_string().as_bytes(),
+        name.as_encoded_bytes(),
+    ] {
+        digest.update(part);
+        digest.update([0]);
+    }
+    let digest = digest.finalize();
+    let mut run = [0; 8];
+    run.copy_from_slice(&digest[..8]);
+    karbor_fs::temp_name(u64::from_be_bytes(run), 0)
 }
 
 /// Removes what a run that died left beside the place.
@@ -128,7 +135,7 @@ impl Spot {
         };
         remove_stale(&dir, &temporary)?;
         let spot = Self {
-            staging: Staging::of(dir, temporary.clone()).map_err(failed)?,
+            staging: Staging::apart(dir, temporary.clone()),
             name: name.to_owned(),
             temporary,
         };
@@ -220,6 +227,15 @@ impl Spot {
         if overwrite == Overwrite::Never && self.existing()?.is_some() {
             return Ok(None);
         }
+        let ours = fstat(new).map_err(|e| unusable(&e))?;
+        let within = self.staging.dir().map_err(failed)?;
+        // The old database is worth nothing without its log.
+        let made = within.look(&self.temporary).map_err(failed)?;
+        if !made.is_some_and(|made| Identity::of(&made) == Identity::of(&ours)) {
+            return Err(PluginError::new(
+                "the new database was removed before it had its place: restore again",
+            ));
+        }
         for suffix in ["-wal", "-shm", "-journal"] {
             self.dir()
                 .remove_file(&self.beside(suffix))
@@ -230,14 +246,16 @@ impl Spot {
             Overwrite::Never => Replace::No,
             _ => Replace::Yes,
         };
-        match self.staging.finish(&self.temporary, &self.name, replace) {
+        let done = self
+            .staging
+            .finish(&within, &self.temporary, &self.name, replace);
+        match done {
             Ok(()) => {}
             // Made since we looked.
             Err(error) if error.errno() == Some(Errno::EXIST) => return Ok(None),
             Err(error) => return Err(failed(error)),
         }
         self.dir().sync().map_err(failed)?;
-        let ours = fstat(new).map_err(|e| unusable(&e))?;
         let there = self.dir().look(&self.name).map_err(failed)?;
         match there.is_some_and(|there| Identity::of(&there) == Identity::of(&ours)) {
             true => Ok(Some(true)),
