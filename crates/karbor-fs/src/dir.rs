@@ -195,8 +195,9 @@ pub enum Movers {
 }
 
 impl Movers {
-    /// Who can have put an entry into a directory. The sticky bit keeps others from what is not theirs. An access
-    /// list that lets somebody write shows in the group's bits (acl(5)).
+    /// Who can have put an entry into a directory. The sticky bit keeps others from what is not theirs; but a link
+    /// of a trusted account may have been moved in from a directory of theirs, as a directory cannot be: that
+    /// takes the right to write in it (rename(2)). An access list that lets somebody write shows in the group's bits (acl(5)).
     pub(crate) fn in_dir(dir: &Stat, entry: &Stat) -> Self {
         let one = |user| match trusted(user) {
             true => Self::Nobody,
@@ -205,8 +206,8 @@ impl Movers {
         let owner = one(dir.st_uid);
         match (dir.st_mode & 0o022 != 0, dir.st_mode & 0o1000 != 0) {
             (false, _) => owner,
-            (true, true) => owner.and(one(entry.st_uid)),
-            (true, false) => Self::Many,
+            (true, true) if !is_link(entry) => owner.and(one(entry.st_uid)),
+            (true, _) => Self::Many,
         }
     }
 
@@ -261,6 +262,10 @@ fn shortened(path: &Path) -> PathBuf {
         short.push(component);
     }
     short
+}
+
+fn is_link(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Symlink
 }
 
 fn is_file(stat: &Stat, path: &Path) -> Result<(), Refused> {
@@ -323,16 +328,21 @@ mod tests {
         assert_eq!(refused, Refused::Link(top.join("alice/moved/etc")));
     }
 
+    /// She may have moved there what root made elsewhere.
     #[test]
-    fn in_a_sticky_directory_links_of_trusted_accounts_count() {
+    fn in_a_sticky_directory_no_link_is_followed_and_directories_of_trusted_accounts_count() {
         let Some((_keep, top)) = place() else { return };
         fs::set_permissions(&top, fs::Permissions::from_mode(0o1777)).unwrap();
         symlink("alice", top.join("ours")).unwrap();
         symlink("alice", top.join("hers")).unwrap();
         std::os::unix::fs::lchown(top.join("hers"), Some(ALICE), None).unwrap();
-        assert!(Dir::open(&top.join("ours")).is_ok());
-        let refused = Dir::open(&top.join("hers")).unwrap_err();
-        assert_eq!(refused, Refused::Link(top.join("hers")));
+        for link in ["ours", "hers"] {
+            let refused = Dir::open(&top.join(link)).unwrap_err();
+            assert_eq!(refused, Refused::Link(top.join(link)));
+        }
+        fs::create_dir(top.join("root")).unwrap();
+        let opened = Dir::open(&top.join("root")).unwrap();
+        assert_eq!(opened.movers(), Movers::Nobody);
     }
 
     #[test]
