@@ -40,7 +40,7 @@ pub(super) struct Store {
     pub(super) dirs: Dirs,
     temp: Mutex<Option<Arc<TempArea>>>,
     pub(super) lease_lock: Mutex<()>,
-    /// Is the reserve as large as it should be? Locked while somebody uses it.
+    /// Is the reserve known to be as large as it should be? Locked while somebody uses it.
     reserve: Mutex<bool>,
 }
 
@@ -69,14 +69,12 @@ impl Store {
                 "what dead processes left unfinished could not be removed"
             ),
         }
-        let store = Self {
+        Ok(Self {
             dirs,
             temp: Mutex::default(),
             lease_lock: Mutex::default(),
             reserve: Mutex::default(),
-        };
-        store.keep_reserve(&mut store.reserve());
-        Ok(store)
+        })
     }
 
     fn reserve(&self) -> MutexGuard<'_, bool> {
