@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     application::{Application, restic_checks, same_bytes},
-    house::{House, files, id, until},
+    house::{House, files, id},
 };
 
 /// Protects, which must fail; answers with the reason in the operation log.
