@@ -251,14 +251,18 @@ fn harden(
     )
 }
 
-/// Bytes of the scratch directory's file system that no copy takes: the service's own database lies there too.
-const RESERVE: u64 = 128 << 20;
+/// How much of a file system of so many bytes no copy takes: the service's own database lies in the scratch
+/// directory's, too. A small one can spare no more than a twentieth.
+fn reserve(total: u64) -> u64 {
+    (total / 20).min(128 << 20)
+}
 
 /// How many bytes a copy in this directory may take.
 pub(super) fn room(cell: impl AsFd) -> Result<u64, Errno> {
     let system = fstatvfs(cell)?;
     let free = system.f_bavail.saturating_mul(system.f_frsize);
-    Ok(free.saturating_sub(RESERVE))
+    let total = system.f_blocks.saturating_mul(system.f_frsize);
+    Ok(free.saturating_sub(reserve(total)))
 }
 
 /// Refuses a copy that takes more than there is room for.
@@ -295,6 +299,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    #[test]
+    fn a_small_file_system_has_room_for_copies_too() {
+        assert_eq!(reserve(1 << 40), 128 << 20);
+        assert!(reserve(64 << 20) < 4 << 20);
+        assert_eq!(reserve(0), 0);
+    }
 
     fn link() -> (std::sync::Arc<Link>, UnixStream) {
         let (socket, other) = UnixStream::pair().unwrap();
