@@ -127,7 +127,13 @@ impl Manager for OperationEngineManager {
     async fn init_host(self: &Arc<Self>, service: &ServiceRecord) -> Result<(), ApiError> {
         *lock(&self.engine.service_id) = Some(service.id);
         let reports = self.base.db().service_task_reports(service.id).await?;
-        if let Some(before) = reports.iter().find_map(clock_before) {
+        let reported = reports.iter().find_map(clock_before);
+        // One that was there for less than a report has left heartbeats.
+        let beat = service.updated_at.map(|seen_at| ClockReading {
+            seen_at,
+            doubts: Vec::new(),
+        });
+        if let Some(before) = reported.or(beat) {
             lock(&self.engine.watch).go_on_from(&before);
         }
         let left = self

@@ -239,9 +239,24 @@ fn base32(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use karbor_model::Seal;
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
+
+    /// Whatever the record says of itself.
+    #[test]
+    fn a_seal_is_of_one_project_and_provider() {
+        let key = MasterKey(Zeroizing::new([7; 32]));
+        let (provider, other) = (ProviderId::new(), ProviderId::new());
+        let mut record = json!({"seal": Seal::default()});
+        key.seal_key(provider, "a").seal(&mut record);
+        let seal: Seal = serde_json::from_value(record["seal"].clone()).unwrap();
+        assert!(key.seal_key(provider, "a").fits(&record, &seal));
+        assert!(!key.seal_key(provider, "b").fits(&record, &seal));
+        assert!(!key.seal_key(other, "a").fits(&record, &seal));
+    }
 
     proptest! {
         #[test]

@@ -289,24 +289,27 @@ async fn a_time_that_was_jumped_to_deletes_nothing() {
     assert!(house.fake.state().deleted.is_empty());
 }
 
-/// Waits until what an engine has seen of the clock is kept.
-async fn is_kept(house: &House, engine: &Engine) {
+/// Waits until what an engine has seen of the clock is in the database.
+async fn is_kept(house: &House) {
     let seen = house.now();
-    let context = RequestContext::admin();
+    let raw = house.raw();
     until(async || {
         house.clock.turn(Duration::from_secs(1));
-        let reports = engine.api().task_reports(&context).await.unwrap();
-        let reports = serde_json::to_value(&reports).unwrap();
-        let kept = reports[0]["outcome"]["details"]["clock"]["seen_at"].as_str()?;
+        let report = raw.query_row("SELECT report FROM task_reports", [], |row| {
+            row.get::<_, String>(0)
+        });
+        let report: serde_json::Value = serde_json::from_str(&report.ok()?).unwrap();
+        let kept = report["outcome"]["details"]["clock"]["seen_at"].as_str()?;
         (kept.parse::<DateTime<Utc>>().unwrap() >= seen).then_some(())
     })
     .await;
 }
 
-/// The clock is wrong after the machine was off; or it jumped, and somebody starts the service anew.
+/// The clock is wrong after the machine was off; or after the service was there for a moment only; or it jumped,
+/// and somebody starts the service anew.
 #[tokio::test]
 async fn a_restart_does_not_make_a_clock_trusted() {
-    for jumps_while_it_runs in [false, true] {
+    for (reported, jumps_while_it_runs) in [(true, false), (false, false), (true, true)] {
         let house = House::new().await;
         let mut engine = house.engine("a").await;
         let operation = house
@@ -319,13 +322,20 @@ async fn a_restart_does_not_make_a_clock_trusted() {
         for days in 1..=3 {
             house.fake.add(&house.plan, days, made_by(operation.id));
         }
-        is_kept(&house, &engine).await;
+        is_kept(&house).await;
         if jumps_while_it_runs {
             house.clock.set_time_of_day(house.now() + MONTHS);
-            is_kept(&house, &engine).await;
-            drop(engine);
-        } else {
-            drop(engine);
+            is_kept(&house).await;
+        }
+        drop(engine);
+        if !reported {
+            let raw = house.raw();
+            // What was dropped may hold the database until others have had their turn.
+            let forget = async || raw.execute("DELETE FROM task_reports", []).ok();
+            raw.busy_timeout(Duration::ZERO).unwrap();
+            assert_eq!(until(forget).await, 1);
+        }
+        if !jumps_while_it_runs {
             house.clock.set_time_of_day(house.now() + MONTHS);
         }
         engine = house.engine("a").await;
@@ -349,7 +359,7 @@ async fn what_is_made_after_a_sleep_is_not_from_the_future() {
     let protect = house
         .scheduled(&engine, ScheduledOperationType::RetentionProtect, &retained)
         .await;
-    house.fake.add(&house.plan, 1, made_by(protect.id));
+    let old = house.fake.add(&house.plan, 1, made_by(protect.id));
     house.pass(1200).await;
     house
         .clock
@@ -357,7 +367,6 @@ async fn what_is_made_after_a_sleep_is_not_from_the_future() {
     house.reason(OperationLogStatus::Missed).await;
     runs_at(&house, 0, 1).await;
     house.ended(1).await;
-    let newest = house.fake.add(&house.plan, 0, json!({}));
     house
         .scheduled(&engine, ScheduledOperationType::Verify, &[])
         .await;
@@ -367,7 +376,7 @@ async fn what_is_made_after_a_sleep_is_not_from_the_future() {
         (!house.fake.state().verified.is_empty()).then_some(())
     })
     .await;
-    assert_eq!(house.fake.state().verified[0].checkpoint_id, newest);
+    assert_ne!(house.fake.state().verified[0].checkpoint_id, old);
     let told = announced(&house);
     assert!(told.iter().all(|told| !told.contains("future")), "{told:?}");
 }

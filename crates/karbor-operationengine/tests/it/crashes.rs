@@ -114,8 +114,20 @@ async fn an_engine_that_was_slow_makes_no_second_checkpoint() {
     let slow = died_at(&house, Dies::Hung(Hang::AfterProtect)).await;
     house.fake.state().hang = None;
     let _other = house.engine("b").await;
-    // It renews as long as it can: so take its run away as if it could not have.
-    house.db.runs_release("a/").await.unwrap();
+    // It renews as long as it can, and may be the first to take again what it lost: so take its run away as
+    // if it could not have, until the other has it.
+    let raw = house.raw();
+    until(async || {
+        house.db.runs_release("a/").await.unwrap();
+        house.clock.turn(Duration::from_secs(1));
+        let owner = raw.query_row("SELECT owner FROM scheduled_runs", [], |row| {
+            row.get::<_, Option<String>>(0)
+        });
+        let owner = owner.ok().flatten().unwrap_or_default();
+        let is_taken = owner.starts_with("b/") || !house.fake.state().deleted.is_empty();
+        is_taken.then_some(())
+    })
+    .await;
     ends_once(&house, Dies::Hung(Hang::AfterProtect)).await;
     drop(slow);
 }
