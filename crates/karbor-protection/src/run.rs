@@ -1,7 +1,7 @@
 //! One run of an operation, as it is kept in the flow record: all that is needed to go on with it
 //! after a restart.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, OperationId, OperationLog, OperationLogId,
     OperationLogStatus, OperationType, Parameters, RequestContext, ResourceGraph, RestoreId,
@@ -19,6 +19,9 @@ pub(crate) struct CopyOf {
     /// The copy, as it is at first.
     pub checkpoint: Checkpoint,
 }
+
+/// A clock that is kept right goes back by less.
+const SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// A run. It holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -88,16 +91,18 @@ impl Run {
         self
     }
 
-    /// When its time to begin was over, if it was at `now`.
+    /// When its time to begin was over, if it was at `now`. What a clock that was ahead asked for does not wait
+    /// until that time comes.
     #[must_use]
     pub(crate) fn late(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        self.begin_before.filter(|end| now > *end)
+        let was_ahead = self.started_at > now + SKEW;
+        self.begin_before.filter(|end| was_ahead || now > *end)
     }
 
     /// Is an `error` at its begin worth another try?
     #[must_use]
     pub(crate) fn may_wait(&self, error: &ApiError, now: DateTime<Utc>) -> bool {
-        error.kind.is_retryable() && self.begin_before.is_some_and(|end| now <= end)
+        error.kind.is_retryable() && self.begin_before.is_some() && self.late(now).is_none()
     }
 
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.

@@ -100,6 +100,21 @@ impl Asked {
     }
 }
 
+/// That time may not come for years.
+#[tokio::test]
+async fn what_a_clock_that_was_ahead_asked_for_does_not_wait_until_its_time_comes() {
+    let asked = Asked::new();
+    let running = asked.house.open().await;
+    asked.away_from(1);
+    asked.ask(&running).await;
+    asked.tried(&running, 2).await;
+    let right = asked.clock.now() - TimeDelta::hours(1);
+    asked.clock.set_time_of_day(right);
+    let log = asked.ended(&running).await;
+    assert_eq!(log.status, OperationLogStatus::Failed);
+    assert!(asked.clock.now() < right + TimeDelta::minutes(5));
+}
+
 #[tokio::test]
 async fn it_begins_when_the_bank_is_back() {
     let asked = Asked::new();

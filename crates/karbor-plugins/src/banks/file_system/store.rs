@@ -25,6 +25,9 @@ use super::{
     temp::{self, TempArea, TempFile},
 };
 
+/// Where the original's layout has the keys of the index.
+const INDICES: &str = "indices/";
+
 /// How often a write starts over because somebody pruned its directory just then.
 const ATTEMPTS: usize = 100;
 
@@ -40,8 +43,16 @@ pub(super) struct Store {
     pub(super) dirs: Dirs,
     temp: Mutex<Option<Arc<TempArea>>>,
     pub(super) lease_lock: Mutex<()>,
-    /// Is the reserve known to be as large as it should be? Locked while somebody uses it.
-    reserve: Mutex<bool>,
+    /// Locked while somebody uses it.
+    reserve: Mutex<Reserve>,
+}
+
+/// What is known of the reserve.
+#[derive(Default)]
+struct Reserve {
+    is_ours: bool,
+    /// It is as large as it should be.
+    is_whole: bool,
 }
 
 /// How much to allocate at once for so many bytes: what a file says of its size may not be so.
@@ -77,21 +88,26 @@ impl Store {
         })
     }
 
-    fn reserve(&self) -> MutexGuard<'_, bool> {
+    fn reserve(&self) -> MutexGuard<'_, Reserve> {
         self.reserve.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fills the reserve up, if it is short.
     fn fill_reserve(&self) {
-        let mut is_whole = self.reserve();
-        if !*is_whole {
-            self.keep_reserve(&mut is_whole);
+        let mut reserve = self.reserve();
+        if !reserve.is_whole {
+            self.keep_reserve(&mut reserve);
         }
     }
 
-    fn keep_reserve(&self, is_whole: &mut bool) {
+    fn keep_reserve(&self, reserve: &mut Reserve) {
         match reserve::keep(self.dirs.container()) {
-            Ok(whole) => *is_whole = whole,
+            Ok(is_whole) => {
+                *reserve = Reserve {
+                    is_ours: true,
+                    is_whole,
+                }
+            }
             // A bank that cannot be written needs none.
             Err(errno) => {
                 tracing::debug!(bank = %self.path().display(), %errno, "no room can be kept in reserve");
@@ -118,8 +134,8 @@ impl Store {
         }
     }
 
-    /// Writes a file at `path` in the container. What replaces a small one, or is a lease, may use the reserve
-    /// of a bank that is full.
+    /// Writes a file at `path` in the container. What replaces a small one, is a lease, or a key of the index (its
+    /// record is there already), may use the reserve of a bank that is full.
     pub(super) fn write(&self, path: &str, data: &[u8], existing: Existing) -> Result<(), Refusal> {
         let written = self.write_once(path, data, existing);
         match &written {
@@ -132,16 +148,18 @@ impl Store {
         }
         let may_use = data.len() <= reserve::SMALL
             && existing == Existing::Replace
-            && (leases::is_lease(path) || self.open_file(path)?.is_some());
+            && (leases::is_lease(path)
+                || path.starts_with(INDICES)
+                || self.open_file(path)?.is_some());
         if !may_use {
             return written;
         }
-        let mut is_whole = self.reserve();
+        let mut reserve = self.reserve();
         if !reserve::give_up(self.dirs.container())? {
             return written;
         }
         let written = self.write_once(path, data, existing);
-        self.keep_reserve(&mut is_whole);
+        self.keep_reserve(&mut reserve);
         written
     }
 
@@ -323,6 +341,16 @@ impl Store {
             let prefix = request.prefix.as_ref().map_or("", BankKey::as_str);
             failure(format_args!("listing '{prefix}'"), errno)
         })
+    }
+}
+
+/// A service that stops gives the reserve back: `restic prune`, which makes room, takes some first.
+impl Drop for Store {
+    fn drop(&mut self) {
+        let is_ours = self.reserve().is_ours;
+        if is_ours && let Err(errno) = reserve::give_up(self.dirs.container()) {
+            tracing::debug!(bank = %self.path().display(), %errno, "the reserve stays");
+        }
     }
 }
 
