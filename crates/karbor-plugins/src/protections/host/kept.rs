@@ -30,7 +30,7 @@ pub(crate) struct Kept {
     pub(crate) item: String,
     /// Where it came from; each kind has its own.
     pub(crate) place: Value,
-    /// Of a directory: what of it the snapshot lacks by choice. Checkpoints of earlier versions do not have it.
+    /// What the operator left out of a directory by choice. Checkpoints of earlier versions do not keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) left_out: Option<LeftOut>,
     /// What was reported when it was made.
