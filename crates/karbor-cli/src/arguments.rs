@@ -2,7 +2,8 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValuesParser};
+use karbor_model::State;
 use serde_json::Value;
 
 use crate::error::CliError;
@@ -121,6 +122,26 @@ impl ListOptions {
         }
         query
     }
+}
+
+impl ListOptions {
+    /// Refuses an order by anything but `keys`, for a listing that the service does not check.
+    pub(crate) fn sorts_by(&self, keys: &[&str]) -> Result<(), CliError> {
+        let given = self.sort.iter().flat_map(|sort| sort.split(','));
+        for sort in given.map(str::trim) {
+            let (key, direction) = sort.split_once(':').unwrap_or((sort, "desc"));
+            if !keys.contains(&key) || !["asc", "desc"].contains(&direction) {
+                return Err(CliError::usage(format!("--sort {sort}: no such order"))
+                    .hint(format!("give {}, with :asc or :desc", keys.join(" or "))));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The states that a record can be in, as values of an option.
+pub(crate) fn states<S: State>(all: &[S]) -> PossibleValuesParser {
+    PossibleValuesParser::new(all.iter().map(|state| state.as_str()))
 }
 
 /// Options of everything that takes its time.

@@ -207,8 +207,11 @@ impl Client {
                  another one, use a token of that one",
             );
         }
+        // Where the service says what to do, a hint of ours would say something else.
+        let says_what_to_do = told.contains('`') || told.contains("try again");
         let error = CliError::new(exit, told);
         match status.as_u16() {
+            409 | 503 if says_what_to_do => error,
             401 => error.hint(self.token_hint()),
             403 => error.hint(
                 "it belongs to another project, or wants an administrator: --project or \

@@ -19,7 +19,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -69,6 +69,49 @@ pub struct CheckpointCollection {
     bank: Arc<dyn Bank>,
     provider_id: ProviderId,
     key: Option<MasterKey>,
+}
+
+/// Key of `extra_info`: why what the bank said of a checkpoint could not be believed.
+const UNREADABLE: &str = "unreadable";
+
+/// Does it stand for a checkpoint whose record could not be believed?
+pub(crate) fn is_unreadable(checkpoint: &Checkpoint) -> bool {
+    checkpoint.info().contains_key(UNREADABLE)
+}
+
+/// What is left to go by of a checkpoint whose record cannot be believed: names that nobody vouches for.
+#[derive(Debug)]
+pub(crate) struct Damaged {
+    /// Why its record cannot be believed.
+    pub(crate) error: CheckpointError,
+    /// Is there a record, which says that it is of another provider?
+    pub(crate) is_foreign: bool,
+    /// The names that the index has for it.
+    entries: Vec<Entry>,
+}
+
+impl Damaged {
+    /// The projects that the index lists it for.
+    pub(crate) fn projects(&self) -> BTreeSet<&str> {
+        let projects = self.entries.iter().map(|entry| entry.project_id.as_str());
+        projects.collect()
+    }
+
+    /// As a listing shows it, for a project.
+    pub(crate) fn shown(
+        &self,
+        id: CheckpointId,
+        provider_id: ProviderId,
+        project_id: &str,
+    ) -> Checkpoint {
+        let entry = Entry {
+            timestamp: self.entries.first().map_or(0, |entry| entry.timestamp),
+            id,
+            project_id: project_id.to_owned(),
+            plan_id: None,
+        };
+        entry.unreadable(provider_id, &self.error)
+    }
 }
 
 /// How many index files are read at once for a listing.
@@ -157,6 +200,76 @@ impl CheckpointCollection {
             return Err(CheckpointError::Tampered(id));
         }
         Ok(checkpoint)
+    }
+
+    /// A checkpoint that is listed, or has a record, and whose record cannot be believed; `None` when it can be
+    /// read, and when there is nothing of that id.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn damaged(
+        &self,
+        id: CheckpointId,
+    ) -> Result<Option<Damaged>, CheckpointError> {
+        let error = match self.get(id).await {
+            Ok(_) => return Ok(None),
+            Err(error) if error.is_of_the_checkpoint() => error,
+            Err(error) => return Err(error),
+        };
+        let mut entries = self.entries(&CheckpointQuery::default()).await?;
+        entries.retain(|entry| entry.id == id);
+        let is_missing = matches!(error, CheckpointError::NotFound(_));
+        if is_missing && entries.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Damaged {
+            error,
+            is_foreign: is_missing && self.has(id).await?,
+            entries,
+        }))
+    }
+
+    /// The ids of the resources that have data in a checkpoint's folder, whatever its record says.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn resources(
+        &self,
+        id: CheckpointId,
+    ) -> Result<BTreeSet<String>, CheckpointError> {
+        let data = Self::data(id)?;
+        let objects = list_all(self.bank.as_ref(), &data).await?;
+        let below = objects.iter().filter_map(|object| {
+            let below = object.key.as_str().strip_prefix(data.as_str())?;
+            below.strip_prefix('/')?.split('/').next()
+        });
+        Ok(below.map(str::to_owned).collect())
+    }
+
+    /// Puts a record of ours in the place of one that cannot be believed: from then on the checkpoint is what
+    /// `checkpoint` says, and the index lists it as that and no more. Nothing is touched that is not named by its
+    /// id. Safe to repeat.
+    ///
+    /// # Errors
+    /// Whatever the bank fails with.
+    pub(crate) async fn replace(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        let id = checkpoint.id;
+        let (record, data) = (index_file(id)?, format!("{}/", Self::data(id)?));
+        let folder = BankKey::parse(&format!("checkpoints/{id}"))?;
+        // A folder in the place of the record would be in its way.
+        for object in list_all(self.bank.as_ref(), &folder).await? {
+            if object.key != record && !object.key.as_str().starts_with(&data) {
+                self.bank.delete(&object.key).await?;
+            }
+        }
+        self.create(checkpoint).await?;
+        let (own, end) = (index_keys(checkpoint)?, format!("@{id}"));
+        for object in list_all(self.bank.as_ref(), &BankKey::parse("indices")?).await? {
+            if object.key.name().ends_with(&end) && !own.contains(&object.key) {
+                self.bank.delete(&object.key).await?;
+            }
+        }
+        Ok(())
     }
 
     fn seal_key(&self, checkpoint: &Checkpoint) -> Result<SealKey, CheckpointError> {
@@ -508,7 +621,7 @@ impl Entry {
                 resources: Vec::new(),
             },
             extra_info: Some(
-                serde_json::json!({ "unreadable": error.to_string() })
+                serde_json::json!({ UNREADABLE: error.to_string() })
                     .to_string()
                     .into(),
             ),

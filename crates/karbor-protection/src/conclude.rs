@@ -10,7 +10,8 @@ use karbor_plugin::HookReport;
 use serde_json::{Value, json};
 
 use crate::{
-    checkpoints::{CheckpointCollection, CheckpointQuery},
+    checkpoints::{CheckpointCollection, CheckpointQuery, is_unreadable},
+    copies,
     error::CheckpointError,
     flaws::Findings,
     providers::Provider,
@@ -54,10 +55,21 @@ impl Conclusion {
         if run.reads_unsealed() {
             warn_unsealed(run, &mut reports);
         }
+        let mut extra_info = json!({ "resources": reports });
+        if run.operation == OperationType::Delete && is_unreadable(&run.checkpoint) {
+            extra_info["warnings"] = json!([looked_for(run)]);
+        }
+        if run
+            .copy
+            .as_ref()
+            .is_some_and(|copy| copy.place == run.place)
+        {
+            extra_info["warnings"] = json!([copies::IN_SAME_BANK]);
+        }
         let mut conclusion = Self {
             status,
             error_info: outcome.error_info(),
-            extra_info: json!({ "resources": reports }),
+            extra_info,
             objects,
             in_bank: true,
             resources_status: BTreeMap::new(),
@@ -127,6 +139,16 @@ fn warn_unsealed(run: &Run, reports: &mut BTreeMap<String, HookReport>) {
             warnings.push(Value::from(warning));
         }
     }
+}
+
+/// Of what a checkpoint without a record that can be believed was made, only its folder could tell.
+fn looked_for(run: &Run) -> String {
+    let id = run.checkpoint.id;
+    format!(
+        "the index of the checkpoint could not be believed: what was stored for it was looked for by the names \
+         in its folder; if snapshots of other resources are left, `restic snapshots --tag karbor:checkpoint={id}` \
+         shows them"
+    )
 }
 
 /// The resources whose turn a restore or verification came to, by `type#id`; those that failed are

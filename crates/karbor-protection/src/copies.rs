@@ -9,11 +9,23 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus};
+use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{checkpoints::CheckpointQuery, error::CheckpointError, flaws, providers::Provider};
+use crate::{
+    checkpoints::CheckpointQuery,
+    error::{CheckpointError, bank_error},
+    flaws,
+    providers::Provider,
+};
+
+/// Key of `extra_info`: the copy lies in the bank of what it is a copy of.
+const SAME_BANK: &str = "same_bank";
+
+/// What is to be known of copies for which a provider has no second bank.
+pub(crate) const IN_SAME_BANK: &str = "the provider names no second bank (copy_bank): the copy lies in the same bank \
+                                       as what it is a copy of, and is lost with it";
 
 /// Class of the error that refuses a second copy.
 pub(crate) const COPIED: &str = "CheckpointAlreadyCopied";
@@ -48,8 +60,13 @@ impl Origin {
         self.protected_at
     }
 
-    /// What a new copy of `source` says of itself: JSON text.
-    pub(crate) fn of_copy(&self, source: &Checkpoint, copied_at: DateTime<Utc>) -> Value {
+    /// What a new copy of `source` says of itself, and that it lies in the same bank if it does: JSON text.
+    pub(crate) fn of_copy(
+        &self,
+        source: &Checkpoint,
+        copied_at: DateTime<Utc>,
+        same_bank: bool,
+    ) -> Value {
         let copied_at = copied_at.to_rfc3339_opts(SecondsFormat::Secs, false);
         let mut info = Map::from_iter([
             ("copied_from".to_owned(), json!(self.copied_from)),
@@ -59,6 +76,9 @@ impl Origin {
             ),
             ("copied_at".to_owned(), json!(copied_at)),
         ]);
+        if same_bank {
+            info.insert(SAME_BANK.to_owned(), json!(true));
+        }
         flaws::carry(&source.info(), &mut info);
         Value::String(Value::Object(info).to_string())
     }
@@ -106,14 +126,15 @@ pub(crate) fn pick(
         .collect()
 }
 
-/// The checkpoints of a provider, of both its banks.
+/// The checkpoints of a provider, of both its banks. A list without those of the first bank would hide a
+/// loss: it is an error, which says how to get at the copies.
 ///
 /// # Errors
 /// As [`CheckpointCollection::list_both`](crate::checkpoints::CheckpointCollection::list_both).
 pub(crate) async fn list(
     provider: &Provider,
     query: &CheckpointQuery,
-) -> Result<Vec<Checkpoint>, CheckpointError> {
+) -> Result<Vec<Checkpoint>, ApiError> {
     let mut homes = provider.homes();
     let (Some(bank), copies) = (homes.next(), homes.next()) else {
         return Ok(Vec::new());
@@ -121,10 +142,23 @@ pub(crate) async fn list(
     match copies {
         Some(copies) => {
             let second = copies.checkpoints();
-            bank.checkpoints().list_both(second, query).await
+            let listed = bank.checkpoints().list_both(second, query).await;
+            listed.map_err(|error| match error {
+                CheckpointError::Bank(error) => with_copies(bank_error(&error)),
+                other => other.into(),
+            })
         }
-        None => bank.checkpoints().list(query).await,
+        None => Ok(bank.checkpoints().list(query).await?),
     }
+}
+
+/// The copies are within reach while the first bank is not.
+fn with_copies(mut error: ApiError) -> ApiError {
+    error.message.push_str(
+        " What was copied into the second bank can be shown and restored meanwhile, by its id: `karbor \
+         operation-log list --operation copy` names the copies.",
+    );
+    error
 }
 
 #[cfg(test)]
@@ -150,7 +184,7 @@ mod tests {
                 resources: Vec::new(),
             },
             extra_info: origin
-                .map(|origin| finished(&Origin::of(origin).of_copy(origin, Utc::now()))),
+                .map(|origin| finished(&Origin::of(origin).of_copy(origin, Utc::now(), false))),
             created_at: None,
             timestamp: 1_800_000_000,
             resource_graph: None,

@@ -71,10 +71,12 @@ impl From<CheckpointError> for ApiError {
                 Self::invalid_input(error)
             }
             CheckpointError::Transition(_) => Self::conflict("CheckpointNotAvailable", error.to_string()),
-            CheckpointError::Corrupt { id, .. } => Self::new(
-                ErrorKind::Internal,
-                "CheckpointIndexCorrupt",
-                format!("The index of checkpoint {id} is damaged in the bank; ask the operator to look at it."),
+            CheckpointError::Corrupt { id, .. } => Self::conflict(
+                CORRUPT,
+                format!(
+                    "The index of checkpoint {id} is damaged in the bank. Use another checkpoint, and ask the \
+                     operator to look at the bank; `karbor checkpoint delete {id}` removes this one."
+                ),
             )
             .with_cause(error),
             CheckpointError::Tampered(id) => Self::conflict(
@@ -82,7 +84,8 @@ impl From<CheckpointError> for ApiError {
                 format!(
                     "The index of checkpoint {id} is not what this service wrote: its seal does not fit. \
                      Somebody changed it in the bank, or the master key is another than it was made with. \
-                     Use another checkpoint, and ask the operator to look at the bank."
+                     Use another checkpoint, and ask the operator to look at the bank; `karbor checkpoint \
+                     delete {id}` removes this one."
                 ),
             )
             .with_cause(error),
@@ -104,6 +107,12 @@ pub(crate) fn not_available(checkpoint: &Checkpoint) -> ApiError {
     ApiError::new(ErrorKind::BadRequest, NOT_AVAILABLE, message)
 }
 
+/// Class of the error that a checkpoint's record cannot be read.
+pub(crate) const CORRUPT: &str = "CheckpointIndexCorrupt";
+
+/// Class of the error that refuses to delete a checkpoint.
+pub(crate) const NOT_DELETED: &str = "CheckpointNotBeDeleted";
+
 /// Class of the error that somebody changed a checkpoint.
 pub(crate) const TAMPERED: &str = "CheckpointTampered";
 
@@ -120,6 +129,9 @@ pub(crate) fn not_sealed(checkpoint: &Checkpoint) -> ApiError {
     );
     ApiError::new(ErrorKind::BadRequest, NOT_SEALED, message)
 }
+
+/// What a bank says of a directory that was there and is not; where it was is for the log.
+const GONE: &str = "was moved, removed or unmounted";
 
 /// A bank's failure as the API tells it.
 #[must_use]
@@ -138,6 +150,13 @@ pub fn bank_error(error: &BankError) -> ApiError {
         }
         BankError::LeaseHeld { name, owner, .. } => {
             ApiError::conflict("LeaseHeld", leases::told(name, owner))
+        }
+        BankError::Other { message, .. } if message.contains(GONE) => {
+            let message = format!(
+                "The bank's directory {GONE}. Once the operator has brought it back (nothing has to be \
+                 restarted), try again."
+            );
+            ApiError::unavailable(message, error)
         }
         _ => ApiError::unavailable("The bank cannot be used right now; try again later.", error),
     }
@@ -161,5 +180,22 @@ pub fn plugin_refusal(flow: &str, error: &PluginError) -> ApiError {
     match &error.cause {
         Some(cause) => refusal.with_cause(cause),
         None => refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bank_that_went_is_told_without_its_place() {
+        let gone = BankError::Other {
+            message: format!("'/srv/secret/karbor' {GONE}: bring it back"),
+            retryable: true,
+        };
+        let told = bank_error(&gone);
+        assert!(told.message.contains(GONE), "{told}");
+        assert!(!told.message.contains("secret"), "{told}");
+        assert!(told.cause.is_some_and(|cause| cause.contains("secret")));
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 const HOLDS: &str = "holds";
 /// Key of `extra_info`: when a suspicious checkpoint was accepted, and why it had been suspicious.
 const ACCEPTED: &str = "accepted";
+/// What is said of a resource of which nothing was stored.
+const NOTHING: &str = "0 files were protected: is it empty, is its file system not mounted, or is all of it excluded?";
 /// Of fewer bytes nothing is concluded: a few lines more or less are no loss.
 const FEW_BYTES: u64 = 1 << 20;
 
@@ -156,11 +158,24 @@ impl Findings {
         if let Some(told) = told.as_object_mut() {
             self.flaws(told);
         }
-        for (key, reason) in &self.suspicious {
+        let mut warn = |key: &String, reason: &str| {
             let report = &mut told["resources"][key];
             match report["warnings"].as_array_mut() {
                 Some(warnings) => warnings.push(json!(reason)),
                 None => report["warnings"] = json!([reason]),
+            }
+        };
+        for (key, reason) in &self.suspicious {
+            warn(key, reason);
+        }
+        // What was always empty may be new: it is said, and held against nothing.
+        for key in self
+            .holds
+            .iter()
+            .filter_map(|(key, holds)| (holds.files == Some(0)).then_some(key))
+        {
+            if !(self.suspicious.contains_key(key) || self.incomplete.contains_key(key)) {
+                warn(key, NOTHING);
             }
         }
     }
@@ -311,6 +326,27 @@ mod tests {
         assert!(lost.contains("held 1000"), "{lost}");
         assert_eq!(measure_in(&info, "b", of), None);
         assert_eq!(measure_in(&info, "c", of), None);
+    }
+
+    /// What was empty from the first may be new: it is said, and held against nothing.
+    #[test]
+    fn nothing_protected_is_said_at_the_first_time() {
+        let found = Findings {
+            holds: [("a", holds(0, 0)), ("b", holds(1, 0)), ("c", holds(0, 0))]
+                .map(|(key, holds)| (key.to_owned(), holds))
+                .into(),
+            suspicious: [("c".to_owned(), "suspicious: it is empty".to_owned())].into(),
+            ..Findings::default()
+        };
+        let mut told = json!({"resources": {"a": {"files": 0, "warnings": ["first"]}, "b": {"files": 1}, "c": {}}});
+        found.tell(&mut told);
+        let warnings = |key: &str| told["resources"][key]["warnings"].to_string();
+        assert!(
+            warnings("a").contains("first") && warnings("a").contains("0 files were protected")
+        );
+        assert_eq!(warnings("b"), "null");
+        assert_eq!(warnings("c"), r#"["suspicious: it is empty"]"#);
+        assert!(told.get(SUSPICIOUS).is_some());
     }
 
     #[test]

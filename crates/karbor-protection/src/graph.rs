@@ -8,6 +8,10 @@ use futures::future::try_join_all;
 use karbor_model::{ApiError, ErrorKind, RequestContext, Resource, ResourceGraph};
 use karbor_plugin::{ProtectableError, Registry};
 
+/// Class of the error that a resource cannot be used as it is declared. A run that has time is tried again, for
+/// the declaration may be mended.
+const BROKEN: &str = "ProtectableResourceBroken";
+
 /// The graph of `resources` with all they depend on, as it is now.
 ///
 /// # Errors
@@ -84,11 +88,15 @@ async fn confirm(
         .await
         .map_err(|error| lookup_failed(&error))?;
     if let Some(reason) = found.as_ref().and_then(Resource::broken) {
-        return Err(lookup_failed(&ProtectableError {
+        let mut refused = lookup_failed(&ProtectableError {
             resource_type: resource.resource_type.clone(),
             message: format!("'{}': {reason}", resource.name),
             retryable: false,
-        }));
+        });
+        BROKEN.clone_into(&mut refused.class);
+        let todo = ". The operator has to mend its declaration; `karbor config validate` names what is wrong.";
+        refused.message.push_str(todo);
+        return Err(refused);
     }
     found.ok_or_else(|| {
         ApiError::new(

@@ -342,6 +342,11 @@ impl Provider {
         self.plugins.contains_key(resource_type)
     }
 
+    /// The types that its plugins protect, by name.
+    pub(crate) fn types(&self) -> std::collections::BTreeSet<&str> {
+        self.plugins.keys().map(String::as_str).collect()
+    }
+
     /// Does the type's plugin tell of each resource that it was restored or verified?
     pub(crate) fn tells_success(&self, resource_type: &str) -> bool {
         let plugin = self.plugins.get(resource_type);

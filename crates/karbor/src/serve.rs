@@ -127,8 +127,9 @@ async fn serve(state: &StateDir, config: Config, mut reload: Reload<'_>) -> Resu
     let ended = match start_unless_signal(&mut signals, start).await {
         Started::Done(started) => {
             started??;
+            let gone = running.lock().await.gone.clone();
             let reload = async || reload.run(&running).await;
-            run_until_signal(&mut signals, reload, drain).await
+            run_until_over(&mut signals, &gone, reload, drain).await
         }
         Started::Stopped(_) => {
             abort.abort();
@@ -144,11 +145,66 @@ async fn serve(state: &StateDir, config: Config, mut reload: Reload<'_>) -> Resu
     }
 }
 
+/// As [`run_until_signal`]; a role that ends by itself ends the whole, too, and with an error: who started the
+/// service starts it again then.
+async fn run_until_over<F, Fut>(
+    signals: &mut Signals,
+    gone: &CancellationToken,
+    reload: impl AsyncFnMut(),
+    drain: F,
+) -> Stopped<Result<End, Failure>>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<End, Failure>>,
+{
+    tokio::select! {
+        stopped = run_until_signal(signals, reload, &drain) => return stopped,
+        () = gone.cancelled() => {}
+    }
+    match drain_unless_signal(signals, drain()).await {
+        Stopped::Drained(Ok(_)) => Stopped::Drained(Err(
+            "a part of the service ended by itself; its log names it".into(),
+        )),
+        other => other,
+    }
+}
+
+/// Carries out what is to last until `stop`. If it ends before, with or without an error or by a panic, the log
+/// says so, and `gone` is cancelled.
+async fn attended<E>(
+    role: &'static str,
+    work: impl Future<Output = Result<(), E>> + Send + 'static,
+    stop: CancellationToken,
+    gone: CancellationToken,
+) -> Result<(), Failing>
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let ended: Result<(), Failing> = match tokio::spawn(work).await {
+        Ok(ended) => ended.map_err(Into::into),
+        Err(panic) => Err(panic.into()),
+    };
+    if !stop.is_cancelled() {
+        let reason = ended.as_ref().err().map(ToString::to_string);
+        tracing::error!(
+            role,
+            reason,
+            "a part of the service ended by itself: the service stops"
+        );
+        gone.cancel();
+    }
+    ended
+}
+
+type Failing = Box<dyn std::error::Error + Send + Sync>;
+
 /// What has been started, as far as it has.
 #[derive(Default)]
 struct Running {
     stop: CancellationToken,
-    server: Option<JoinHandle<Result<(), karbor_api::ServeError>>>,
+    /// Something that was to last until `stop` has ended.
+    gone: CancellationToken,
+    server: Option<JoinHandle<Result<(), Failing>>>,
     api: Option<Arc<ApiManager>>,
     engine: Option<RunningService<OperationEngineManager>>,
     protection: Option<RunningService<ProtectionManager>>,
@@ -207,7 +263,8 @@ impl Running {
         self.api = Some(api.clone());
         let requests = deadline * REQUESTS / 10;
         let server = karbor_api::serve(listener, api, self.stop.clone(), requests);
-        self.server = Some(tokio::spawn(server));
+        let (stop, gone) = (self.stop.clone(), self.gone.clone());
+        self.server = Some(tokio::spawn(attended("API", server, stop, gone)));
         state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
         tracing::info!(state = %state.path().display(), "karbor is ready");
         Ok(())
@@ -234,7 +291,7 @@ impl Running {
         if let Some(protection) = running.protection {
             graceful &= protection.shutdown(until(10)).await.is_graceful();
         }
-        served?;
+        served.map_err(|error| -> Failure { error })?;
         Ok(match graceful {
             true => End::Graceful,
             false => End::Dropped,
@@ -439,4 +496,73 @@ async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey
     };
     let key = MasterKey::load_or_create(&path, !repositories)?;
     Ok(key)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use std::io;
+
+    use karbor_manager::service::Signal;
+
+    use super::*;
+
+    fn tokens() -> (CancellationToken, CancellationToken) {
+        Default::default()
+    }
+
+    #[tokio::test]
+    async fn what_ends_by_itself_is_noticed_and_what_is_stopped_is_not() {
+        type Ended = Result<(), io::Error>;
+        let (stop, gone) = tokens();
+        let done = attended("API", async { Ended::Ok(()) }, stop.clone(), gone.clone()).await;
+        assert!(done.is_ok() && gone.is_cancelled());
+
+        let (stop, gone) = tokens();
+        let failed = attended(
+            "API",
+            async { Ended::Err(io::Error::other("no")) },
+            stop,
+            gone.clone(),
+        );
+        assert_eq!(failed.await.unwrap_err().to_string(), "no");
+        assert!(gone.is_cancelled());
+
+        let (stop, gone) = tokens();
+        let panicked = attended("API", async { panic!("no") as Ended }, stop, gone.clone()).await;
+        assert!(panicked.is_err() && gone.is_cancelled());
+
+        let (stop, gone) = tokens();
+        let until = stop.clone();
+        let work = async move {
+            until.cancelled().await;
+            Ended::Ok(())
+        };
+        let work = tokio::spawn(attended("API", work, stop.clone(), gone.clone()));
+        stop.cancel();
+        assert!(work.await.unwrap().is_ok() && !gone.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_by_itself_ends_the_service_with_an_error() {
+        let (drained, gone) = tokens();
+        let drain = || async {
+            drained.cancel();
+            Ok(End::Graceful)
+        };
+        let (_signal, mut signals) = Signals::channel();
+        gone.cancel();
+        match run_until_over(&mut signals, &gone, async || {}, drain).await {
+            Stopped::Drained(Err(error)) => assert!(error.to_string().contains("by itself")),
+            _ => panic!("it is an error"),
+        }
+        assert!(drained.is_cancelled(), "what is left comes to its end");
+
+        let (_, gone) = tokens();
+        let (signal, mut signals) = Signals::channel();
+        signal.send(Signal::Terminate).await.unwrap();
+        let ended = run_until_over(&mut signals, &gone, async || {}, drain).await;
+        assert!(matches!(ended, Stopped::Drained(Ok(End::Graceful))));
+    }
 }

@@ -283,6 +283,10 @@ fn check_date(field: &str, date: &str) -> Result<(), ApiError> {
 /// A plan that cannot be protected is a bad request, in the original's words (without the
 /// traceback that it added, Q19).
 fn create_failed(mut error: ApiError) -> ApiError {
+    // What is declared has to be mended: trying again does not help a person who waits for the answer.
+    if error.class == "ProtectableResourceBroken" {
+        error.kind = ErrorKind::BadRequest;
+    }
     if matches!(error.kind, ErrorKind::BadRequest | ErrorKind::NotFound) {
         error.kind = ErrorKind::BadRequest;
         error.message = format!("Create checkpoint failed: {}", error.message);

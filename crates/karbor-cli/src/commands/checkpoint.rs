@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
+use karbor_model::CheckpointStatus;
 use serde_json::{Value, json};
 
 use super::copy::CopyArguments;
 use crate::{
-    arguments::{ListOptions, WaitOptions},
+    arguments::{ListOptions, WaitOptions, states},
     error::{CliError, Exit},
     flaws::Flaws,
-    output::{Column, column, string, text, time, unpacked},
+    output::{Column, column, plain, string, text, time, unpacked},
     report,
     session::Session,
     wait::{Job, Operation, wait},
@@ -26,7 +27,8 @@ pub enum CheckpointCommand {
         #[command(flatten)]
         wait: WaitOptions,
     },
-    /// Copy a plan's checkpoints into the second bank of its provider, if it names one
+    /// Copy a plan's checkpoints into the second bank of its provider; if it names none (copy_bank), the copies lie
+    /// in the same bank and are lost with it
     Copy(CopyArguments),
     /// The checkpoints, newest first
     List(ListArguments),
@@ -79,7 +81,7 @@ pub struct ListArguments {
     #[arg(long, value_name = "NAME|ID")]
     provider: Option<String>,
     /// Of this status only
-    #[arg(long)]
+    #[arg(long, value_parser = states(CheckpointStatus::ALL))]
     status: Option<String>,
     /// Made on this day or later
     #[arg(long, value_name = "YYYY-MM-DD")]
@@ -218,6 +220,7 @@ impl CheckpointCommand {
 
 impl ListArguments {
     async fn run(self, session: &mut Session) -> Result<(), CliError> {
+        self.list.sorts_by(&["created_at"])?;
         let mut query = self.list.query();
         let wanted = [
             ("status", self.status.clone()),
@@ -415,6 +418,14 @@ async fn delete(
     };
     let outcome = wait(session, &job, options.timeout).await?;
     if outcome.ok {
+        let told = outcome.log.map(|log| unpacked(&log["extra_info"]));
+        for warning in told
+            .iter()
+            .filter_map(|told| told["warnings"].as_array())
+            .flatten()
+        {
+            session.warn(&plain(warning))?;
+        }
         return session.note(&format!("checkpoint {id} deleted"));
     }
     session.ended(&job, outcome, SHOW)

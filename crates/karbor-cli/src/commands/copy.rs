@@ -21,7 +21,7 @@ use crate::{
 /// What to copy.
 #[derive(Debug, Clone, Args)]
 pub struct CopyArguments {
-    /// Name or id of the plan whose checkpoints are copied into the provider's second bank
+    /// Name or id of the plan whose checkpoints are copied into the provider's second bank (copy_bank)
     plan: String,
     /// Provider that they were made with [default: the plan's]
     #[arg(long, value_name = "NAME|ID")]
@@ -184,6 +184,15 @@ impl Copies {
     ) -> Result<(), CliError> {
         self.answer["checkpoint_id"] = Value::Array(self.pairs.clone());
         let found = Found::look(&self, session).await;
+        if found.as_ref().is_ok_and(|found| found.in_same_bank) {
+            let provider = session.client.provider(&self.provider).await;
+            let provider =
+                provider.map_or(self.provider.clone(), |one| string(&one, "name").to_owned());
+            session.warn(&format!(
+                "the provider {provider} names no second bank (copy_bank): the copies lie in the same bank as what \
+                 they are copies of, and are lost with it"
+            ))?;
+        }
         let for_people = session.view.for_people();
         match &found {
             // Nothing was left: what there is shows it.
@@ -252,6 +261,8 @@ struct Found {
     copies: Vec<Value>,
     /// Available checkpoints that are neither copies nor copied.
     left: Vec<String>,
+    /// Does a copy lie in the bank of what it is a copy of?
+    in_same_bank: bool,
 }
 
 impl Found {
@@ -273,6 +284,9 @@ impl Found {
             (counts && pair["checkpoint_protect_id"].is_string()).then_some(pair)
         };
         let copies: Vec<_> = all.iter().filter_map(pair).collect();
+        let in_same_bank = all.iter().any(|checkpoint| {
+            copy_info(checkpoint)["same_bank"] == Value::Bool(true) && pair(checkpoint).is_some()
+        });
         let copied: BTreeSet<_> = copies.iter().map(source).collect();
         let left = all.iter().filter(|checkpoint| {
             string(checkpoint, "status") == "available"
@@ -283,6 +297,7 @@ impl Found {
         Ok(Self {
             left: left.collect(),
             copies,
+            in_same_bank,
         })
     }
 }

@@ -19,6 +19,9 @@ pub enum OperationLogCommand {
         /// Of this plan only: name or id
         #[arg(long, value_name = "NAME|ID")]
         plan: Option<String>,
+        /// Of this operation only
+        #[arg(long, value_parser = ["protect", "restore", "verify", "copy", "delete"])]
+        operation: Option<String>,
         /// Of this checkpoint only
         #[arg(long, value_name = "ID")]
         checkpoint: Option<String>,
@@ -80,6 +83,7 @@ impl OperationLogCommand {
         match self {
             Self::List {
                 plan,
+                operation,
                 checkpoint,
                 restore,
                 status,
@@ -91,6 +95,7 @@ impl OperationLogCommand {
                 };
                 let filters = [
                     ("plan_id", plan),
+                    ("operation_type", operation),
                     ("checkpoint_id", checkpoint),
                     ("restore_id", restore),
                     ("status", status),

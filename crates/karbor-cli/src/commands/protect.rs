@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::{checkpoint, plan};
+use super::{application, checkpoint, plan};
 use crate::{
     arguments::WaitOptions,
     error::{CliError, Exit},
@@ -49,6 +49,14 @@ impl ProtectArguments {
                 _ => error,
             })?;
         let name = string(&application, "name").to_owned();
+        if let Some(reason) = application::broken(&application) {
+            let message =
+                format!("the application {name} cannot be used as it is declared: {reason}");
+            return Err(CliError::usage(message).hint(
+                "mend its file in applications.d of the service; `karbor config validate` there names what is \
+                 wrong. No plan was made",
+            ));
+        }
         let wanted = json!({
             "name": name,
             "resources": [plan::of_plan(&application)],

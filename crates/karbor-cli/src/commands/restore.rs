@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
+use karbor_model::RestoreStatus;
 use serde_json::{Value, json};
 
 use super::{
@@ -11,9 +12,9 @@ use super::{
     wishes,
 };
 use crate::{
-    arguments::{ListOptions, WaitOptions, json_object},
-    error::CliError,
-    output::{Column, column, string, text},
+    arguments::{ListOptions, WaitOptions, json_object, states},
+    error::{CliError, Exit},
+    output::{Column, column, string, text, unpacked},
     report,
     session::Session,
     wait::{Job, Operation},
@@ -56,8 +57,8 @@ enum RestoreCommand {
     },
     /// The restores that were asked for
     List {
-        /// Of this status only: in_progress, success or fail
-        #[arg(long)]
+        /// Of this status only
+        #[arg(long, value_parser = states(RestoreStatus::ALL))]
         status: Option<String>,
         #[command(flatten)]
         list: ListOptions,
@@ -81,7 +82,8 @@ struct RestoreOptions {
     /// Remove files that the checkpoint does not have (with --overwrite if-changed or always)
     #[arg(long, requires = "overwrite")]
     delete_extra: bool,
-    /// Restore files below this directory, in or below a restore root that the operator declared
+    /// Restore files below this directory, in or below a restore root that the operator declared; a relative
+    /// path begins at that root, not at the current directory
     #[arg(long, value_name = "DIR")]
     restore_to: Option<String>,
     /// Restore a database under this name
@@ -216,6 +218,16 @@ fn of_seal(found: (String, Value), accept_unsealed: bool) -> Result<(String, Val
 
 /// A checkpoint given by id must be of the plan that was named: the name is there as a check.
 fn of_plan(plan: &str, found: (String, Value)) -> Result<(String, Value), CliError> {
+    let info = unpacked(&found.1["extra_info"]);
+    if string(&found.1, "status") == "error"
+        && let Some(reason) = info["unreadable"].as_str()
+    {
+        let id = string(&found.1, "id");
+        let message = format!("checkpoint {id} cannot be restored: {reason}");
+        return Err(CliError::new(Exit::Refused, message).hint(format!(
+            "use another one (`karbor checkpoint list {plan}`); `karbor checkpoint delete {id}` removes this one"
+        )));
+    }
     let own = &found.1["protection_plan"];
     if [string(own, "name"), string(own, "id")].contains(&plan) {
         return Ok(found);

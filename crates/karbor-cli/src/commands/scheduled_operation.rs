@@ -1,13 +1,15 @@
 //! `karbor scheduled-operation`, and `karbor schedule`, which makes a trigger and an operation at once.
 
+use std::collections::BTreeMap;
+
 use clap::{Args, Subcommand, builder::RangedI64ValueParser};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{trigger, when::When};
 use crate::{
     arguments::{ListOptions, json_object},
     error::CliError,
-    output::{Column, column, string, text},
+    output::{Column, column, plain, string, text},
     session::Session,
 };
 
@@ -114,7 +116,7 @@ fn count() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
-/// What to protect, when, and what to keep.
+/// What to protect, when, and what to keep. A schedule of that name is changed to be so.
 #[derive(Debug, Clone, Args)]
 pub struct ScheduleArguments {
     /// Name or id of the plan
@@ -123,7 +125,8 @@ pub struct ScheduleArguments {
     when: When,
     #[command(flatten)]
     keep: Keep,
-    /// Name of the new trigger and operation [default: the plan's name and how often]
+    /// Name of the trigger and operation, which are made, or changed if they are there [default: the plan's name and
+    /// how often]
     #[arg(long)]
     name: Option<String>,
 }
@@ -271,6 +274,9 @@ impl ScheduleArguments {
         let name = self
             .name
             .unwrap_or_else(|| format!("{}-{}", string(&plan, "name"), self.when.word()));
+        if let Some(there) = there(session, &name).await? {
+            return change(session, &there, &plan, self.keep, properties).await;
+        }
         let trigger = trigger::create(session, &name, "time", properties).await?;
         let id = string(&trigger, "id");
         let operation = json!({
@@ -291,6 +297,79 @@ impl ScheduleArguments {
             }
         }
     }
+}
+
+/// The scheduled operation of a name, if there is one.
+async fn there(session: &Session, name: &str) -> Result<Option<Value>, CliError> {
+    let path = ["scheduled_operations"];
+    let all = session.client.list(&path, "operations", &[], None).await?;
+    let mut named = all.into_iter().filter(|one| string(one, "name") == name);
+    let Some(first) = named.next() else {
+        return Ok(None);
+    };
+    let others: Vec<_> = named.map(|one| string(&one, "id").to_owned()).collect();
+    if others.is_empty() {
+        return Ok(Some(first));
+    }
+    let message = format!(
+        "there are {} scheduled operations named '{name}'",
+        others.len() + 1
+    );
+    Err(CliError::usage(message).hint(format!(
+        "delete all but one of them (`karbor scheduled-operation delete <id>`: {}, {}), or give another --name",
+        string(&first, "id"),
+        others.join(", ")
+    )))
+}
+
+/// Has a schedule fire as is wanted now. What it protects and keeps stays: an operation counts the checkpoints that
+/// it made itself, so another in its place would leave them for ever.
+async fn change(
+    session: &mut Session,
+    operation: &Value,
+    plan: &Value,
+    keep: Keep,
+    properties: Map<String, Value>,
+) -> Result<(), CliError> {
+    let name = string(operation, "name");
+    let definition = &operation["operation_definition"];
+    if text(definition, "plan_id") != string(plan, "id") {
+        let message =
+            format!("there is a scheduled operation '{name}' already, and it is not of this plan");
+        return Err(CliError::usage(message).hint("give another --name"));
+    }
+    let wanted = keep.definition(plan);
+    let keeps = |definition: &Value| -> BTreeMap<String, String> {
+        let fields = definition.as_object().into_iter().flatten();
+        fields
+            .map(|(key, value)| (key.clone(), plain(value)))
+            .collect()
+    };
+    if keeps(definition) != keeps(&wanted) || string(operation, "operation_type") != keep.kind() {
+        let message = format!(
+            "the scheduled operation '{name}' is there already, and keeps other checkpoints than is said now: that \
+             cannot be changed"
+        );
+        return Err(CliError::usage(message).hint(format!(
+            "say the same of keeping to change when it runs; or `karbor scheduled-operation delete {name}`, then \
+             schedule again: the checkpoints that it made stay then until you delete them"
+        )));
+    }
+    let trigger = session
+        .client
+        .trigger(string(operation, "trigger_id"))
+        .await?;
+    trigger::update(session, &trigger, None, properties).await?;
+    let operation = session
+        .client
+        .scheduled_operation(string(operation, "id"))
+        .await?;
+    session.show(SHOW, &operation)?;
+    let paused = match operation["enabled"] {
+        Value::Bool(false) => "; it is paused still",
+        _ => "",
+    };
+    session.note(&format!("\nupdated: {name} was there already{paused}"))
 }
 
 async fn enable(

@@ -162,24 +162,35 @@ impl UpdateArguments {
                 .hint("give --name, --properties, or when it is to fire"));
         }
         let trigger = session.client.trigger(&self.trigger).await?;
-        let mut body = Map::new();
-        if let Some(name) = self.name {
-            body.insert("name".to_owned(), name.into());
-        }
-        if !changes.is_empty() {
-            // The API takes the properties as a whole.
-            let mut properties = trigger["properties"]
-                .as_object()
-                .cloned()
-                .unwrap_or_default();
-            properties.extend(changes);
-            body.insert("properties".to_owned(), properties.into());
-        }
-        let path = ["triggers", string(&trigger, "id")];
-        let body = json!({"trigger_info": body});
-        let answer = session.client.put(&path, &body).await?;
-        session.show(SHOW, &answer["trigger_info"])
+        let trigger = update(session, &trigger, self.name, changes).await?;
+        session.show(SHOW, &trigger)
     }
+}
+
+/// Changes a trigger; properties that are not given stay.
+pub(super) async fn update(
+    session: &Session,
+    trigger: &Value,
+    name: Option<String>,
+    changes: Map<String, Value>,
+) -> Result<Value, CliError> {
+    let mut body = Map::new();
+    if let Some(name) = name {
+        body.insert("name".to_owned(), name.into());
+    }
+    if !changes.is_empty() {
+        // The API takes the properties as a whole.
+        let mut properties = trigger["properties"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        properties.extend(changes);
+        body.insert("properties".to_owned(), properties.into());
+    }
+    let path = ["triggers", string(trigger, "id")];
+    let body = json!({"trigger_info": body});
+    let mut answer = session.client.put(&path, &body).await?;
+    Ok(answer["trigger_info"].take())
 }
 
 fn gather(when: &When, properties: Option<&str>) -> Result<Map<String, Value>, CliError> {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
+use karbor_model::VerificationStatus;
 use serde_json::{Value, json};
 
 use super::wishes;
 use crate::{
-    arguments::{ListOptions, WaitOptions, json_object},
+    arguments::{ListOptions, WaitOptions, json_object, states},
     error::CliError,
     output::{Column, column, string, text},
     report,
@@ -42,8 +43,8 @@ pub enum VerificationCommand {
     },
     /// The verifications that were asked for
     List {
-        /// Of this status only: in_progress, success or fail
-        #[arg(long)]
+        /// Of this status only
+        #[arg(long, value_parser = states(VerificationStatus::ALL))]
         status: Option<String>,
         #[command(flatten)]
         list: ListOptions,

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::stub::{PLAN, Stub, run, run_at};
+use crate::stub::{CHECKPOINT, PLAN, PROVIDER, Stub, refused, run, run_at};
 
 async fn plans_answered(status: u16, body: Value) -> String {
     let stub = Stub::start().await.on("GET /plans", status, body);
@@ -174,5 +174,106 @@ async fn parameters_that_are_no_object() {
     insta::assert_snapshot!(
         "update_of_nothing",
         run(&stub, &arguments).await.shown(&stub)
+    );
+}
+
+/// What the service says is to be done is not followed by a hint to do something else.
+#[tokio::test]
+async fn a_hint_does_not_contradict_the_service() {
+    for (status, name, message) in [
+        (
+            503,
+            "serviceUnavailable",
+            "The bank's directory was moved, removed or unmounted. Bring it back, then try again.",
+        ),
+        (
+            409,
+            "conflictingRequest",
+            "It is damaged; `karbor checkpoint delete x` removes it.",
+        ),
+    ] {
+        let told = plans_answered(status, fault(name, message)).await;
+        assert!(told.contains(message) && !told.contains("hint"), "{told}");
+    }
+}
+
+/// An application whose declaration is broken: that is mended by nobody's trying again, and no plan is made of it.
+#[tokio::test]
+async fn a_broken_application_is_not_protected() {
+    let stub = Stub::start()
+        .await
+        .on("GET /plans", 200, json!({"plans": []}))
+        .on(
+            "GET /protectables/Host::Application/instances",
+            200,
+            json!({"instances": [{"id": "a1", "type": "Host::Application", "name": "shop",
+                "extra_info": {"broken": "shop.toml: name (line 1)"}}]}),
+        )
+        .on(
+            "GET /providers",
+            200,
+            json!({"providers": [{"id": PLAN, "name": "local",
+            "extended_info_schema": {"options_schema": {"Host::Application": {}}}}]}),
+        );
+    let refused = run(&stub, &["protect", "shop", "--wait"]).await;
+    assert_eq!(refused.exit.code(), 2, "{}", refused.err);
+    for words in ["shop.toml: name (line 1)", "karbor config validate"] {
+        assert!(refused.err.contains(words), "{}", refused.err);
+    }
+    assert!(
+        stub.lines().iter().all(|line| line.starts_with("GET")),
+        "{:?}",
+        stub.lines()
+    );
+}
+
+#[tokio::test]
+async fn orders_and_states_that_are_none_are_refused() {
+    let stub = Stub::start()
+        .await
+        .on("GET /providers", 200, json!({"providers": []}));
+    for sort in ["bogus", "created_at:up", "created_at:asc,bogus"] {
+        let refused = run(&stub, &["checkpoint", "list", "--sort", sort]).await;
+        assert_eq!(refused.exit.code(), 2, "{sort}");
+        assert!(refused.err.contains("give created_at"), "{}", refused.err);
+    }
+    for sort in ["created_at", "created_at:asc"] {
+        let listed = run(&stub, &["checkpoint", "list", "--sort", sort]).await;
+        assert_eq!(listed.exit.code(), 0, "{}", listed.err);
+    }
+    for (what, known) in [
+        ("checkpoint", "error-deleting"),
+        ("restore", "in_progress"),
+        ("verification", "in_progress"),
+    ] {
+        let told = refused(&[what, "list", "--status", "bogus"]).unwrap();
+        assert!(told.contains(known), "{told}");
+        assert!(refused(&[what, "list", "--status", known]).is_none());
+    }
+}
+
+/// What a deletion may have left is said where it was asked for.
+#[tokio::test]
+async fn what_a_deletion_warns_of_is_shown() {
+    let path = format!("/providers/{PROVIDER}/checkpoints/{CHECKPOINT}");
+    let gone = |status: &str| json!({"checkpoint": {"id": CHECKPOINT, "status": status}});
+    let stub = Stub::start()
+        .await
+        .on("GET /providers", 200, json!({"providers": [{"id": PROVIDER, "name": "local"}]}))
+        .on(&format!("GET {path}"), 200, gone("error"))
+        .on(&format!("GET {path}"), 200, gone("deleted"))
+        .on_text(&format!("DELETE {path}"), 200, "")
+        .on(
+            &format!("GET /operation_logs?checkpoint_id={CHECKPOINT}"),
+            200,
+            json!({"operation_logs": [{"operation_type": "delete", "status": "deleted", "started_at": "x",
+                "extra_info": json!({"warnings": ["snapshots may be left"]}).to_string()}]}),
+        );
+    let done = run(&stub, &["checkpoint", "delete", CHECKPOINT, "--wait"]).await;
+    assert_eq!(done.exit.code(), 0, "{}", done.err);
+    assert!(
+        done.err.contains("warning: snapshots may be left"),
+        "{}",
+        done.err
     );
 }

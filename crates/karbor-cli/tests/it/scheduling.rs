@@ -28,6 +28,7 @@ async fn a_schedule_is_a_trigger_and_an_operation() {
     let stub = Stub::start()
         .await
         .on("GET /plans", 200, plans())
+        .on("GET /scheduled_operations", 200, json!({"operations": []}))
         .on(
             "POST /triggers",
             200,
@@ -66,6 +67,7 @@ async fn a_schedule_that_is_refused_leaves_no_trigger_behind() {
     let stub = Stub::start()
         .await
         .on("GET /plans", 200, plans())
+        .on("GET /scheduled_operations", 200, json!({"operations": []}))
         .on(
             "POST /triggers",
             200,
@@ -91,6 +93,77 @@ async fn a_schedule_that_is_refused_leaves_no_trigger_behind() {
         stub.lines()
             .contains(&format!("DELETE /triggers/{TRIGGER}"))
     );
+}
+
+/// The same schedule again changes the one that is there: two of a name could be neither paused nor told apart.
+#[tokio::test]
+async fn a_schedule_of_a_name_that_is_there_is_changed() {
+    let there = trigger(
+        "shop-daily",
+        json!({"format": "crontab", "pattern": "30 3 * * *", "start_time": "2026-11-22 05:00:00", "window": "900"}),
+    );
+    let put = format!("PUT /triggers/{TRIGGER}");
+    let scheduled = async |named: &[Value]| {
+        Stub::start()
+            .await
+            .on("GET /plans", 200, plans())
+            .on(
+                "GET /scheduled_operations",
+                200,
+                json!({"operations": named}),
+            )
+            .on(
+                &format!("GET /triggers/{TRIGGER}"),
+                200,
+                json!({"trigger_info": there}),
+            )
+            .on(&put, 200, json!({"trigger_info": there}))
+            .on(
+                &format!("GET /scheduled_operations/{OPERATION}"),
+                200,
+                json!({"scheduled_operation": operation("shop-daily", "retention_protect")}),
+            )
+    };
+    let again = [
+        "schedule",
+        "shop",
+        "--daily",
+        "--at",
+        "04:15",
+        "--keep-last",
+    ];
+    let one = operation("shop-daily", "retention_protect");
+    let stub = scheduled(&[operation("other", "protect"), one.clone()]).await;
+    let done = run(&stub, &[&again[..], &["7"]].concat()).await;
+    assert_eq!(done.exit, Exit::Done, "{}", done.err);
+    assert!(done.err.contains("updated: shop-daily"), "{}", done.err);
+    assert_eq!(
+        stub.body(&put),
+        json!({"trigger_info": {"properties": {
+            "format": "crontab", "pattern": "15 4 * * *", "start_time": "2026-11-22 05:00:00", "window": "900",
+        }}})
+    );
+    assert!(stub.lines().iter().all(|line| !line.starts_with("POST")));
+
+    // Nothing is changed where it would come out as something else than was said.
+    let mut of_another = one.clone();
+    of_another["operation_definition"]["plan_id"] = json!(PROVIDER);
+    let mut second = one.clone();
+    second["id"] = json!(TRIGGER);
+    for (named, keep, words) in [
+        (vec![one.clone()], "14", "keeps other checkpoints"),
+        (vec![of_another], "7", "give another --name"),
+        (vec![one, second], "7", "delete all but one"),
+    ] {
+        let stub = scheduled(&named).await;
+        let refused = run(&stub, &[&again[..], &[keep]].concat()).await;
+        assert_eq!(refused.exit, Exit::Usage, "{words}");
+        assert!(refused.err.contains(words), "{}", refused.err);
+        assert!(
+            stub.lines().iter().all(|line| line.starts_with("GET")),
+            "{words}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -459,5 +532,31 @@ async fn a_scheduled_operation_is_paused_and_resumed() {
         assert!(run.err.contains("nightly"), "{}", run.err);
         let asked = json!({"scheduled_operation": {"enabled": enabled}});
         assert_eq!(stub.body(&at), asked);
+    }
+}
+
+/// A second copy in the same bank is none for the day that the bank is lost.
+#[tokio::test]
+async fn copies_in_the_same_bank_are_warned_of() {
+    let mut made = listed(COPIES[0], "available", Some(CHECKPOINT));
+    let of_second_bank = [listed(CHECKPOINT, "available", None), made.clone()];
+    let mut info: Value = serde_json::from_str(made["extra_info"].as_str().unwrap()).unwrap();
+    info["same_bank"] = json!(true);
+    made["extra_info"] = json!(info.to_string());
+    let of_same_bank = [listed(CHECKPOINT, "available", None), made];
+    for (checkpoints, warned) in [(of_second_bank, false), (of_same_bank, true)] {
+        let stub = copying(&[Ok(&[])], &checkpoints).await.on(
+            "GET /providers",
+            200,
+            json!({"providers": [{"id": PROVIDER, "name": "local"}]}),
+        );
+        for format in ["table", "json"] {
+            let done = copy(&stub, &["--wait", "-f", format]).await;
+            assert_eq!(done.exit, Exit::Done, "{}", done.err);
+            let told = done
+                .err
+                .contains("warning: the provider local names no second bank (copy_bank)");
+            assert_eq!(told, warned, "{}", done.err);
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{ProtectionManager, once};
 use crate::{
     checkpoints::CheckpointQuery,
     copies,
-    error::CheckpointError,
+    error::{CheckpointError, NOT_DELETED},
     graph,
     listing::{list_by_name, page},
     parameters,
@@ -139,18 +139,30 @@ impl ProtectionApi for ProtectionManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<(), ApiError> {
-        use CheckpointStatus::{Available, Deleting, Error, ErrorDeleting};
+        use CheckpointStatus::{Available, Deleted, Deleting, Error, ErrorDeleting};
         let provider = self.providers.get(provider_id)?;
-        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
-        let refused = || {
-            let message = format!("The checkpoint {checkpoint_id} can not be deleted.");
-            ApiError::conflict("CheckpointNotBeDeleted", message)
+        let (place, checkpoint) = self.to_delete(context, provider, checkpoint_id).await?;
+        let refused = |reason: &str| {
+            let message = format!("The checkpoint {checkpoint_id} can not be deleted: {reason}");
+            ApiError::conflict(NOT_DELETED, message)
         };
-        match checkpoint.status {
-            Available | Error | ErrorDeleting => {}
+        let is_held = match checkpoint.status {
+            Available | Error | ErrorDeleting => false,
+            _ => self.is_held(provider.home(place)?, checkpoint_id).await?,
+        };
+        match (checkpoint.status, is_held) {
+            (Available | Error | ErrorDeleting, _) => {}
             // Left by a service that is gone for good: nobody is at work on it any more.
-            Deleting if !self.is_held(provider.home(place)?, checkpoint_id).await? => {}
-            _ => return Err(refused()),
+            (Deleting, false) => {}
+            (Deleted, _) => return Err(refused("it is deleted.")),
+            (status, true) => return Err(refused(&at_work(checkpoint_id, status))),
+            (status, false) => {
+                let reason = format!(
+                    "it is '{status}', and no operation works on it any more. Call it failed first: `karbor \
+                     checkpoint reset-state {checkpoint_id} error`."
+                );
+                return Err(refused(&reason));
+            }
         }
         let now = self.base.clock().now();
         let run = Run::new(
@@ -164,7 +176,7 @@ impl ProtectionApi for ProtectionManager {
             .start(run)
             .await
             .map_err(|error| match error.class.as_str() {
-                "LeaseHeld" => refused().with_cause(error),
+                "LeaseHeld" => refused(&error.message).with_cause(error),
                 _ => error,
             })
     }
@@ -179,20 +191,28 @@ impl ProtectionApi for ProtectionManager {
         let provider = self.providers.get(provider_id)?;
         let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
         let home = provider.home(place)?;
-        let refused = || {
-            let message = format!("The checkpoint {checkpoint_id} can not be reset.");
+        let refused_for = |reason: &str| {
+            let message = format!("The checkpoint {checkpoint_id} can not be reset{reason}");
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
+        };
+        let refused = || refused_for(".");
+        let busy = || {
+            let reason = at_work(checkpoint_id, checkpoint.status);
+            refused_for(&format!(": {reason}"))
         };
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
         // Waiting for its maker would end in an error where all went well.
         let is_made = checkpoint.status == CheckpointStatus::Protecting
             && self.is_held(home, checkpoint_id).await?;
         let can_be_set = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);
-        if is_made || !can_be_set {
+        if !can_be_set {
             return Err(refused());
         }
+        if is_made {
+            return Err(busy());
+        }
         // What is asked next stays true until it is done.
-        let lease = self.alone(home, checkpoint_id, refused).await?;
+        let lease = self.alone(home, checkpoint_id, busy).await?;
         let done = self.reset(home, checkpoint.id, state).await;
         lease.release().await;
         match done {
@@ -240,7 +260,7 @@ impl ProtectionApi for ProtectionManager {
         checkpoint_id: CheckpointId,
     ) -> Result<Checkpoint, ApiError> {
         let provider = self.providers.get(provider_id)?;
-        let (_, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        let checkpoint = self.shown(context, provider, checkpoint_id).await?;
         match self.is_gone(&checkpoint).await? {
             true => Err(CheckpointError::NotFound(checkpoint_id).into()),
             false => Ok(checkpoint),
@@ -286,7 +306,7 @@ impl ProtectionApi for ProtectionManager {
             };
             query.status = Some(status);
         }
-        Ok(copies::list(provider, &query).await?)
+        copies::list(provider, &query).await
     }
 
     async fn list_protectable_types(
@@ -440,6 +460,14 @@ fn known_is_begun(started: Result<(), ApiError>) -> Result<(), ApiError> {
         Err(error) if error.class == KNOWN => Ok(()),
         other => other,
     }
+}
+
+/// Why a checkpoint that an operation works on is left alone, and what to do.
+fn at_work(id: CheckpointId, status: CheckpointStatus) -> String {
+    format!(
+        "an operation works on it still (it is '{status}'). Wait until that has ended, then try again; `karbor \
+         operation-log list --checkpoint {id}` shows how it is going."
+    )
 }
 
 fn date(filters: &BTreeMap<String, String>, field: &str) -> Result<Option<NaiveDate>, ApiError> {

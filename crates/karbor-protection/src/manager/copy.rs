@@ -27,6 +27,10 @@ impl ProtectionManager {
         parameters: &Parameters,
     ) -> Result<Vec<CheckpointCopy>, ApiError> {
         let provider = self.providers.get(plan.provider_id)?;
+        if provider.place_of_copies() == Place::Bank {
+            let provider = &provider.record().name;
+            tracing::warn!(provider, plan = %plan.id, "{}", copies::IN_SAME_BANK);
+        }
         let mut begun = Vec::new();
         let mut refused = None;
         for source in self.worker.not_copied(provider, plan).await? {
@@ -76,13 +80,14 @@ impl ProtectionManager {
     ) -> Run {
         let now = self.base.clock().now();
         let origin = copies::Origin::of(&source);
+        let place = provider.place_of_copies();
         // As old as its data: the newest is not what was copied last.
         let protected_at = origin.protected_at();
         let checkpoint = Checkpoint {
             id: CheckpointId::next(),
             status: CheckpointStatus::WaitCopying,
             owner_id: self.worker.owner.clone(),
-            extra_info: Some(origin.of_copy(&source, now)),
+            extra_info: Some(origin.of_copy(&source, now, place == Place::Bank)),
             created_at: Some(protected_at.date_naive()),
             timestamp: protected_at.timestamp(),
             // A copy of what nothing vouches for is no better than that.
@@ -97,10 +102,7 @@ impl ProtectionManager {
             parameters.clone(),
             now,
         );
-        run.copy = Some(CopyOf {
-            place: provider.place_of_copies(),
-            checkpoint,
-        });
+        run.copy = Some(CopyOf { place, checkpoint });
         run
     }
 }

@@ -3,6 +3,7 @@
 
 mod api;
 mod copy;
+mod damaged;
 mod once;
 mod reset;
 
@@ -119,12 +120,19 @@ impl ProtectionManager {
         provider: &Provider,
         id: CheckpointId,
     ) -> Result<(Place, Checkpoint), ApiError> {
-        let (place, checkpoint) = provider.find(id).await?;
-        if context.may_access(&checkpoint.project_id) {
-            return Ok((place, checkpoint));
+        match provider.find(id).await {
+            Ok((place, checkpoint)) if context.may_access(&checkpoint.project_id) => {
+                Ok((place, checkpoint))
+            }
+            Ok(_) => Err(not_allowed(id)),
+            Err(error) if error.is_of_the_checkpoint() => {
+                match self.damaged(context, provider, id).await? {
+                    Some(found) => Err(found.refusal(id)),
+                    None => Err(error.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
         }
-        let message = format!("Access checkpoint {id} is not allowed");
-        Err(ApiError::forbidden("AccessCheckpointNotAllowed", message))
     }
 
     /// Was it deleted so long ago that it is not shown any more? A client that waits for the end of a deletion
@@ -218,6 +226,11 @@ impl ProtectionManager {
             seal: Some(Seal::default()),
         }
     }
+}
+
+fn not_allowed(id: CheckpointId) -> ApiError {
+    let message = format!("Access checkpoint {id} is not allowed");
+    ApiError::forbidden("AccessCheckpointNotAllowed", message)
 }
 
 /// The original kept a resource's extra info as JSON text in the plan of a checkpoint.

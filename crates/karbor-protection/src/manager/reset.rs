@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::ProtectionManager;
 use crate::{
+    checkpoints::is_unreadable,
     error::bank_error,
     leases::{self, CheckpointLease, Purpose},
     providers::Home,
@@ -39,7 +40,7 @@ impl ProtectionManager {
     /// neither can be called available by hand. Nor can one that nothing good is known
     /// of (the operation log is new): it must have been made, or verified, with success.
     async fn was_whole(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
-        if checkpoint.status != CheckpointStatus::Error {
+        if checkpoint.status != CheckpointStatus::Error || is_unreadable(checkpoint) {
             return Ok(false);
         }
         let query = ListQuery {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use karbor_db::DbError;
-use karbor_model::{ApiError, CheckpointId, CheckpointStatus, OperationType};
+use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationType};
 use karbor_plugin::{Bank, BankError};
 
 use super::{Worker, release};
 use crate::{
-    error::{bank_error, not_available, not_sealed},
+    checkpoints::is_unreadable,
+    error::{NOT_DELETED, bank_error, not_available, not_sealed},
     leases::{CheckpointLease, Purpose},
     providers::Provider,
     run::Run,
@@ -179,7 +180,24 @@ impl Worker {
     async fn prepare_delete(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         use karbor_model::CheckpointStatus::{Deleted, Deleting, ErrorDeleting};
         let checkpoints = provider.home(run.place)?.checkpoints();
-        let there = checkpoints.get(run.checkpoint.id).await?;
+        let there = match checkpoints.get(run.checkpoint.id).await {
+            Err(error) if error.is_of_the_checkpoint() && is_unreadable(&run.checkpoint) => {
+                let deleting = Checkpoint {
+                    status: Deleting,
+                    ..run.checkpoint.clone()
+                };
+                return Ok(checkpoints.replace(&deleting).await?);
+            }
+            other => other?,
+        };
+        // What it is made of was to be guessed, and can be read now.
+        if is_unreadable(&run.checkpoint) && !is_unreadable(&there) {
+            let message = format!(
+                "The index of checkpoint {} was damaged, and can be read again: delete it again if it is to go.",
+                there.id
+            );
+            return Err(ApiError::conflict(NOT_DELETED, message));
+        }
         if there.status == Deleted {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
 use crate::{
     conclude::{Conclusion, conclude_in_bank},
     copies::COPIED,
-    error::{CheckpointError, NOT_AVAILABLE, NOT_SEALED, TAMPERED},
+    error::{CORRUPT, CheckpointError, NOT_AVAILABLE, NOT_DELETED, NOT_SEALED, TAMPERED},
     leases::{self, CheckpointLease},
     providers::Provider,
     run::Run,
@@ -25,7 +25,16 @@ const NOT_FOUND: &str = "CheckpointNotFound";
 const LATE: &str = "WindowMissed";
 
 /// Classes of errors that trying again does not mend.
-const LAST_WORDS: [&str; 6] = [NOT_AVAILABLE, NOT_FOUND, NOT_SEALED, TAMPERED, LATE, COPIED];
+const LAST_WORDS: [&str; 8] = [
+    NOT_AVAILABLE,
+    NOT_FOUND,
+    NOT_SEALED,
+    NOT_DELETED,
+    CORRUPT,
+    TAMPERED,
+    LATE,
+    COPIED,
+];
 
 impl Worker {
     /// Goes on with every run of this host that has not ended.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use karbor_interfaces::protection::ProtectionApi;
-use karbor_model::{CheckpointId, CheckpointStatus, ErrorKind, ResourceGraph};
+use karbor_model::{CheckpointId, CheckpointStatus, ErrorKind, Parameters, ResourceGraph};
 
 use crate::house::{House, PROJECT, Running, member, until};
 
@@ -227,12 +227,9 @@ async fn an_index_file_that_cannot_be_read_is_listed_as_an_error() {
     );
     assert_eq!(list(&running, &[("status", "available")]).await, [good]);
     assert_eq!(list(&running, &[("status", "error")]).await, [bad]);
-    let shown = running
-        .api()
-        .show_checkpoint(&member(), running.provider, bad)
-        .await
-        .unwrap_err();
-    assert!(shown.message.contains("damaged"), "{shown}");
+    let restored = running.restore(bad, Parameters::new()).await;
+    let refused = restored.unwrap_err();
+    assert!(refused.message.contains("damaged"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

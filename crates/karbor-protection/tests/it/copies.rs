@@ -1,5 +1,7 @@
 //! Copies of checkpoints, in a second bank and in the same.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
@@ -384,4 +386,62 @@ async fn checkpoints_of_one_second_are_listed_as_they_were_made_and_so_are_their
     let (sources, copies): (Vec<_>, Vec<_>) = copied.into_iter().unzip();
     assert_eq!(sources, made);
     assert!(copies.is_sorted(), "{copies:?}");
+}
+
+/// A list without what the first bank has would hide a loss; the error leads to the copies.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_first_bank_is_away_the_way_to_the_copies_is_told() {
+    let house = House::new()
+        .with_resources(&["one bytes=10"])
+        .with_copy_bank();
+    let running = house.open().await;
+    let wanted = running.plan(1);
+    protected(&running, &wanted).await;
+    let copy = running.copy(&wanted).await.unwrap()[0].1;
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+    running.log_of(copy).await;
+    house.bank.inject(Fault::Fail, usize::MAX, |_| true);
+    let (asker, none) = (member(), BTreeMap::new());
+    let listed = running.api().list_checkpoints(
+        &asker,
+        running.provider,
+        None,
+        None,
+        Vec::new(),
+        Vec::new(),
+        none,
+        false,
+    );
+    let error = listed.await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let command = "karbor operation-log list --operation copy";
+    assert!(error.message.contains(command), "{error}");
+    assert_eq!(
+        running.checkpoint(copy).await.status,
+        CheckpointStatus::Available
+    );
+}
+
+/// Without a second bank copies are made, as the original made them, and say that they are lost with the bank.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_in_the_same_bank_says_so() {
+    for second_bank in [false, true] {
+        let mut house = House::new().with_resources(&["one bytes=10"]);
+        if second_bank {
+            house = house.with_copy_bank();
+        }
+        let running = house.open().await;
+        let wanted = running.plan(1);
+        protected(&running, &wanted).await;
+        let copy = running.copy(&wanted).await.unwrap()[0].1;
+        assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+        let info = extra_info(&running.checkpoint(copy).await);
+        assert_eq!(info["same_bank"] == json!(true), !second_bank, "{info}");
+        let told = running.log_of(copy).await.extra_info.unwrap();
+        assert_eq!(
+            told["warnings"].to_string().contains("copy_bank"),
+            !second_bank,
+            "{told}"
+        );
+    }
 }

@@ -10,6 +10,7 @@
 mod checkpoints;
 mod copies;
 mod crash;
+mod damaged;
 mod flaws;
 mod house;
 mod not_copied;

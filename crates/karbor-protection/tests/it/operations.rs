@@ -204,6 +204,25 @@ async fn q27_a_checkpoint_at_work_is_left_alone() {
     );
 }
 
+/// Who may not touch what is being made hears that it is being made, and what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_being_made_is_refused_with_what_to_do() {
+    let house = House::new().with_resources(&["sleep=600"]);
+    let running = house.open().await;
+    let checkpoint = running.protect(running.plan(1)).await.unwrap();
+    let (api, asker) = (running.api(), member());
+    let reset = api.reset_state(&asker, running.provider, checkpoint, "error".to_owned());
+    for refused in [running.delete(checkpoint).await, reset.await] {
+        let told = refused.unwrap_err().message;
+        for words in [
+            "an operation works on it still",
+            "karbor operation-log list --checkpoint",
+        ] {
+            assert!(told.contains(words), "{told}");
+        }
+    }
+}
+
 /// A reset must not wait for the end of the run and then call its good checkpoint an error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_does_not_wait_for_a_checkpoint_that_is_being_made() {

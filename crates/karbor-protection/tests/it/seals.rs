@@ -229,7 +229,9 @@ async fn a_record_is_of_one_checkpoint_project_and_provider() {
         .api()
         .show_checkpoint(&foreign, running.provider, one)
         .await;
-    assert_eq!(shown.unwrap_err().class, "CheckpointTampered");
+    assert_eq!(shown.unwrap_err().class, "AccessCheckpointNotAllowed");
+    let own = running.restore(one, Parameters::new()).await;
+    assert_eq!(own.unwrap_err().class, "CheckpointTampered");
     house.tamper(&index(one), whole.clone());
 
     // Listed for another project: nothing of it is told there.

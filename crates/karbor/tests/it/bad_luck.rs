@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     application::{Application, restic_checks, same_bytes},
-    house::{House, files, id},
+    house::{House, everything, files, id},
 };
 
 /// Protects, which must fail; answers with the reason in the operation log.
@@ -227,4 +227,50 @@ fn damage_in_the_bank_is_found_and_named_and_nothing_half_made_is_restored() {
             file.display()
         );
     }
+}
+
+/// A declaration that is broken is not mended by trying again: the answer says so, and makes no plan for it.
+#[test]
+fn a_broken_declaration_is_a_mistake_in_the_input() {
+    let mut house = House::new();
+    let _application = Application::new(&house, 1);
+    house.start();
+    house.json(&["protect", "shop", "--wait"]);
+    let folder = house.state().join("applications.d");
+    let broken = "projects = ['default']\n[[directory]]\nname = 'x'\n";
+    fs::write(folder.join("shop.toml"), format!("name = 'shop'\n{broken}")).unwrap();
+    fs::write(
+        folder.join("other.toml"),
+        format!("name = 'other'\n{broken}"),
+    )
+    .unwrap();
+    // With a plan, and without.
+    for name in ["shop", "other"] {
+        let refused = house.client(&["protect", name, "--wait"]);
+        let told = everything(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{told}");
+        assert!(told.contains("karbor config validate"), "{told}");
+        assert!(!told.contains("try again"), "{told}");
+    }
+    let plans = house.json(&["plan", "list"]);
+    assert_eq!(plans.as_array().unwrap().len(), 1, "{plans}");
+}
+
+/// Nothing to protect may be as it should be, the first time; nobody is left to find out at a restore.
+#[test]
+fn nothing_protected_is_said() {
+    let mut house = House::new();
+    fs::create_dir(house.path("empty")).unwrap();
+    let declaration = format!(
+        "name = 'new'\nprojects = ['default']\n[[directory]]\nname = 'uploads'\npath = '{}'\n",
+        house.path("empty").display()
+    );
+    fs::write(house.state().join("applications.d/new.toml"), declaration).unwrap();
+    house.start();
+    let protected = house.client(&["protect", "new", "--wait"]);
+    let told = everything(&protected);
+    assert_eq!(protected.status.code(), Some(0), "{told}");
+    assert!(told.contains("0 files were protected"), "{told}");
+    let listed = house.json(&["checkpoint", "list"]);
+    assert!(!listed.to_string().contains("suspicious"), "{listed}");
 }

@@ -39,6 +39,8 @@ pub struct House {
     service: Option<Child>,
     starts: usize,
     environment: Vec<(String, String)>,
+    /// Where the service listens.
+    pub listen: &'static str,
     /// Of the service that runs as nobody.
     program: Option<PathBuf>,
 }
@@ -60,6 +62,7 @@ impl House {
             service: None,
             starts: 0,
             environment: Vec::new(),
+            listen: "127.0.0.1:0",
             program: None,
         }
     }
@@ -156,7 +159,7 @@ impl House {
     pub fn spawn(&mut self) -> Child {
         self.starts += 1;
         self.service()
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["serve", "--listen", self.listen])
             .env("KARBOR_SIMULATED_HOLD_DIR", self.path("hold"))
             .env("KARBOR_LOG", "info,karbor_api=warn,sea_orm_migration=warn")
             .envs(self.environment.iter().map(|(name, value)| (name, value)))

@@ -13,6 +13,7 @@ mod application;
 mod at_once;
 mod bad_luck;
 mod copies;
+mod damaged;
 mod house;
 mod keystone;
 mod kill_data;

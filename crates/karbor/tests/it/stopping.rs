@@ -34,6 +34,23 @@ fn sigterm_lets_what_runs_come_to_its_end() {
     );
 }
 
+/// A service that nobody can ask is none: it ends with an error, so that it is started again.
+#[test]
+fn an_api_that_ends_by_itself_ends_the_service() {
+    let mut house = House::new();
+    house.set("OS_DEFAULT__AUTH_STRATEGY", "noauth");
+    house.listen = "0.0.0.0:0";
+    let said = house.refused();
+    for words in [
+        "a part of the service ended by itself",
+        "role=\"API\"",
+        "noauth",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert!(!house.state().join("endpoint").exists());
+}
+
 #[test]
 fn a_deadline_leaves_the_rest_to_the_next_start() {
     let mut house = House::new();

@@ -1,0 +1,190 @@
+//! Checkpoints of which the bank has no record that can be believed: it is damaged, or its seal does not fit.
+//!
+//! They are shown as failed, and can be deleted. Whose one is, and with which provider it was made, is what
+//! the operation log says; without a log, what the names in the index say, if they agree. A record that
+//! cannot be believed decides nothing: what is deleted is what bears the checkpoint's id, in the bank and among
+//! the tags of snapshots.
+
+use karbor_db::ListQuery;
+use karbor_model::{
+    ApiError, Checkpoint, CheckpointId, OperationLog, OperationType, PlanId, RequestContext,
+    Resource, ResourceGraph, Seal,
+};
+
+use super::{ProtectionManager, not_allowed};
+use crate::{
+    checkpoints::Damaged,
+    error::{CORRUPT, CheckpointError, TAMPERED},
+    providers::{Place, Provider},
+};
+
+/// A checkpoint whose record cannot be believed.
+pub(super) struct Found {
+    place: Place,
+    damaged: Damaged,
+    /// Whose it is, if that can be told.
+    project: Option<String>,
+    /// Of which plan it is, if our own database knows.
+    plan: Option<PlanId>,
+}
+
+impl Found {
+    /// As a listing shows it.
+    fn checkpoint(&self, provider: &Provider, id: CheckpointId, project: &str) -> Checkpoint {
+        let mut shown = self.damaged.shown(id, provider.record().id, project);
+        if let Some(plan) = self.plan {
+            shown.protection_plan.id = plan;
+        }
+        shown
+    }
+
+    /// Why nothing but its deletion can be asked for.
+    pub(super) fn refusal(self, id: CheckpointId) -> ApiError {
+        match self.damaged.error {
+            error @ CheckpointError::Tampered(_) => error.into(),
+            error => {
+                let reason = error.to_string();
+                CheckpointError::Corrupt { id, reason }.into()
+            }
+        }
+    }
+}
+
+impl ProtectionManager {
+    /// A checkpoint whose record cannot be believed, if `context` may know of it; `None` if there is none.
+    ///
+    /// # Errors
+    /// A 403 when it is another project's, and whatever bank and database fail with.
+    pub(super) async fn damaged(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<Option<Found>, ApiError> {
+        for (place, home) in [Place::Bank, Place::CopyBank]
+            .into_iter()
+            .zip(provider.homes())
+        {
+            let Some(damaged) = home.checkpoints().damaged(id).await? else {
+                continue;
+            };
+            let made = self.made_by(id).await?;
+            let is_ours = match &made {
+                Some(made) => made.provider_id == Some(provider.record().id),
+                None => !damaged.is_foreign,
+            };
+            if !is_ours {
+                continue;
+            }
+            let listed = damaged.projects();
+            let only = listed.first().filter(|_| listed.len() == 1);
+            let plan = made.as_ref().and_then(|made| made.plan_id);
+            let project = match made {
+                Some(made) => Some(made.project_id),
+                None => only.map(|&project| project.to_owned()),
+            };
+            let may_know = match &project {
+                Some(project) => context.may_access(project),
+                None => context.is_admin || listed.contains(context.project_id.as_str()),
+            };
+            return match may_know {
+                true => Ok(Some(Found {
+                    place,
+                    damaged,
+                    project,
+                    plan,
+                })),
+                false => Err(not_allowed(id)),
+            };
+        }
+        Ok(None)
+    }
+
+    /// The operation that made a checkpoint, as our own database has it.
+    async fn made_by(&self, id: CheckpointId) -> Result<Option<OperationLog>, ApiError> {
+        let query = ListQuery {
+            filters: vec![("checkpoint_id".to_owned(), id.to_string())],
+            ..ListQuery::default()
+        };
+        let logs = self.base.db().operation_log_list(&query).await?;
+        let makes = |log: &OperationLog| {
+            matches!(
+                log.operation_type,
+                OperationType::Protect | OperationType::Copy
+            )
+        };
+        Ok(logs.into_iter().find(makes))
+    }
+
+    /// A checkpoint to show, as a listing shows it.
+    pub(super) async fn shown(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<Checkpoint, ApiError> {
+        let error = match provider.find(id).await {
+            Err(error) if error.is_of_the_checkpoint() => error,
+            _ => return Ok(self.checkpoint(context, provider, id).await?.1),
+        };
+        let Some(found) = self.damaged(context, provider, id).await? else {
+            return Err(error.into());
+        };
+        let project = found.project.as_deref().unwrap_or_default();
+        Ok(found.checkpoint(provider, id, project))
+    }
+
+    /// A checkpoint to delete. One whose record cannot be believed is made of what bears its id: every resource
+    /// that has a folder in it, of every type that the provider protects.
+    ///
+    /// # Errors
+    /// A 403 when it cannot be told whose it is, unless an administrator asks.
+    pub(super) async fn to_delete(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<(Place, Checkpoint), ApiError> {
+        let unreadable = match self.checkpoint(context, provider, id).await {
+            Err(error) if [CORRUPT, TAMPERED].contains(&error.class.as_str()) => error,
+            other => return other,
+        };
+        let Some(found) = self.damaged(context, provider, id).await? else {
+            return Err(unreadable);
+        };
+        let project = match &found.project {
+            Some(project) => project,
+            // Of several that are named, one has to do: nothing but the checkpoint's own is looked for in its vault.
+            None if context.is_admin => {
+                let listed = found.damaged.projects();
+                &listed
+                    .first()
+                    .map_or_else(|| context.project_id.clone(), |&one| one.to_owned())
+            }
+            None => {
+                let message = format!(
+                    "Whose checkpoint {id} is cannot be told: its index is damaged, and it is listed for several \
+                     projects. Only an administrator may delete it."
+                );
+                return Err(ApiError::forbidden("AccessCheckpointNotAllowed", message));
+            }
+        };
+        let checkpoints = provider.home(found.place)?.checkpoints();
+        let mut graph = ResourceGraph::new();
+        let resources = checkpoints.resources(id).await?;
+        let of_every_type = resources.iter().flat_map(|id| {
+            let types = provider.types().into_iter();
+            types.map(move |of| Resource::new(of, id, ""))
+        });
+        for resource in of_every_type.take(ResourceGraph::MAX_RESOURCES) {
+            graph.add(resource);
+        }
+        let graph = graph.pack().map_err(ApiError::invalid_input)?;
+        let checkpoint = Checkpoint {
+            resource_graph: Some(graph),
+            seal: Some(Seal::default()),
+            ..found.checkpoint(provider, id, project)
+        };
+        Ok((found.place, checkpoint))
+    }
+}
