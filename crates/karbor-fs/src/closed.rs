@@ -6,7 +6,7 @@ use rustix::fs::{CWD, Mode, OFlags, Stat};
 
 use crate::{
     Refused,
-    walk::{trusted, walk},
+    walk::{Parents, trusted, walk},
 };
 
 /// Checks that nobody but root and the service's own account can change what is at `path`, or exchange
@@ -19,16 +19,23 @@ use crate::{
 /// [`Refused::Open`] names the first that others can change, [`Refused::Link`] a link that they could
 /// have put there, [`Refused::System`] what is not there or cannot be looked at.
 pub fn closed(path: &Path) -> Result<(), Refused> {
-    let arrived = walk(&without_parents(path))?;
-    let names = arrived.path.iter().skip(1);
-    let names: Vec<_> = names
-        .chain(arrived.rest.iter().map(AsRef::as_ref))
-        .collect();
+    let arrived = walk(path, Parents::Walked)?;
+    for left in &arrived.left {
+        way_is_closed(left, Place::OnTheWay)?;
+    }
+    let mut straight = arrived.path;
+    straight.extend(arrived.rest);
+    way_is_closed(&straight, Place::Last)
+}
+
+/// Looks at all that a path without links and `..` leads through, and at what it leads to, which is `last`.
+fn way_is_closed(path: &Path, last: Place) -> Result<(), Refused> {
+    let names: Vec<_> = path.iter().skip(1).collect();
     let mut at = PathBuf::from("/");
     let mut place = Place::OnTheWay;
     for left in (0..=names.len()).rev() {
         if left == 0 && place == Place::OnTheWay {
-            place = Place::Last;
+            place = last;
         }
         let stat = look(&at, place)?;
         if stat.st_mode & 0o011 == 0 {
@@ -41,20 +48,31 @@ pub fn closed(path: &Path) -> Result<(), Refused> {
     Ok(())
 }
 
-/// The same path without `..` in it: each leads to the directory above the one that is there.
+/// The same path without `..` in it: each leads to the directory above the one that is there, or would be. A path that
+/// others could lead elsewhere on the way to one stays as it is, for [`closed`] to refuse.
 #[must_use]
 pub fn without_parents(path: &Path) -> PathBuf {
     let mut straight = PathBuf::new();
     for component in path.components() {
-        match component {
-            Component::ParentDir => {
-                straight = straight.canonicalize().unwrap_or(straight);
-                straight.pop();
-            }
-            component => straight.push(component),
+        if component != Component::ParentDir {
+            straight.push(component);
+            continue;
         }
+        match closed_way(&straight) {
+            Ok(way) => straight = way,
+            Err(_) => return path.to_owned(),
+        }
+        straight.pop();
     }
     straight
+}
+
+/// The path without links, if nobody else can exchange what is on it.
+fn closed_way(path: &Path) -> Result<PathBuf, Refused> {
+    let arrived = walk(path, Parents::Walked)?;
+    let mut walked = arrived.left.iter().chain([&arrived.path]);
+    walked.try_for_each(|walked| way_is_closed(walked, Place::OnTheWay))?;
+    Ok(arrived.path.join(arrived.rest.iter().collect::<PathBuf>()))
 }
 
 /// Where on the path one of them is.
@@ -163,6 +181,20 @@ mod tests {
         assert_eq!(open_one(&inner).as_deref(), Some(inner.as_path()));
     }
 
+    #[test]
+    fn a_path_goes_straight_where_nobody_can_lead_it_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        fs::create_dir_all(top.join("a/b")).unwrap();
+        symlink("a/b", top.join("link")).unwrap();
+        let straight = |path: &str| without_parents(&top.join(path));
+        assert_eq!(straight("a/b"), top.join("a/b"));
+        assert_eq!(straight("a/../new/state"), top.join("new/state"));
+        assert_eq!(straight("link/../state"), top.join("a/state"));
+        assert_eq!(straight("link/.."), top.join("a"));
+        assert_eq!(straight("new/../state"), top.join("state"));
+    }
+
     /// Debian's umask for people is 002, and their homes are 0700.
     #[test]
     fn what_nobody_else_can_reach_is_closed() {
@@ -204,6 +236,21 @@ mod tests {
         chown(&file, Some(0), None).unwrap();
         chown(&inner, Some(1234), None).unwrap();
         assert_eq!(open_one(&file).as_deref(), Some(inner.as_path()));
+        // Its owner can exchange it for a link to elsewhere at any time, and so what comes after `..`.
+        let policy = top.join("policy");
+        fs::write(&policy, "").unwrap();
+        fs::create_dir(inner.join("dir")).unwrap();
+        let by_way = inner.join("dir/../../policy");
+        assert_eq!(open_one(&by_way).as_deref(), Some(inner.as_path()));
+        assert_eq!(without_parents(&by_way), by_way);
+        assert_eq!(open_one(&policy), None);
+        fs::create_dir_all(top.join("elsewhere/dir")).unwrap();
+        fs::write(top.join("elsewhere/policy"), "").unwrap();
+        symlink(top.join("elsewhere/dir"), inner.join("there")).unwrap();
+        let by_link = inner.join("there/../policy");
+        assert_eq!(closed(&by_link), Err(Refused::Link(inner.join("there"))));
+        assert_eq!(without_parents(&by_link), by_link);
+        fs::remove_file(inner.join("there")).unwrap();
         // Its owner can exchange the link at any time.
         symlink("/etc/passwd", inner.join("link")).unwrap();
         let refused = closed(&inner.join("link"));

@@ -15,7 +15,7 @@ use rustix::{
 
 use crate::{
     Refused,
-    walk::{readable, trusted, walk},
+    walk::{Parents, readable, trusted, walk},
 };
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -70,7 +70,7 @@ impl Dir {
     /// [`Refused`]: a link that another account could have put there, something on the way that is no
     /// directory, or the system's error.
     pub fn find(path: &Path) -> Result<Found, Refused> {
-        let arrived = walk(path)?;
+        let arrived = walk(path, Parents::Refused)?;
         let dir = Self {
             fd: Arc::new(readable(&arrived.fd, &arrived.path)?),
             path: arrived.path,

@@ -29,11 +29,11 @@ use rustix::io::Errno;
 
 pub use closed::{closed, without_parents};
 pub use dir::{Dir, File, Found, Movers, shown, shown_way};
-pub use staging::{Access, Staging};
+pub use staging::{Access, NotGiven, Staging};
 pub use stale::{is_temp_name, temp_name};
 pub use trail::Trail;
 pub use walk::resolve;
-pub use write::{Identity, Replace};
+pub use write::{Identity, Known, Replace};
 
 /// Why a path is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

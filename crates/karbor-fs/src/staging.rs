@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    path::PathBuf,
     sync::{Mutex, PoisonError},
 };
 
@@ -19,6 +20,17 @@ pub struct Access {
     pub mode: u32,
     /// User and group; the service's own unless given, or where it may not give away.
     pub owner: Option<(u32, u32)>,
+}
+
+/// What of an [`Access`] a directory that was made could not be given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotGiven {
+    /// The directory.
+    pub path: PathBuf,
+    /// "its owner" or "its mode".
+    pub what: &'static str,
+    /// Why not: the file system has none, the account may not, or the ids mean nothing here.
+    pub errno: Errno,
 }
 
 /// A directory in which something is to be made, and where it is made until it is whole: in the directory
@@ -175,7 +187,8 @@ impl Staging {
 impl Dir {
     /// Makes the directories of a path below this one, outermost first, and opens the last; answers with
     /// it, and whether it was made: one that somebody else made meanwhile is taken as it is. `temporary`
-    /// gives names for [`Staging`], `access` what the directory of a number becomes.
+    /// gives names for [`Staging`], `access` what the directory of a number becomes; what they could not be given
+    /// goes to `not_given`.
     ///
     /// # Errors
     /// [`Refused`].
@@ -184,6 +197,7 @@ impl Dir {
         names: &[OsString],
         temporary: impl Fn() -> OsString,
         access: impl Fn(usize) -> Access,
+        mut not_given: impl FnMut(NotGiven),
     ) -> Result<(Self, bool), Refused> {
         // What is left of a run that died is in nobody's way, if it cannot be removed.
         let _ = self.names().and_then(|there| self.remove_stale(&there));
@@ -194,7 +208,7 @@ impl Dir {
             dir = match made {
                 Ok(made) => {
                     is_new = true;
-                    made.give(access(number))?;
+                    made.give(access(number), &mut not_given)?;
                     dir.sync()?;
                     made
                 }
@@ -208,23 +222,36 @@ impl Dir {
         Ok((dir, is_new))
     }
 
-    /// Sets owner and mode, as far as the service may and the file system can.
-    fn give(&self, access: Access) -> Result<(), Refused> {
-        let could = |done: Result<(), Errno>| match done {
+    /// Sets owner and mode, as far as the service may and the file system can. Without its owner it runs nothing as
+    /// the one who has it now.
+    fn give(&self, access: Access, mut not_given: impl FnMut(NotGiven)) -> Result<(), Refused> {
+        let mut could = |done: Result<(), Errno>, what| match done {
+            Ok(()) => Ok(true),
             // The last two: of ids that a user namespace does not know.
-            Ok(())
-            | Err(Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::ACCESS) => {
-                Ok(())
+            Err(
+                errno @ (Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL | Errno::ACCESS),
+            ) => {
+                let path = self.path().to_owned();
+                not_given(NotGiven { path, what, errno });
+                Ok(false)
             }
             Err(errno) => Err(Refused::system(self.path(), errno)),
         };
+        let mut mode = access.mode;
         if let Some((user, group)) = access.owner {
             let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
-            could(rustix::fs::fchown(self, Some(user), Some(group)))?;
+            let owned = rustix::fs::fchown(self, Some(user), Some(group));
+            if !could(owned, "its owner")? {
+                mode &= !SET_ID;
+            }
         }
-        could(rustix::fs::fchmod(self, Mode::from_raw_mode(access.mode)))
+        let mode = Mode::from_raw_mode(mode);
+        could(rustix::fs::fchmod(self, mode), "its mode").map(|_| ())
     }
 }
+
+/// The setuid and setgid bits.
+const SET_ID: u32 = 0o6000;
 
 /// Does it belong to the service, and to nobody else?
 fn is_own(stat: &Stat) -> bool {
@@ -252,12 +279,13 @@ impl Drop for Staging {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::print_stderr)]
+    #![allow(clippy::unwrap_used, clippy::print_stderr, clippy::panic)]
 
     use std::{
         fs,
         os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink},
-        path::{Path, PathBuf},
+        path::Path,
+        process::Command,
     };
 
     use super::*;
@@ -363,7 +391,8 @@ mod tests {
             owner: Some([(0, 0), (ALICE, 7)][number]),
         };
         let names = ["a".into(), "b".into()];
-        let (made, is_new) = hers.make_dirs(&names, temporary, access).unwrap();
+        let none = |left| panic!("{left:?}");
+        let (made, is_new) = hers.make_dirs(&names, temporary, access, none).unwrap();
         assert!(is_new);
         assert_eq!(made.path(), top.join("hers/a/b"));
         assert_eq!(mode(&top.join("hers/a")), 0o700);
@@ -371,8 +400,51 @@ mod tests {
         let found = fs::metadata(top.join("hers/a/b")).unwrap();
         assert_eq!((found.uid(), found.gid()), (ALICE, 7));
         assert_eq!(hers.names().unwrap(), ["a"]);
-        let (again, is_new) = hers.make_dirs(&names, temporary, access).unwrap();
+        let (again, is_new) = hers.make_dirs(&names, temporary, access, none).unwrap();
         assert_eq!((again.path(), is_new), (made.path(), false));
         assert_eq!(hers.names().unwrap(), ["a"]);
+    }
+
+    /// In a user namespace that knows no account but root's.
+    #[test]
+    fn what_a_directory_cannot_be_given_is_told_and_the_rest_is_done() {
+        const ALONE: &str = "KARBOR_FS_TEST_NAMESPACE";
+        if std::env::var_os(ALONE).is_none() {
+            let test =
+                "staging::tests::what_a_directory_cannot_be_given_is_told_and_the_rest_is_done";
+            let done = Command::new("unshare")
+                .args(["-U", "--map-root-user"])
+                .arg(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env(ALONE, "yes")
+                .output();
+            match done {
+                Ok(done) if !String::from_utf8_lossy(&done.stdout).contains("running 1 test") => {
+                    eprintln!("SKIPPED: user namespaces cannot be made here");
+                }
+                Err(_) => eprintln!("SKIPPED: there is no unshare(1)"),
+                Ok(done) => assert!(done.status.success(), "{done:?}"),
+            }
+            return;
+        }
+        let keep = tempfile::tempdir().unwrap();
+        let top = keep.path().canonicalize().unwrap();
+        let access = |_| Access {
+            mode: 0o6751,
+            owner: Some((ALICE, ALICE)),
+        };
+        let mut told = Vec::new();
+        let temporary = || OsString::from(".t");
+        let not_given = |left| told.push(left);
+        let dir = Dir::open(&top).unwrap();
+        dir.make_dirs(&["made".into()], temporary, access, not_given)
+            .unwrap();
+        let what = NotGiven {
+            path: top.join("made"),
+            what: "its owner",
+            errno: Errno::INVAL,
+        };
+        assert_eq!(told, [what]);
+        assert_eq!(mode(&top.join("made")), 0o751);
     }
 }

@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Dir, Refused,
     dir::{Movers, shown_way},
-    write::Identity,
+    write::Known,
 };
 
 /// So many directories on the way are held open. Those further up are opened again from below.
@@ -31,7 +31,7 @@ pub struct Trail {
 #[derive(Debug)]
 struct Level {
     name: OsString,
-    identity: Identity,
+    known: Known,
     movers: Movers,
 }
 
@@ -70,15 +70,15 @@ impl Trail {
     ///
     /// # Errors
     /// [`Refused`]: `ENOENT`, `ENOTDIR` for a link, [`Refused::Exchanged`].
-    pub fn enter(&mut self, name: &OsStr, expected: Option<Identity>) -> Result<(), Refused> {
+    pub fn enter(&mut self, name: &OsStr, expected: Option<Known>) -> Result<(), Refused> {
         let dir = self.dir().step(name)?;
-        let identity = Identity::of(&dir.stat()?);
-        if expected.is_some_and(|expected| expected != identity) {
+        let known = dir.known()?;
+        if expected.is_some_and(|expected| expected != known) {
             return Err(Refused::Exchanged(dir.path().to_owned()));
         }
         self.levels.push(Level {
             name: name.to_owned(),
-            identity,
+            known,
             movers: dir.movers(),
         });
         self.held.push_back(dir);
@@ -101,7 +101,7 @@ impl Trail {
         {
             let above = below.step(OsStr::new(".."))?;
             let path = self.top.path().join(self.path());
-            if Identity::of(&above.stat()?) != level.identity {
+            if above.known()? != level.known {
                 return Err(Refused::Exchanged(path));
             }
             self.held.push_back(above.named(path, level.movers));
@@ -112,9 +112,9 @@ impl Trail {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt as _};
 
     use super::*;
 
@@ -148,10 +148,7 @@ mod tests {
             assert_eq!(trail.leave().unwrap().unwrap(), "d");
         }
         assert_eq!(trail.leave().unwrap(), None);
-        assert_eq!(
-            Identity::of(&trail.dir().stat().unwrap()),
-            Identity::of(&top.stat().unwrap())
-        );
+        assert_eq!(trail.dir().known().unwrap(), top.known().unwrap());
         top.remove_all("d".as_ref()).unwrap();
         assert!(top.names().unwrap().is_empty());
     }
@@ -197,7 +194,7 @@ mod tests {
     #[test]
     fn another_directory_than_the_expected_is_not_entered() {
         let (keep, top) = deep(1);
-        let expected = Identity::of(&top.look("d".as_ref()).unwrap().unwrap());
+        let expected = top.open_dir("d".as_ref()).unwrap().known().unwrap();
         let mut trail = Trail::new(top).unwrap();
         trail.enter("d".as_ref(), Some(expected)).unwrap();
         trail.leave().unwrap();
@@ -206,6 +203,34 @@ mod tests {
         let refused = trail.enter("d".as_ref(), Some(expected)).unwrap_err();
         assert!(matches!(refused, Refused::Exchanged(_)), "{refused}");
         assert_eq!(trail.depth(), 0);
+    }
+
+    /// ext4 gives a new directory the number of the one that was removed just before.
+    #[test]
+    fn a_directory_that_was_made_anew_is_another_though_it_has_the_same_number() {
+        let (keep, top) = deep(1);
+        let path = keep.path().join("d");
+        let number = || fs::metadata(&path).unwrap().ino();
+        let made = || fs::metadata(&path).unwrap().created();
+        let (expected, before) = (
+            top.open_dir("d".as_ref()).unwrap().known().unwrap(),
+            number(),
+        );
+        let Ok(born) = made() else {
+            eprintln!("SKIPPED: this file system does not say when a directory was made");
+            return;
+        };
+        // The clock of a file system is coarse.
+        while made().unwrap() == born {
+            fs::remove_dir(&path).unwrap();
+            fs::create_dir(&path).unwrap();
+        }
+        if number() != before {
+            eprintln!("SKIPPED: this file system gives a new directory a new number");
+        }
+        let mut trail = Trail::new(top).unwrap();
+        let refused = trail.enter("d".as_ref(), Some(expected)).unwrap_err();
+        assert!(matches!(refused, Refused::Exchanged(_)), "{refused}");
     }
 
     #[test]

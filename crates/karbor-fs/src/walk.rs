@@ -47,11 +47,23 @@ pub(crate) struct Arrived {
     pub(crate) movers: Movers,
     /// What the only component below it is, if it is there: no directory, and no link.
     pub(crate) found: Option<Stat>,
+    /// Directories that the walk was in and went up from.
+    pub(crate) left: Vec<PathBuf>,
+}
+
+/// Whether a path may have `..` in it. A name on the way to one may be exchanged, and all that comes after with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Parents {
+    /// It may not.
+    Refused,
+    /// It may: what is walked is in [`Arrived::left`] too, and to be looked at.
+    Walked,
 }
 
 /// Walks to a path, or as far as there are directories on it.
-pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
-    let mut ahead = components(path)?;
+pub(crate) fn walk(path: &Path, parents: Parents) -> Result<Arrived, Refused> {
+    let mut ahead = components(path, parents)?;
+    let mut left = Vec::new();
     let root = rustix::fs::openat(CWD, "/", STEP | OFlags::DIRECTORY, Mode::empty())
         .map_err(|errno| Refused::system(Path::new("/"), errno))?;
     let stat = rustix::fs::fstat(&root).map_err(|errno| Refused::system(Path::new("/"), errno))?;
@@ -65,6 +77,9 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
     while let Some(name) = ahead.pop_front() {
         if name == ".." {
             if steps.len() > 1 {
+                if parents == Parents::Walked {
+                    left.push(joined(&names));
+                }
                 steps.pop();
                 names.pop();
             }
@@ -82,7 +97,7 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
                 if rest.iter().any(|name| name == "..") {
                     return Err(Refused::system(path, Errno::NOENT));
                 }
-                return arrived(steps, &names, rest, None, path);
+                return arrived(steps, &names, rest, None, left, path);
             }
             Err(errno) => return Err(Refused::system(&here(), errno)),
         };
@@ -114,7 +129,9 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
                     }
                 }
             }
-            _ if ahead.is_empty() => return arrived(steps, &names, vec![name], Some(stat), path),
+            _ if ahead.is_empty() => {
+                return arrived(steps, &names, vec![name], Some(stat), left, path);
+            }
             _ => {
                 return Err(Refused::Kind {
                     path: here(),
@@ -123,7 +140,7 @@ pub(crate) fn walk(path: &Path) -> Result<Arrived, Refused> {
             }
         }
     }
-    arrived(steps, &names, Vec::new(), None, path)
+    arrived(steps, &names, Vec::new(), None, left, path)
 }
 
 fn arrived(
@@ -131,6 +148,7 @@ fn arrived(
     names: &[OsString],
     rest: Vec<OsString>,
     found: Option<Stat>,
+    left: Vec<PathBuf>,
     path: &Path,
 ) -> Result<Arrived, Refused> {
     let step = steps
@@ -142,6 +160,7 @@ fn arrived(
         rest,
         movers: step.movers,
         found,
+        left,
     })
 }
 
@@ -152,7 +171,7 @@ fn joined(names: &[OsString]) -> PathBuf {
 }
 
 /// The components of an absolute path.
-fn components(path: &Path) -> Result<VecDeque<OsString>, Refused> {
+fn components(path: &Path, parents: Parents) -> Result<VecDeque<OsString>, Refused> {
     let refuse = |reason| Refused::Path {
         path: path.to_owned(),
         reason,
@@ -165,6 +184,9 @@ fn components(path: &Path) -> Result<VecDeque<OsString>, Refused> {
         match component {
             Component::Normal(name) => names.push_back(name.to_owned()),
             Component::RootDir | Component::CurDir => {}
+            Component::ParentDir if parents == Parents::Walked => {
+                names.push_back(OsString::from(".."));
+            }
             _ => return Err(refuse("has a '..' in it")),
         }
     }
@@ -176,7 +198,7 @@ fn components(path: &Path) -> Result<VecDeque<OsString>, Refused> {
 /// # Errors
 /// [`Refused`], when a link on the way could be another account's.
 pub fn resolve(path: &Path) -> Result<PathBuf, Refused> {
-    let arrived = walk(path)?;
+    let arrived = walk(path, Parents::Refused)?;
     let mut found = arrived.path;
     found.extend(arrived.rest);
     Ok(found)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat},
+    fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat, StatxFlags},
     io::Errno,
 };
 
@@ -35,6 +35,15 @@ impl Identity {
     }
 }
 
+/// Which directory it is, whatever becomes of its name. A number of the file system alone does not tell: the next
+/// directory may get that of one that was removed, so the time when it was made does, too, where it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    identity: Identity,
+    /// Seconds and nanoseconds.
+    born: Option<(i64, u32)>,
+}
+
 /// What happens to what has the new name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replace {
@@ -55,6 +64,29 @@ impl Dir {
     /// [`Refused::System`].
     pub fn stat(&self) -> Result<Stat, Refused> {
         rustix::fs::fstat(self).map_err(|errno| Refused::system(self.path(), errno))
+    }
+
+    /// Which directory this is.
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn known(&self) -> Result<Known, Refused> {
+        let wanted = StatxFlags::BTIME;
+        let born = rustix::fs::statx(self, "", AtFlags::EMPTY_PATH, wanted).ok();
+        let born = born.filter(|found| found.stx_mask & wanted.bits() != 0);
+        Ok(Known {
+            identity: Identity::of(&self.stat()?),
+            born: born.map(|found| (found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
+        })
+    }
+
+    /// Does it belong to the service's account, and may nobody else enter it?
+    ///
+    /// # Errors
+    /// [`Refused::System`].
+    pub fn is_own(&self) -> Result<bool, Refused> {
+        let stat = self.stat()?;
+        Ok(stat.st_uid == rustix::process::geteuid().as_raw() && stat.st_mode & 0o077 == 0)
     }
 
     /// What has this name in the directory, if anything. No link is followed.

@@ -302,7 +302,7 @@ fn checked_name(quoted: &str) -> Result<Vec<u8>, String> {
 
 /// A tree may not have more entries: some 200 bytes each fill the largest that is read, ordinary ones have
 /// 300 and more.
-const MOST_ENTRIES: usize = 5_000_000;
+pub(crate) const MOST_ENTRIES: usize = 5_000_000;
 
 #[derive(Deserialize)]
 struct TreeJson<const MOST: usize> {
@@ -342,9 +342,12 @@ impl<'de, const MOST: usize> Deserialize<'de> for Nodes<MOST> {
 }
 
 /// The JSON of a tree, and how many entries are left out because it would be larger than what is read.
-/// `nodes` must be sorted by name.
-pub(crate) fn tree_to_json(nodes: impl Iterator<Item = Node>) -> Result<(Vec<u8>, u64), String> {
-    json_within(nodes, MOST_ENTRIES, BlobKind::Tree.largest())
+/// `nodes` must be sorted by name, and the tree has no more than `most` of them.
+pub(crate) fn tree_to_json(
+    nodes: impl Iterator<Item = Node>,
+    most: usize,
+) -> Result<(Vec<u8>, u64), String> {
+    json_within(nodes, most.min(MOST_ENTRIES), BlobKind::Tree.largest())
 }
 
 fn json_within(
@@ -433,16 +436,24 @@ mod tests {
         dir.mode = 0o1777;
         dir.subtree = Some(Id([3; 32]));
         let nodes = vec![file, link, dir];
-        let (json, left) = tree_to_json(nodes.clone().into_iter()).unwrap();
+        let (json, left) = tree_to_json(nodes.clone().into_iter(), MOST_ENTRIES).unwrap();
         assert_eq!(left, 0);
         assert_eq!(tree_from_json(&json).unwrap(), nodes);
     }
 
     #[test]
     fn an_empty_file_has_a_list_and_a_directory_has_null() {
-        let (json, _) = tree_to_json([Node::new(b"f".to_vec(), Kind::File)].into_iter()).unwrap();
+        let (json, _) = tree_to_json(
+            [Node::new(b"f".to_vec(), Kind::File)].into_iter(),
+            MOST_ENTRIES,
+        )
+        .unwrap();
         assert!(String::from_utf8(json).unwrap().contains(r#""content":[]"#));
-        let (json, _) = tree_to_json([Node::new(b"f".to_vec(), Kind::Fifo)].into_iter()).unwrap();
+        let (json, _) = tree_to_json(
+            [Node::new(b"f".to_vec(), Kind::Fifo)].into_iter(),
+            MOST_ENTRIES,
+        )
+        .unwrap();
         assert!(
             String::from_utf8(json)
                 .unwrap()

@@ -11,7 +11,7 @@ use karbor_plugin::{NoProgress, Progress};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::SnapshotId;
+use crate::{SnapshotId, node};
 
 /// How a vault works.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +23,9 @@ pub struct VaultOptions {
     pub workers: usize,
     /// A pack is closed when it is this large, in bytes.
     pub pack_size: usize,
+    /// So many entries a directory may have in a snapshot, at most 5,000,000. What is beyond is left out, and the directory
+    /// counts as one that cannot be read as a whole: see [`TreeOptions::on_unreadable`].
+    pub most_entries: usize,
 }
 
 impl Default for VaultOptions {
@@ -31,6 +34,7 @@ impl Default for VaultOptions {
             compression_level: 1,
             workers: 0,
             pack_size: 16 << 20,
+            most_entries: node::MOST_ENTRIES,
         }
     }
 }

@@ -87,6 +87,11 @@ impl Worker {
         Ok(Self { shared, encoder })
     }
 
+    /// How many entries a tree may have.
+    pub(crate) fn most_entries(&self) -> usize {
+        self.shared.repository.options.most_entries
+    }
+
     pub(super) fn run(mut self) {
         let _alarm = Alarm(self.shared.clone());
         while let Some(job) = self.shared.clone().queue.pop() {

@@ -42,7 +42,7 @@ impl Planner {
                 self.leave(&mut trail, &mut open)?;
             }
             if dir.depth > 0 {
-                match trail.enter(&dir.name, Some(dir.identity)) {
+                match trail.enter(&dir.name, Some(dir.known)) {
                     Ok(()) => {}
                     Err(Refused::Exchanged(_)) => {
                         lost = dir.depth;
@@ -106,12 +106,17 @@ impl Planner {
             // Nothing more is made in the top, which gets its times now.
             lock(&self.run.stash).take();
         }
-        let holds_more = visited.more > deleted;
         let Some(node) = visited.node else {
             return Ok(());
         };
-        let stat = dir.stat().map_err(|error| refused(&path, &error))?;
-        if !visited.is_new && holds_more && gives_away(dir, &stat, &node) {
+        let failed = |error| refused(&path, &error);
+        let stat = dir.stat().map_err(failed)?;
+        let holds_more = match visited.is_new {
+            // Opened to others since, it may hold anything.
+            true => !dir.is_own().map_err(failed)?,
+            false => visited.more > deleted,
+        };
+        if holds_more && gives_away(dir, &stat, &node) {
             let reason = "it was somebody else's, and holds what the checkpoint does not have: \
                           look at it, and remove that or set them yourself";
             self.run.warn(&path, "owner and mode", reason);

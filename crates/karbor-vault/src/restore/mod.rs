@@ -19,8 +19,9 @@
 //!   be another one than it seems. One that differs in anything is replaced by a new one. What runs with its
 //!   owner's rights, or with capabilities, is replaced even where it does not differ.
 //! * A new directory is closed (0700) until everything is restored. It then gets its attributes only if it is
-//!   the same that was made ([`Identity`]). One that was there gets them too, unless that would give away what
-//!   the snapshot does not have to somebody who could have moved it there.
+//!   the same that was made ([`karbor_fs::Known`]). One that was there gets them too, unless that would give away what
+//!   the snapshot does not have to somebody who could have moved it there; and one that was made counts as such if
+//!   another was put in its place, or it was opened to others, by the time that it is entered again.
 //! * A hard link leads to the file that was written or compared, by a name in a closed directory.
 //!
 //! Names such as `..` or `a/b` are refused when a tree is read. Where the snapshot has a directory and
@@ -47,7 +48,7 @@ use std::{
     },
 };
 
-use karbor_fs::{Access, Dir, Found, Identity, Refused, Replace, Staging};
+use karbor_fs::{Access, Dir, Found, Identity, NotGiven, Refused, Replace, Staging};
 use rustix::io::Errno;
 
 use crate::{
@@ -527,7 +528,8 @@ fn open_target(
         },
         false => above(number),
     };
-    let made = dir.make_dirs(names, || temp_name(run), access);
+    let not_given = |left: NotGiven| run.warn(&left.path, left.what, left.errno);
+    let made = dir.make_dirs(names, || temp_name(run), access, not_given);
     let (root, is_new) = made.map_err(|error| refused(&run.target, &error))?;
     Ok((Some(root), is_new))
 }

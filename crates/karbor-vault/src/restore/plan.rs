@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use karbor_fs::{Dir, Identity, Staging, Trail, is_temp_name, shown_way};
+use karbor_fs::{Dir, Identity, Known, Refused, Staging, Trail, is_temp_name, shown_way};
 use rustix::{
     fs::{FileType, Mode, Stat},
     io::Errno,
@@ -22,7 +22,7 @@ use super::{
     link_key, refused,
 };
 use crate::{
-    ChangeKind, Overwrite, RestoreSummary, VaultError,
+    ChangeKind, Overwrite, RestoreOptions, RestoreSummary, VaultError,
     engine::Decoder,
     fsio,
     id::Id,
@@ -54,7 +54,7 @@ pub(super) struct Planner {
 pub(super) struct Visited {
     pub(super) depth: usize,
     pub(super) name: OsString,
-    pub(super) identity: Identity,
+    pub(super) known: Known,
     /// What its attributes should be, if they are to be set.
     pub(super) node: Option<Node>,
     /// It was made here, and nobody else has been in it.
@@ -81,7 +81,35 @@ struct Pending {
     /// Is it there? Only in a dry run it may not be.
     exists: bool,
     /// The one that was made.
-    made: Option<Identity>,
+    made: Option<Known>,
+}
+
+/// Where a directory that is gone through comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// It was there.
+    Old,
+    /// It was made here, but others can have been in it: where a file system has no owners, anybody may enter it.
+    Open,
+    /// It was made here, and nobody else has been in it.
+    Closed,
+}
+
+impl Origin {
+    /// Of a directory that was entered, where one was made.
+    fn of(dir: &Dir, made: Option<Known>) -> Result<Self, Refused> {
+        Ok(match made {
+            Some(made) if dir.known()? != made => Self::Old,
+            Some(_) if dir.is_own()? => Self::Closed,
+            Some(_) => Self::Open,
+            None => Self::Old,
+        })
+    }
+
+    /// Does it keep the attributes that it has, whatever the snapshot says?
+    fn stays(self, options: &RestoreOptions) -> bool {
+        self == Self::Old && options.overwrite == Overwrite::Never && !options.goes_on
+    }
 }
 
 /// A directory of the target.
@@ -225,7 +253,15 @@ impl Planner {
         let Some(root) = self.root.clone() else {
             return Ok(Open::missing(self.path()));
         };
-        self.visit(root, node, nodes, self.target_is_new)
+        let origin = match self.target_is_new {
+            true => {
+                let known = root.known().map(Some);
+                let origin = known.and_then(|known| Origin::of(&root, known));
+                origin.map_err(|error| refused(&self.run.target, &error))?
+            }
+            false => Origin::Old,
+        };
+        self.visit(root, node, nodes, origin)
     }
 
     /// Goes to a directory.
@@ -238,9 +274,10 @@ impl Planner {
         while trail.depth() >= next.depth {
             trail.leave().map_err(failed)?;
         }
-        trail.enter(&next.name, next.made).map_err(failed)?;
+        trail.enter(&next.name, None).map_err(failed)?;
         let dir = trail.dir().clone();
-        self.visit(dir, next.node.take(), nodes, next.made.is_some())
+        let origin = Origin::of(&dir, next.made).map_err(failed)?;
+        self.visit(dir, next.node.take(), nodes, origin)
     }
 
     /// Notes what is to be done with a directory in the end.
@@ -249,12 +286,13 @@ impl Planner {
         dir: Dir,
         node: Option<Node>,
         nodes: &[Node],
-        is_new: bool,
+        origin: Origin,
     ) -> Result<Open, VaultError> {
         let path = dir.path().to_owned();
         let failed = |error| refused(&path, &error);
         let stat = dir.stat().map_err(failed)?;
-        let leaves = self.run.leaves_all() && !is_new;
+        let is_new = origin == Origin::Closed;
+        let leaves = origin.stays(&self.run.options);
         // What was mounted when it was stored may be an ordinary directory by now.
         let was_elsewhere = node.as_ref().is_some_and(|node| {
             let top = self.stored_device;
@@ -264,7 +302,7 @@ impl Planner {
         let mut visited = Visited {
             depth: self.names.len(),
             name: self.names.last().cloned().unwrap_or_default(),
-            identity: Identity::of(&stat),
+            known: dir.known().map_err(failed)?,
             node,
             is_new,
             more: 0,
@@ -610,10 +648,44 @@ impl Planner {
         }
         let temp = temp_name(&self.run);
         let made = staging.make_dir(&temp, &next.name).map_err(failed)?;
-        // On a file system without owners it may be another one.
-        if staging.is_private().map_err(failed)? {
-            next.made = Some(Identity::of(&made.stat().map_err(failed)?));
-        }
+        next.made = Some(made.known().map_err(failed)?);
         Ok(Some(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs, os::unix::fs::PermissionsExt as _};
+
+    use super::*;
+
+    /// A file system without owners and modes, such as vfat, has none that is closed.
+    #[test]
+    fn a_directory_that_was_made_gets_its_attributes_also_where_none_can_be_closed() {
+        let keep = tempfile::tempdir().unwrap();
+        let top = Dir::open(&keep.path().canonicalize().unwrap()).unwrap();
+        let (dir, other) = (top.make_dir("dir".as_ref()), top.make_dir("other".as_ref()));
+        let (dir, other) = (dir.unwrap(), other.unwrap());
+        let made = Some(dir.known().unwrap());
+        assert_eq!(Origin::of(&dir, made).unwrap(), Origin::Closed);
+        let bits = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(keep.path().join("dir"), bits).unwrap();
+        let open = Origin::of(&dir, made).unwrap();
+        assert_eq!(open, Origin::Open);
+        let never = RestoreOptions {
+            overwrite: Overwrite::Never,
+            ..Default::default()
+        };
+        assert!(!open.stays(&never) && !Origin::Closed.stays(&never));
+        for was_there in [Origin::of(&other, made), Origin::of(&other, None)] {
+            let was_there = was_there.unwrap();
+            assert!(was_there == Origin::Old && was_there.stays(&never));
+        }
+        assert!(!Origin::Old.stays(&RestoreOptions {
+            goes_on: true,
+            ..never
+        }));
     }
 }

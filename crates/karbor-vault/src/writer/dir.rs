@@ -197,7 +197,9 @@ impl Sink for Dir {
             let mut nodes: Vec<_> = nodes.into_iter().flatten().collect();
             // Those found when it was listed again came last.
             nodes.sort_by(|a, b| a.name.cmp(&b.name));
-            let (json, left) = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+            let most = worker.most_entries();
+            let (json, left) =
+                tree_to_json(nodes.into_iter(), most).map_err(VaultError::Internal)?;
             if left > 0 {
                 dir.note_cut(left);
             }

@@ -7,7 +7,7 @@ use crate::{
     VaultError,
     engine::{Worker, WriterState},
     id::Id,
-    node::{Node, tree_to_json},
+    node::{MOST_ENTRIES, Node, tree_to_json},
     pack::BlobKind,
 };
 
@@ -103,7 +103,8 @@ impl Folder {
                 }
             }
         }
-        let (json, left) = tree_to_json(nodes.into_iter()).map_err(VaultError::Internal)?;
+        let (json, left) =
+            tree_to_json(nodes.into_iter(), MOST_ENTRIES).map_err(VaultError::Internal)?;
         if left > 0 {
             return Err(VaultError::Invalid(format!(
                 "a snapshot has room for {left} trees and streams less"

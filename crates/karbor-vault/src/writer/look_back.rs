@@ -204,7 +204,13 @@ impl Walker {
             decoder,
             ..
         } = self;
-        let nodes = intake.stored_tree(&tree, stored, decoder)?;
+        let nodes = match intake.stored_tree(&tree, stored, decoder) {
+            Err(error @ VaultError::Damaged { .. }) => {
+                tracing::warn!(path = %at.display(), %error, "a stored directory cannot be read; reading the files again");
+                return self.dir_anew(number, parent, fd, stat, at);
+            }
+            nodes => nodes?,
+        };
         let dir = Dir::stored(parent, nodes);
         let mut level = Level::new(stat, dir, at.as_os_str().len());
         level.number = Some(number);
@@ -242,6 +248,26 @@ impl Walker {
                 });
             }
         }
+        level.fd = Some(fd);
+        Ok(level)
+    }
+
+    /// A directory that was gone through, but what is stored of it is damaged: all of it is read and stored once more. It
+    /// was counted already.
+    fn dir_anew(
+        &mut self,
+        number: u32,
+        parent: Parent,
+        fd: OwnedFd,
+        stat: &Stat,
+        at: &Path,
+    ) -> Result<Level, VaultError> {
+        let mut level = Level::new(stat, Dir::new(parent), at.as_os_str().len());
+        level.number = Some(number);
+        level.counted = Some(Counts::of(&self.summary));
+        self.trail.begin_again(number);
+        let listed = self.list(fd.as_fd(), at)?;
+        self.take_in(&mut level, fd.as_fd(), at, Vec::new(), listed)?;
         level.fd = Some(fd);
         Ok(level)
     }
@@ -320,6 +346,32 @@ impl Walker {
             }
         }
         Ok(())
+    }
+}
+
+/// What had been counted at some moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts {
+    files: u64,
+    dirs: u64,
+    bytes: u64,
+    unmodified: u64,
+}
+
+impl Counts {
+    fn of(summary: &TreeSummary) -> Self {
+        Self {
+            files: summary.files,
+            dirs: summary.dirs,
+            bytes: summary.bytes,
+            unmodified: summary.unmodified,
+        }
+    }
+
+    /// What was counted since counts no more.
+    pub(super) fn put_back(self, summary: &mut TreeSummary) {
+        (summary.files, summary.dirs) = (self.files, self.dirs);
+        (summary.bytes, summary.unmodified) = (self.bytes, self.unmodified);
     }
 }
 

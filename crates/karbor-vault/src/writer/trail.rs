@@ -105,6 +105,13 @@ impl Trail {
             .filter_map(|number| Some((number, self.get(number)?)))
     }
 
+    /// A directory is gone through once more, with all that is in it.
+    pub(super) fn begin_again(&mut self, number: u32) {
+        if let Some(past) = self.get_mut(number) {
+            past.inner = None;
+        }
+    }
+
     /// Nothing is marked any more.
     pub(super) fn clear_marks(&mut self) {
         for past in &mut self.0 {

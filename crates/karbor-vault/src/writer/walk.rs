@@ -41,6 +41,7 @@ use super::{
     dir::{Dir, Parent, Root},
     file::patience,
     intake::Intake,
+    look_back::Counts,
     parent::{COARSEST, ParentTrees},
     trail::{Listed, Trail, identity},
     unreadable::Unreadable,
@@ -151,6 +152,8 @@ pub(super) struct Level {
     stirred: bool,
     pub(super) dir: Arc<Dir>,
     pub(super) pending: Vec<Pending>,
+    /// What had been counted before, if it was counted already.
+    pub(super) counted: Option<Counts>,
     /// The length of its path.
     length: usize,
 }
@@ -166,6 +169,7 @@ impl Level {
             stirred: false,
             dir,
             pending: Vec::new(),
+            counted: None,
             length,
         }
     }
@@ -340,6 +344,9 @@ impl Walker {
                 }
             } else if !self.list_again(level, &at)? {
                 let Some(done) = levels.pop() else { break };
+                if let Some(counted) = done.counted {
+                    counted.put_back(&mut self.summary);
+                }
                 let past = done.number.and_then(|number| self.trail.get_mut(number));
                 if let Some(past) = past {
                     past.listed = done.listed;

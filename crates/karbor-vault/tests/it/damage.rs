@@ -401,6 +401,46 @@ async fn a_damaged_parent_only_costs_time() {
         .unwrap();
 }
 
+/// A directory that was changed just before it was read is looked at again, and so is what is stored of it: by a
+/// snapshot of before, in a pack that was damaged since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_whose_stored_tree_is_damaged_is_read_and_stored_once_more() {
+    let (bank, vault) = memory().await;
+    let dir = tempfile::tempdir().unwrap();
+    for at in ["a/inner", "b"] {
+        fs::create_dir_all(dir.path().join(at)).unwrap();
+        fs::write(dir.path().join(at).join("file"), at).unwrap();
+    }
+    let first = store(&vault, dir.path()).await.unwrap();
+    for pack in keys(&bank, "data") {
+        let is_trees = bank.inner().get(&pack).await.unwrap().len();
+        for at in [20, is_trees / 2] {
+            let whole = contents(&bank).await;
+            flip(&bank, &pack, at).await;
+            // Nothing of it is known as damaged.
+            let fresh = Vault::open(section(bank.clone()), &secret(), VaultOptions::default())
+                .await
+                .unwrap();
+            let second = store(&fresh, dir.path()).await.unwrap();
+            let numbers =
+                |done: &karbor_vault::SnapshotSummary| (done.files, done.dirs, done.bytes);
+            assert_eq!(numbers(&second), numbers(&first));
+            assert_eq!(second.left_out.total, 0);
+            put_back(&bank, &whole).await;
+        }
+    }
+    let trees = keys(&bank, "data");
+    for pack in trees {
+        flip(&bank, &pack, 20).await;
+        let fresh = Vault::open(section(bank.clone()), &secret(), VaultOptions::default())
+            .await
+            .unwrap();
+        let _ = verify(&fresh, &first.id, ALL).await;
+        let again = store(&fresh, dir.path()).await.unwrap();
+        verify(&fresh, &again.id, ALL).await.unwrap();
+    }
+}
+
 /// A new config would come with a new key: what is there could never be read again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_used_repository_without_its_config_is_not_made_anew() {

@@ -34,21 +34,26 @@ fn child_exchanges() {
         ("place/secret", "dir"),
         ("place/file", "file"),
         ("place/tool", "file"),
+        // Another name of what runs with root's rights.
+        ("place/tool", "suid"),
         ("place/dir/linked", "file"),
         ("place/link", "file"),
-        // Root's own things, by their names.
-        ("place/public", "../private"),
+        // Root's own things, by their names: a directory that is not hers keeps its parent (rename(2)).
+        ("place/public", "../place/private"),
         ("place/plain", "../key"),
     ]
     .map(|(name, link)| (place.join(name), evil.join(link)))
     .to_vec();
     println!("begun");
-    loop {
+    for turn in 0.. {
         for (name, link) in &pairs {
             // It may fail: there and back, or not back.
             let _ = rustix::fs::renameat_with(CWD, name, CWD, link, RenameFlags::EXCHANGE);
-            own_names(&place.join("place"), &evil);
-            own_names(&place.join("place/dir"), &evil);
+            // For moments, and for as long as a restore goes through the place or finishes it.
+            for _ in 0..=turn % 50 {
+                own_names(&place.join("place"), &evil);
+                own_names(&place.join("place/dir"), &evil);
+            }
             let _ = rustix::fs::renameat_with(CWD, name, CWD, link, RenameFlags::EXCHANGE);
         }
     }
@@ -89,6 +94,101 @@ fn mode(path: &Path, mode: u32) {
 fn held(file: &fs::File) -> (u32, u32, u32) {
     let found = file.metadata().unwrap();
     (found.uid(), found.gid(), found.mode() & 0o7777)
+}
+
+/// A file of root's in her directory, of the size and time of what the snapshot would have everybody read. She may
+/// rename it, and has no other right. A restore may replace it: then there is a new one.
+struct Bait {
+    path: PathBuf,
+    time: std::time::SystemTime,
+    file: fs::File,
+}
+
+impl Bait {
+    fn new(path: &Path, time: std::time::SystemTime) -> Self {
+        Self {
+            path: path.to_owned(),
+            time,
+            file: Self::put(path, time),
+        }
+    }
+
+    fn put(path: &Path, time: std::time::SystemTime) -> fs::File {
+        let new = path.with_extension("new");
+        fs::write(&new, "plain").unwrap();
+        mode(&new, 0o600);
+        let file = fs::File::options().read(true).write(true).open(&new);
+        let file = file.unwrap();
+        file.set_modified(time).unwrap();
+        fs::rename(&new, path).unwrap();
+        file
+    }
+
+    fn put_again(&mut self) {
+        if self.file.metadata().unwrap().nlink() == 0 {
+            self.file = Self::put(&self.path, self.time);
+        }
+    }
+
+    /// Whatever became of its name.
+    fn is_as_it_was(&self, round: usize) {
+        let root = rustix::process::geteuid().as_raw();
+        assert_eq!(held(&self.file), (root, root, 0o600), "round {round}");
+        let mut content = [0; 10];
+        let length = std::os::unix::fs::FileExt::read_at(&self.file, &mut content, 0).unwrap();
+        assert_eq!(&content[..length], b"plain", "round {round}");
+    }
+}
+
+/// A directory of root's beside one that the snapshot would have everybody enter.
+struct Private {
+    /// Where it is, whatever has that name now.
+    place: karbor_fs::Dir,
+    dir: karbor_fs::Dir,
+}
+
+impl Private {
+    fn new(place: &Path) -> Self {
+        let place = karbor_fs::Dir::open(place).unwrap();
+        let dir = Self::make(&place, "private");
+        Self { place, dir }
+    }
+
+    fn make(place: &karbor_fs::Dir, name: &str) -> karbor_fs::Dir {
+        let dir = place.make_dir(name.as_ref()).unwrap();
+        dir.create_file("key".as_ref()).unwrap();
+        dir
+    }
+
+    fn is_whole(&self) -> bool {
+        let key = self.dir.look("key".as_ref()).unwrap();
+        key.is_some() && self.dir.is_own().unwrap()
+    }
+
+    /// A restore may have removed it, or what is in it, as extra.
+    fn put_again(&mut self) {
+        if self.is_whole() {
+            return;
+        }
+        self.dir = Self::make(&self.place, "new");
+        let put = || {
+            let (place, replace) = (&self.place, karbor_fs::Replace::Yes);
+            place.rename("new".as_ref(), place, "private".as_ref(), replace)
+        };
+        while put().is_err() {
+            // What has the name, while she exchanges it.
+            let _ = self.place.remove_all("private".as_ref());
+        }
+    }
+}
+
+/// One more name for what root has elsewhere, if a restore replaced the last.
+fn link_again(file: &Path, link: &Path) {
+    if fs::metadata(file).unwrap().nlink() < 2 {
+        let new = link.with_extension("new");
+        fs::hard_link(file, &new).unwrap();
+        fs::rename(&new, link).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,23 +256,19 @@ async fn whatever_a_user_exchanges_nothing_outside_changes() {
         give(&link);
     }
     // Root's, in her directory: she may rename them, and has no other right.
-    fs::create_dir(hers.join("private")).unwrap();
-    fs::write(hers.join("private/key"), "of root").unwrap();
-    mode(&hers.join("private"), 0o700);
-    // Of the size and time of what the snapshot would have everybody read.
-    fs::write(hers.join("key"), "plain").unwrap();
-    let time = fs::metadata(source.join("plain"))
-        .unwrap()
-        .modified()
-        .unwrap();
-    let key = fs::File::options()
+    let mut private = Private::new(&source);
+    let time = |name: &str| fs::metadata(source.join(name)).unwrap().modified();
+    let mut key = Bait::new(&hers.join("key"), time("plain").unwrap());
+    // As the snapshot's, but root's.
+    fs::write(outside.join("suid"), "tool").unwrap();
+    mode(&outside.join("suid"), 0o4755);
+    let suid = fs::File::options()
         .write(true)
-        .open(hers.join("key"))
+        .open(outside.join("suid"))
         .unwrap();
-    key.set_modified(time).unwrap();
-    mode(&hers.join("key"), 0o600);
-    let private = fs::File::open(hers.join("private")).unwrap();
-    let before = (describe(&outside), held(&private), held(&key));
+    suid.set_modified(time("tool").unwrap()).unwrap();
+    drop(suid);
+    let before = describe(&outside);
 
     let mut mallory = Command::new(&binary)
         .args([
@@ -198,13 +294,22 @@ async fn whatever_a_user_exchanges_nothing_outside_changes() {
         );
     }
     let (mut well, mut refused) = (0, 0);
-    for round in 0..60 {
+    for round in 0.. {
+        // A good part has to be restored beside her.
+        if round >= 60 && well >= 20 {
+            break;
+        }
+        assert!(round < 1000, "{refused} were refused");
+        key.put_again();
+        private.put_again();
+        link_again(&outside.join("suid"), &hers.join("evil/suid"));
         let overwrite = [Overwrite::IfChanged, Overwrite::Always, Overwrite::Never][round % 3];
+        let deletes = round % 4 == 1;
         let options = RestoreOptions {
             subpath: subpath(&source),
             overwrite,
             goes_on: overwrite == Overwrite::Never,
-            delete_extra: round % 4 == 1,
+            delete_extra: deletes,
             ..Default::default()
         };
         let done = match karbor_fs::Dir::find(&source) {
@@ -218,13 +323,19 @@ async fn whatever_a_user_exchanges_nothing_outside_changes() {
             Ok(_) => well += 1,
             Err(_) => refused += 1,
         }
-        assert_same(&before.0, &describe(&outside));
-        assert_eq!(held(&private), before.1, "round {round}");
-        assert_eq!(held(&key), before.2, "round {round}");
+        assert_same(&before, &describe(&outside));
+        assert!(
+            deletes || private.is_whole(),
+            "round {round}: root's directory is hers"
+        );
+        key.is_as_it_was(round);
+        let kept = fs::symlink_metadata(hers.join("evil/kept"));
+        assert!(
+            kept.is_err() || kept.is_ok_and(|kept| kept.is_symlink()),
+            "round {round}: she has a name of what was being made"
+        );
         assert!(mallory.0.try_wait().unwrap().is_none(), "she gave up");
     }
-    // Else nothing was restored beside her at all.
-    assert!(well > 0, "{refused} of 60 were refused");
 }
 
 /// The race once more, at its one decisive moment: a directory is exchanged after it was gone through.
@@ -276,6 +387,91 @@ async fn a_directory_that_was_exchanged_gets_no_attributes() {
     // Root's own directory, which has the name now, and the new one.
     assert_eq!((now("dir"), now("private")), (0o700, 0o700));
     assert!(hers.join("private/file").exists());
+}
+
+/// Does something when the first bytes are being written.
+struct AtBytes<F>(F);
+
+impl<F: Fn() + Send + Sync> karbor_plugin::Progress for AtBytes<F> {
+    fn expect_bytes(&self, _: u64) {}
+
+    fn add_bytes(&self, _: u64) {
+        self.0();
+    }
+}
+
+/// Restores an empty directory `dir`, open to all, to a place of hers. It was made and gone through when something is done.
+async fn with_a_new_directory(act: impl Fn(&Path) + Send + Sync + 'static) -> (Vec<String>, u32) {
+    let (_, vault) = memory().await;
+    let keep = tempfile::tempdir().unwrap();
+    mode(keep.path(), 0o755);
+    let top = keep.path().canonicalize().unwrap();
+    let source = top.join("source");
+    fs::create_dir_all(source.join("dir")).unwrap();
+    fs::create_dir_all(source.join("next")).unwrap();
+    fs::write(source.join("next/file"), noise(1, 100)).unwrap();
+    mode(&source.join("dir"), 0o777);
+    let id = store(&vault, &source).await.unwrap().id;
+    let hers = top.join("hers");
+    fs::create_dir(&hers).unwrap();
+    give(&hers);
+    let dir = hers.join("dir");
+    let at = dir.clone();
+    let control = Control {
+        progress: std::sync::Arc::new(AtBytes(move || act(&at))),
+        ..Control::default()
+    };
+    let options = RestoreOptions {
+        subpath: subpath(&source),
+        overwrite: Overwrite::IfChanged,
+        ..Default::default()
+    };
+    let done = vault
+        .restore_tree(&id, found_at(&hers), options, control)
+        .await
+        .unwrap();
+    (done.warned, fs::metadata(&dir).unwrap().mode() & 0o7777)
+}
+
+/// ext4 gives a new directory the number of the one that was removed just before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_in_place_of_a_new_one_gets_no_attributes_though_it_has_the_same_number() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return;
+    }
+    let (warned, bits) = with_a_new_directory(|dir| {
+        let Ok(born) = fs::metadata(dir).unwrap().created() else {
+            eprintln!("this file system does not say when a directory was made");
+            return;
+        };
+        // The clock of a file system is coarse.
+        while fs::metadata(dir).unwrap().created().unwrap() == born {
+            fs::remove_dir(dir).unwrap();
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(dir.join("key"), "of root").unwrap();
+        mode(dir, 0o700);
+    })
+    .await;
+    assert_eq!(bits, 0o700);
+    assert!(warned[0].starts_with("'dir': "), "{warned:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_directory_that_was_given_to_somebody_meanwhile_counts_as_one_that_was_there() {
+    if !is_root() {
+        eprintln!("SKIPPED: only root can make files of another account");
+        return;
+    }
+    let (warned, bits) = with_a_new_directory(|dir| {
+        fs::write(dir.join("key"), "of somebody").unwrap();
+        chown(dir, Some(MALLORY + 1), None).unwrap();
+        mode(dir, 0o750);
+    })
+    .await;
+    assert_eq!(bits, 0o750);
+    assert!(warned[0].starts_with("'dir': owner and mode"), "{warned:?}");
 }
 
 /// A directory of root's that she renamed: what the snapshot has under that name was hers, and open.

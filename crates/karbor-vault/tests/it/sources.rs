@@ -15,7 +15,8 @@ use std::{
 
 use karbor_plugin::Progress;
 use karbor_vault::{
-    Control, Mishaps, OnUnreadable, SnapshotSummary, TreeOptions, Vault, VaultError, VerifyLevel,
+    Control, Mishaps, OnUnreadable, SnapshotSummary, TreeOptions, Vault, VaultError, VaultOptions,
+    VerifyLevel,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
@@ -495,6 +496,61 @@ async fn deep_trees_are_read_and_come_back() {
 }
 
 /// Marked as the specification says: nothing but the mark is stored. The tree's own root is stored whole.
+/// More than a tree may hold: nothing says that the directory is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_into_a_tree_is_left_out_and_named() {
+    let bank = Arc::new(karbor_testkit::MemoryBank::new());
+    let mut options = VaultOptions::default();
+    options.most_entries = 3;
+    let vault = Vault::open_or_init(section(bank), &secret(), options)
+        .await
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("full/inner")).unwrap();
+    for name in ["1", "full/a", "full/b", "full/c", "full/d"] {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    let parted = TreeOptions {
+        on_unreadable: OnUnreadable::LeaveOut,
+        ..Default::default()
+    };
+    let done = store_with(&vault, dir.path(), meta(), parted)
+        .await
+        .unwrap();
+    assert_eq!(done.unreadable.total, 1, "{}", done.unreadable);
+    let named = &done.unreadable.named[0];
+    assert_eq!(Path::new(&named.path), dir.path().join("full"));
+    assert!(
+        named.reason.contains("2 of its entries are left out"),
+        "{}",
+        named.reason
+    );
+    let target = restored(&vault, &done, dir.path()).await;
+    let left = ["a", "b", "c"].map(|name| std::ffi::CString::new(name).unwrap());
+    assert_eq!(names(&target.path().join("full")), left);
+    assert!(target.path().join("1").exists());
+    // Where all has to be stored, there is no snapshot.
+    let all = TreeOptions {
+        on_unreadable: OnUnreadable::Fail,
+        ..Default::default()
+    };
+    let refused = store_with(&vault, dir.path(), meta(), all)
+        .await
+        .unwrap_err();
+    let VaultError::Unreadable(mishaps) = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(mishaps.total, 1);
+    assert_eq!(vault.snapshots().await.unwrap().len(), 1);
+    // A directory less is one that fits.
+    fs::remove_dir(dir.path().join("full/inner")).unwrap();
+    fs::remove_file(dir.path().join("full/d")).unwrap();
+    let done = store_with(&vault, dir.path(), meta(), TreeOptions::default())
+        .await
+        .unwrap();
+    assert_eq!((done.unreadable.total, done.files), (0, 4));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn caches_are_left_out_if_that_is_wanted() {
     let (_, vault) = memory().await;

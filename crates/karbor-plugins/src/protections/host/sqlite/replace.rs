@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use karbor_fs::{Dir, Found, Identity, Replace, Staging};
+use karbor_fs::{Dir, Found, Identity, NotGiven, Replace, Staging};
 use karbor_plugin::{OperationContext, PluginError};
 use karbor_vault::Overwrite;
 use rustix::{
@@ -108,13 +108,13 @@ impl Drop for Spot {
 
 impl Spot {
     /// Opens the directory, makes it if need be, and removes what a run that died left there. Answers also
-    /// with a warning of a folder that was made.
+    /// with warnings of folders that were made.
     pub(super) fn prepare(
         path: &Path,
         temporary: OsString,
         folders: &Folders,
-    ) -> Result<(Self, Option<String>), PluginError> {
-        let mut warning = None;
+    ) -> Result<(Self, Vec<String>), PluginError> {
+        let mut warnings = Vec::new();
         let failed = |error| unusable(&error);
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(PluginError::new("the place has no name"));
@@ -122,9 +122,13 @@ impl Spot {
         let dir = match Dir::find(parent).map_err(failed)? {
             Found::Dir(dir) => dir,
             Found::Missing(dir, names) => {
-                warning = folders.warning();
+                warnings.extend(folders.warning());
                 let access = |number| folders.access(names.len() - 1 - number);
-                let made = dir.make_dirs(&names, || temporary.clone(), access);
+                let not_given = |left: NotGiven| {
+                    let (path, what, why) = (left.path.display(), left.what, left.errno);
+                    warnings.push(format!("'{path}': {what} could not be restored: {why}"));
+                };
+                let made = dir.make_dirs(&names, || temporary.clone(), access, not_given);
                 made.map_err(failed)?.0
             }
             Found::Other(..) => {
@@ -139,7 +143,7 @@ impl Spot {
             name: name.to_owned(),
             temporary,
         };
-        Ok((spot, warning))
+        Ok((spot, warnings))
     }
 
     fn dir(&self) -> &Dir {
