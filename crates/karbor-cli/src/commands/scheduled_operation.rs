@@ -274,10 +274,18 @@ impl ScheduleArguments {
         let name = self
             .name
             .unwrap_or_else(|| format!("{}-{}", string(&plan, "name"), self.when.word()));
-        if let Some(there) = there(session, &name).await? {
-            return change(session, &there, &plan, self.keep, properties).await;
+        let all = session
+            .client
+            .list(&["scheduled_operations"], "operations", &[], None)
+            .await?;
+        if let Some(there) = there(&all, &name)? {
+            return change(session, there, &plan, self.keep, properties).await;
         }
-        let trigger = trigger::create(session, &name, "time", properties).await?;
+        let left = left_behind(session, &all, &name).await?;
+        let trigger = match &left {
+            Some(trigger) => trigger::update(session, trigger, None, properties).await?,
+            None => trigger::create(session, &name, "time", properties).await?,
+        };
         let id = string(&trigger, "id");
         let operation = json!({
             "name": name,
@@ -287,6 +295,7 @@ impl ScheduleArguments {
         });
         match create(session, operation).await {
             Ok(operation) => session.show(SHOW, &operation),
+            Err(error) if left.is_some() => Err(error),
             Err(error) => {
                 // A trigger that starts nothing would only be in the way of the next try.
                 let undone = session.client.delete(&["triggers", id]).await;
@@ -300,14 +309,12 @@ impl ScheduleArguments {
 }
 
 /// The scheduled operation of a name, if there is one.
-async fn there(session: &Session, name: &str) -> Result<Option<Value>, CliError> {
-    let path = ["scheduled_operations"];
-    let all = session.client.list(&path, "operations", &[], None).await?;
-    let mut named = all.into_iter().filter(|one| string(one, "name") == name);
+fn there<'a>(all: &'a [Value], name: &str) -> Result<Option<&'a Value>, CliError> {
+    let mut named = all.iter().filter(|one| string(one, "name") == name);
     let Some(first) = named.next() else {
         return Ok(None);
     };
-    let others: Vec<_> = named.map(|one| string(&one, "id").to_owned()).collect();
+    let others: Vec<_> = named.map(|one| string(one, "id")).collect();
     if others.is_empty() {
         return Ok(Some(first));
     }
@@ -317,9 +324,26 @@ async fn there(session: &Session, name: &str) -> Result<Option<Value>, CliError>
     );
     Err(CliError::usage(message).hint(format!(
         "delete all but one of them (`karbor scheduled-operation delete <id>`: {}, {}), or give another --name",
-        string(&first, "id"),
+        string(first, "id"),
         others.join(", ")
     )))
+}
+
+/// The trigger of a name that a deleted operation left behind: none of `all` uses it.
+async fn left_behind(
+    session: &Session,
+    all: &[Value],
+    name: &str,
+) -> Result<Option<Value>, CliError> {
+    let triggers = session
+        .client
+        .list(&["triggers"], "triggers", &[], None)
+        .await?;
+    let is_free = |trigger: &Value| {
+        let used = |operation: &Value| string(operation, "trigger_id") == string(trigger, "id");
+        string(trigger, "name") == name && !all.iter().any(used)
+    };
+    Ok(triggers.into_iter().find(is_free))
 }
 
 /// Has a schedule fire as is wanted now. What it protects and keeps stays: an operation counts the checkpoints that

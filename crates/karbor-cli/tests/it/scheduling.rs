@@ -29,6 +29,7 @@ async fn a_schedule_is_a_trigger_and_an_operation() {
         .await
         .on("GET /plans", 200, plans())
         .on("GET /scheduled_operations", 200, json!({"operations": []}))
+        .on("GET /triggers", 200, json!({"triggers": []}))
         .on(
             "POST /triggers",
             200,
@@ -68,6 +69,7 @@ async fn a_schedule_that_is_refused_leaves_no_trigger_behind() {
         .await
         .on("GET /plans", 200, plans())
         .on("GET /scheduled_operations", 200, json!({"operations": []}))
+        .on("GET /triggers", 200, json!({"triggers": []}))
         .on(
             "POST /triggers",
             200,
@@ -164,6 +166,65 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
             "{words}"
         );
     }
+}
+
+/// A deleted operation leaves its trigger: the next schedule of that name takes it, and makes no second.
+#[tokio::test]
+async fn a_trigger_that_was_left_behind_is_taken_again() {
+    let there = trigger("shop-daily", json!({"start_time": "2026-11-22 05:00:00"}));
+    let put = format!("PUT /triggers/{TRIGGER}");
+    let created = "POST /scheduled_operations";
+    let stub = |operations: Value, status: u16| async move {
+        let named = trigger("shop-daily", json!({"start_time": "2026-11-22 05:00:00"}));
+        Stub::start()
+            .await
+            .on("GET /plans", 200, plans())
+            .on(
+                "GET /scheduled_operations",
+                200,
+                json!({"operations": operations}),
+            )
+            .on("GET /triggers", 200, json!({"triggers": [named]}))
+            .on("POST /triggers", 200, json!({"trigger_info": named}))
+            .on_text(&format!("DELETE /triggers/{TRIGGER}"), 200, "")
+            .on(
+                &format!("PUT /triggers/{TRIGGER}"),
+                200,
+                json!({"trigger_info": named}),
+            )
+            .on(
+                "POST /scheduled_operations",
+                status,
+                json!({"scheduled_operation": operation("shop-daily", "protect")}),
+            )
+    };
+    let arguments = ["schedule", "shop", "--daily"];
+    let taken = stub(json!([]), 200).await;
+    assert_eq!(run(&taken, &arguments).await.exit, Exit::Done);
+    let properties = &taken.body(&put)["trigger_info"]["properties"];
+    assert_eq!(properties["pattern"], "0 0 * * *");
+    assert_eq!(properties["start_time"], there["properties"]["start_time"]);
+    assert_eq!(
+        taken.body(created)["scheduled_operation"]["trigger_id"],
+        TRIGGER
+    );
+    assert!(!taken.lines().contains(&"POST /triggers".to_owned()));
+
+    // It was there before: what is refused does not take it away.
+    let refused = stub(json!([]), 400).await;
+    assert_ne!(run(&refused, &arguments).await.exit, Exit::Done);
+    assert!(
+        refused
+            .lines()
+            .iter()
+            .all(|line| !line.starts_with("DELETE"))
+    );
+
+    // What another operation goes by is left alone.
+    let used = stub(json!([operation("other", "protect")]), 200).await;
+    assert_eq!(run(&used, &arguments).await.exit, Exit::Done);
+    assert!(used.lines().contains(&"POST /triggers".to_owned()));
+    assert!(used.lines().iter().all(|line| !line.starts_with("PUT")));
 }
 
 #[tokio::test]

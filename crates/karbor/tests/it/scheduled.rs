@@ -165,3 +165,43 @@ fn what_was_due_while_the_service_was_down_is_told() {
         (done(&house).len() > ended).then_some(())
     });
 }
+
+/// The same command again changes the schedule that it made.
+#[test]
+fn the_same_schedule_twice_is_one() {
+    let house = House::started();
+    house.simulated_plan("shop", &["a"]);
+    let scheduled = |at: &str| {
+        house.json(&[
+            "schedule",
+            "shop",
+            "--daily",
+            "--at",
+            at,
+            "--keep-last",
+            "7",
+            "--window",
+            "900",
+        ])
+    };
+    let first = scheduled("02:30");
+    let second = scheduled("04:15");
+    assert_eq!(id(&first), id(&second));
+    let listed = |what: &str| house.json(&[what, "list"]).as_array().unwrap().clone();
+    assert_eq!(listed("scheduled-operation").len(), 1);
+    let [ref trigger] = listed("trigger")[..] else {
+        panic!("one trigger")
+    };
+    assert_eq!(trigger["properties"]["pattern"], "15 4 * * *");
+    assert_eq!(
+        trigger["properties"]["window"]
+            .to_string()
+            .trim_matches('"'),
+        "900"
+    );
+    // Its name means one thing, and what was deleted can be made again.
+    house.text(&["scheduled-operation", "pause", "shop-daily"]);
+    house.text(&["scheduled-operation", "delete", "shop-daily"]);
+    scheduled("05:00");
+    assert_eq!(listed("trigger").len(), 1);
+}
