@@ -198,6 +198,9 @@ impl Above {
     }
 }
 
+/// Of patterns by which nothing is left of a directory that has something.
+pub(crate) const LEAVE_OUT_ALL: &str = "the patterns leave out everything: nothing of the directory is protected; see 'include' and 'exclude'";
+
 impl Filter {
     /// Compiles both of a declaration.
     ///

@@ -66,6 +66,7 @@ pub(crate) mod globs;
 pub(crate) mod inside;
 mod load;
 pub(crate) mod obeyed;
+pub(crate) mod own_places;
 mod raw;
 mod store;
 mod validate;

@@ -16,7 +16,9 @@ use rustix::fs::FileType;
 
 use super::{
     APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
-    Source, globs::Filter,
+    Source,
+    globs::{Filter, LEAVE_OUT_ALL},
+    own_places::{is_kernels, refuse_own},
 };
 use crate::protections::host::{
     PostgresqlClient, Workers, blocking, look_at_database, plugin_for, postgresql_shortcomings,
@@ -133,6 +135,12 @@ fn look_at(
             let key = format!("{}.{field}", component.key());
             problems.push(Problem::error(file, key, reason));
         }
+        if let Source::Directory(directory) = &component.source
+            && let Ok(dir) = karbor_fs::Dir::open(&directory.path)
+            && let Some(reason) = is_kernels(&dir)
+        {
+            problems.push(Problem::warning(file, &key, reason));
+        }
         let found = match &component.source {
             Source::Directory(directory) => look_at_directory(directory, off_limits),
             Source::Sqlite(path) => look_at_database(workers, path),
@@ -186,26 +194,15 @@ fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
 
 fn look_at_directory(source: &DirectorySource, off_limits: &[PathBuf]) -> Result<(), String> {
     let path = &source.path;
-    karbor_fs::Dir::open(path).map_err(|refused| match refused.errno() {
+    let dir = karbor_fs::Dir::open(path).map_err(|refused| match refused.errno() {
         Some(errno) => describe(path, &errno.into()),
         None => refused.to_string(),
     })?;
     let filter = Filter::new(source)?;
-    let root = resolve(path);
-    for place in off_limits {
-        let place = resolve(place);
-        let Ok(inside) = place.strip_prefix(&root) else {
-            continue;
-        };
-        if inside.as_os_str().is_empty() || filter.takes(inside, true) {
-            return Err(format!(
-                "'{}' holds the service's own state or bank and would grow for ever: add exclude = [\"/{}\"]",
-                path.display(),
-                inside.display()
-            ));
-        }
-    }
-    Ok(())
+    let own: Vec<_> = off_limits.iter().map(|place| resolve(place)).collect();
+    refuse_own(source, dir.path(), &own, &filter, |inside| {
+        format!("add exclude = [\"/{}\"]", inside.display())
+    })
 }
 
 /// So many entries of a directory are looked at in search of what its patterns match.
@@ -221,8 +218,16 @@ fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &
     };
     // Of what is too large, or cannot be looked into, nothing is known.
     let seen = karbor_fs::Dir::open(&source.path).map(|dir| visit(&dir, &filter));
-    if !matches!(seen, Ok(true)) {
+    let Ok(Seen {
+        all: true,
+        has_file,
+        left_out,
+    }) = seen
+    else {
         return;
+    };
+    if left_out && !has_file {
+        problems.push(Problem::warning(file, key, LEAVE_OUT_ALL));
     }
     let mut tell = |name: &str, pattern: &str| {
         let message = format!("the pattern '{pattern}' matches nothing that is there now");
@@ -236,23 +241,37 @@ fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &
     }
 }
 
-/// Shows everything in a directory to a filter; says whether that was all.
-fn visit(root: &karbor_fs::Dir, filter: &Filter) -> bool {
-    let mut all = true;
+/// What there was to see in a directory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// This is all.
+    all: bool,
+    /// A file is taken.
+    has_file: bool,
+    /// The patterns leave something out.
+    left_out: bool,
+}
+
+/// Shows everything in a directory to a filter.
+fn visit(root: &karbor_fs::Dir, filter: &Filter) -> Seen {
+    let mut found = Seen {
+        all: true,
+        ..Seen::default()
+    };
     let mut seen = 0;
     let mut ahead = vec![PathBuf::new()];
     while let Some(at) = ahead.pop() {
         let Ok(dir) = root.open_dir(&at) else {
-            all = false;
+            found.all = false;
             continue;
         };
         let Ok(entries) = rustix::fs::Dir::read_from(&dir) else {
-            all = false;
+            found.all = false;
             continue;
         };
         for entry in entries {
             let Ok(entry) = entry else {
-                all = false;
+                found.all = false;
                 break;
             };
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
@@ -261,19 +280,22 @@ fn visit(root: &karbor_fs::Dir, filter: &Filter) -> bool {
             }
             seen += 1;
             if seen > MOST_ENTRIES {
-                return false;
+                found.all = false;
+                return found;
             }
             let path = at.join(name);
             let is_dir = match entry.file_type() {
                 FileType::Unknown => dir.open_dir(Path::new(name)).is_ok(),
                 kind => kind == FileType::Directory,
             };
-            if filter.takes_here(&path, is_dir) && is_dir {
-                ahead.push(path);
+            match filter.takes_here(&path, is_dir) {
+                false => found.left_out = true,
+                true if is_dir => ahead.push(path),
+                true => found.has_file = true,
             }
         }
     }
-    all
+    found
 }
 
 /// Does the server answer, do its programs fit, and may the role do what is asked of it?
@@ -388,6 +410,14 @@ fn overlaps(all: &Applications, problems: &mut Vec<Problem>) {
             let key = component.key();
             let inside = all.databases_inside(application, directory, &filter);
             for (owner, database, path) in inside.foreign {
+                if path.as_os_str().is_empty() {
+                    let message = format!(
+                        "the application '{}' declares the same place as its database '{}': one of the two is wrong",
+                        owner.name, database.name
+                    );
+                    problems.push(Problem::error(&application.file, &key, message));
+                    continue;
+                }
                 let message = format!(
                     "it holds the database '{}' of the application '{}', which would not be protected with it: add exclude = [\"/{}*\"] or declare the database in this application",
                     database.name,

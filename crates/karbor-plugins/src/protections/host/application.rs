@@ -114,6 +114,10 @@ struct Promise {
     application: String,
     /// Program, arguments and timeout.
     command: Option<(Vec<String>, Duration)>,
+    /// It was run and failed, and its operation with it. The note stays for the operation's repeat, until the application
+    /// was started again by another.
+    #[serde(default)]
+    failed: bool,
 }
 
 impl Promise {
@@ -122,6 +126,7 @@ impl Promise {
         Self {
             application: application.name.clone(),
             command: hook.map(|hook| (hook.argv.clone(), hook.timeout)),
+            failed: false,
         }
     }
 }
@@ -182,13 +187,18 @@ impl Around {
             Some(promise) => Some(promise),
             None => declared().await?.map(|found| Promise::of(&found, pick)),
         };
-        if let Some(Promise {
-            application,
-            command: Some((argv, timeout)),
-        }) = promise
+        if let Some(mut promise) = promise
+            && let Some((argv, timeout)) = promise.command.clone()
         {
             let hook = HookCommand { argv, timeout };
-            run(&application, &hook, what, context, None).await?;
+            if let Err(error) = run(&promise.application, &hook, what, context, None).await {
+                promise.failed = true;
+                if let Err(unnoted) = note.set(&promise).await {
+                    tracing::warn!(error = %unnoted, "that a command failed cannot be noted");
+                }
+                return Err(error);
+            }
+            note.clear_others(|other| other.failed).await?;
         }
         note.clear().await
     }

@@ -96,7 +96,10 @@ pub(crate) async fn run_hook(
         .stdout(Stdio::null())
         .stderr(kept)
         .spawn()
-        .map_err(|e| failed(format!("it could not be started ({})", e.kind())).with_cause(e))?;
+        .map_err(|e| {
+            let program = program.display();
+            failed(format!("'{program}' could not be started ({})", e.kind())).with_cause(e)
+        })?;
     let group = Group::of(&child);
     let status = tokio::select! {
         status = child.wait() => status.map_err(|e| failed("it was lost".to_owned()).with_cause(e))?,

@@ -43,6 +43,11 @@ pub(crate) trait Kind: Send + Sync + 'static {
         writer: &mut SnapshotWriter,
     ) -> Result<Saved, PluginError>;
 
+    /// Warns where the component's place leads to another one than in the snapshot before.
+    fn led_elsewhere(_: &Declared, _before: &Snapshot, _now: &Snapshot) -> Option<String> {
+        None
+    }
+
     /// What of the snapshot is the component.
     fn item(snapshot: &Snapshot, name: &str) -> Result<String, PluginError>;
 
@@ -187,9 +192,12 @@ impl<K: Kind> Protect<K> {
             context.progress.expect_bytes(numbers.total_bytes_processed);
         }
         let mut writer = vault.writer(meta, control(context)).await?;
-        let saved = K::save(&self.0, context, declared, &mut writer).await?;
+        let mut saved = K::save(&self.0, context, declared, &mut writer).await?;
         let summary = writer.commit().await?;
         let snapshot = vault.snapshot(&summary.id).await?;
+        let before_this = parent.as_ref();
+        let warning = before_this.and_then(|it| K::led_elsewhere(declared, it, &snapshot));
+        saved.warnings.extend(warning);
         let mut report = report(&summary, saved.warnings);
         report.extend(before.map(|before| ("before".to_owned(), before)));
         Ok((snapshot, report, saved.left_out))

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -24,7 +27,12 @@ use super::{
     places::{self, FilePlace, resolve},
     undeclared_databases::Undeclared,
 };
-use crate::applications::{DIRECTORY, DirectorySource, Source, globs::Filter, inside::is_file_of};
+use crate::applications::{
+    DIRECTORY, DirectorySource, Source,
+    globs::{Filter, LEAVE_OUT_ALL},
+    inside::is_file_of,
+    own_places::refuse_own,
+};
 
 /// So many changes of a dry run are listed; all are counted.
 pub(crate) const LISTED: usize = 1000;
@@ -62,7 +70,7 @@ impl Kind for DirectoryKind {
 
     async fn save(
         host: &Host,
-        _: &OperationContext,
+        context: &OperationContext,
         declared: &Declared,
         writer: &mut SnapshotWriter,
     ) -> Result<Saved, PluginError> {
@@ -71,7 +79,7 @@ impl Kind for DirectoryKind {
         let path = source.path.clone();
         let dir = blocking(move || open(&path)).await?;
         own_places(host, source, dir.path(), &filter)?;
-        let (databases, mut warnings) = databases(host, declared, source, &filter).await?;
+        let (databases, mut warnings) = databases(host, context, declared, source, &filter).await?;
         let mut excludes = source.exclude.clone();
         excludes.extend(databases.iter().map(|path| format!("/{}", path.display())));
         let left_out = LeftOut {
@@ -83,10 +91,15 @@ impl Kind for DirectoryKind {
         };
         let undeclared = Arc::new(Undeclared::new(dir.clone()));
         let (used, looker) = (filter.clone(), undeclared.clone());
+        let left_something = Arc::new(AtomicBool::new(false));
+        let left = left_something.clone();
         let options = TreeOptions {
             filter: Some(Arc::new(move |path: &Path, is_dir| {
-                let taken = filter.takes_here(path, is_dir)
-                    && !databases.iter().any(|database| is_file_of(database, path));
+                let wanted = filter.takes_here(path, is_dir);
+                if !wanted {
+                    left.store(true, Ordering::Relaxed);
+                }
+                let taken = wanted && !databases.iter().any(|database| is_file_of(database, path));
                 if taken && !is_dir {
                     looker.look(path);
                 }
@@ -103,6 +116,9 @@ impl Kind for DirectoryKind {
                 "the pattern '{pattern}' in 'include' matches no file: nothing is protected by it"
             )
         }));
+        if stored.files == 0 && left_something.load(Ordering::Relaxed) {
+            warnings.push(format!("'{}': {LEAVE_OUT_ALL}", source.path.display()));
+        }
         if stored.unreadable.total > 0 {
             writer.tag(incomplete_tag(stored.unreadable.total));
         }
@@ -110,6 +126,16 @@ impl Kind for DirectoryKind {
         Ok(Saved {
             warnings,
             left_out: Some(left_out),
+        })
+    }
+
+    fn led_elsewhere(declared: &Declared, before: &Snapshot, now: &Snapshot) -> Option<String> {
+        let declared = source(declared).ok()?.path.to_string_lossy();
+        let (before, now) = (before.paths.first()?, now.paths.first()?);
+        (*now != declared && now != before).then(|| {
+            format!(
+                "'{declared}' leads to '{now}' by a symbolic link; in the checkpoint before it was '{before}'. If that is not meant, remove the link: while it is there, earlier checkpoints are not restored to their place"
+            )
         })
     }
 
@@ -231,6 +257,7 @@ fn cannot(path: &Path, reason: impl std::fmt::Display) -> PluginError {
 /// The databases to leave to their own components, with a word on each.
 async fn databases(
     host: &Host,
+    context: &OperationContext,
     declared: &Declared,
     source: &DirectorySource,
     filter: &Filter,
@@ -238,12 +265,21 @@ async fn databases(
     let applications = host.applications().await?;
     let inside = applications.databases_inside(&declared.application, source, filter);
     if let Some((owner, component, path)) = inside.foreign.first() {
-        // Whose it is, is nothing that this project need know.
-        let error = PluginError::new(format!(
-            "'{}' holds a database of another application, '{1}', which is not protected with it: the operator has to exclude '/{1}*' or to declare the database in this application",
-            source.path.display(),
-            path.display()
-        ));
+        // Whose it is, is nothing that a project need know which may not see that application.
+        let mut visible = applications.visible(&context.project_id);
+        let whose = match visible.any(|application| application.id == owner.id) {
+            true => format!("the application '{}'", owner.name),
+            false => "another application".to_owned(),
+        };
+        let (source, inside) = (source.path.display(), path.display());
+        let error = PluginError::new(match path.as_os_str().is_empty() {
+            true => format!(
+                "'{source}' is declared as a database of {whose}, too: the operator has to declare another directory, or mend the database's path"
+            ),
+            false => format!(
+                "'{source}' holds a database of {whose}, '{inside}', which is not protected with it: the operator has to exclude '/{inside}*' or to declare the database in this application"
+            ),
+        });
         return Err(error.with_cause(format!("{} of {}", component.key(), owner.name)));
     }
     let told = |(name, path): &(&str, PathBuf)| {
@@ -263,20 +299,9 @@ fn own_places(
     root: &Path,
     filter: &Filter,
 ) -> Result<(), PluginError> {
-    for place in &host.off_limits {
-        let place = resolve(place)?;
-        let Ok(inside) = place.strip_prefix(root) else {
-            continue;
-        };
-        if inside.as_os_str().is_empty() || filter.takes(inside, true) {
-            return Err(PluginError::new(format!(
-                "'{}' holds the service's own state or bank and would grow for ever: the operator has to exclude '/{}'",
-                source.path.display(),
-                inside.display()
-            )));
-        }
-    }
-    Ok(())
+    let own: Result<Vec<_>, _> = host.off_limits.iter().map(|place| resolve(place)).collect();
+    let advice = |inside: &Path| format!("the operator has to exclude '/{}'", inside.display());
+    refuse_own(source, root, &own?, filter, advice).map_err(PluginError::new)
 }
 
 fn occupied(target: &Found) -> Result<bool, PluginError> {

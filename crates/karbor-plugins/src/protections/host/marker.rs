@@ -6,6 +6,7 @@
 
 use std::{fs, io, io::Write as _, marker::PhantomData, path::PathBuf};
 
+use karbor_model::OperationId;
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -27,6 +28,8 @@ pub(crate) struct Mark {
 #[derive(Debug)]
 pub(crate) struct Note<T> {
     file: PathBuf,
+    /// How the names of all notes of this sort on the resource begin and end.
+    around: (String, String),
     kind: PhantomData<T>,
 }
 
@@ -41,12 +44,11 @@ impl Marker {
 
 impl<T: Serialize + DeserializeOwned + Send + 'static> Note<T> {
     pub(crate) fn named(what: &str, host: &Host, context: &OperationContext) -> Self {
-        let name = format!(
-            "{what}-{}-{}.json",
-            context.operation_id, context.resource.id
-        );
+        let around = (format!("{what}-"), format!("-{}.json", context.resource.id));
+        let name = format!("{}{}{}", around.0, context.operation_id, around.1);
         Self {
             file: host.scratch.join(name),
+            around,
             kind: PhantomData,
         }
     }
@@ -77,6 +79,40 @@ impl<T: Serialize + DeserializeOwned + Send + 'static> Note<T> {
                         return Err(failed(error));
                     }
                     _ => {}
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl<T: DeserializeOwned + Send + 'static> Note<T> {
+    /// Removes the notes of other operations on the resource that nobody has use for any more.
+    pub(crate) async fn clear_others(
+        &self,
+        is_useless: impl Fn(&T) -> bool + Send + 'static,
+    ) -> Result<(), PluginError> {
+        let (own, around) = (self.file.clone(), self.around.clone());
+        blocking(move || {
+            let dir = own.parent().unwrap_or(std::path::Path::new("/"));
+            let entries = match fs::read_dir(dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                entries => entries.map_err(failed)?,
+            };
+            for entry in entries {
+                let file = entry.map_err(failed)?.path();
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let operation = name.strip_prefix(&around.0);
+                let operation = operation.and_then(|rest| rest.strip_suffix(&around.1));
+                let is_note = operation.is_some_and(|id| id.parse::<OperationId>().is_ok());
+                if !is_note || file == own {
+                    continue;
+                }
+                // One that goes meanwhile is gone.
+                let text = fs::read(&file).unwrap_or_default();
+                if serde_json::from_slice(&text).is_ok_and(|note| is_useless(&note)) {
+                    fs::remove_file(&file).map_err(failed)?;
                 }
             }
             Ok(())

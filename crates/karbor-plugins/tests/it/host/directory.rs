@@ -538,6 +538,77 @@ async fn the_service_s_own_state_is_never_protected_or_restored_into() {
     lab.protect(&resource).await.unwrap();
 }
 
+/// There is nothing to exclude that would help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_the_service_s_own_is_refused_without_advice_to_exclude_it() {
+    let lab = Lab::new();
+    fs::create_dir_all(lab.path("state/bank/inner")).unwrap();
+    for own in ["state", "state/bank/inner"] {
+        lab.declare(&format!(
+            "[[directory]]\nname = \"own\"\npath = \"{}\"\n",
+            lab.path(own).display()
+        ));
+        let error = lab.protect(&lab.resource(DIRECTORY).await).await;
+        let found = super::validate::validate(&lab).await;
+        let told = [&error.unwrap_err().message, &found[0].message];
+        for message in told {
+            assert!(message.contains("declare another directory"), "{message}");
+            assert!(!message.contains("exclude"), "{message}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patterns_that_leave_out_everything_are_warned_of() {
+    for (patterns, is_told) in [
+        ("exclude = [\"**\"]\n", true),
+        ("include = [\"*.none\"]\n", true),
+        ("exclude = [\"*.tmp\"]\n", false),
+    ] {
+        let lab = lab(patterns);
+        let (_, report) = lab.protect(&lab.resource(DIRECTORY).await).await.unwrap();
+        let found = super::validate::validate(&lab).await;
+        let told = report
+            .get("warnings")
+            .map_or_else(String::new, Value::to_string);
+        let wanted = "the patterns leave out everything";
+        assert_eq!(told.contains(wanted), is_told, "{told}");
+        let validated = found.iter().any(|problem| problem.message.contains(wanted));
+        assert_eq!(validated, is_told, "{found:?}");
+    }
+    // Of one that has nothing, nothing is left out.
+    let lab = lab("exclude = [\"**\"]\n");
+    fs::remove_dir_all(lab.path("files")).unwrap();
+    fs::create_dir(lab.path("files")).unwrap();
+    let (_, report) = lab.protect(&lab.resource(DIRECTORY).await).await.unwrap();
+    assert!(!report.contains_key("warnings"), "{report:?}");
+}
+
+/// By root: a link of anybody else is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_in_place_of_a_directory_that_was_protected_is_warned_of() {
+    let lab = lab("");
+    let (files, resource) = (lab.path("files"), lab.resource(DIRECTORY).await);
+    let (first, report) = lab.protect(&resource).await.unwrap();
+    assert!(!report.contains_key("warnings"), "{report:?}");
+    fs::rename(&files, lab.path("victim")).unwrap();
+    symlink(lab.path("victim"), &files).unwrap();
+    let (_, report) = lab.protect(&resource).await.unwrap();
+    let warning = report["warnings"][0].as_str().unwrap();
+    for path in ["files", "victim"] {
+        let path = format!("'{}'", lab.path(path).display());
+        assert!(
+            warning.contains("by a symbolic link") && warning.contains(&path),
+            "{warning}"
+        );
+    }
+    let back = lab.restore(first, &resource, json!({"overwrite": "always"}));
+    assert!(back.await.unwrap_err().message.contains("symbolic link"));
+    // It is known by now.
+    let (_, report) = lab.protect(&resource).await.unwrap();
+    assert!(!report.contains_key("warnings"), "{report:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_in_the_bank_is_named_and_nothing_pretends_to_be_whole() {
     let lab = lab("");

@@ -368,6 +368,50 @@ async fn what_was_stopped_is_resumed_whatever_is_declared_by_then() {
     assert!(shop.lab.scratch().is_empty(), "{:?}", shop.lab.scratch());
 }
 
+/// It was stopped by one operation, and is started again by the next.
+#[tokio::test]
+async fn the_note_of_a_resume_that_failed_goes_when_the_application_was_resumed() {
+    let shop = Shop::new(
+        "quiesce.command = [NOTE, \"quiesce\"]\nresume.command = [NOTE, \"resume\", \"test -e MENDED\"]",
+    )
+    .await;
+    let file = shop.lab.path("applications.d/shop.toml");
+    let mended = shop.lab.path("mended");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("MENDED", &mended.display().to_string());
+    fs::write(&file, text).unwrap();
+    assert_eq!(shop.protect().await.status, FlowStatus::Failed);
+    assert_eq!(shop.protect().await.status, FlowStatus::Failed);
+    assert_eq!(shop.lab.scratch().len(), 2);
+    fs::write(&mended, "").unwrap();
+    // One that is under way keeps its note.
+    let resource = shop.lab.resource(APPLICATION).await;
+    let (kind, checkpoint) = (OperationType::Protect, CheckpointId::new());
+    let context = shop.lab.context(kind, checkpoint, &resource, json!({}));
+    let other = shop.lab.operation(kind, &resource);
+    other.prepare_begin(&context).await.unwrap();
+    let done = shop.protect().await;
+    assert_eq!(done.status, FlowStatus::Success, "{}", reasons(&done));
+    let left = shop.lab.scratch();
+    let own = context.operation_id.to_string();
+    assert!(
+        left.len() == 1 && left[0].to_string_lossy().contains(&own),
+        "{left:?}"
+    );
+    other.complete(&context).await.unwrap();
+    assert!(shop.lab.scratch().is_empty());
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_named() {
+    let shop = Shop::new("quiesce.command = [\"/no/such/program\"]").await;
+    let told = reasons(&shop.protect().await);
+    assert!(
+        told.contains("'/no/such/program' could not be started"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn the_note_of_how_to_resume_is_private_and_survives_a_restart() {
     let shop = Shop::new(BOTH).await;

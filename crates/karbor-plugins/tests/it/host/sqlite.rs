@@ -538,6 +538,23 @@ async fn a_database_of_another_application_in_a_protected_directory_is_refused()
     let directory = lab.resource(DIRECTORY).await;
     let error = lab.protect(&directory).await.unwrap_err();
     assert!(error.message.contains("exclude '/s.db*'"), "{error}");
+    assert!(!error.message.contains("'other'"), "{error}");
+    // One that the project may see is named.
+    let other = fs::read_to_string(lab.path("applications.d/other.toml")).unwrap();
+    let other = other.replace("[\"p\"]", "[\"default\"]");
+    fs::write(lab.path("applications.d/other.toml"), &other).unwrap();
+    let error = lab.protect(&directory).await.unwrap_err();
+    assert!(error.message.contains("the application 'other'"), "{error}");
+    // The directory itself, declared as a database.
+    let same = other.replace("/s.db", "");
+    fs::write(lab.path("applications.d/other.toml"), same).unwrap();
+    let error = lab.protect(&directory).await.unwrap_err();
+    let found = super::validate::validate(&lab).await;
+    let told = found.iter().find(|it| it.key == "directory.files").unwrap();
+    for message in [&error.message, &told.message] {
+        assert!(!message.contains("exclude"), "{message}");
+        assert!(message.contains("the application 'other'"), "{message}");
+    }
 }
 
 /// Killed after it noted that nothing was there: what is there now may be the application's.

@@ -69,6 +69,24 @@ async fn patterns_that_match_nothing_are_listed() {
 }
 
 #[tokio::test]
+async fn what_the_kernel_shows_of_itself_is_warned_of() {
+    let lab = Lab::new();
+    for path in ["/proc/sys/kernel", "/sys/kernel"] {
+        lab.declare(&format!(
+            "[[directory]]\nname = \"kernel\"\npath = \"{path}\"\n"
+        ));
+        let found = validate(&lab).await;
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].severity, Severity::Warning);
+        let message = &found[0].message;
+        assert!(
+            message.contains("there are no data to protect"),
+            "{message}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn everything_that_is_wrong_is_found() {
     let lab = Lab::new();
     let dir = lab.dir.path().display().to_string();
