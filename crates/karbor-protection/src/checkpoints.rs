@@ -263,7 +263,18 @@ impl CheckpointCollection {
             }
         }
         self.create(checkpoint).await?;
-        let (own, end) = (index_keys(checkpoint)?, format!("@{id}"));
+        self.unlist_others(checkpoint).await
+    }
+
+    /// Takes every name of a checkpoint out of the index that its record does not account for.
+    ///
+    /// # Errors
+    /// Whatever the bank fails with.
+    pub(crate) async fn unlist_others(
+        &self,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), CheckpointError> {
+        let (own, end) = (index_keys(checkpoint)?, format!("@{}", checkpoint.id));
         for object in list_all(self.bank.as_ref(), &BankKey::parse("indices")?).await? {
             if object.key.name().ends_with(&end) && !own.contains(&object.key) {
                 self.bank.delete(&object.key).await?;

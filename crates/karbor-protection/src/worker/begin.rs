@@ -205,6 +205,10 @@ impl Worker {
         if !ended {
             checkpoints.transition(run.checkpoint.id, Deleting).await?;
         }
+        // Its record was replaced before, perhaps by a run that died next.
+        if is_unreadable(&there) {
+            checkpoints.unlist_others(&there).await?;
+        }
         Ok(())
     }
 }

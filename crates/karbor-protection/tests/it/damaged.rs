@@ -306,3 +306,39 @@ async fn a_deletion_that_failed_can_be_asked_for_again() {
     assert!(reset("available").await.is_err());
     goes(&house, &running, &member(), bad).await;
 }
+
+/// The bank fails at the nth write of a deletion and the service dies there: after a restart the checkpoint is gone, or
+/// is there and can be deleted, and no other is touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_every_write_of_a_deletion_leaves_one_that_can_be_deleted() {
+    for nth in 1..12 {
+        let house = House::new().with_resources(&["one bytes=10"]);
+        let first = house.open().await;
+        let (good, bad) = (first.available(1).await, first.available(1).await);
+        house.tamper(&index(bad), "garbage");
+        // A name that the record does not account for goes, too.
+        let stray = format!("indices/by-provider/{}/{PROJECT}/7@{bad}", house.provider);
+        house.tamper(&stray, bad.to_string());
+        house.bank.fail_write(nth, Fault::Fail);
+        let _ = deleted_by(&first, &member(), bad).await;
+        drop(first);
+        house.bank.heal();
+        let second = house.open().await;
+        until(async || match second.checkpoint(bad).await.status {
+            CheckpointStatus::Deleted => Some(()),
+            CheckpointStatus::Deleting => None,
+            status => {
+                let can_be = matches!(
+                    status,
+                    CheckpointStatus::Error | CheckpointStatus::ErrorDeleting
+                );
+                assert!(can_be, "write {nth}: {status}");
+                let _ = deleted_by(&second, &member(), bad).await;
+                None
+            }
+        })
+        .await;
+        assert_eq!(left(&house, bad), Vec::<String>::new(), "write {nth}");
+        is_whole(&second, good).await;
+    }
+}
