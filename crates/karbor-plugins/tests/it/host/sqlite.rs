@@ -382,6 +382,10 @@ async fn a_database_that_is_changed_all_the_time_is_not_waited_for() {
     over.store(true, Ordering::Relaxed);
     changes.join().unwrap();
     let (checkpoint, _) = protected.unwrap().unwrap();
+    // SQLite read it, and made a log and an index for that.
+    for suffix in ["-wal", "-shm"] {
+        assert!(!beside(&path, suffix).exists(), "{suffix} is left behind");
+    }
     lab.restore(checkpoint, &resource, json!({"restore_to": "x"}))
         .await
         .unwrap();
