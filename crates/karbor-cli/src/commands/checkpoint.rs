@@ -206,13 +206,19 @@ impl CheckpointCommand {
                     .client
                     .checkpoint(&checkpoint, provider.as_deref())
                     .await?;
-                let path = ["providers", &provider, "checkpoints", string(&found, "id")];
+                let id = string(&found, "id");
+                let path = ["providers", &provider, "checkpoints", id];
                 let body = json!({"os-resetState": {"state": state}});
-                session.client.put(&path, &body).await?;
-                session.note(&format!(
-                    "checkpoint {} is now {state}",
-                    string(&found, "id")
-                ))
+                let done = session.client.put(&path, &body).await;
+                done.map_err(|error| match error.exit {
+                    Exit::Usage => error.hint(format!(
+                        "it is '{}'; while an operation works on it, wait until that has ended: `karbor operation-log \
+                         list --checkpoint {id}` shows how it is going",
+                        string(&found, "status")
+                    )),
+                    _ => error,
+                })?;
+                session.note(&format!("checkpoint {id} is now {state}"))
             }
         }
     }

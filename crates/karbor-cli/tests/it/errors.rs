@@ -197,6 +197,34 @@ async fn a_hint_does_not_contradict_the_service() {
     }
 }
 
+/// The service answers in the original's few words: the client says what they may mean.
+#[tokio::test]
+async fn a_reset_that_is_refused_says_what_to_do() {
+    let here = format!("/providers/{PROVIDER}/checkpoints/{CHECKPOINT}");
+    let found = json!({"checkpoint": {"id": CHECKPOINT, "status": "protecting"}});
+    let stub = Stub::start()
+        .await
+        .on(
+            "GET /providers",
+            200,
+            json!({"providers": [{"id": PROVIDER, "name": "local"}]}),
+        )
+        .on(&format!("GET {here}"), 200, found)
+        .on(
+            &format!("PUT {here}"),
+            400,
+            fault("badRequest", "The checkpoint can not be reset."),
+        );
+    let reset = run(&stub, &["checkpoint", "reset-state", CHECKPOINT, "error"]).await;
+    assert_eq!(reset.exit.code(), 2, "{}", reset.err);
+    for words in [
+        "it is 'protecting'",
+        "karbor operation-log list --checkpoint",
+    ] {
+        assert!(reset.err.contains(words), "{}", reset.err);
+    }
+}
+
 /// An application whose declaration is broken: that is mended by nobody's trying again, and no plan is made of it.
 #[tokio::test]
 async fn a_broken_application_is_not_protected() {

@@ -191,28 +191,21 @@ impl ProtectionApi for ProtectionManager {
         let provider = self.providers.get(provider_id)?;
         let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
         let home = provider.home(place)?;
-        let refused_for = |reason: &str| {
-            let message = format!("The checkpoint {checkpoint_id} can not be reset{reason}");
+        // The original's words, to the letter: its clients read them.
+        let refused = || {
+            let message = format!("The checkpoint {checkpoint_id} can not be reset.");
             ApiError::new(ErrorKind::BadRequest, "CheckpointNotBeReset", message)
-        };
-        let refused = || refused_for(".");
-        let busy = || {
-            let reason = at_work(checkpoint_id, checkpoint.status);
-            refused_for(&format!(": {reason}"))
         };
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
         // Waiting for its maker would end in an error where all went well.
         let is_made = checkpoint.status == CheckpointStatus::Protecting
             && self.is_held(home, checkpoint_id).await?;
         let can_be_set = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);
-        if !can_be_set {
+        if is_made || !can_be_set {
             return Err(refused());
         }
-        if is_made {
-            return Err(busy());
-        }
         // What is asked next stays true until it is done.
-        let lease = self.alone(home, checkpoint_id, busy).await?;
+        let lease = self.alone(home, checkpoint_id, refused).await?;
         let done = self.reset(home, checkpoint.id, state).await;
         lease.release().await;
         match done {
