@@ -106,6 +106,9 @@ pub enum BankError {
         /// Why it cannot be reached.
         reason: String,
     },
+    /// What it lies in was there, and is not: it was moved, removed or unmounted. It is tried anew at every use.
+    #[error("the bank failed: {0}")]
+    Gone(String),
     /// Anything else; `retryable` says whether trying again can help.
     #[error("the bank failed: {message}")]
     Other {
@@ -123,6 +126,7 @@ impl BankError {
         matches!(
             self,
             Self::Away { .. }
+                | Self::Gone(_)
                 | Self::Other {
                     retryable: true,
                     ..

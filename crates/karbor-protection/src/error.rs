@@ -130,9 +130,6 @@ pub(crate) fn not_sealed(checkpoint: &Checkpoint) -> ApiError {
     ApiError::new(ErrorKind::BadRequest, NOT_SEALED, message)
 }
 
-/// What a bank says of a directory that was there and is not; where it was is for the log.
-const GONE: &str = "was moved, removed or unmounted";
-
 /// A bank's failure as the API tells it.
 #[must_use]
 pub fn bank_error(error: &BankError) -> ApiError {
@@ -151,13 +148,12 @@ pub fn bank_error(error: &BankError) -> ApiError {
         BankError::LeaseHeld { name, owner, .. } => {
             ApiError::conflict("LeaseHeld", leases::told(name, owner))
         }
-        BankError::Other { message, .. } if message.contains(GONE) => {
-            let message = format!(
-                "The bank's directory {GONE}. Once the operator has brought it back (nothing has to be \
-                 restarted), try again."
-            );
-            ApiError::unavailable(message, error)
-        }
+        // Where it was is for the log.
+        BankError::Gone(_) => ApiError::unavailable(
+            "The bank's directory was moved, removed or unmounted. Once the operator has brought it back (nothing \
+             has to be restarted), try again.",
+            error,
+        ),
         _ => ApiError::unavailable("The bank cannot be used right now; try again later.", error),
     }
 }
@@ -189,12 +185,11 @@ mod tests {
 
     #[test]
     fn a_bank_that_went_is_told_without_its_place() {
-        let gone = BankError::Other {
-            message: format!("'/srv/secret/karbor' {GONE}: bring it back"),
-            retryable: true,
-        };
-        let told = bank_error(&gone);
-        assert!(told.message.contains(GONE), "{told}");
+        let told = bank_error(&BankError::Gone("'/srv/secret/karbor' is gone".to_owned()));
+        assert!(
+            told.message.contains("moved, removed or unmounted"),
+            "{told}"
+        );
         assert!(!told.message.contains("secret"), "{told}");
         assert!(told.cause.is_some_and(|cause| cause.contains("secret")));
     }

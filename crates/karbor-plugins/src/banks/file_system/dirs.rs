@@ -202,13 +202,10 @@ impl Dirs {
 
 /// A bank that was there, and is not.
 pub(super) fn away(container: &Path) -> BankError {
-    BankError::Other {
-        message: format!(
-            "'{}' was moved, removed or unmounted: bring it back (the service need not be restarted)",
-            container.display()
-        ),
-        retryable: true,
-    }
+    BankError::Gone(format!(
+        "'{}' was moved, removed or unmounted: bring it back (the service need not be restarted)",
+        container.display()
+    ))
 }
 
 fn absent(container: &Path) -> BankError {
