@@ -211,13 +211,12 @@ impl Client {
         let says_what_to_do = told.contains('`') || told.contains("try again");
         let error = CliError::new(exit, told);
         match status.as_u16() {
-            409 | 503 if says_what_to_do => error,
+            503 if says_what_to_do => error,
             401 => error.hint(self.token_hint()),
             403 => error.hint(
                 "it belongs to another project, or wants an administrator: --project or \
                  KARBOR_PROJECT names the project, the token says who you are",
             ),
-            409 => error.hint("look at its present state, then try again"),
             503 | 504 => {
                 error.hint("try again in a moment; `karbor service list` shows what is up")
             }

@@ -11,7 +11,11 @@ use crate::output::{plain, string, unpacked};
 pub(crate) struct Flaws {
     incomplete: Value,
     suspicious: Value,
+    unreadable: Value,
 }
+
+/// What the service says of a record that it cannot read.
+const UNREADABLE: &str = "unreadable";
 
 impl Flaws {
     /// Of a checkpoint.
@@ -21,6 +25,7 @@ impl Flaws {
         Self {
             incomplete: take(INCOMPLETE),
             suspicious: take(SUSPICIOUS),
+            unreadable: take(UNREADABLE),
         }
     }
 
@@ -30,6 +35,11 @@ impl Flaws {
 
     pub(crate) fn is_suspicious(&self) -> bool {
         !self.suspicious.is_null()
+    }
+
+    /// Its record cannot be read, so what is not said of it is not known.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        !self.unreadable.is_null()
     }
 
     pub(crate) fn are_there(&self) -> bool {

@@ -393,7 +393,7 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
         })
         .collect();
     session.more("Resources", vec!["TYPE", "NAME", "ID"], rows)?;
-    match checkpoint["sealed"] == Value::Bool(false) {
+    match checkpoint["sealed"] == Value::Bool(false) && !flaws.is_unreadable() {
         true => {
             session.note("\nno seal: nothing vouches for what the bank says of this checkpoint")
         }

@@ -116,7 +116,7 @@ fn count() -> RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..)
 }
 
-/// What to protect, when, and what to keep. A schedule of that name is changed to be so.
+/// What to protect, when, and what to keep. A schedule of that name is changed to be so: of when it ran before, nothing stays.
 #[derive(Debug, Clone, Args)]
 pub struct ScheduleArguments {
     /// Name or id of the plan
@@ -150,6 +150,36 @@ const SHOW: &[Column] = &[
         text(operation, "operation_definition")
     }),
 ];
+
+/// An operation together with its trigger.
+const SCHEDULE: &[Column] = &[
+    column("NAME", |schedule| text(schedule, "name")),
+    column("ID", |schedule| text(schedule, "id")),
+    column("TYPE", |schedule| text(schedule, "operation_type")),
+    column("TRIGGER", |schedule| text(schedule, "trigger_id")),
+    column("PATTERN", |schedule| trigger::pattern(&schedule["trigger"])),
+    column("START", |schedule| property(schedule, "start_time")),
+    column("END", |schedule| property(schedule, "end_time")),
+    column("WINDOW", |schedule| property(schedule, "window")),
+    column("ENABLED", |schedule| text(schedule, "enabled")),
+    column("DESCRIPTION", |schedule| text(schedule, "description")),
+    column("DEFINITION", |schedule| {
+        text(schedule, "operation_definition")
+    }),
+];
+
+fn property(schedule: &Value, name: &str) -> String {
+    text(&schedule["trigger"]["properties"], name)
+}
+
+fn show_schedule(
+    session: &mut Session,
+    mut operation: Value,
+    trigger: Value,
+) -> Result<(), CliError> {
+    operation["trigger"] = trigger;
+    session.show(SCHEDULE, &operation)
+}
 
 impl ScheduledOperationCommand {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
@@ -283,10 +313,10 @@ impl ScheduleArguments {
         }
         let left = left_behind(session, &all, &name).await?;
         let trigger = match &left {
-            Some(trigger) => trigger::update(session, trigger, None, properties).await?,
+            Some(trigger) => trigger::replace(session, trigger, properties).await?,
             None => trigger::create(session, &name, "time", properties).await?,
         };
-        let id = string(&trigger, "id");
+        let id = string(&trigger, "id").to_owned();
         let operation = json!({
             "name": name,
             "operation_type": self.keep.kind(),
@@ -294,11 +324,11 @@ impl ScheduleArguments {
             "operation_definition": self.keep.definition(&plan),
         });
         match create(session, operation).await {
-            Ok(operation) => session.show(SHOW, &operation),
+            Ok(operation) => show_schedule(session, operation, trigger),
             Err(error) if left.is_some() => Err(error),
             Err(error) => {
                 // A trigger that starts nothing would only be in the way of the next try.
-                let undone = session.client.delete(&["triggers", id]).await;
+                let undone = session.client.delete(&["triggers", &id]).await;
                 Err(match undone {
                     Ok(_) => error,
                     Err(_) => error.hint(format!("trigger {id} was left behind; delete it")),
@@ -346,7 +376,7 @@ async fn left_behind(
     Ok(triggers.into_iter().find(is_free))
 }
 
-/// Has a schedule fire as is wanted now. What it protects and keeps stays: an operation counts the checkpoints that
+/// Has a schedule fire as is wanted now, and not as was said before. What it protects and keeps stays: an operation counts the checkpoints that
 /// it made itself, so another in its place would leave them for ever.
 async fn change(
     session: &mut Session,
@@ -383,13 +413,14 @@ async fn change(
         .client
         .trigger(string(operation, "trigger_id"))
         .await?;
-    trigger::update(session, &trigger, None, properties).await?;
+    let trigger = trigger::replace(session, &trigger, properties).await?;
     let operation = session
         .client
         .scheduled_operation(string(operation, "id"))
         .await?;
-    session.show(SHOW, &operation)?;
-    let paused = match operation["enabled"] {
+    let is_enabled = operation["enabled"].clone();
+    show_schedule(session, operation, trigger)?;
+    let paused = match is_enabled {
         Value::Bool(false) => "; it is paused still",
         _ => "",
     };

@@ -93,7 +93,7 @@ const SHOW: &[Column] = &[
 ];
 
 /// A crontab, or what a calendar says of recurrence.
-fn pattern(trigger: &Value) -> String {
+pub(super) fn pattern(trigger: &Value) -> String {
     let pattern = text(&trigger["properties"], "pattern");
     let rules: Vec<_> = pattern
         .lines()
@@ -168,7 +168,7 @@ impl UpdateArguments {
 }
 
 /// Changes a trigger; properties that are not given stay.
-pub(super) async fn update(
+async fn update(
     session: &Session,
     trigger: &Value,
     name: Option<String>,
@@ -187,8 +187,21 @@ pub(super) async fn update(
         properties.extend(changes);
         body.insert("properties".to_owned(), properties.into());
     }
+    put(session, trigger, &body.into()).await
+}
+
+/// Has a trigger fire as these properties say, and by nothing that was said of it before.
+pub(super) async fn replace(
+    session: &Session,
+    trigger: &Value,
+    properties: Map<String, Value>,
+) -> Result<Value, CliError> {
+    put(session, trigger, &json!({"properties": properties})).await
+}
+
+async fn put(session: &Session, trigger: &Value, changed: &Value) -> Result<Value, CliError> {
     let path = ["triggers", string(trigger, "id")];
-    let body = json!({"trigger_info": body});
+    let body = json!({"trigger_info": changed});
     let mut answer = session.client.put(&path, &body).await?;
     Ok(answer["trigger_info"].take())
 }

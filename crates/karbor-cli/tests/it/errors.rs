@@ -191,6 +191,11 @@ async fn a_hint_does_not_contradict_the_service() {
             "conflictingRequest",
             "It is damaged; `karbor checkpoint delete x` removes it.",
         ),
+        (
+            409,
+            "conflictingRequest",
+            "The checkpoint x can not be deleted: it is deleted.",
+        ),
     ] {
         let told = plans_answered(status, fault(name, message)).await;
         assert!(told.contains(message) && !told.contains("hint"), "{told}");

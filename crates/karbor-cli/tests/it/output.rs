@@ -188,6 +188,31 @@ async fn a_copy_is_told_from_what_was_protected() {
     insta::assert_snapshot!(show.shown(&stub));
 }
 
+/// Of a record that cannot be read it is not known whether it had a seal.
+#[tokio::test]
+async fn only_of_what_can_be_read_it_is_said_that_it_has_no_seal() {
+    for (extra_info, is_told) in [
+        (json!({}), true),
+        (json!({"unreadable": "the index is damaged"}), false),
+    ] {
+        let mut shown = checkpoint(CHECKPOINT, "error");
+        shown["extra_info"] = extra_info.to_string().into();
+        shown["sealed"] = json!(false);
+        let stub = Stub::start()
+            .await
+            .on("GET /providers", 200, providers())
+            .on(
+                &format!("GET /providers/{PROVIDER}/checkpoints/{CHECKPOINT}"),
+                200,
+                json!({"checkpoint": shown}),
+            )
+            .on("GET /operation_logs", 200, json!({"operation_logs": []}));
+        let show = run(&stub, &["checkpoint", "show", CHECKPOINT]).await;
+        assert_eq!(show.exit.code(), 0, "{}", show.err);
+        assert_eq!(show.err.contains("no seal"), is_told, "{}", show.err);
+    }
+}
+
 #[tokio::test]
 async fn a_checkpoint_by_the_beginning_of_its_id() {
     let stub = Stub::start()

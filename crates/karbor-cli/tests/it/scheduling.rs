@@ -102,7 +102,12 @@ async fn a_schedule_that_is_refused_leaves_no_trigger_behind() {
 async fn a_schedule_of_a_name_that_is_there_is_changed() {
     let there = trigger(
         "shop-daily",
-        json!({"format": "crontab", "pattern": "30 3 * * *", "start_time": "2026-11-22 05:00:00", "window": "900"}),
+        json!({"format": "crontab", "pattern": "30 3 * * *", "start_time": "2026-11-22 05:00:00",
+            "end_time": "2026-12-20 00:00:00", "window": "900"}),
+    );
+    let changed = trigger(
+        "shop-daily",
+        json!({"format": "crontab", "pattern": "15 4 * * *", "end_time": "2031-01-01 00:00:00"}),
     );
     let put = format!("PUT /triggers/{TRIGGER}");
     let scheduled = async |named: &[Value]| {
@@ -119,7 +124,7 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
                 200,
                 json!({"trigger_info": there}),
             )
-            .on(&put, 200, json!({"trigger_info": there}))
+            .on(&put, 200, json!({"trigger_info": changed}))
             .on(
                 &format!("GET /scheduled_operations/{OPERATION}"),
                 200,
@@ -132,6 +137,8 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
         "--daily",
         "--at",
         "04:15",
+        "--end",
+        "2031-01-01 00:00:00",
         "--keep-last",
     ];
     let one = operation("shop-daily", "retention_protect");
@@ -139,12 +146,16 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
     let done = run(&stub, &[&again[..], &["7"]].concat()).await;
     assert_eq!(done.exit, Exit::Done, "{}", done.err);
     assert!(done.err.contains("updated: shop-daily"), "{}", done.err);
+    // It begins, ends and may be late as is said now: an end of before would stop it in silence.
     assert_eq!(
         stub.body(&put),
         json!({"trigger_info": {"properties": {
-            "format": "crontab", "pattern": "15 4 * * *", "start_time": "2026-11-22 05:00:00", "window": "900",
+            "format": "crontab", "pattern": "15 4 * * *", "end_time": "2031-01-01 00:00:00",
         }}})
     );
+    for told in ["15 4 * * *", "2031-01-01 00:00:00"] {
+        assert!(done.out.contains(told), "{}", done.out);
+    }
     assert!(stub.lines().iter().all(|line| !line.starts_with("POST")));
 
     // Nothing is changed where it would come out as something else than was said.
@@ -171,11 +182,12 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
 /// A deleted operation leaves its trigger: the next schedule of that name takes it, and makes no second.
 #[tokio::test]
 async fn a_trigger_that_was_left_behind_is_taken_again() {
-    let there = trigger("shop-daily", json!({"start_time": "2026-11-22 05:00:00"}));
     let put = format!("PUT /triggers/{TRIGGER}");
     let created = "POST /scheduled_operations";
     let stub = |operations: Value, status: u16| async move {
-        let named = trigger("shop-daily", json!({"start_time": "2026-11-22 05:00:00"}));
+        let properties = json!({"format": "crontab", "pattern": "30 2 * * *", "window": "900",
+            "start_time": "2026-11-22 05:00:00", "end_time": "2026-12-20 00:00:00"});
+        let named = trigger("shop-daily", properties);
         Stub::start()
             .await
             .on("GET /plans", 200, plans())
@@ -201,9 +213,11 @@ async fn a_trigger_that_was_left_behind_is_taken_again() {
     let arguments = ["schedule", "shop", "--daily"];
     let taken = stub(json!([]), 200).await;
     assert_eq!(run(&taken, &arguments).await.exit, Exit::Done);
-    let properties = &taken.body(&put)["trigger_info"]["properties"];
-    assert_eq!(properties["pattern"], "0 0 * * *");
-    assert_eq!(properties["start_time"], there["properties"]["start_time"]);
+    // Nothing of what was said of the schedule that was deleted: it would end with that.
+    assert_eq!(
+        taken.body(&put),
+        json!({"trigger_info": {"properties": {"format": "crontab", "pattern": "0 0 * * *"}}})
+    );
     assert_eq!(
         taken.body(created)["scheduled_operation"]["trigger_id"],
         TRIGGER
