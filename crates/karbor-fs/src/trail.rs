@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Dir, Refused,
     dir::{Movers, shown_way},
-    write::Known,
+    write::{Identity, Known},
 };
 
 /// So many directories on the way are held open. Those further up are opened again from below.
@@ -31,7 +31,7 @@ pub struct Trail {
 #[derive(Debug)]
 struct Level {
     name: OsString,
-    known: Known,
+    identity: Identity,
     movers: Movers,
 }
 
@@ -73,12 +73,12 @@ impl Trail {
     pub fn enter(&mut self, name: &OsStr, expected: Option<Known>) -> Result<(), Refused> {
         let dir = self.dir().step(name)?;
         let known = dir.known()?;
-        if expected.is_some_and(|expected| expected != known) {
+        if expected.is_some_and(|expected| !expected.is(known)) {
             return Err(Refused::Exchanged(dir.path().to_owned()));
         }
         self.levels.push(Level {
             name: name.to_owned(),
-            known,
+            identity: known.identity(),
             movers: dir.movers(),
         });
         self.held.push_back(dir);
@@ -101,7 +101,7 @@ impl Trail {
         {
             let above = below.step(OsStr::new(".."))?;
             let path = self.top.path().join(self.path());
-            if above.known()? != level.known {
+            if Identity::of(&above.stat()?) != level.identity {
                 return Err(Refused::Exchanged(path));
             }
             self.held.push_back(above.named(path, level.movers));

@@ -36,12 +36,32 @@ impl Identity {
 }
 
 /// Which directory it is, whatever becomes of its name. A number of the file system alone does not tell: the next
-/// directory may get that of one that was removed, so the time when it was made does, too, where it is known.
+/// directory may get that of one that was removed, so the time when it was made does, too, where it is known. That
+/// is so of directories that the caller made: see [`of_old`](Self::of_old).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
     identity: Identity,
     /// Seconds and nanoseconds.
     born: Option<(i64, u32)>,
+}
+
+impl Known {
+    /// The same, of a directory that was there before: by its numbers alone. In a layered file system (overlayfs) one
+    /// of a lower layer is copied when something in it is changed for the first time, which is when it was made then.
+    #[must_use]
+    pub fn of_old(self) -> Self {
+        Self { born: None, ..self }
+    }
+
+    pub(crate) fn identity(self) -> Identity {
+        self.identity
+    }
+
+    /// Is the one that was `found` the one that is known?
+    #[must_use]
+    pub fn is(self, found: Self) -> bool {
+        self.identity == found.identity && (self.born.is_none() || self.born == found.born)
+    }
 }
 
 /// What happens to what has the new name already.

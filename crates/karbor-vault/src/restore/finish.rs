@@ -22,7 +22,7 @@ use super::{
 use crate::{Overwrite, RestoreSummary, VaultError, node::Node, repository::lock};
 
 impl Planner {
-    /// Finishes every directory, each after those in it.
+    /// Finishes every directory, each after those in it; fails in the end if one was exchanged for another.
     pub(super) fn finish(&mut self) -> Result<RestoreSummary, VaultError> {
         let dirs = std::mem::take(&mut self.dirs);
         let (Some(root), false) = (self.root.clone(), self.run.is_dry()) else {
@@ -32,9 +32,10 @@ impl Planner {
         let mut open: Vec<Visited> = Vec::new();
         // Below this depth, nothing is where it was.
         let mut lost = usize::MAX;
+        // The first, and how many there are.
+        let mut exchanged: Option<(PathBuf, u64)> = None;
         for dir in dirs {
             if dir.depth > lost {
-                self.is_lost(&trail, &dir);
                 continue;
             }
             lost = usize::MAX;
@@ -46,7 +47,8 @@ impl Planner {
                     Ok(()) => {}
                     Err(Refused::Exchanged(_)) => {
                         lost = dir.depth;
-                        self.is_lost(&trail, &dir);
+                        let path = || trail.dir().path_of(&dir.name);
+                        exchanged.get_or_insert_with(|| (path(), 0)).1 += 1;
                         continue;
                     }
                     Err(error) => {
@@ -61,14 +63,10 @@ impl Planner {
         }
         rustix::fs::syncfs(&root)
             .map_err(|error| VaultError::target(self.run.target.to_string_lossy(), error))?;
-        Ok(std::mem::take(&mut self.summary))
-    }
-
-    /// A directory that was exchanged for another while it was being restored.
-    fn is_lost(&self, trail: &Trail, dir: &Visited) {
-        let path = trail.dir().path_of(&dir.name);
-        let reason = "somebody put another directory in its place meanwhile";
-        self.run.warn(&path, "owner, mode and hard links", reason);
+        match exchanged {
+            None => Ok(std::mem::take(&mut self.summary)),
+            Some((path, number)) => Err(is_lost(&path, number)),
+        }
     }
 
     fn leave(&mut self, trail: &mut Trail, open: &mut Vec<Visited>) -> Result<(), VaultError> {
@@ -206,6 +204,19 @@ impl Planner {
         }
         batch.place(&self.run)
     }
+}
+
+/// Directories were exchanged for others while they were being restored: what belongs into them is not there.
+fn is_lost(path: &Path, number: u64) -> VaultError {
+    let others = match number {
+        1 => String::new(),
+        more => format!(" (as with {} others)", more - 1),
+    };
+    let reason = format!(
+        "somebody put another directory in its place while it was being restored{others}, so what the checkpoint \
+         has of it is not there: look at what is there now, and restore again"
+    );
+    VaultError::target(path.to_string_lossy(), reason)
 }
 
 fn is_whole(run: &Run, dir: &Dir, node: &Node) -> Result<bool, VaultError> {

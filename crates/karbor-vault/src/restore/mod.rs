@@ -22,6 +22,7 @@
 //!   the same that was made ([`karbor_fs::Known`]). One that was there gets them too, unless that would give away what
 //!   the snapshot does not have to somebody who could have moved it there; and one that was made counts as such if
 //!   another was put in its place, or it was opened to others, by the time that it is entered again.
+//!   Where another directory is in the place of one that something was restored to, the restore fails in the end.
 //! * A hard link leads to the file that was written or compared, by a name in a closed directory.
 //!
 //! Names such as `..` or `a/b` are refused when a tree is read. Where the snapshot has a directory and

@@ -99,7 +99,7 @@ impl Origin {
     /// Of a directory that was entered, where one was made.
     fn of(dir: &Dir, made: Option<Known>) -> Result<Self, Refused> {
         Ok(match made {
-            Some(made) if dir.known()? != made => Self::Old,
+            Some(made) if !made.is(dir.known()?) => Self::Old,
             Some(_) if dir.is_own()? => Self::Closed,
             Some(_) => Self::Open,
             None => Self::Old,
@@ -299,10 +299,14 @@ impl Planner {
             top.is_some_and(|device| device != node.device_id)
         });
         let node = node.filter(|_| !leaves);
+        let known = dir.known().map_err(failed)?;
         let mut visited = Visited {
             depth: self.names.len(),
             name: self.names.last().cloned().unwrap_or_default(),
-            known: dir.known().map_err(failed)?,
+            known: match origin {
+                Origin::Old => known.of_old(),
+                Origin::Open | Origin::Closed => known,
+            },
             node,
             is_new,
             more: 0,

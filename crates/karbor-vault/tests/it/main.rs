@@ -13,6 +13,7 @@ mod concurrency;
 mod copies;
 mod damage;
 mod exchanged;
+mod layered;
 mod locks;
 mod mending;
 mod mishaps;

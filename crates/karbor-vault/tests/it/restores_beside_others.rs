@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use karbor_vault::{Control, Overwrite, RestoreOptions};
+use karbor_vault::{Control, Overwrite, RestoreOptions, RestoreSummary, VaultError};
 use rustix::fs::{CWD, RenameFlags};
 
 use crate::support::*;
@@ -378,15 +378,25 @@ async fn a_directory_that_was_exchanged_gets_no_attributes() {
         overwrite: Overwrite::Always,
         ..Default::default()
     };
-    let done = vault
+    let failed = vault
         .restore_tree(&id, found_at(&hers), options, control)
         .await
-        .unwrap();
-    assert!(done.warned[0].starts_with("'dir': "), "{:?}", done.warned);
+        .unwrap_err();
+    assert_exchanged(&failed, &hers.join("dir"));
     let now = |name: &str| fs::metadata(hers.join(name)).unwrap().mode() & 0o7777;
     // Root's own directory, which has the name now, and the new one.
     assert_eq!((now("dir"), now("private")), (0o700, 0o700));
     assert!(hers.join("private/file").exists());
+}
+
+/// A file of the checkpoint is not where it belongs, so the restore failed.
+fn assert_exchanged(failed: &VaultError, dir: &Path) {
+    let told = failed.to_string();
+    assert!(told.contains(dir.to_str().unwrap()), "{told}");
+    assert!(
+        told.contains("put another directory in its place"),
+        "{told}"
+    );
 }
 
 /// Does something when the first bytes are being written.
@@ -401,7 +411,9 @@ impl<F: Fn() + Send + Sync> karbor_plugin::Progress for AtBytes<F> {
 }
 
 /// Restores an empty directory `dir`, open to all, to a place of hers. It was made and gone through when something is done.
-async fn with_a_new_directory(act: impl Fn(&Path) + Send + Sync + 'static) -> (Vec<String>, u32) {
+async fn with_a_new_directory(
+    act: impl Fn(&Path) + Send + Sync + 'static,
+) -> (Result<RestoreSummary, VaultError>, u32) {
     let (_, vault) = memory().await;
     let keep = tempfile::tempdir().unwrap();
     mode(keep.path(), 0o755);
@@ -428,9 +440,8 @@ async fn with_a_new_directory(act: impl Fn(&Path) + Send + Sync + 'static) -> (V
     };
     let done = vault
         .restore_tree(&id, found_at(&hers), options, control)
-        .await
-        .unwrap();
-    (done.warned, fs::metadata(&dir).unwrap().mode() & 0o7777)
+        .await;
+    (done, fs::metadata(&dir).unwrap().mode() & 0o7777)
 }
 
 /// ext4 gives a new directory the number of the one that was removed just before.
@@ -440,7 +451,7 @@ async fn a_directory_in_place_of_a_new_one_gets_no_attributes_though_it_has_the_
         eprintln!("SKIPPED: only root can make files of another account");
         return;
     }
-    let (warned, bits) = with_a_new_directory(|dir| {
+    let (done, bits) = with_a_new_directory(|dir| {
         let Ok(born) = fs::metadata(dir).unwrap().created() else {
             eprintln!("this file system does not say when a directory was made");
             return;
@@ -455,7 +466,7 @@ async fn a_directory_in_place_of_a_new_one_gets_no_attributes_though_it_has_the_
     })
     .await;
     assert_eq!(bits, 0o700);
-    assert!(warned[0].starts_with("'dir': "), "{warned:?}");
+    assert_exchanged(&done.unwrap_err(), Path::new("hers/dir"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -464,13 +475,14 @@ async fn a_new_directory_that_was_given_to_somebody_meanwhile_counts_as_one_that
         eprintln!("SKIPPED: only root can make files of another account");
         return;
     }
-    let (warned, bits) = with_a_new_directory(|dir| {
+    let (done, bits) = with_a_new_directory(|dir| {
         fs::write(dir.join("key"), "of somebody").unwrap();
         chown(dir, Some(MALLORY + 1), None).unwrap();
         mode(dir, 0o750);
     })
     .await;
     assert_eq!(bits, 0o750);
+    let warned = done.unwrap().warned;
     assert!(warned[0].starts_with("'dir': owner and mode"), "{warned:?}");
 }
 
@@ -533,42 +545,11 @@ async fn a_renamed_directory_is_not_given_away_with_what_is_in_it() {
     assert_eq!((found.uid(), found.mode() & 0o7777), (MALLORY, 0o755));
 }
 
-/// Is this a process of its own, whose mounts nobody else sees? Else runs the test in one, if that may be made.
-fn has_own_mounts(test: &str) -> bool {
-    const MOUNTS: &str = "KARBOR_VAULT_TEST_MOUNTS";
-    if std::env::var_os(MOUNTS).is_some() {
-        return true;
-    }
-    let may = Command::new("unshare").args(["-m", "true"]).output();
-    if !may.is_ok_and(|done| done.status.success()) {
-        eprintln!("SKIPPED: nothing can be mounted here");
-        return false;
-    }
-    let done = Command::new("unshare")
-        .arg("-m")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("restores_beside_others::{test}")])
-        .args(["--nocapture"])
-        .env(MOUNTS, "own")
-        .output()
-        .unwrap();
-    let output = String::from_utf8_lossy(&done.stdout);
-    assert!(
-        done.status.success() && output.contains("1 passed"),
-        "{output}{}",
-        String::from_utf8_lossy(&done.stderr)
-    );
-    false
-}
-
-fn mount(script: &str, at: &Path) -> bool {
-    let done = Command::new("sh").args(["-c", script]).arg(at).status();
-    done.unwrap().success()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_whose_server_is_gone_stays_and_the_rest_is_restored() {
-    if !has_own_mounts("a_mount_whose_server_is_gone_stays_and_the_rest_is_restored") {
+    if !has_own_mounts(
+        "restores_beside_others::a_mount_whose_server_is_gone_stays_and_the_rest_is_restored",
+    ) {
         return;
     }
     let (_, vault) = memory().await;
@@ -605,7 +586,7 @@ async fn a_mount_whose_server_is_gone_stays_and_the_rest_is_restored() {
 /// Of the same file system, so its device is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_mounted_in_an_extra_is_not_emptied() {
-    if !has_own_mounts("what_is_mounted_in_an_extra_is_not_emptied") {
+    if !has_own_mounts("restores_beside_others::what_is_mounted_in_an_extra_is_not_emptied") {
         return;
     }
     let (_, vault) = memory().await;

@@ -359,3 +359,37 @@ pub fn names(path: &Path) -> Vec<CString> {
     names.sort();
     names
 }
+
+/// Is this a process of its own, whose mounts nobody else sees? Else runs the test, `module::name`, in one, if
+/// that may be made.
+pub fn has_own_mounts(test: &str) -> bool {
+    const MOUNTS: &str = "KARBOR_VAULT_TEST_MOUNTS";
+    if std::env::var_os(MOUNTS).is_some() {
+        return true;
+    }
+    let may = Command::new("unshare").args(["-m", "true"]).output();
+    if !may.is_ok_and(|done| done.status.success()) {
+        eprintln!("SKIPPED: nothing can be mounted here");
+        return false;
+    }
+    let done = Command::new("unshare")
+        .arg("-m")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test])
+        .args(["--nocapture"])
+        .env(MOUNTS, "own")
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && output.contains("1 passed"),
+        "{output}{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    false
+}
+
+pub fn mount(script: &str, at: &Path) -> bool {
+    let done = Command::new("sh").args(["-c", script]).arg(at).status();
+    done.unwrap().success()
+}
