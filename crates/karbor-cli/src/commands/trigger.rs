@@ -1,5 +1,6 @@
 //! `karbor trigger`.
 
+use chrono::{NaiveDateTime, Utc};
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
@@ -190,12 +191,22 @@ async fn update(
     put(session, trigger, &body.into()).await
 }
 
-/// Has a trigger fire as these properties say, and by nothing that was said of it before.
+/// A time in a trigger's properties, UTC.
+const TIME: &str = "%Y-%m-%d %H:%M:%S";
+
+/// Has a trigger fire as these properties say, and by nothing that was said of it before. Without a beginning in them
+/// it has begun already, or begins now: the service wants one, and recurrence rules count from there.
 pub(super) async fn replace(
     session: &Session,
     trigger: &Value,
-    properties: Map<String, Value>,
+    mut properties: Map<String, Value>,
 ) -> Result<Value, CliError> {
+    let now = Utc::now().naive_utc();
+    let begun = trigger["properties"]["start_time"].as_str();
+    let begun = begun.and_then(|text| NaiveDateTime::parse_from_str(text, TIME).ok());
+    let begun = begun.filter(|begun| *begun <= now).unwrap_or(now);
+    let start = properties.entry("start_time");
+    start.or_insert_with(|| begun.format(TIME).to_string().into());
     put(session, trigger, &json!({"properties": properties})).await
 }
 

@@ -102,7 +102,7 @@ async fn a_schedule_that_is_refused_leaves_no_trigger_behind() {
 async fn a_schedule_of_a_name_that_is_there_is_changed() {
     let there = trigger(
         "shop-daily",
-        json!({"format": "crontab", "pattern": "30 3 * * *", "start_time": "2026-11-22 05:00:00",
+        json!({"format": "crontab", "pattern": "30 3 * * *", "start_time": "2001-11-22 05:00:00",
             "end_time": "2026-12-20 00:00:00", "window": "900"}),
     );
     let changed = trigger(
@@ -146,11 +146,12 @@ async fn a_schedule_of_a_name_that_is_there_is_changed() {
     let done = run(&stub, &[&again[..], &["7"]].concat()).await;
     assert_eq!(done.exit, Exit::Done, "{}", done.err);
     assert!(done.err.contains("updated: shop-daily"), "{}", done.err);
-    // It begins, ends and may be late as is said now: an end of before would stop it in silence.
+    // It ends and may be late as is said now: an end of before would stop it in silence. It has begun.
     assert_eq!(
         stub.body(&put),
         json!({"trigger_info": {"properties": {
-            "format": "crontab", "pattern": "15 4 * * *", "end_time": "2031-01-01 00:00:00",
+            "format": "crontab", "pattern": "15 4 * * *", "start_time": "2001-11-22 05:00:00",
+            "end_time": "2031-01-01 00:00:00",
         }}})
     );
     for told in ["15 4 * * *", "2031-01-01 00:00:00"] {
@@ -186,7 +187,7 @@ async fn a_trigger_that_was_left_behind_is_taken_again() {
     let created = "POST /scheduled_operations";
     let stub = |operations: Value, status: u16| async move {
         let properties = json!({"format": "crontab", "pattern": "30 2 * * *", "window": "900",
-            "start_time": "2026-11-22 05:00:00", "end_time": "2026-12-20 00:00:00"});
+            "start_time": "2999-11-22 05:00:00", "end_time": "2999-12-20 00:00:00"});
         let named = trigger("shop-daily", properties);
         Stub::start()
             .await
@@ -213,10 +214,16 @@ async fn a_trigger_that_was_left_behind_is_taken_again() {
     let arguments = ["schedule", "shop", "--daily"];
     let taken = stub(json!([]), 200).await;
     assert_eq!(run(&taken, &arguments).await.exit, Exit::Done);
-    // Nothing of what was said of the schedule that was deleted: it would end with that.
+    // Nothing of what was said of the schedule that was deleted: it would end with that. It begins now.
+    let mut changed = taken.body(&put)["trigger_info"]["properties"].take();
+    let start = changed["start_time"].take();
+    assert!(
+        start.as_str().is_some_and(|start| start < "2999"),
+        "{start}"
+    );
     assert_eq!(
-        taken.body(&put),
-        json!({"trigger_info": {"properties": {"format": "crontab", "pattern": "0 0 * * *"}}})
+        changed,
+        json!({"format": "crontab", "pattern": "0 0 * * *", "start_time": null})
     );
     assert_eq!(
         taken.body(created)["scheduled_operation"]["trigger_id"],
