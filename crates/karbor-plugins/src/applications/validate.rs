@@ -221,12 +221,15 @@ fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &
     let Ok(Seen {
         all: true,
         has_file,
+        has_dir,
         left_out,
     }) = seen
     else {
         return;
     };
-    if left_out && !has_file {
+    // Those that lead to what is included are nothing that is protected.
+    let has_dir = has_dir && source.include.is_empty();
+    if left_out && !has_file && !has_dir {
         problems.push(Problem::warning(file, key, LEAVE_OUT_ALL));
     }
     let mut tell = |name: &str, pattern: &str| {
@@ -246,8 +249,10 @@ fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &
 struct Seen {
     /// This is all.
     all: bool,
-    /// A file is taken.
+    /// A file is taken, or a link.
     has_file: bool,
+    /// A directory is taken.
+    has_dir: bool,
     /// The patterns leave something out.
     left_out: bool,
 }
@@ -290,7 +295,10 @@ fn visit(root: &karbor_fs::Dir, filter: &Filter) -> Seen {
             };
             match filter.takes_here(&path, is_dir) {
                 false => found.left_out = true,
-                true if is_dir => ahead.push(path),
+                true if is_dir => {
+                    found.has_dir = true;
+                    ahead.push(path);
+                }
                 true => found.has_file = true,
             }
         }

@@ -198,7 +198,10 @@ impl Around {
                 }
                 return Err(error);
             }
-            note.clear_others(|other| other.failed).await?;
+            // It was started again, whatever becomes of notes.
+            if let Err(left) = note.clear_others(|other| other.failed).await {
+                tracing::warn!(error = %left, "notes of commands that failed before stay");
+            }
         }
         note.clear().await
     }

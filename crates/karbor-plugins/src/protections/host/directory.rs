@@ -116,7 +116,9 @@ impl Kind for DirectoryKind {
                 "the pattern '{pattern}' in 'include' matches no file: nothing is protected by it"
             )
         }));
-        if stored.files == 0 && left_something.load(Ordering::Relaxed) {
+        // Those that lead to what is included are nothing that is protected; others are, and links count as files.
+        let has_dirs = stored.dirs > 1 && source.include.is_empty();
+        if stored.files == 0 && !has_dirs && left_something.load(Ordering::Relaxed) {
             warnings.push(format!("'{}': {LEAVE_OUT_ALL}", source.path.display()));
         }
         if stored.unreadable.total > 0 {

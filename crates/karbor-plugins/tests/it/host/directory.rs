@@ -576,6 +576,21 @@ async fn patterns_that_leave_out_everything_are_warned_of() {
         let validated = found.iter().any(|problem| problem.message.contains(wanted));
         assert_eq!(validated, is_told, "{found:?}");
     }
+    // Directories and links are something, too.
+    for (excluded, is_link) in [("[\"*.txt\"]", false), ("[\"*.txt\", \"/sub\"]", true)] {
+        let lab = lab(&format!("exclude = {excluded}\n"));
+        let files = lab.path("files");
+        fs::remove_dir_all(&files).unwrap();
+        fs::create_dir_all(files.join("sub/uploads")).unwrap();
+        fs::write(files.join("a.txt"), "").unwrap();
+        if is_link {
+            symlink("a.txt", files.join("link")).unwrap();
+        }
+        let (_, report) = lab.protect(&lab.resource(DIRECTORY).await).await.unwrap();
+        assert!(!report.contains_key("warnings"), "{report:?}");
+        let found = super::validate::validate(&lab).await;
+        assert!(found.is_empty(), "{found:?}");
+    }
     // Of one that has nothing, nothing is left out.
     let lab = lab("exclude = [\"**\"]\n");
     fs::remove_dir_all(lab.path("files")).unwrap();

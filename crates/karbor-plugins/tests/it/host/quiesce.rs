@@ -405,6 +405,50 @@ async fn the_note_of_a_resume_that_failed_goes_when_the_application_was_resumed(
     assert!(shop.lab.scratch().is_empty());
 }
 
+/// A file that not even root can remove, as in a scratch directory that fails.
+struct Immovable(fs::File);
+
+impl Immovable {
+    fn new(file: &Path) -> Option<Self> {
+        let file = fs::File::open(file).unwrap();
+        let flags = rustix::fs::ioctl_getflags(&file).ok()?;
+        rustix::fs::ioctl_setflags(&file, flags | rustix::fs::IFlags::IMMUTABLE).ok()?;
+        Some(Self(file))
+    }
+}
+
+impl Drop for Immovable {
+    fn drop(&mut self) {
+        let flags = rustix::fs::ioctl_getflags(&self.0).unwrap();
+        rustix::fs::ioctl_setflags(&self.0, flags - rustix::fs::IFlags::IMMUTABLE).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_resume_that_went_well_is_no_failure_because_an_old_note_cannot_be_removed() {
+    let shop = Shop::new("resume.command = [NOTE, \"resume\", \"test -e MENDED\"]").await;
+    let file = shop.lab.path("applications.d/shop.toml");
+    let mended = shop.lab.path("mended");
+    let text = fs::read_to_string(&file).unwrap();
+    let text = text.replace("MENDED", &mended.display().to_string());
+    fs::write(&file, text).unwrap();
+    assert_eq!(shop.protect().await.status, FlowStatus::Failed);
+    let old = shop.lab.scratch();
+    assert_eq!(old.len(), 1);
+    let Some(kept) = Immovable::new(&old[0]) else {
+        eprintln!("SKIPPED: no file can be made immovable here");
+        return;
+    };
+    fs::write(&mended, "").unwrap();
+    let done = shop.protect().await;
+    assert_eq!(done.status, FlowStatus::Success, "{}", reasons(&done));
+    // Its own is gone.
+    assert_eq!(shop.lab.scratch(), old);
+    drop(kept);
+    assert_eq!(shop.protect().await.status, FlowStatus::Success);
+    assert!(shop.lab.scratch().is_empty());
+}
+
 #[tokio::test]
 async fn a_program_that_is_not_there_is_named() {
     let shop = Shop::new("quiesce.command = [\"/no/such/program\"]").await;
