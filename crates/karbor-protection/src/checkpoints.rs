@@ -15,22 +15,23 @@
 //! The names of the indices say which checkpoints there are, and no more: how old one is, whose it is and of
 //! which plan, is what its `index.json` says, and that carries a seal ([`seal`](crate::seal)). One that
 //! cannot be read, is no file or has a seal that does not fit is listed as a checkpoint in error, beside the
-//! others. One without a seal stays without: nothing that is done to it later vouches for it.
+//! others. A name that does not fit a record which can be believed is nothing but a wrong name: it is left out of
+//! the listing. One without a seal stays without: nothing that is done to it later vouches for it.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
     State,
 };
-use karbor_plugin::{Bank, BankError, BankKey, list_all};
+use karbor_plugin::{Bank, BankError, BankKey, ListRequest, list_all};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -74,9 +75,55 @@ pub struct CheckpointCollection {
 /// Key of `extra_info`: why what the bank said of a checkpoint could not be believed.
 const UNREADABLE: &str = "unreadable";
 
-/// Does it stand for a checkpoint whose record could not be believed?
+/// Key of `extra_info` of a checkpoint that is deleted unread: the projects that the index lists it for, if it could not
+/// be told which of them it is of.
+const LISTED_FOR: &str = "listed_for";
+
+/// Does it stand for a checkpoint whose record could not be believed? What a user says in `extra_info` does not decide
+/// that: a checkpoint that was made has an owner.
 pub(crate) fn is_unreadable(checkpoint: &Checkpoint) -> bool {
-    checkpoint.info().contains_key(UNREADABLE)
+    checkpoint.owner_id.is_empty() && checkpoint.info().contains_key(UNREADABLE)
+}
+
+/// Notes for what projects a checkpoint that is deleted unread is listed.
+pub(crate) fn note_listed_for(checkpoint: &mut Checkpoint, projects: &BTreeSet<&str>) {
+    let mut info = checkpoint.info();
+    info.insert(LISTED_FOR.to_owned(), serde_json::json!(projects));
+    checkpoint.extra_info = Some(Value::Object(info).to_string().into());
+}
+
+/// The projects that [`note_listed_for`] noted, without the one that the checkpoint was taken for.
+pub(crate) fn other_projects(checkpoint: &Checkpoint) -> Vec<String> {
+    let noted = checkpoint.info().shift_remove(LISTED_FOR);
+    let noted = noted.and_then(|noted| serde_json::from_value::<Vec<String>>(noted).ok());
+    let mut others = noted.unwrap_or_default();
+    others.retain(|project| *project != checkpoint.project_id);
+    others
+}
+
+/// What is known of a checkpoint without its record: it tells where in the index its names can be.
+#[derive(Debug, Default)]
+pub(crate) struct Trace {
+    /// Does our own database know that it was made?
+    pub(crate) is_known: bool,
+    /// Its project, or that of the one who asks.
+    pub(crate) project: String,
+    /// Its plan.
+    pub(crate) plan: Option<PlanId>,
+    /// When it was made, UTC.
+    pub(crate) made_at: Option<DateTime<Utc>>,
+    /// Is it a copy? Its names have the time of what it is a copy of.
+    pub(crate) is_copy: bool,
+}
+
+impl Trace {
+    /// When it can have been made: what the log says, and what its id says (UUID version 7).
+    fn times(&self, id: CheckpointId) -> impl Iterator<Item = DateTime<Utc>> + use<> {
+        let of_id = id.0.get_timestamp().map(|time| time.to_unix().0);
+        let of_id = of_id.and_then(|seconds| i64::try_from(seconds).ok());
+        let of_id = of_id.and_then(|seconds| DateTime::from_timestamp(seconds, 0));
+        self.made_at.into_iter().chain(of_id)
+    }
 }
 
 /// What is left to go by of a checkpoint whose record cannot be believed: names that nobody vouches for.
@@ -84,8 +131,6 @@ pub(crate) fn is_unreadable(checkpoint: &Checkpoint) -> bool {
 pub(crate) struct Damaged {
     /// Why its record cannot be believed.
     pub(crate) error: CheckpointError,
-    /// Is there a record, which says that it is of another provider?
-    pub(crate) is_foreign: bool,
     /// The names that the index has for it.
     entries: Vec<Entry>,
 }
@@ -116,6 +161,12 @@ impl Damaged {
 
 /// How many index files are read at once for a listing.
 const READ_AHEAD: usize = 16;
+
+/// How many names of the index are looked at at once.
+const NAMES_AT_ONCE: usize = 10_000;
+
+/// By how much the clock that gave a checkpoint its id and the one that gave it its time may differ.
+const AROUND: TimeDelta = TimeDelta::days(1);
 
 /// An index file may not be larger, in bytes: 10,000 resources with all that is known of them.
 const MAX_INDEX: u64 = 16 << 20;
@@ -171,8 +222,21 @@ impl CheckpointCollection {
     /// [`CheckpointError::NotFound`], [`CheckpointError::Corrupt`], [`CheckpointError::Tampered`], or the
     /// bank's.
     pub async fn get(&self, id: CheckpointId) -> Result<Checkpoint, CheckpointError> {
+        let (record, checkpoint) = self.record(id, &index_file(id)?).await?;
+        match checkpoint.provider_id == self.provider_id {
+            true => self.sealed(&record, checkpoint),
+            false => Err(CheckpointError::NotFound(id)),
+        }
+    }
+
+    /// What a record under `key` says, whoever wrote it.
+    async fn record(
+        &self,
+        id: CheckpointId,
+        key: &BankKey,
+    ) -> Result<(Value, Checkpoint), CheckpointError> {
         let corrupt = |reason: String| CheckpointError::Corrupt { id, reason };
-        let bytes = match self.bank.get_at_most(&index_file(id)?, MAX_INDEX).await {
+        let bytes = match self.bank.get_at_most(key, MAX_INDEX).await {
             Err(BankError::NotFound(_)) => return Err(CheckpointError::NotFound(id)),
             Err(BankError::Corrupt { reason, .. }) => return Err(corrupt(reason)),
             other => other?,
@@ -191,42 +255,147 @@ impl CheckpointCollection {
                 checkpoint.id
             )));
         }
-        if checkpoint.provider_id != self.provider_id {
-            return Err(CheckpointError::NotFound(id));
-        }
+        Ok((record, checkpoint))
+    }
+
+    /// The checkpoint, if its seal fits or it has none.
+    fn sealed(
+        &self,
+        record: &Value,
+        checkpoint: Checkpoint,
+    ) -> Result<Checkpoint, CheckpointError> {
         if let Some(seal) = &checkpoint.seal
-            && !self.seal_key(&checkpoint)?.fits(&record, seal)
+            && !self.seal_key(&checkpoint)?.fits(record, seal)
         {
-            return Err(CheckpointError::Tampered(id));
+            return Err(CheckpointError::Tampered(checkpoint.id));
         }
         Ok(checkpoint)
     }
 
-    /// A checkpoint that is listed, or has a record, and whose record cannot be believed; `None` when it can be
-    /// read, and when there is nothing of that id.
+    /// Is there a record of another provider, which can be believed?
+    async fn is_of_another(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
+        let (record, checkpoint) = self.record(id, &index_file(id)?).await?;
+        let is_another = checkpoint.provider_id != self.provider_id;
+        Ok(is_another && self.sealed(&record, checkpoint).is_ok())
+    }
+
+    /// A checkpoint whose record cannot be believed because of `error`, with its names in the index; `None` when
+    /// there is nothing of that id. Without a record only the names where `trace` leads to are looked at: an
+    /// unknown id costs little.
     ///
     /// # Errors
     /// The bank's.
     pub(crate) async fn damaged(
         &self,
         id: CheckpointId,
+        error: CheckpointError,
+        trace: &Trace,
     ) -> Result<Option<Damaged>, CheckpointError> {
-        let error = match self.get(id).await {
-            Ok(_) => return Ok(None),
-            Err(error) if error.is_of_the_checkpoint() => error,
-            Err(error) => return Err(error),
-        };
-        let mut entries = self.entries(&CheckpointQuery::default()).await?;
-        entries.retain(|entry| entry.id == id);
         let is_missing = matches!(error, CheckpointError::NotFound(_));
-        if is_missing && entries.is_empty() {
+        // A record that is not found is another provider's.
+        let has_record = !is_missing || self.has(id).await?;
+        if is_missing && has_record && !trace.is_known {
             return Ok(None);
         }
-        Ok(Some(Damaged {
-            error,
-            is_foreign: is_missing && self.has(id).await?,
-            entries,
-        }))
+        let entries = match has_record {
+            true => self.names(id, "indices", None).await?,
+            false => self.traced(id, trace).await?,
+        };
+        let is_there = has_record || !entries.is_empty();
+        Ok(is_there.then_some(Damaged { error, entries }))
+    }
+
+    /// The names of a checkpoint in the index, where they can be.
+    async fn traced(&self, id: CheckpointId, trace: &Trace) -> Result<Vec<Entry>, CheckpointError> {
+        let around: Vec<_> = trace
+            .times(id)
+            .map(|time| (time - AROUND, time + AROUND))
+            .collect();
+        let mut entries = Vec::new();
+        // Who asks may be of a project that no bank has a name for.
+        if let Ok(project) = BankKey::parse(&trace.project) {
+            let own = format!("indices/by-provider/{}/{project}", self.provider_id);
+            for (from, to) in &around {
+                let between = Some((from.timestamp(), to.timestamp()));
+                entries.extend(self.names(id, &own, between).await?);
+            }
+            if entries.is_empty() && trace.is_copy {
+                entries = self.names(id, &own, None).await?;
+            }
+            if let Some(plan) = trace.plan {
+                let own = format!("indices/by-plan/{plan}/{project}");
+                entries.extend(self.names(id, &own, None).await?);
+            }
+        }
+        let days = around.iter().flat_map(|(from, to)| {
+            let (from, to) = (from.date_naive(), to.date_naive());
+            from.iter_days().take_while(move |day| *day <= to)
+        });
+        for day in days.collect::<BTreeSet<_>>() {
+            let on_the_day = format!("indices/by-date/{day}");
+            entries.extend(self.names(id, &on_the_day, None).await?);
+        }
+        Ok(entries)
+    }
+
+    /// The names of a checkpoint below `prefix` of the index, those that this provider's listing goes by first,
+    /// newest first; of the times (Unix) `between` only, if the names there begin with theirs.
+    async fn names(
+        &self,
+        id: CheckpointId,
+        prefix: &str,
+        between: Option<(i64, i64)>,
+    ) -> Result<Vec<Entry>, CheckpointError> {
+        let providers = "indices/by-provider/";
+        let own = format!("{providers}{}/", self.provider_id);
+        let mut entries = Vec::new();
+        let is_over = |key: &BankKey| {
+            let time = key
+                .name()
+                .split('@')
+                .next()
+                .unwrap_or_default()
+                .parse::<i64>();
+            between.is_some_and(|(_, to)| time.is_ok_and(|time| time > to))
+        };
+        let from = between.map(|(from, _)| BankKey::parse(&format!("{prefix}/{from}")));
+        self.walk(prefix, from.transpose()?, |key| {
+            let is_own = key.as_str().starts_with(&own);
+            if is_own || !key.as_str().starts_with(providers) {
+                let entry = Entry::parse(key, None).filter(|entry| entry.id == id);
+                entries.extend(entry.map(|entry| (is_own, entry)));
+            }
+            !is_over(key)
+        })
+        .await?;
+        entries.sort_by_key(|(is_own, entry)| Reverse((*is_own, entry.timestamp)));
+        Ok(entries.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Looks at the keys below `prefix` that come after `marker`, in their order, while `look` wants more.
+    async fn walk(
+        &self,
+        prefix: &str,
+        mut marker: Option<BankKey>,
+        mut look: impl FnMut(&BankKey) -> bool,
+    ) -> Result<(), CheckpointError> {
+        let prefix = BankKey::parse(prefix)?;
+        loop {
+            let request = ListRequest {
+                prefix: Some(prefix.clone()),
+                marker: marker.take(),
+                limit: Some(NAMES_AT_ONCE),
+                ..ListRequest::default()
+            };
+            let page = self.bank.list(&request).await?;
+            let goes_on = page.iter().all(|object| look(&object.key));
+            match page.last() {
+                Some(last) if goes_on && page.len() == NAMES_AT_ONCE => {
+                    marker = Some(last.key.clone());
+                }
+                _ => return Ok(()),
+            }
+        }
     }
 
     /// The ids of the resources that have data in a checkpoint's folder, whatever its record says.
@@ -247,38 +416,90 @@ impl CheckpointCollection {
     }
 
     /// Puts a record of ours in the place of one that cannot be believed: from then on the checkpoint is what
-    /// `checkpoint` says, and the index lists it as that and no more. Nothing is touched that is not named by its
-    /// id. Safe to repeat.
+    /// `checkpoint` says, and is listed as that and no more. Nothing is touched that is not named by its id, and
+    /// no name in the index goes before the checkpoint is deleted. A record whose seal does not fit may be whole under another master key: it is kept beside until the
+    /// checkpoint is deleted, for [`put_back`](Self::put_back). Safe to repeat.
     ///
     /// # Errors
     /// Whatever the bank fails with.
     pub(crate) async fn replace(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let id = checkpoint.id;
-        let (record, data) = (index_file(id)?, format!("{}/", Self::data(id)?));
+        let (record, kept) = (index_file(id)?, kept_file(id)?);
+        if matches!(self.get(id).await, Err(CheckpointError::Tampered(_))) {
+            let bytes = self.bank.get_at_most(&record, MAX_INDEX).await?;
+            match self.bank.put_new(&kept, bytes).await {
+                // Of an earlier try: what is there now is not what was there at first.
+                Err(BankError::AlreadyExists(_)) => {}
+                other => other?,
+            }
+        }
+        let data = format!("{}/", Self::data(id)?);
         let folder = BankKey::parse(&format!("checkpoints/{id}"))?;
         // A folder in the place of the record would be in its way.
         for object in list_all(self.bank.as_ref(), &folder).await? {
-            if object.key != record && !object.key.as_str().starts_with(&data) {
-                self.bank.delete(&object.key).await?;
+            let key = object.key;
+            if key != record && key != kept && !key.as_str().starts_with(&data) {
+                self.bank.delete(&key).await?;
             }
         }
-        self.create(checkpoint).await?;
-        self.unlist_others(checkpoint).await
+        self.create(checkpoint).await
+    }
+
+    /// Is the record that [`replace`](Self::replace) kept one that can be believed?
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn kept_is_good(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
+        match self.record(id, &kept_file(id)?).await {
+            Ok((record, kept)) => {
+                let is_own = kept.provider_id == self.provider_id;
+                Ok(is_own && self.sealed(&record, kept).is_ok())
+            }
+            Err(error) if error.is_damage() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the record back that [`replace`](Self::replace) kept, byte by byte; `false` if it kept none. Safe to
+    /// repeat.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn put_back(&self, id: CheckpointId) -> Result<bool, CheckpointError> {
+        let kept = kept_file(id)?;
+        let bytes = match self.bank.get_at_most(&kept, MAX_INDEX).await {
+            Err(BankError::NotFound(_)) => return Ok(false),
+            other => other?,
+        };
+        self.bank.put(&index_file(id)?, bytes).await?;
+        self.forget_kept(id).await?;
+        Ok(true)
+    }
+
+    /// Removes the record that [`replace`](Self::replace) kept.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn forget_kept(&self, id: CheckpointId) -> Result<(), CheckpointError> {
+        Ok(self.bank.delete(&kept_file(id)?).await?)
     }
 
     /// Takes every name of a checkpoint out of the index that its record does not account for.
     ///
     /// # Errors
     /// Whatever the bank fails with.
-    pub(crate) async fn unlist_others(
-        &self,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), CheckpointError> {
+    async fn unlist_others(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let (own, end) = (index_keys(checkpoint)?, format!("@{}", checkpoint.id));
-        for object in list_all(self.bank.as_ref(), &BankKey::parse("indices")?).await? {
-            if object.key.name().ends_with(&end) && !own.contains(&object.key) {
-                self.bank.delete(&object.key).await?;
+        let mut others = Vec::new();
+        self.walk("indices", None, |key| {
+            if key.name().ends_with(&end) && !own.contains(key) {
+                others.push(key.clone());
             }
+            true
+        })
+        .await?;
+        for key in others {
+            self.bank.delete(&key).await?;
         }
         Ok(())
     }
@@ -286,7 +507,7 @@ impl CheckpointCollection {
     fn seal_key(&self, checkpoint: &Checkpoint) -> Result<SealKey, CheckpointError> {
         let key = self.key.as_ref();
         let key = key.ok_or(CheckpointError::NoKey(checkpoint.id))?;
-        Ok(key.seal_key(self.provider_id, &checkpoint.project_id))
+        Ok(key.seal_key(checkpoint.provider_id, &checkpoint.project_id))
     }
 
     /// Puts a checkpoint into another state, if it is in a state that may become it. The caller
@@ -367,8 +588,8 @@ impl CheckpointCollection {
         self.write(&made).await
     }
 
-    /// Removes everything of a checkpoint but its index file, which says `deleted` from then on.
-    /// Safe to repeat: the index file is changed last.
+    /// Removes everything of a checkpoint but its index file, which says `deleted` from then on. Names in the index
+    /// that the index file does not account for go, too. Safe to repeat: the index file is changed last.
     ///
     /// # Errors
     /// As [`transition`](Self::transition).
@@ -381,6 +602,8 @@ impl CheckpointCollection {
         for key in index_keys(&checkpoint)? {
             self.bank.delete(&key).await?;
         }
+        self.unlist_others(&checkpoint).await?;
+        self.forget_kept(id).await?;
         self.transition(id, CheckpointStatus::Deleted).await?;
         Ok(())
     }
@@ -422,8 +645,8 @@ impl CheckpointCollection {
     ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
     {
         let entries = self.entries(query).await?;
-        let of = |entry| (entry, self.clone());
-        Self::pick(query, entries.into_iter().map(of).collect()).await
+        let entries = entries.into_iter().map(|entry| (entry, 0)).collect();
+        Self::pick(query, [self.clone()].into(), entries).await
     }
 
     /// As [`list`](Self::list), of two banks in one order. A second bank that cannot be listed now (a
@@ -437,34 +660,59 @@ impl CheckpointCollection {
         query: &CheckpointQuery,
     ) -> Result<Vec<Checkpoint>, CheckpointError> {
         let entries = self.entries(query).await?;
-        let of = |entry| (entry, self.clone());
-        let mut entries: Vec<_> = entries.into_iter().map(of).collect();
+        let mut entries: Vec<_> = entries.into_iter().map(|entry| (entry, 0)).collect();
         match second.entries(query).await {
-            Ok(more) => entries.extend(more.into_iter().map(|entry| (entry, second.clone()))),
+            Ok(more) => entries.extend(more.into_iter().map(|entry| (entry, 1))),
             Err(error) => {
                 tracing::warn!(provider = %self.provider_id, %error, "the copy bank cannot be listed");
             }
         }
         let wanted = query.limit.unwrap_or(usize::MAX);
-        let picked = Self::pick(query, entries).await?;
+        let banks = [self.clone(), second.clone()].into();
+        let picked = Self::pick(query, banks, entries).await?;
         picked.take(wanted).try_collect().await
     }
 
     /// Every record is read for its place in the order; those that are asked for are read again, so that
-    /// memory holds no more of them than are asked for.
+    /// memory holds no more of them than are asked for. With every entry comes which of `banks` it is of.
     async fn pick(
         query: &CheckpointQuery,
-        entries: Vec<(Entry, Self)>,
+        banks: Arc<[Self]>,
+        entries: Vec<(Entry, usize)>,
     ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
     {
-        let mut places: Vec<_> = stream::iter(entries)
-            .map(|(entry, of)| async move {
-                let read = of.read_entry(&entry).await?;
-                Ok::<_, CheckpointError>((Place::of(&read), entry, of))
+        let read: Vec<_> = stream::iter(entries)
+            .map(|(entry, at)| {
+                let banks = banks.clone();
+                async move {
+                    let read = Self::read_entry(&banks, &entry, at).await?;
+                    Ok::<_, CheckpointError>((read.as_ref().map(Place::of), entry, at))
+                }
             })
             .buffered(READ_AHEAD)
             .try_collect()
             .await?;
+        let of = read.len();
+        let mut wrong = read.iter().filter(|(place, ..)| place.is_none());
+        if let Some((_, entry, _)) = wrong.next() {
+            let (checkpoint, names) = (entry.id, 1 + wrong.count());
+            tracing::warn!(
+                %checkpoint, names, of,
+                "names in the index that do not fit the checkpoints that they name are left out of a list, this \
+                 checkpoint's first"
+            );
+        }
+        let mut places: Vec<_> = read
+            .into_iter()
+            .filter_map(|(place, entry, at)| Some((place?, entry, at)))
+            .collect();
+        // Of one that is in the index more than once, what can be believed is it, and what is there.
+        let mut best: HashMap<CheckpointId, u8> = HashMap::new();
+        for (place, ..) in &places {
+            let best = best.entry(place.id).or_insert(place.rank);
+            *best = place.rank.min(*best);
+        }
+        places.retain(|(place, ..)| best.get(&place.id) == Some(&place.rank));
         places.retain(|(place, ..)| {
             let day = day(place.timestamp);
             query.start_date.is_none_or(|start| day >= start)
@@ -478,7 +726,6 @@ impl CheckpointCollection {
                 (Reverse(place.timestamp), place.is_copy, Reverse(place.id))
             }),
         }
-        // Of one that is in the index more than once, the first is it.
         let mut seen = HashSet::new();
         places.retain(|(place, ..)| seen.insert(place.id));
         if let Some(marker) = query.marker {
@@ -492,9 +739,15 @@ impl CheckpointCollection {
         };
         places.retain(|(place, ..)| wanted(place.status));
         Ok(stream::iter(places)
-            .map(|(_, entry, of)| async move { of.read_entry(&entry).await })
+            .map(move |(_, entry, at)| {
+                let banks = banks.clone();
+                async move { Self::read_entry(&banks, &entry, at).await }
+            })
             .buffered(READ_AHEAD)
-            .try_filter(move |checkpoint| std::future::ready(wanted(checkpoint.status))))
+            .try_filter_map(move |read| {
+                let read = read.filter(|checkpoint| wanted(checkpoint.status));
+                std::future::ready(Ok(read))
+            }))
     }
 
     /// Every checkpoint that is not deleted, with its project, by the index alone.
@@ -526,15 +779,36 @@ impl CheckpointCollection {
             .collect())
     }
 
-    async fn read_entry(&self, entry: &Entry) -> Result<Checkpoint, CheckpointError> {
-        let read = self.get(entry.id).await.and_then(|read| entry.fits(read));
-        match read {
-            Err(error) if error.is_of_the_checkpoint() => {
-                tracing::error!(checkpoint = %entry.id, %error, "an indexed checkpoint cannot be read");
-                Ok(entry.unreadable(self.provider_id, &error))
-            }
-            other => other,
+    /// What an entry of the index of one of `banks` stands for; `None` when it is a wrong name for a checkpoint that
+    /// there is, or of garbage beside that.
+    async fn read_entry(
+        banks: &[Self],
+        entry: &Entry,
+        at: usize,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
+        let (own, id) = (&banks[at], entry.id);
+        let error = match own.get(id).await {
+            Ok(read) => return Ok(entry.fits(&read).then_some(read)),
+            Err(error) if error.is_of_the_checkpoint() => error,
+            Err(error) => return Err(error),
+        };
+        let is_missing = matches!(error, CheckpointError::NotFound(_));
+        if is_missing && own.is_of_another(id).await.unwrap_or_default() {
+            return Ok(None);
         }
+        let others = banks.iter().enumerate().filter(|(other, _)| *other != at);
+        for (_, other) in others {
+            // One that cannot be asked says nothing.
+            if other.get(id).await.is_ok() {
+                tracing::warn!(
+                    checkpoint = %id, %error,
+                    "what cannot be read in a bank has the name of a checkpoint in the provider's other bank"
+                );
+                return Ok(None);
+            }
+        }
+        tracing::error!(checkpoint = %id, %error, "an indexed checkpoint cannot be read");
+        Ok(Some(entry.unreadable(own.provider_id, &error)))
     }
 
     async fn write(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
@@ -565,6 +839,8 @@ struct Place {
     is_copy: bool,
     id: CheckpointId,
     status: CheckpointStatus,
+    /// Of several records of one checkpoint, the least counts.
+    rank: u8,
 }
 
 impl Place {
@@ -574,6 +850,11 @@ impl Place {
             is_copy: Origin::read(checkpoint).is_some(),
             id: checkpoint.id,
             status: checkpoint.status,
+            rank: match checkpoint.status {
+                _ if is_unreadable(checkpoint) => 2,
+                CheckpointStatus::Deleted => 1,
+                _ => 0,
+            },
         }
     }
 }
@@ -605,16 +886,10 @@ impl Entry {
         })
     }
 
-    /// A checkpoint that is listed where it does not belong is not shown there.
-    fn fits(&self, checkpoint: Checkpoint) -> Result<Checkpoint, CheckpointError> {
-        let plan = self.plan_id.unwrap_or(checkpoint.protection_plan.id);
-        match checkpoint.project_id == self.project_id && checkpoint.protection_plan.id == plan {
-            true => Ok(checkpoint),
-            false => Err(CheckpointError::Corrupt {
-                id: self.id,
-                reason: "it is listed for another project or plan than it says itself".to_owned(),
-            }),
-        }
+    /// Is a checkpoint listed where it belongs? Elsewhere it is not shown.
+    fn fits(&self, checkpoint: &Checkpoint) -> bool {
+        let plan = checkpoint.protection_plan.id;
+        checkpoint.project_id == self.project_id && self.plan_id.is_none_or(|of| of == plan)
     }
 
     fn unreadable(&self, provider_id: ProviderId, error: &CheckpointError) -> Checkpoint {
@@ -646,6 +921,13 @@ impl Entry {
 
 fn index_file(id: CheckpointId) -> Result<BankKey, BankError> {
     Ok(BankKey::parse(&format!("checkpoints/{id}/index.json"))?)
+}
+
+/// Where the record is kept that [`CheckpointCollection::replace`] took the place of.
+fn kept_file(id: CheckpointId) -> Result<BankKey, BankError> {
+    Ok(BankKey::parse(&format!(
+        "checkpoints/{id}/index.json.kept"
+    ))?)
 }
 
 fn index_keys(checkpoint: &Checkpoint) -> Result<[BankKey; 3], BankError> {

@@ -10,7 +10,7 @@ use karbor_plugin::HookReport;
 use serde_json::{Value, json};
 
 use crate::{
-    checkpoints::{CheckpointCollection, CheckpointQuery, is_unreadable},
+    checkpoints::{CheckpointCollection, CheckpointQuery, is_unreadable, other_projects},
     copies,
     error::CheckpointError,
     flaws::Findings,
@@ -144,10 +144,18 @@ fn warn_unsealed(run: &Run, reports: &mut BTreeMap<String, HookReport>) {
 /// Of what a checkpoint without a record that can be believed was made, only its folder could tell.
 fn looked_for(run: &Run) -> String {
     let id = run.checkpoint.id;
+    let others = other_projects(&run.checkpoint);
+    let not_in = match others.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; the index lists it for several projects: nothing was looked for in the repositories of {}",
+            others.join(", ")
+        ),
+    };
     format!(
         "the index of the checkpoint could not be believed: what was stored for it was looked for by the names \
          in its folder; if snapshots of other resources are left, `restic snapshots --tag karbor:checkpoint={id}` \
-         shows them"
+         shows them{not_in}"
     )
 }
 
@@ -196,6 +204,22 @@ async fn finish(
     Ok(())
 }
 
+/// Leaves a checkpoint that could not be deleted so that it can be deleted again. What may be whole under another master
+/// key becomes what it was, and what could be read again is left alone.
+async fn undelete(run: &Run, checkpoints: &CheckpointCollection) -> Result<(), CheckpointError> {
+    let id = run.checkpoint.id;
+    if is_unreadable(&run.checkpoint) {
+        match checkpoints.get(id).await {
+            Ok(there) if !is_unreadable(&there) => return checkpoints.forget_kept(id).await,
+            Err(error) if !error.is_damage() => return Err(error),
+            _ if checkpoints.put_back(id).await? => return Ok(()),
+            _ => {}
+        }
+    }
+    let failed = CheckpointStatus::ErrorDeleting;
+    checkpoints.transition(id, failed).await.map(|_| ())
+}
+
 /// Tells the bank how a run ended, and answers what the database is to be told. A checkpoint that lost more
 /// than `share` of what it held is suspicious. Safe to repeat.
 ///
@@ -219,10 +243,7 @@ pub(crate) async fn conclude_in_bank(
         }
         (OperationType::Protect | OperationType::Copy, false) => checkpoints.fail(id).await,
         (OperationType::Delete, true) => checkpoints.delete(id).await,
-        (OperationType::Delete, false) => checkpoints
-            .transition(id, CheckpointStatus::ErrorDeleting)
-            .await
-            .map(|_| ()),
+        (OperationType::Delete, false) => undelete(run, checkpoints).await,
         (OperationType::Restore | OperationType::Verify, _) => Ok(()),
     };
     let concluded = |in_bank| Conclusion {
@@ -234,6 +255,17 @@ pub(crate) async fn conclude_in_bank(
         // Nothing was written yet, or nothing had to be changed: that is the state to leave.
         Err(CheckpointError::NotFound(_)) if !ok => Ok(concluded(false)),
         Err(CheckpointError::Transition(_)) if !ok => Ok(concluded(true)),
+        // Why it failed is known, and is not that.
+        Err(CheckpointError::Corrupt { .. } | CheckpointError::Tampered(_))
+            if !ok && is_unreadable(&run.checkpoint) =>
+        {
+            Ok(concluded(true))
+        }
+        Err(error @ (CheckpointError::Corrupt { .. } | CheckpointError::Tampered(_))) if !ok => {
+            let mut conclusion = concluded(true);
+            conclusion.add_reason(&error.to_string());
+            Ok(conclusion)
+        }
         // The checkpoint vanished from the bank, or was changed, under a run that thought it was done.
         Err(
             error @ (CheckpointError::NotFound(_)

@@ -55,6 +55,16 @@ impl CheckpointError {
             _ => false,
         }
     }
+
+    /// Was something read that cannot be believed, or is nothing there? That alone is damage: what could not be read
+    /// now (rights, a disk that fails, a link) may be whole.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound(_) | Self::Corrupt { .. } | Self::Tampered(_)
+        )
+    }
 }
 
 impl From<KeyError> for CheckpointError {
@@ -82,10 +92,11 @@ impl From<CheckpointError> for ApiError {
             CheckpointError::Tampered(id) => Self::conflict(
                 TAMPERED,
                 format!(
-                    "The index of checkpoint {id} is not what this service wrote: its seal does not fit. \
-                     Somebody changed it in the bank, or the master key is another than it was made with. \
-                     Use another checkpoint, and ask the operator to look at the bank; `karbor checkpoint \
-                     delete {id}` removes this one."
+                    "The index of checkpoint {id} is not what this service wrote: its seal does not fit. First \
+                     the operator has to look at the key: if the master key is another than it was made with, \
+                     the checkpoint is whole as soon as the right one is back. If the key is right, somebody \
+                     changed it in the bank: use another checkpoint; `karbor checkpoint delete {id}` then \
+                     removes this one."
                 ),
             )
             .with_cause(error),
@@ -154,6 +165,17 @@ pub fn bank_error(error: &BankError) -> ApiError {
              has to be restarted), try again.",
             error,
         ),
+        BankError::Other {
+            message,
+            retryable: false,
+        } if !message.contains("'/") => {
+            let message = format!(
+                "The bank fails, and trying again does not mend it: {message}. The operator has to see to it; \
+                 then try again."
+            );
+            ApiError::unavailable(message, error)
+        }
+        // Where it is on the host is for the log.
         _ => ApiError::unavailable("The bank cannot be used right now; try again later.", error),
     }
 }
@@ -192,5 +214,16 @@ mod tests {
         );
         assert!(!told.message.contains("secret"), "{told}");
         assert!(told.cause.is_some_and(|cause| cause.contains("secret")));
+        // Nor is that of a failure in whose words it stands; others are told in theirs.
+        let failed = |message: &str| {
+            bank_error(&BankError::Other {
+                message: message.to_owned(),
+                retryable: false,
+            })
+        };
+        let told = failed("looking for '/srv/secret/karbor': no rights");
+        assert!(!told.message.contains("secret"), "{told}");
+        let told = failed("reading 'checkpoints/x/index.json': no rights; mend them");
+        assert!(told.message.contains("no rights; mend them"), "{told}");
     }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use ini::{Ini, ParseOption};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, ErrorKind, OperationType, Provider as ProviderRecord,
-    ProviderId, Resource,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationType,
+    Provider as ProviderRecord, ProviderId, Resource,
 };
 use karbor_plugin::{
     Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry,
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    checkpoints::CheckpointCollection,
+    checkpoints::{CheckpointCollection, is_unreadable},
     error::{CheckpointError, flow_error, plugin_refusal},
     keys::MasterKey,
 };
@@ -294,23 +294,28 @@ impl Provider {
         }
     }
 
-    /// Finds a checkpoint in either bank. One that is in the copy bank is found there also when the
-    /// first bank is gone.
+    /// Finds a checkpoint in either bank. One that is in the copy bank is found there also when the first bank is
+    /// gone, or says that it is deleted, or something that cannot be believed.
     ///
     /// # Errors
     /// As [`CheckpointCollection::get`].
     pub async fn find(&self, id: CheckpointId) -> Result<(Place, Checkpoint), CheckpointError> {
-        let error = match self.bank.checkpoints.get(id).await {
-            Ok(checkpoint) => return Ok((Place::Bank, checkpoint)),
-            Err(error) => error,
-        };
+        let is_live =
+            |found: &Checkpoint| found.status != CheckpointStatus::Deleted && !is_unreadable(found);
+        let first = self.bank.checkpoints.get(id).await;
+        let of_first = |found| (Place::Bank, found);
         let Some(copies) = &self.copy_bank else {
-            return Err(error);
+            return first.map(of_first);
         };
-        match copies.checkpoints.get(id).await {
-            Ok(checkpoint) => Ok((Place::CopyBank, checkpoint)),
-            Err(other) if matches!(error, CheckpointError::NotFound(_)) => Err(other),
-            Err(_) => Err(error),
+        if first.as_ref().is_ok_and(is_live) {
+            return first.map(of_first);
+        }
+        let second = copies.checkpoints.get(id).await;
+        match (first, second) {
+            (_, Ok(second)) if is_live(&second) => Ok((Place::CopyBank, second)),
+            (Ok(first), _) => Ok(of_first(first)),
+            (Err(_), Ok(second)) => Ok((Place::CopyBank, second)),
+            (Err(CheckpointError::NotFound(_)), Err(error)) | (Err(error), Err(_)) => Err(error),
         }
     }
 

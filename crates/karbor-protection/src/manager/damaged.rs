@@ -3,7 +3,8 @@
 //! They are shown as failed, and can be deleted. Whose one is, and with which provider it was made, is what
 //! the operation log says; without a log, what the names in the index say, if they agree. A record that
 //! cannot be believed decides nothing: what is deleted is what bears the checkpoint's id, in the bank and among
-//! the tags of snapshots.
+//! the tags of snapshots. And none is taken for damaged while a bank of the provider cannot be asked: the one there may
+//! be the good one.
 
 use karbor_db::ListQuery;
 use karbor_model::{
@@ -13,7 +14,7 @@ use karbor_model::{
 
 use super::{ProtectionManager, not_allowed};
 use crate::{
-    checkpoints::Damaged,
+    checkpoints::{Damaged, Trace, note_listed_for},
     error::{CORRUPT, CheckpointError, TAMPERED},
     providers::{Place, Provider},
 };
@@ -26,6 +27,8 @@ pub(super) struct Found {
     project: Option<String>,
     /// Of which plan it is, if our own database knows.
     plan: Option<PlanId>,
+    /// Why another bank of the provider could not be asked whether it has a good one.
+    unasked: Option<ApiError>,
 }
 
 impl Found {
@@ -40,6 +43,9 @@ impl Found {
 
     /// Why nothing but its deletion can be asked for.
     pub(super) fn refusal(self, id: CheckpointId) -> ApiError {
+        if let Some(unasked) = self.unasked {
+            return unasked;
+        }
         match self.damaged.error {
             error @ CheckpointError::Tampered(_) => error.into(),
             error => {
@@ -61,26 +67,47 @@ impl ProtectionManager {
         provider: &Provider,
         id: CheckpointId,
     ) -> Result<Option<Found>, ApiError> {
-        for (place, home) in [Place::Bank, Place::CopyBank]
-            .into_iter()
-            .zip(provider.homes())
-        {
-            let Some(damaged) = home.checkpoints().damaged(id).await? else {
-                continue;
-            };
-            let made = self.made_by(id).await?;
-            let is_ours = match &made {
-                Some(made) => made.provider_id == Some(provider.record().id),
-                None => !damaged.is_foreign,
-            };
-            if !is_ours {
-                continue;
+        let (mut broken, mut unasked) = (Vec::new(), None);
+        let places = [Place::Bank, Place::CopyBank];
+        for (place, home) in places.into_iter().zip(provider.homes()) {
+            match home.checkpoints().get(id).await {
+                Ok(_) => return Ok(None),
+                Err(error) if error.is_damage() => broken.push((place, error)),
+                Err(error) => unasked = Some(cannot_be_asked(provider, place, id, error)),
             }
+        }
+        let made = self.made_by(id).await?;
+        let of_provider = made.as_ref().map(|made| made.provider_id);
+        if of_provider.is_some_and(|of| of != Some(provider.record().id)) {
+            return Ok(None);
+        }
+        let is_copy = made
+            .as_ref()
+            .is_some_and(|made| made.operation_type == OperationType::Copy);
+        let home = match is_copy {
+            true => provider.place_of_copies(),
+            false => Place::Bank,
+        };
+        broken.sort_by_key(|(place, _)| *place != home);
+        let trace = Trace {
+            is_known: made.is_some(),
+            project: made.as_ref().map_or_else(
+                || context.project_id.clone(),
+                |made| made.project_id.clone(),
+            ),
+            plan: made.as_ref().and_then(|made| made.plan_id),
+            made_at: made.as_ref().map(|made| made.started_at),
+            is_copy,
+        };
+        for (place, error) in broken {
+            let checkpoints = provider.home(place)?.checkpoints();
+            let Some(damaged) = checkpoints.damaged(id, error, &trace).await? else {
+                continue;
+            };
             let listed = damaged.projects();
             let only = listed.first().filter(|_| listed.len() == 1);
-            let plan = made.as_ref().and_then(|made| made.plan_id);
-            let project = match made {
-                Some(made) => Some(made.project_id),
+            let project = match &made {
+                Some(made) => Some(made.project_id.clone()),
                 None => only.map(|&project| project.to_owned()),
             };
             let may_know = match &project {
@@ -92,7 +119,8 @@ impl ProtectionManager {
                     place,
                     damaged,
                     project,
-                    plan,
+                    plan: trace.plan,
+                    unasked,
                 })),
                 false => Err(not_allowed(id)),
             };
@@ -124,7 +152,7 @@ impl ProtectionManager {
         id: CheckpointId,
     ) -> Result<Checkpoint, ApiError> {
         let error = match provider.find(id).await {
-            Err(error) if error.is_of_the_checkpoint() => error,
+            Err(error) if error.is_damage() => error,
             _ => return Ok(self.checkpoint(context, provider, id).await?.1),
         };
         let Some(found) = self.damaged(context, provider, id).await? else {
@@ -152,9 +180,13 @@ impl ProtectionManager {
         let Some(found) = self.damaged(context, provider, id).await? else {
             return Err(unreadable);
         };
+        if let Some(unasked) = found.unasked {
+            return Err(unasked);
+        }
         let project = match &found.project {
             Some(project) => project,
-            // Of several that are named, one has to do: nothing but the checkpoint's own is looked for in its vault.
+            // Of several that are named, one has to do: nothing but the checkpoint's own is looked for in its vault. The
+            // deletion says so.
             None if context.is_admin => {
                 let listed = found.damaged.projects();
                 &listed
@@ -180,11 +212,35 @@ impl ProtectionManager {
             graph.add(resource);
         }
         let graph = graph.pack().map_err(ApiError::invalid_input)?;
-        let checkpoint = Checkpoint {
+        let mut checkpoint = Checkpoint {
             resource_graph: Some(graph),
             seal: Some(Seal::default()),
             ..found.checkpoint(provider, id, project)
         };
+        if found.project.is_none() {
+            note_listed_for(&mut checkpoint, &found.damaged.projects());
+        }
         Ok((found.place, checkpoint))
     }
+}
+
+/// A bank that cannot say now whether it has a good record of a checkpoint.
+fn cannot_be_asked(
+    provider: &Provider,
+    place: Place,
+    id: CheckpointId,
+    error: CheckpointError,
+) -> ApiError {
+    let bank = match place {
+        Place::Bank => "bank",
+        Place::CopyBank => "copy bank",
+    };
+    let name = &provider.record().name;
+    let mut told = ApiError::from(error);
+    told.message = format!(
+        "Checkpoint {id} cannot be read in one bank of the provider '{name}', and its {bank} cannot be asked \
+         whether it has a good one: bring that back first. {}",
+        told.message
+    );
+    told
 }

@@ -125,12 +125,10 @@ impl ProtectionManager {
                 Ok((place, checkpoint))
             }
             Ok(_) => Err(not_allowed(id)),
-            Err(error) if error.is_of_the_checkpoint() => {
-                match self.damaged(context, provider, id).await? {
-                    Some(found) => Err(found.refusal(id)),
-                    None => Err(error.into()),
-                }
-            }
+            Err(error) if error.is_damage() => match self.damaged(context, provider, id).await? {
+                Some(found) => Err(found.refusal(id)),
+                None => Err(error.into()),
+            },
             Err(error) => Err(error.into()),
         }
     }

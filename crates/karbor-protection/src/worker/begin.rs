@@ -180,8 +180,14 @@ impl Worker {
     async fn prepare_delete(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
         use karbor_model::CheckpointStatus::{Deleted, Deleting, ErrorDeleting};
         let checkpoints = provider.home(run.place)?.checkpoints();
-        let there = match checkpoints.get(run.checkpoint.id).await {
-            Err(error) if error.is_of_the_checkpoint() && is_unreadable(&run.checkpoint) => {
+        let id = run.checkpoint.id;
+        let there = match checkpoints.get(id).await {
+            Err(error) if error.is_damage() && is_unreadable(&run.checkpoint) => {
+                // An earlier try had another master key.
+                if checkpoints.kept_is_good(id).await? {
+                    checkpoints.put_back(id).await?;
+                    return Err(can_be_read(id));
+                }
                 let deleting = Checkpoint {
                     status: Deleting,
                     ..run.checkpoint.clone()
@@ -192,23 +198,23 @@ impl Worker {
         };
         // What it is made of was to be guessed, and can be read now.
         if is_unreadable(&run.checkpoint) && !is_unreadable(&there) {
-            let message = format!(
-                "The index of checkpoint {} was damaged, and can be read again: delete it again if it is to go.",
-                there.id
-            );
-            return Err(ApiError::conflict(NOT_DELETED, message));
+            return Err(can_be_read(id));
         }
         if there.status == Deleted {
             return Ok(());
         }
         let ended = there.status == ErrorDeleting && run.checkpoint.status != ErrorDeleting;
         if !ended {
-            checkpoints.transition(run.checkpoint.id, Deleting).await?;
-        }
-        // Its record was replaced before, perhaps by a run that died next.
-        if is_unreadable(&there) {
-            checkpoints.unlist_others(&there).await?;
+            checkpoints.transition(id, Deleting).await?;
         }
         Ok(())
     }
+}
+
+/// What was to be deleted unread is as good as any other.
+fn can_be_read(id: CheckpointId) -> ApiError {
+    let message = format!(
+        "The index of checkpoint {id} was damaged, and can be read again: delete it again if it is to go."
+    );
+    ApiError::conflict(NOT_DELETED, message)
 }

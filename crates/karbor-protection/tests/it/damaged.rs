@@ -1,17 +1,19 @@
 //! Checkpoints of which the bank has no record that can be believed: shown as failed, refused with what to
 //! do, and removed without a hand in the bank.
 
+use std::collections::BTreeMap;
+
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus,
-    OperationType, Parameters, ProviderId, RequestContext,
+    OperationType, Parameters, Plan, PlanId, ProviderId, RequestContext,
 };
 use karbor_plugin::{Bank, BankKey};
-use karbor_testkit::{Fault, Verb};
+use karbor_testkit::{Call, Fault, Verb};
 use serde_json::{Value, json};
 
 use crate::{
-    copies::is_whole,
+    copies::{is_whole, protected},
     house::{House, PROJECT, Running, member, until},
 };
 
@@ -240,6 +242,9 @@ async fn whose_a_damaged_checkpoint_is_has_to_be_known() {
         ErrorKind::Forbidden
     );
     goes(&house, &running, &RequestContext::admin(), several).await;
+    let told = running.log_of(several).await.extra_info.unwrap();
+    let told = told["warnings"][0].as_str().unwrap();
+    assert!(told.ends_with("in the repositories of p2"), "{told}");
 }
 
 /// Listed for a provider that it is not of, a whole checkpoint stays whole.
@@ -284,6 +289,8 @@ async fn a_deletion_that_failed_can_be_asked_for_again() {
     let full = deleted_by(&running, &member(), bad).await.unwrap_err();
     assert_eq!(full.kind, ErrorKind::Unavailable, "{full}");
     assert_eq!(house.object(&index(bad)).await, "garbage");
+    let told = running.log_of(bad).await.error_info.unwrap();
+    assert!(told.contains("bank is full"), "{told}");
     house.bank.heal();
 
     let data = format!("checkpoints/{bad}/resource-data");
@@ -341,4 +348,344 @@ async fn a_crash_at_every_write_of_a_deletion_leaves_one_that_can_be_deleted() {
         assert_eq!(left(&house, bad), Vec::<String>::new(), "write {nth}");
         is_whole(&second, good).await;
     }
+}
+
+async fn gone(house: &House, key: &str) {
+    let key = BankKey::parse(key).unwrap();
+    house.bank.inner().delete(&key).await.unwrap();
+}
+
+/// The names of a checkpoint in an index.
+fn names(house: &House, index: &str, id: CheckpointId) -> Vec<String> {
+    let (start, end) = (format!("indices/{index}/"), format!("@{id}"));
+    let mut keys = house.keys();
+    keys.retain(|key| key.starts_with(&start) && key.ends_with(&end));
+    keys
+}
+
+async fn listed(running: &Running, plan: Option<PlanId>) -> Vec<(CheckpointId, CheckpointStatus)> {
+    let plan = plan.map(|plan| ("plan_id".to_owned(), plan.to_string()));
+    let (asker, filters) = (member(), BTreeMap::from_iter(plan));
+    let (keys, up) = (Vec::new(), vec!["asc".to_owned()]);
+    let listed = running.api().list_checkpoints(
+        &asker,
+        running.provider,
+        None,
+        None,
+        keys,
+        up,
+        filters,
+        false,
+    );
+    let listed = listed.await.unwrap();
+    listed.iter().map(|one| (one.id, one.status)).collect()
+}
+
+/// A good checkpoint of the bank, its copy, and the plan of both.
+async fn copied(running: &Running) -> (CheckpointId, CheckpointId, Plan) {
+    let plan = running.plan(1);
+    let source = protected(running, &plan).await;
+    let copy = running.copy(&plan).await.unwrap()[0].1;
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Available);
+    running.log_of(copy).await;
+    (source, copy, plan)
+}
+
+/// What somebody puts into the first bank under the id of a copy hides the copy nowhere, and gets nothing deleted, also
+/// while the copies' disk is away.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_under_the_id_of_a_copy_hides_nothing() {
+    use CheckpointStatus::{Available, Deleted};
+    let house = House::new()
+        .with_resources(&["one bytes=10"])
+        .with_copy_bank();
+    let running = house.open().await;
+    let (source, copy, plan) = copied(&running).await;
+    let of_copy = running.checkpoint(copy).await;
+    house.tamper(&index(copy), "garbage");
+    let (id, time) = (plan.id, of_copy.timestamp + 10);
+    let day = of_copy.created_at.unwrap();
+    for name in [
+        format!("by-provider/{}/{PROJECT}/{time}@{copy}", house.provider),
+        format!("by-plan/{id}/{PROJECT}/{day}/{time}@{copy}"),
+        // And where the copy is not listed at all.
+        format!("by-plan/{}/{PROJECT}/{day}/{time}@{copy}", house.provider),
+    ] {
+        house.tamper(&format!("indices/{name}"), copy.to_string());
+    }
+    let both = [(source, Available), (copy, Available)];
+    assert_eq!(listed(&running, None).await, both);
+    assert_eq!(listed(&running, Some(plan.id)).await, both);
+    let other = Some(PlanId(house.provider.0));
+    assert_eq!(listed(&running, other).await, []);
+    is_whole(&running, copy).await;
+
+    house
+        .copies
+        .inject(Fault::FailForGood, usize::MAX, |_| true);
+    for refused in [
+        deleted_by(&running, &member(), copy).await,
+        running.restore(copy, Parameters::new()).await.map(|_| ()),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unavailable, "{refused}");
+        assert!(refused.message.contains("copy bank"), "{refused}");
+        assert!(!refused.message.contains("checkpoint delete"), "{refused}");
+    }
+    assert_eq!(house.object(&index(copy)).await, "garbage");
+    house.copies.heal();
+    is_whole(&running, copy).await;
+
+    // A record of ours that says that it is deleted, of what is there in the other bank.
+    let checkpoints = house.checkpoints(&house.bank);
+    let deleted = Checkpoint {
+        status: Deleted,
+        ..of_copy
+    };
+    checkpoints.create(&deleted).await.unwrap();
+    assert_eq!(running.checkpoint(copy).await.status, Available);
+    assert_eq!(listed(&running, None).await, both);
+    is_whole(&running, copy).await;
+    is_whole(&running, source).await;
+}
+
+/// Damaged in both banks: what made it says where it belongs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_copy_is_deleted_where_copies_are() {
+    let house = House::new()
+        .with_resources(&["one bytes=10"])
+        .with_copy_bank();
+    let running = house.open().await;
+    let (source, copy, _) = copied(&running).await;
+    house.tamper(&index(copy), "garbage");
+    let key = BankKey::parse(&index(copy)).unwrap();
+    house.copies.inner().tamper(&key, "garbage".into());
+    deleted_by(&running, &member(), copy).await.unwrap();
+    assert_eq!(running.settled(copy).await, CheckpointStatus::Deleted);
+    running.log_of(copy).await;
+    assert_eq!(house.object(&index(copy)).await, "garbage");
+    let there = house.checkpoints(&house.copies).get(copy).await.unwrap();
+    assert_eq!(there.status, CheckpointStatus::Deleted);
+    is_whole(&running, source).await;
+}
+
+/// Nothing fits with a wrong key: a deletion that fails, or dies, then leaves what the right one opens.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_deletion_with_another_master_key_loses_nothing() {
+    for fault in [Fault::FailForGood, Fault::Hang] {
+        let mut house = House::new().with_resources(&["one bytes=10"]);
+        let running = house.open().await;
+        let id = running.available(1).await;
+        let whole = house.object(&index(id)).await;
+        let names = left(&house, id);
+        // Nothing but the record says of which plan it is.
+        let database = house.database();
+        database.execute("DELETE FROM operation_logs", []).unwrap();
+        drop(running);
+        let wrong = House::new().recovery_key;
+        let right = std::mem::replace(&mut house.recovery_key, wrong);
+        let running = house.open().await;
+        let refused = running.restore(id, Parameters::new()).await.unwrap_err();
+        assert_eq!(refused.class, "CheckpointTampered");
+        let at = |words: &str| refused.message.find(words).unwrap();
+        assert!(at("master key") < at("checkpoint delete"), "{refused}");
+        let data = format!("checkpoints/{id}/resource-data");
+        house.bank.inject(fault, usize::MAX, move |call| {
+            call.verb == Verb::Delete && call.key.starts_with(&data)
+        });
+        deleted_by(&running, &member(), id).await.unwrap();
+        if fault == Fault::Hang {
+            assert_ne!(house.object(&index(id)).await, whole);
+        } else {
+            let log = running.log_of(id).await;
+            assert_eq!(
+                (log.operation_type, log.status),
+                (OperationType::Delete, OperationLogStatus::Failed)
+            );
+        }
+        drop(running);
+        house.bank.heal();
+        house.recovery_key = right;
+        let running = house.open().await;
+        let log = until(async || {
+            let log = running.log_of(id).await;
+            (log.operation_type == OperationType::Delete).then_some(log)
+        })
+        .await;
+        assert_eq!(log.status, OperationLogStatus::Failed, "{fault:?}");
+        assert_eq!(house.object(&index(id)).await, whole, "{fault:?}");
+        let there = left(&house, id);
+        let lost: Vec<_> = names.iter().filter(|name| !there.contains(name)).collect();
+        assert_eq!(lost, Vec::<&String>::new(), "{fault:?}");
+        assert!(there.iter().all(|key| !key.contains("kept")), "{there:?}");
+        until(async || running.verify(&member(), id).await.ok()).await;
+        is_whole(&running, id).await;
+    }
+}
+
+/// A name that does not fit a good checkpoint is a wrong name, and no damaged checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_name_in_an_index_makes_no_checkpoint_look_damaged() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let mut running = house.open().await;
+    let (good, other) = (running.available(1).await, running.available(1).await);
+    let plan = running.checkpoint(other).await.protection_plan.id;
+    for name in [
+        format!("by-plan/{plan}/{PROJECT}/2026-11-30/7@{good}"),
+        format!("by-provider/{}/p2/7@{good}", house.provider),
+        format!("by-provider/{}/{PROJECT}/7@{good}", house.other_provider),
+    ] {
+        house.tamper(&format!("indices/{name}"), good.to_string());
+    }
+    let expected = [(other, CheckpointStatus::Available)];
+    assert_eq!(listed(&running, Some(plan)).await, expected);
+    let own = std::mem::replace(&mut running.provider, house.other_provider);
+    assert_eq!(listed(&running, None).await, []);
+    running.provider = own;
+    is_whole(&running, good).await;
+    running.delete(good).await.unwrap();
+    assert_eq!(running.settled(good).await, CheckpointStatus::Deleted);
+    assert_eq!(left(&house, good), Vec::<String>::new());
+    is_whole(&running, other).await;
+}
+
+/// Rights, a disk that fails, a link: what cannot be read now may be whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_now_is_not_deleted_as_damaged() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    let (good, bad) = (running.available(1).await, running.available(1).await);
+    let (whole, record) = (house.object(&index(bad)).await, index(bad));
+    house
+        .bank
+        .inject(Fault::FailForGood, usize::MAX, move |call| {
+            call.verb == Verb::Get && call.key == record
+        });
+    let expected = [
+        (good, CheckpointStatus::Available),
+        (bad, CheckpointStatus::Error),
+    ];
+    assert_eq!(listed(&running, None).await, expected);
+    for refused in [
+        deleted_by(&running, &member(), bad).await,
+        running.restore(bad, Parameters::new()).await.map(|_| ()),
+        shown(&running, &member(), bad).await.map(|_| ()),
+    ] {
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::Unavailable, "{refused}");
+        // The bank's own words.
+        assert!(refused.message.contains("injected failure"), "{refused}");
+        assert!(!refused.message.contains("checkpoint delete"), "{refused}");
+    }
+    assert_eq!(house.object(&index(bad)).await, whole);
+    house.bank.heal();
+    is_whole(&running, bad).await;
+}
+
+/// Whichever of its names is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_which_one_name_is_left_can_be_deleted() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    for (kept, with_log) in [
+        ("by-plan", true),
+        ("by-date", true),
+        ("by-date", false),
+        ("by-provider", false),
+    ] {
+        let bad = running.available(1).await;
+        gone(&house, &index(bad)).await;
+        for other in ["by-provider", "by-plan", "by-date"] {
+            for name in names(&house, other, bad) {
+                if other != kept {
+                    gone(&house, &name).await;
+                }
+            }
+        }
+        if !with_log {
+            let database = house.database();
+            database.execute("DELETE FROM operation_logs", []).unwrap();
+        }
+        let seen = shown(&running, &member(), bad).await.unwrap();
+        assert_eq!(seen.status, CheckpointStatus::Error, "{kept}");
+        goes(&house, &running, &member(), bad).await;
+    }
+}
+
+/// However many checkpoints there are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_that_nobody_knows_costs_little() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    let mut costs = Vec::new();
+    for many in [0, 3000] {
+        for at in 0..many {
+            let key = format!("by-provider/{}/{PROJECT}/{at}@x", house.provider);
+            house.tamper(&format!("indices/{key}"), "x");
+        }
+        for unknown in [CheckpointId::next(), CheckpointId::new()] {
+            house.bank.forget_calls();
+            let refused = shown(&running, &member(), unknown).await.unwrap_err();
+            assert_eq!(refused.kind, ErrorKind::NotFound);
+            let calls = house.bank.calls();
+            let provider = house.provider.to_string();
+            let all_names = |call: &&Call| call.verb == Verb::List && call.key.ends_with(&provider);
+            assert_eq!(calls.iter().find(all_names), None);
+            costs.push(calls.len());
+        }
+    }
+    assert_eq!(costs[..2], costs[2..]);
+    assert!(costs.iter().all(|calls| *calls <= 8), "{costs:?}");
+}
+
+/// What stands in the way of the record is named, and whose hand it needs.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_way_of_a_deletion_is_named() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    let bad = running.available(1).await;
+    gone(&house, &index(bad)).await;
+    let record = index(bad);
+    house
+        .bank
+        .inject(Fault::FailForGood, usize::MAX, move |call| {
+            call.verb == Verb::Put && call.key == record
+        });
+    let refused = deleted_by(&running, &member(), bad).await.unwrap_err();
+    for words in ["injected failure", &index(bad), "operator"] {
+        assert!(refused.message.contains(words), "{refused}");
+    }
+    assert!(!refused.message.contains("later"), "{refused}");
+    let told = running.log_of(bad).await.error_info.unwrap();
+    assert!(told.contains("injected failure"), "{told}");
+}
+
+/// What a user says of a checkpoint does not make it one that cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_s_words_make_nothing_unreadable() {
+    let house = House::new().with_resources(&["one bytes=10"]);
+    let running = house.open().await;
+    let properties = [("extra_info".to_owned(), json!({"unreadable": "so I say"}))];
+    let (asker, plan) = (member(), running.plan(1));
+    let made = running
+        .api()
+        .protect(&asker, plan, properties.into_iter().collect());
+    let made = made.await.unwrap();
+    assert_eq!(running.settled(made).await, CheckpointStatus::Available);
+    running.log_of(made).await;
+    for state in ["error", "available"] {
+        until(async || {
+            let (asker, state) = (member(), state.to_owned());
+            let reset = running
+                .api()
+                .reset_state(&asker, running.provider, made, state);
+            reset.await.ok()
+        })
+        .await;
+    }
+    running.delete(made).await.unwrap();
+    assert_eq!(running.settled(made).await, CheckpointStatus::Deleted);
+    let log = running.log_of(made).await;
+    assert_eq!(log.operation_type, OperationType::Delete);
+    assert_eq!(log.extra_info.unwrap().get("warnings"), None);
 }

@@ -257,14 +257,7 @@ async fn a_record_is_of_one_checkpoint_project_and_provider() {
             filters,
             false,
         );
-        let [ref shown] = listed.await.unwrap()[..] else {
-            panic!("one")
-        };
-        assert_eq!(
-            (shown.status, &shown.resource_graph),
-            (CheckpointStatus::Error, &None)
-        );
-        assert!(shown.protection_plan.resources.is_empty());
+        assert_eq!(listed.await.unwrap(), []);
     }
 
     let mut said: Value = serde_json::from_slice(&whole).unwrap();
