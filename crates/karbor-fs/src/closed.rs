@@ -1,8 +1,15 @@
 //! Whether only trusted accounts can change a file that the service obeys.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Component, Path, PathBuf},
+};
 
-use rustix::fs::{CWD, Mode, OFlags, Stat};
+use rustix::{
+    fs::{CWD, Mode, OFlags, Stat},
+    io::Errno,
+};
 
 use crate::{
     Refused,
@@ -26,6 +33,22 @@ pub fn closed(path: &Path) -> Result<(), Refused> {
     let mut straight = arrived.path;
     straight.extend(arrived.rest);
     way_is_closed(&straight, Place::Last)
+}
+
+/// Makes a directory that is [closed], and those that lead to it, if they are not there: for their owner only (0700).
+/// Nothing is made where others could lead the path elsewhere.
+///
+/// # Errors
+/// As [`closed`]; [`Refused::System`] also what cannot be made.
+pub fn make_closed(path: &Path) -> Result<(), Refused> {
+    let straight = closed_way(&without_parents(path))?;
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(&straight);
+    made.map_err(|error| {
+        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+        Refused::system(&straight, errno)
+    })?;
+    closed(&straight)
 }
 
 /// Looks at all that a path without links and `..` leads through, and at what it leads to, which is `last`.
@@ -216,6 +239,48 @@ mod tests {
         // It does not shelter itself.
         mode(&top, 0o722);
         assert_eq!(open_one(&top).as_deref(), Some(top.as_path()));
+    }
+
+    #[test]
+    fn nothing_is_made_where_another_account_leads_to() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: only root can give files away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        mode(&top, 0o755);
+        let hers = top.join("hers");
+        fs::create_dir(&hers).unwrap();
+        fs::create_dir_all(top.join("elsewhere/dir")).unwrap();
+        symlink(top.join("elsewhere/dir"), hers.join("link")).unwrap();
+        chown(&hers, Some(1234), None).unwrap();
+        let elsewhere = || fs::read_dir(top.join("elsewhere")).unwrap().count();
+        let inside = || fs::read_dir(top.join("elsewhere/dir")).unwrap().count();
+        for path in [
+            "link/../state/deep",
+            "link/state/deep",
+            "new/../state",
+            "new",
+        ] {
+            make_closed(&hers.join(path)).unwrap_err();
+            assert_eq!((elsewhere(), inside()), (1, 0), "{path}");
+            assert_eq!(fs::read_dir(&hers).unwrap().count(), 1, "{path}");
+        }
+        for path in ["state/deep", "new/../state/other", "state/deep"] {
+            make_closed(&top.join(path)).unwrap();
+        }
+        for made in ["state", "state/deep", "state/other"] {
+            let found = fs::metadata(top.join(made)).unwrap();
+            assert_eq!(found.permissions().mode() & 0o7777, 0o700, "{made}");
+        }
+        assert!(!top.join("new").exists());
+        fs::write(top.join("file"), "").unwrap();
+        make_closed(&top.join("file")).unwrap_err();
+        // Sticky: it can be made there, and is not one itself.
+        mode(&top, 0o1777);
+        make_closed(&top.join("own")).unwrap();
+        make_closed(&top).unwrap_err();
     }
 
     #[test]

@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 
-pub use closed::{closed, without_parents};
+pub use closed::{closed, make_closed, without_parents};
 pub use dir::{Dir, File, Found, Movers, shown, shown_way};
 pub use staging::{Access, NotGiven, Staging};
 pub use stale::{is_temp_name, temp_name};

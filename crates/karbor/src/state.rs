@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -30,12 +30,10 @@ pub(crate) enum StateError {
 /// (commands among it), so one that others may write to, or exchange, is refused.
 fn make_private(folder: &Path) -> Result<u32, StateError> {
     let failed = |error| StateError::Io(folder.to_owned(), error);
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    karbor_fs::closed(folder)?;
+    karbor_fs::make_closed(folder).map_err(|refused| match refused.errno() {
+        Some(errno) => failed(errno.into()),
+        None => refused.into(),
+    })?;
     Ok(fs::metadata(folder).map_err(failed)?.permissions().mode())
 }
 
