@@ -225,8 +225,8 @@ fn of_plan(plan: &str, found: (String, Value)) -> Result<(String, Value), CliErr
         let id = string(&found.1, "id");
         let message = format!("checkpoint {id} cannot be restored: {reason}");
         return Err(CliError::new(Exit::Refused, message).hint(format!(
-            "use another one (`karbor checkpoint list {plan}`), and have the operator look at the bank, and first \
-             whether the service has the master key that it was made with"
+            "use another one (`karbor checkpoint list {plan}`), and have the operator see whether the service has the \
+             master key that this one was made with; if it has, `karbor checkpoint delete {id}` removes this one"
         )));
     }
     let own = &found.1["protection_plan"];
