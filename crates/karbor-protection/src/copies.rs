@@ -3,22 +3,17 @@
 //! A copy says in its own `extra_info` what it is a copy of. That is the only record: nothing is written
 //! to the source, which may lie in a bank that is failing. A checkpoint is copied when the bank of copies
 //! holds a checkpoint of the same *origin* that is whole or on its way; so a copy that failed or was
-//! deleted is made again, and one that is there is not (Q30). On its way is what somebody works on; the
-//! worker gives up what nobody does.
+//! deleted is made again, and one that is there is not (Q30). On its way is what somebody works on; what
+//! nobody does is given up.
 
 use std::collections::HashSet;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus};
+use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    checkpoints::CheckpointQuery,
-    error::{CheckpointError, bank_error},
-    flaws,
-    providers::Provider,
-};
+use crate::flaws;
 
 /// Key of `extra_info`: the copy lies in the bank of what it is a copy of.
 const SAME_BANK: &str = "same_bank";
@@ -26,9 +21,6 @@ const SAME_BANK: &str = "same_bank";
 /// What is to be known of copies for which a provider has no second bank.
 pub(crate) const IN_SAME_BANK: &str = "the provider names no second bank (copy_bank): the copy lies in the same bank \
                                        as what it is a copy of, and is lost with it";
-
-/// Class of the error that refuses a second copy.
-pub(crate) const COPIED: &str = "CheckpointAlreadyCopied";
 
 /// What a copy is a copy of: the checkpoint that was protected, however often it was copied since.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,41 +116,6 @@ pub(crate) fn pick(
         .filter(|source| second_bank || !is_copy(source))
         .filter(|source| there.insert(origin(source)))
         .collect()
-}
-
-/// The checkpoints of a provider, of both its banks. A list without those of the first bank would hide a
-/// loss: it is an error, which says how to get at the copies.
-///
-/// # Errors
-/// As [`CheckpointCollection::list_both`](crate::checkpoints::CheckpointCollection::list_both).
-pub(crate) async fn list(
-    provider: &Provider,
-    query: &CheckpointQuery,
-) -> Result<Vec<Checkpoint>, ApiError> {
-    let mut homes = provider.homes();
-    let (Some(bank), copies) = (homes.next(), homes.next()) else {
-        return Ok(Vec::new());
-    };
-    match copies {
-        Some(copies) => {
-            let second = copies.checkpoints();
-            let listed = bank.checkpoints().list_both(second, query).await;
-            listed.map_err(|error| match error {
-                CheckpointError::Bank(error) => with_copies(bank_error(&error)),
-                other => other.into(),
-            })
-        }
-        None => Ok(bank.checkpoints().list(query).await?),
-    }
-}
-
-/// The copies are within reach while the first bank is not.
-fn with_copies(mut error: ApiError) -> ApiError {
-    error.message.push_str(
-        " What was copied into the second bank can be shown and restored meanwhile, by its id: `karbor \
-         operation-log list --operation copy` names the copies.",
-    );
-    error
 }
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ impl From<CheckpointError> for ApiError {
             }
             CheckpointError::Transition(_) => Self::conflict("CheckpointNotAvailable", error.to_string()),
             CheckpointError::Corrupt { id, .. } => Self::conflict(
-                CORRUPT,
+                "CheckpointIndexCorrupt",
                 format!(
                     "The index of checkpoint {id} is damaged in the bank. Use another checkpoint, and ask the \
                      operator to look at the bank; `karbor checkpoint delete {id}` removes this one."
@@ -90,7 +90,7 @@ impl From<CheckpointError> for ApiError {
             )
             .with_cause(error),
             CheckpointError::Tampered(id) => Self::conflict(
-                TAMPERED,
+                "CheckpointTampered",
                 format!(
                     "The index of checkpoint {id} is not what this service wrote: its seal does not fit. First \
                      the operator has to look at the key: if the master key is another than it was made with, \
@@ -106,29 +106,20 @@ impl From<CheckpointError> for ApiError {
     }
 }
 
-/// Class of the error that refuses to read what is not available.
-pub(crate) const NOT_AVAILABLE: &str = "CheckpointNotAvailable";
-
 /// A checkpoint that cannot be read from in its state.
 pub(crate) fn not_available(checkpoint: &Checkpoint) -> ApiError {
     let message = format!(
         "The checkpoint {} is not available: its status is '{}'",
         checkpoint.id, checkpoint.status
     );
-    ApiError::new(ErrorKind::BadRequest, NOT_AVAILABLE, message)
+    ApiError::new(ErrorKind::BadRequest, "CheckpointNotAvailable", message)
 }
 
-/// Class of the error that a checkpoint's record cannot be read.
-pub(crate) const CORRUPT: &str = "CheckpointIndexCorrupt";
-
-/// Class of the error that refuses to delete a checkpoint.
-pub(crate) const NOT_DELETED: &str = "CheckpointNotBeDeleted";
-
-/// Class of the error that somebody changed a checkpoint.
-pub(crate) const TAMPERED: &str = "CheckpointTampered";
-
-/// Class of the error that refuses what nothing vouches for.
-pub(crate) const NOT_SEALED: &str = "CheckpointNotSealed";
+/// A checkpoint that cannot be deleted now, for a reason that is a sentence.
+pub(crate) fn not_deleted(id: CheckpointId, reason: &str) -> ApiError {
+    let message = format!("The checkpoint {id} can not be deleted: {reason}");
+    ApiError::conflict("CheckpointNotBeDeleted", message)
+}
 
 /// A checkpoint that nothing vouches for, and that nobody said he accepts.
 pub(crate) fn not_sealed(checkpoint: &Checkpoint) -> ApiError {
@@ -138,7 +129,7 @@ pub(crate) fn not_sealed(checkpoint: &Checkpoint) -> ApiError {
          again with --accept-unsealed (\"accept_unsealed\": true).",
         checkpoint.id
     );
-    ApiError::new(ErrorKind::BadRequest, NOT_SEALED, message)
+    ApiError::new(ErrorKind::BadRequest, "CheckpointNotSealed", message)
 }
 
 /// A bank's failure as the API tells it.

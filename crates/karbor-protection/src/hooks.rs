@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use karbor_flow::{FlowNode, FlowPlan, Hook, HookContext, HookRunner};
-use karbor_model::{ApiError, CheckpointId, OperationType, Seal, parameters_for};
+use karbor_model::{ApiError, CheckpointId, Seal, parameters_for};
 use karbor_plugin::{
     Bank, BankKey, BankSection, CopyTarget, DataSection, HookReport, Operation, OperationContext,
     PluginError, VaultAccess,
@@ -14,6 +14,7 @@ use crate::{
     checkpoints::CheckpointCollection,
     error::CheckpointError,
     keys::MasterKey,
+    operations::rules,
     providers::{Home, Provider},
     run::Run,
     seal::Witness,
@@ -95,13 +96,13 @@ impl RunHooks {
         node: &FlowNode,
         context: HookContext,
     ) -> (OperationContext, Option<Arc<Witness>>) {
-        let (data, writing) = match self.run.operation {
-            OperationType::Protect | OperationType::Delete => {
+        let (data, writing) = match rules(self.run.operation).claim().is_exclusive() {
+            true => {
                 let witness = self.data.to_write();
                 let section = self.data.section(node, &witness);
                 (DataSection::Writable(section), Some(witness))
             }
-            OperationType::Restore | OperationType::Verify | OperationType::Copy => {
+            false => {
                 let witness = self.data.to_read(self.run.checkpoint.seal.as_ref());
                 let section = self.data.section(node, &witness);
                 (DataSection::ReadOnly(section.read_only()), None)

@@ -16,7 +16,10 @@ use karbor_manager::{
 };
 use karbor_model::{ApiError, ServiceRecord};
 
-use crate::manager::ProtectionManager;
+use crate::{
+    manager::ProtectionManager,
+    quota::{QuotaRecount, recount_quotas},
+};
 
 impl Manager for ProtectionManager {
     type Db = Db;
@@ -36,8 +39,8 @@ impl Manager for ProtectionManager {
     fn periodic_tasks(self: &Arc<Self>) -> PeriodicTasks<Self> {
         let tasks = PeriodicTasks::new(self.base.clock().clone());
         let sweep = |manager: Arc<Self>, _context| async move {
-            let before = manager.base.clock().now() - KEEP_ENDED_RUNS;
-            let removed = manager.base.db().flow_delete_finished(before).await?;
+            let before = manager.ground.clock.now() - KEEP_ENDED_RUNS;
+            let removed = manager.ground.db.flow_delete_finished(before).await?;
             Ok(serde_json::json!({ "removed_runs": removed }))
         };
         tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
@@ -70,6 +73,16 @@ impl Manager for ProtectionManager {
                 reason: format!("operation {operation} cannot go on: {reason}"),
             },
         }
+    }
+}
+
+impl ProtectionManager {
+    /// [`recount_quotas`] over this manager's providers.
+    ///
+    /// # Errors
+    /// When the database cannot be used.
+    pub async fn recount_quotas(&self) -> Result<QuotaRecount, ApiError> {
+        recount_quotas(&self.ground.db, &self.ground.providers).await
     }
 }
 

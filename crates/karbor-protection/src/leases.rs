@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use karbor_manager::Clock;
-use karbor_model::{CheckpointId, OperationId, OperationType};
+use karbor_model::{CheckpointId, OperationId};
 use karbor_plugin::{Bank, BankError, BankKey, Lease};
 use tokio_util::sync::CancellationToken;
 
@@ -22,32 +22,38 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What a checkpoint is claimed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
-    /// A run of an operation. Those that read it share a checkpoint (of copies one at a time); others
-    /// have it alone.
-    Operation(OperationType),
+    Protect,
+    Restore,
+    Verify,
+    /// Being copied; one copy of it is made at a time.
+    Copy,
     /// Being made as a copy of another.
     Copied,
+    Delete,
     /// Setting its state by hand.
     Reset,
 }
 
 impl Purpose {
-    const COPY: Self = Self::Operation(OperationType::Copy);
-
     const ALL: [Self; 7] = [
-        Self::Operation(OperationType::Protect),
-        Self::Operation(OperationType::Restore),
-        Self::Operation(OperationType::Delete),
-        Self::Operation(OperationType::Verify),
-        Self::COPY,
+        Self::Protect,
+        Self::Restore,
+        Self::Verify,
+        Self::Copy,
         Self::Copied,
+        Self::Delete,
         Self::Reset,
     ];
 
+    /// What names of leases begin with.
     fn name(self) -> &'static str {
         match self {
-            Self::Operation(operation) => operation.as_str(),
+            Self::Protect => "protect",
+            Self::Restore => "restore",
+            Self::Verify => "verify",
+            Self::Copy => "copy",
             Self::Copied => "copied",
+            Self::Delete => "delete",
             Self::Reset => "reset",
         }
     }
@@ -55,12 +61,12 @@ impl Purpose {
     /// What is being done, in words.
     fn doing(self) -> &'static str {
         match self {
-            Self::Operation(OperationType::Protect) => "is being made",
-            Self::Operation(OperationType::Restore) => "is being restored",
-            Self::Operation(OperationType::Delete) => "is being deleted",
-            Self::Operation(OperationType::Verify) => "is being verified",
-            Self::Operation(OperationType::Copy) => "is being copied",
+            Self::Protect => "is being made",
+            Self::Restore => "is being restored",
+            Self::Verify => "is being verified",
+            Self::Copy => "is being copied",
             Self::Copied => "is being made as a copy",
+            Self::Delete => "is being deleted",
             Self::Reset => "is having its status set",
         }
     }
@@ -76,16 +82,13 @@ impl Purpose {
 
     /// Does it have the checkpoint alone? What has not only reads it.
     pub(crate) fn is_exclusive(self) -> bool {
-        !matches!(
-            self,
-            Self::Operation(OperationType::Restore | OperationType::Verify | OperationType::Copy)
-        )
+        !matches!(self, Self::Restore | Self::Verify | Self::Copy)
     }
 
     /// A lease whose purpose we cannot read we do not share with.
     fn excludes(self, lease: &Lease) -> bool {
         let other = Self::of(&lease.name);
-        let both_copy = self == Self::COPY && other == Some(Self::COPY);
+        let both_copy = self == Self::Copy && other == Some(Self::Copy);
         both_copy || self.is_exclusive() || other.is_none_or(Self::is_exclusive)
     }
 
@@ -280,12 +283,9 @@ pub(crate) async fn claims_of(
 ///
 /// # Errors
 /// Whatever the bank fails with.
-pub(crate) async fn holder(
-    bank: &dyn Bank,
-    checkpoint: CheckpointId,
-) -> Result<Option<Lease>, BankError> {
+pub(crate) async fn is_held(bank: &dyn Bank, checkpoint: CheckpointId) -> Result<bool, BankError> {
     let place = BankKey::parse(&format!("checkpoints/{checkpoint}"))?;
-    Ok(bank.leases(&place).await?.into_iter().next())
+    Ok(!bank.leases(&place).await?.is_empty())
 }
 
 #[cfg(test)]
@@ -312,9 +312,8 @@ mod tests {
             }
         }
 
-        async fn claim(&self, operation: OperationType) -> CheckpointLease {
+        async fn claim(&self, purpose: Purpose) -> CheckpointLease {
             let (bank, run) = (self.bank.clone(), OperationId::new());
-            let purpose = Purpose::Operation(operation);
             CheckpointLease::acquire(bank, &self.clock, self.checkpoint, purpose, run, "owner")
                 .await
                 .unwrap()
@@ -331,9 +330,9 @@ mod tests {
     #[tokio::test]
     async fn a_lapsed_claim_is_carried_on_only_after_a_look_that_found_nobody() {
         let scene = Scene::new();
-        let mut claim = scene.claim(OperationType::Delete).await;
+        let mut claim = scene.claim(Purpose::Delete).await;
         scene.lapse();
-        let other = scene.claim(OperationType::Restore).await;
+        let other = scene.claim(Purpose::Restore).await;
         scene
             .bank
             .inject(Fault::Fail, 1, |call| call.verb == Verb::Leases);
@@ -353,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_run_does_not_go_on_for_long_without_knowing_whether_somebody_came() {
         let scene = Scene::new();
-        let claim = scene.claim(OperationType::Delete).await;
+        let claim = scene.claim(Purpose::Delete).await;
         scene.lapse();
         scene
             .bank

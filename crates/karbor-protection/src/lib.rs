@@ -1,16 +1,19 @@
 //! The protection manager: providers, checkpoints and the operations that run over them.
 //!
-//! The way of a protect is drawn in `docs/architecture.md`. In short: [`manager`] answers the API,
-//! builds the resource graph and starts a run; the worker writes the flow record, claims the
-//! checkpoint, has karbor-flow run the plugins' hooks with a journal in the database, and writes
-//! down how it ended; after a crash it goes on where the journal stops.
+//! The way of a protect is drawn in `docs/architecture.md`. In short: [`manager`] answers the API and has a room of
+//! `operations` make a run of what is asked; the worker writes the flow record, claims the checkpoint, has
+//! karbor-flow run the plugins' hooks with a journal in the database, and writes down how it ended; after a crash it
+//! goes on where the journal stops. What is particular to an operation is in its room.
 
+mod begin_error;
+mod checkpoint_lookup;
 pub mod checkpoints;
-mod conclude;
+mod conclusion;
 mod copies;
 pub mod error;
 mod flaws;
 mod graph;
+mod ground;
 mod hooks;
 mod host;
 mod journal;
@@ -18,6 +21,7 @@ pub mod keys;
 mod leases;
 mod listing;
 pub mod manager;
+mod operations;
 mod options;
 mod parameters;
 pub mod providers;

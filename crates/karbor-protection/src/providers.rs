@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    checkpoints::{CheckpointCollection, is_unreadable},
-    error::{CheckpointError, flow_error, plugin_refusal},
+    checkpoints::{CheckpointCollection, CheckpointQuery, is_unreadable},
+    error::{CheckpointError, bank_error, flow_error, plugin_refusal},
     keys::MasterKey,
 };
 
@@ -294,6 +294,29 @@ impl Provider {
         }
     }
 
+    /// The checkpoints of both banks. A list without those of the first bank would hide a loss: it is an error, which
+    /// says how to get at the copies.
+    ///
+    /// # Errors
+    /// As [`CheckpointCollection::list_both`].
+    pub(crate) async fn list(&self, query: &CheckpointQuery) -> Result<Vec<Checkpoint>, ApiError> {
+        let mut homes = self.homes();
+        let (Some(bank), copies) = (homes.next(), homes.next()) else {
+            return Ok(Vec::new());
+        };
+        match copies {
+            Some(copies) => {
+                let second = copies.checkpoints();
+                let listed = bank.checkpoints().list_both(second, query).await;
+                listed.map_err(|error| match error {
+                    CheckpointError::Bank(error) => with_copies(bank_error(&error)),
+                    other => other.into(),
+                })
+            }
+            None => Ok(bank.checkpoints().list(query).await?),
+        }
+    }
+
     /// Finds a checkpoint in either bank. One that is in the copy bank is found there also when the first bank is
     /// gone, or says that it is deleted, or something that cannot be believed.
     ///
@@ -449,4 +472,12 @@ impl Providers {
     pub fn all(&self) -> &[Arc<Provider>] {
         &self.usable
     }
+}
+/// The copies are within reach while the first bank is not.
+fn with_copies(mut error: ApiError) -> ApiError {
+    error.message.push_str(
+        " What was copied into the second bank can be shown and restored meanwhile, by its id: `karbor \
+         operation-log list --operation copy` names the copies.",
+    );
+    error
 }

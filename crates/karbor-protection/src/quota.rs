@@ -15,35 +15,29 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    conclude::Conclusion,
+    conclusion::Conclusion,
     error::CheckpointError,
-    manager::ProtectionManager,
     providers::{Provider, Providers},
     run::Run,
 };
 
 /// The checkpoint that a run makes, while it is being made.
-pub(crate) fn reserved(run: &Run) -> Option<QuotaHolding> {
-    let makes = matches!(run.operation, OperationType::Protect | OperationType::Copy);
-    makes.then(|| QuotaHolding {
+pub(crate) fn reserved(run: &Run) -> QuotaHolding {
+    QuotaHolding {
         checkpoint_id: run.subject().1.id,
         project_id: run.checkpoint.project_id.clone(),
         provider_id: run.checkpoint.provider_id,
         bytes: 0,
         settled: false,
-    })
+    }
 }
 
-/// What the end of a run means.
-pub(crate) fn settlement(run: &Run, conclusion: &Conclusion) -> QuotaSettlement {
+/// What the end of a run that made a checkpoint means.
+pub(crate) fn made(run: &Run, conclusion: &Conclusion) -> QuotaSettlement {
     let id = run.subject().1.id;
-    match run.operation {
-        OperationType::Protect | OperationType::Copy if conclusion.in_bank => {
-            QuotaSettlement::Holds(id, bytes(&conclusion.extra_info))
-        }
-        OperationType::Protect | OperationType::Copy => QuotaSettlement::Released(id),
-        OperationType::Delete if conclusion.is_success() => QuotaSettlement::Released(id),
-        _ => QuotaSettlement::Unchanged,
+    match conclusion.in_bank {
+        true => QuotaSettlement::Holds(id, bytes(&conclusion.extra_info)),
+        false => QuotaSettlement::Released(id),
     }
 }
 
@@ -102,16 +96,6 @@ pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecou
         recount.removed += removed;
     }
     Ok(recount)
-}
-
-impl ProtectionManager {
-    /// [`recount_quotas`] over this manager's providers.
-    ///
-    /// # Errors
-    /// When the database cannot be used.
-    pub async fn recount_quotas(&self) -> Result<QuotaRecount, ApiError> {
-        recount_quotas(self.base.db(), &self.providers).await
-    }
 }
 
 /// Every checkpoint of the provider's banks, with its project.

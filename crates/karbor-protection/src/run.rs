@@ -3,13 +3,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, OperationId, OperationLog, OperationLogId,
-    OperationLogStatus, OperationType, Parameters, RequestContext, ResourceGraph, RestoreId,
-    VerificationId,
+    ApiError, Checkpoint, OperationId, OperationLog, OperationLogId, OperationLogStatus,
+    OperationType, Parameters, RequestContext, ResourceGraph, RestoreId, VerificationId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{leases::Purpose, providers::Place};
+use crate::providers::Place;
 
 /// The copy that a run makes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,12 +98,6 @@ impl Run {
         self.begin_before.filter(|end| was_ahead || now > *end)
     }
 
-    /// Is an `error` at its begin worth another try?
-    #[must_use]
-    pub(crate) fn may_wait(&self, error: &ApiError, now: DateTime<Utc>) -> bool {
-        error.kind.is_retryable() && self.begin_before.is_some() && self.late(now).is_none()
-    }
-
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.
     #[must_use]
     pub(crate) fn subject(&self) -> (Place, &Checkpoint) {
@@ -112,26 +105,6 @@ impl Run {
             Some(copy) => (copy.place, &copy.checkpoint),
             None => (self.place, &self.checkpoint),
         }
-    }
-
-    /// Does it act on a checkpoint that nothing vouches for?
-    #[must_use]
-    pub(crate) fn reads_unsealed(&self) -> bool {
-        let reads = matches!(
-            self.operation,
-            OperationType::Restore | OperationType::Verify
-        );
-        reads && self.checkpoint.seal.is_none()
-    }
-
-    /// The claims it needs: on which checkpoint of which bank, and what for.
-    pub(crate) fn claims(&self) -> Vec<(Place, CheckpointId, Purpose)> {
-        let own = Purpose::Operation(self.operation);
-        let mut claims = vec![(self.place, self.checkpoint.id, own)];
-        if let Some(copy) = &self.copy {
-            claims.push((copy.place, copy.checkpoint.id, Purpose::Copied));
-        }
-        claims
     }
 
     /// The graph that it runs over. A checkpoint that failed before its graph was known has none.
@@ -145,11 +118,10 @@ impl Run {
         }
     }
 
-    /// The first form of its record in the operation log.
+    /// The first form of its record in the operation log; `with_plan` names the plan.
     #[must_use]
-    pub(crate) fn log_record(&self) -> OperationLog {
+    pub(crate) fn log_record(&self, with_plan: bool) -> OperationLog {
         let plan = self.checkpoint.protection_plan.id;
-        let with_plan = matches!(self.operation, OperationType::Protect | OperationType::Copy);
         OperationLog {
             id: self.log,
             project_id: self.checkpoint.project_id.clone(),

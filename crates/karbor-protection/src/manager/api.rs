@@ -6,24 +6,24 @@ use async_trait::async_trait;
 use chrono::{NaiveDate, SecondsFormat};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, ErrorKind, OperationId,
-    OperationLogId, OperationType, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, ErrorKind,
+    OperationLogId, Parameters, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
     RequestContext, Resource, Restore, Verification,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
 
-use super::{ProtectionManager, once};
+use super::ProtectionManager;
 use crate::{
+    begin_error::{BeginError, Why},
     checkpoints::CheckpointQuery,
     copies,
-    error::{CheckpointError, NOT_DELETED},
-    graph,
+    error::{CheckpointError, bank_error},
+    graph, leases,
     listing::{list_by_name, page},
+    operations::{delete, protect},
     parameters,
     providers::Place,
-    run::Run,
-    worker::KNOWN,
 };
 
 #[async_trait]
@@ -34,41 +34,29 @@ impl ProtectionApi for ProtectionManager {
         plan: Plan,
         checkpoint_properties: Map<String, Value>,
     ) -> Result<CheckpointId, ApiError> {
-        let asked_as = once::operation_id(&checkpoint_properties)?;
-        let begin_before = once::begin_before(&checkpoint_properties)?;
+        let asked_as = protect::operation_id(&checkpoint_properties)?;
         if let Some(id) = asked_as
-            && let Some(made) = self.made_before(id, &plan).await?
+            && let Some(made) = self.ground.protected_before(id, &plan).await?
         {
             return Ok(made);
         }
-        let provider = self.providers.get(plan.provider_id)?;
-        let graph = graph::build(&self.registry, context, &plan.resources).await?;
-        let graph = graph.pack().map_err(ApiError::invalid_input)?;
-        let checkpoint = self.new_checkpoint(&plan, graph, &checkpoint_properties);
-        let id = checkpoint.id;
-        let mut run = Run::new(
-            OperationType::Protect,
-            context,
-            (Place::Bank, checkpoint),
-            parameters::typed(provider, SchemaKind::Options, plan.parameters.clone()),
-            self.base.clock().now(),
-        );
-        run.begin_before = begin_before;
-        if let Some(id) = asked_as {
-            run = run.with_id(id);
-        }
-        let Err(error) = self.worker.start(run).await else {
+        let ground = &self.ground;
+        let run = ground
+            .protect_run(context, &plan, &checkpoint_properties)
+            .await?;
+        let id = run.checkpoint.id;
+        let Err(refused) = self.worker.start(run).await else {
             return Ok(id);
         };
         // Somebody asked for the same at the same time, and was faster.
         if let Some(asked_as) = asked_as
-            && error.kind == ErrorKind::Conflict
-            && let Some(made) = self.made_before(asked_as, &plan).await?
+            && refused.error.kind == ErrorKind::Conflict
+            && let Some(made) = ground.protected_before(asked_as, &plan).await?
             && made != id
         {
             return Ok(made);
         }
-        Err(error)
+        Err(refused.into())
     }
 
     async fn restore(
@@ -78,21 +66,7 @@ impl ProtectionApi for ProtectionManager {
         // For plugins that act on another cloud as somebody else: there is none yet.
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
-        let provider = self.providers.get(restore.provider_id)?;
-        let parameters = parameters::typed(provider, SchemaKind::Restore, restore.parameters);
-        parameters::validate(provider, SchemaKind::Restore, "restore", &parameters)?;
-        let checkpoint = self
-            .available(
-                context,
-                provider,
-                restore.checkpoint_id,
-                restore.accept_unsealed,
-            )
-            .await?;
-        let now = self.base.clock().now();
-        let mut run = Run::new(OperationType::Restore, context, checkpoint, parameters, now)
-            .with_id(OperationId(restore.id.0));
-        run.restore_id = Some(restore.id);
+        let run = self.ground.restore_run(context, restore).await?;
         known_is_begun(self.worker.start(run).await)
     }
 
@@ -101,21 +75,7 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         verification: Verification,
     ) -> Result<(), ApiError> {
-        let provider = self.providers.get(verification.provider_id)?;
-        let parameters = parameters::typed(provider, SchemaKind::Verify, verification.parameters);
-        parameters::validate(provider, SchemaKind::Verify, "verify", &parameters)?;
-        let checkpoint = self
-            .available(
-                context,
-                provider,
-                verification.checkpoint_id,
-                verification.accept_unsealed,
-            )
-            .await?;
-        let now = self.base.clock().now();
-        let mut run = Run::new(OperationType::Verify, context, checkpoint, parameters, now)
-            .with_id(OperationId(verification.id.0));
-        run.verification_id = Some(verification.id);
+        let run = self.ground.verify_run(context, verification).await?;
         known_is_begun(self.worker.start(run).await)
     }
 
@@ -127,7 +87,7 @@ impl ProtectionApi for ProtectionManager {
         if !context.may_access(&plan.project_id) {
             return Err(ApiError::not_found("Plan", plan.id));
         }
-        let provider = self.providers.get(plan.provider_id)?;
+        let provider = self.ground.providers.get(plan.provider_id)?;
         let given = plan.parameters.clone();
         let parameters = parameters::typed(provider, SchemaKind::Options, given);
         self.copy_all(context, &plan, &parameters).await
@@ -139,46 +99,12 @@ impl ProtectionApi for ProtectionManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<(), ApiError> {
-        use CheckpointStatus::{Available, Deleted, Deleting, Error, ErrorDeleting};
-        let provider = self.providers.get(provider_id)?;
-        let (place, checkpoint) = self.to_delete(context, provider, checkpoint_id).await?;
-        let refused = |reason: &str| {
-            let message = format!("The checkpoint {checkpoint_id} can not be deleted: {reason}");
-            ApiError::conflict(NOT_DELETED, message)
-        };
-        let is_held = match checkpoint.status {
-            Available | Error | ErrorDeleting => false,
-            _ => self.is_held(provider.home(place)?, checkpoint_id).await?,
-        };
-        match (checkpoint.status, is_held) {
-            (Available | Error | ErrorDeleting, _) => {}
-            // Left by a service that is gone for good: nobody is at work on it any more.
-            (Deleting, false) => {}
-            (Deleted, _) => return Err(refused("it is deleted.")),
-            (status, true) => return Err(refused(&at_work(checkpoint_id, status))),
-            (status, false) => {
-                let reason = format!(
-                    "it is '{status}', and no operation works on it any more. Call it failed first: `karbor \
-                     checkpoint reset-state {checkpoint_id} error`."
-                );
-                return Err(refused(&reason));
-            }
-        }
-        let now = self.base.clock().now();
-        let run = Run::new(
-            OperationType::Delete,
-            context,
-            (place, checkpoint),
-            BTreeMap::new(),
-            now,
-        );
-        self.worker
-            .start(run)
-            .await
-            .map_err(|error| match error.class.as_str() {
-                "LeaseHeld" => refused(&error.message).with_cause(error),
-                _ => error,
-            })
+        let run = self
+            .ground
+            .delete_run(context, provider_id, checkpoint_id)
+            .await?;
+        let started = self.worker.start(run).await;
+        started.map_err(|error| delete::refused(checkpoint_id, error))
     }
 
     async fn reset_state(
@@ -188,8 +114,11 @@ impl ProtectionApi for ProtectionManager {
         checkpoint_id: CheckpointId,
         state: String,
     ) -> Result<(), ApiError> {
-        let provider = self.providers.get(provider_id)?;
-        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        let provider = self.ground.providers.get(provider_id)?;
+        let (place, checkpoint) = self
+            .ground
+            .checkpoint(context, provider, checkpoint_id)
+            .await?;
         let home = provider.home(place)?;
         // The original's words, to the letter: its clients read them.
         let refused = || {
@@ -199,7 +128,9 @@ impl ProtectionApi for ProtectionManager {
         let state: CheckpointStatus = state.parse().map_err(|_| refused())?;
         // Waiting for its maker would end in an error where all went well.
         let is_made = checkpoint.status == CheckpointStatus::Protecting
-            && self.is_held(home, checkpoint_id).await?;
+            && leases::is_held(home.bank().as_ref(), checkpoint_id)
+                .await
+                .map_err(|error| bank_error(&error))?;
         let can_be_set = matches!(state, CheckpointStatus::Available | CheckpointStatus::Error);
         if is_made || !can_be_set {
             return Err(refused());
@@ -221,8 +152,11 @@ impl ProtectionApi for ProtectionManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<(), ApiError> {
-        let provider = self.providers.get(provider_id)?;
-        let (place, checkpoint) = self.checkpoint(context, provider, checkpoint_id).await?;
+        let provider = self.ground.providers.get(provider_id)?;
+        let (place, checkpoint) = self
+            .ground
+            .checkpoint(context, provider, checkpoint_id)
+            .await?;
         let home = provider.home(place)?;
         let refused = |reason: &str| {
             let message = format!("The checkpoint {checkpoint_id} can not be accepted: {reason}.");
@@ -233,7 +167,7 @@ impl ProtectionApi for ProtectionManager {
         }
         let busy = || refused("an operation works on it; try again");
         let lease = self.alone(home, checkpoint_id, busy).await?;
-        let now = self.base.clock().now();
+        let now = self.ground.clock.now();
         let at = now.to_rfc3339_opts(SecondsFormat::Secs, true);
         let done = home.checkpoints().accept(checkpoint_id, &at).await;
         lease.release().await;
@@ -252,9 +186,9 @@ impl ProtectionApi for ProtectionManager {
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
     ) -> Result<Checkpoint, ApiError> {
-        let provider = self.providers.get(provider_id)?;
-        let checkpoint = self.shown(context, provider, checkpoint_id).await?;
-        match self.is_gone(&checkpoint).await? {
+        let provider = self.ground.providers.get(provider_id)?;
+        let checkpoint = self.ground.shown(context, provider, checkpoint_id).await?;
+        match self.ground.is_gone(&checkpoint).await? {
             true => Err(CheckpointError::NotFound(checkpoint_id).into()),
             false => Ok(checkpoint),
         }
@@ -271,7 +205,7 @@ impl ProtectionApi for ProtectionManager {
         filters: BTreeMap<String, String>,
         all_tenants: bool,
     ) -> Result<Vec<Checkpoint>, ApiError> {
-        let provider = self.providers.get(provider_id)?;
+        let provider = self.ground.providers.get(provider_id)?;
         let mut query = CheckpointQuery {
             project_id: Some(context.project_id.clone()),
             marker,
@@ -299,7 +233,7 @@ impl ProtectionApi for ProtectionManager {
             };
             query.status = Some(status);
         }
-        copies::list(provider, &query).await
+        provider.list(&query).await
     }
 
     async fn list_protectable_types(
@@ -308,10 +242,10 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<Vec<String>, ApiError> {
         // A type that no provider here protects is not one to choose from.
         let is_protected = |name: &&String| {
-            let mut providers = self.providers.all().iter();
+            let mut providers = self.ground.providers.all().iter();
             providers.any(|provider| provider.protects(name))
         };
-        let types = self.registry.protectables().keys();
+        let types = self.ground.registry.protectables().keys();
         Ok(types.filter(is_protected).cloned().collect())
     }
 
@@ -322,6 +256,7 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<ProtectableType, ApiError> {
         self.protectable(&protectable_type)?;
         let dependent_types = self
+            .ground
             .registry
             .protectables()
             .values()
@@ -381,7 +316,7 @@ impl ProtectionApi for ProtectionManager {
     ) -> Result<Vec<Resource>, ApiError> {
         self.protectable(&protectable_type)?;
         let parent = Resource::new(protectable_type, protectable_id, protectable_name);
-        graph::dependents(&self.registry, context, &parent).await
+        graph::dependents(&self.ground.registry, context, &parent).await
     }
 
     async fn list_providers(
@@ -394,6 +329,7 @@ impl ProtectionApi for ProtectionManager {
         filters: BTreeMap<String, String>,
     ) -> Result<Vec<ProviderRecord>, ApiError> {
         let all = self
+            .ground
             .providers
             .all()
             .iter()
@@ -419,7 +355,7 @@ impl ProtectionApi for ProtectionManager {
         _context: &RequestContext,
         provider_id: ProviderId,
     ) -> Result<ProviderRecord, ApiError> {
-        Ok(self.providers.get(provider_id)?.record().clone())
+        Ok(self.ground.providers.get(provider_id)?.record().clone())
     }
 
     async fn cancel_operation(
@@ -427,7 +363,7 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         operation_log_id: OperationLogId,
     ) -> Result<(), ApiError> {
-        let log = self.base.db().operation_log_get(operation_log_id).await?;
+        let log = self.ground.db.operation_log_get(operation_log_id).await?;
         if !context.may_access(&log.project_id) {
             return Err(ApiError::not_found("OperationLog", operation_log_id));
         }
@@ -447,20 +383,69 @@ impl ProtectionApi for ProtectionManager {
     }
 }
 
-/// A run that was asked for before has begun.
-fn known_is_begun(started: Result<(), ApiError>) -> Result<(), ApiError> {
-    match started {
-        Err(error) if error.class == KNOWN => Ok(()),
-        other => other,
+impl ProtectionManager {
+    /// Begins a run for every checkpoint of the plan that is not copied yet. What the answer does not
+    /// name is copied, or being copied; or else its failure is in the operation log, and asking again
+    /// tells it, too.
+    ///
+    /// # Errors
+    /// When no copy could begin of what is not copied: why, and how much is left.
+    pub(super) async fn copy_all(
+        &self,
+        context: &RequestContext,
+        plan: &Plan,
+        parameters: &Parameters,
+    ) -> Result<Vec<CheckpointCopy>, ApiError> {
+        let provider = self.ground.providers.get(plan.provider_id)?;
+        if provider.place_of_copies() == Place::Bank {
+            let provider = &provider.record().name;
+            tracing::warn!(provider, plan = %plan.id, "{}", copies::IN_SAME_BANK);
+        }
+        let mut begun = Vec::new();
+        let mut refused = None;
+        for source in self.ground.not_copied(provider, plan).await? {
+            let copy = self.ground.copy_run(context, provider, source, parameters);
+            let pair = CheckpointCopy {
+                checkpoint_protect_id: copy.checkpoint.id,
+                checkpoint_copy_id: copy.subject().1.id,
+            };
+            let Err(refusal) = self.worker.start(copy.clone()).await else {
+                begun.push(pair);
+                continue;
+            };
+            // Of one source: the next may be free. Anything else would meet the next as well.
+            let is_its_own = matches!(refusal.why, Why::Held | Why::Copied | Why::NotAvailable);
+            let error = refusal.error;
+            tracing::warn!(source = %copy.checkpoint.id, ?error, "a checkpoint is not copied now");
+            refused = Some((copy, error));
+            if !is_its_own {
+                break;
+            }
+        }
+        let Some((copy, mut error)) = refused else {
+            return Ok(begun);
+        };
+        if !begun.is_empty() {
+            self.worker.tell_refused(&copy, &error).await;
+            return Ok(begun);
+        }
+        // Somebody else may have copied, or removed, what could not be copied here.
+        let left = match self.ground.not_copied(provider, plan).await?.len() {
+            0 => return Ok(begun),
+            1 => "1 checkpoint of the plan is".to_owned(),
+            many => format!("{many} checkpoints of the plan are"),
+        };
+        error.message = format!("{left} not copied: {}", error.message);
+        Err(error)
     }
 }
 
-/// Why a checkpoint that an operation works on is left alone, and what to do.
-fn at_work(id: CheckpointId, status: CheckpointStatus) -> String {
-    format!(
-        "an operation works on it still (it is '{status}'). Wait until that has ended, then try again; `karbor \
-         operation-log list --checkpoint {id}` shows how it is going."
-    )
+/// A run that was asked for before has begun.
+fn known_is_begun(started: Result<(), BeginError>) -> Result<(), ApiError> {
+    match started {
+        Err(error) if error.why == Why::Known => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 fn date(filters: &BTreeMap<String, String>, field: &str) -> Result<Option<NaiveDate>, ApiError> {

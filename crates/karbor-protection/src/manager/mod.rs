@@ -2,9 +2,6 @@
 //! one.
 
 mod api;
-mod copy;
-mod damaged;
-mod once;
 mod reset;
 
 use std::{
@@ -12,33 +9,24 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use chrono::TimeDelta;
-use karbor_db::{Db, ListQuery, QuotaDefaults};
+use karbor_db::{Db, QuotaDefaults};
 use karbor_flow::{Executor, ExecutorOptions, FlowTime};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
-use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, ErrorKind, INDEX_VERSION,
-    OperationLog, OperationType, Plan, RequestContext, Resource, Seal,
-};
+use karbor_model::{ApiError, ErrorKind};
 use karbor_plugin::{Protectable, Registry};
-use serde_json::{Map, Value};
 
 use crate::{
-    error::{not_available, not_sealed},
+    ground::Ground,
     host::ManagerTime,
     keys::MasterKey,
-    providers::{Place, Provider, Providers},
+    providers::Providers,
     worker::{Slots, Worker},
 };
-
-/// How long a checkpoint that was deleted is still shown, as deleted.
-const DELETED_IS_SHOWN: TimeDelta = TimeDelta::minutes(10);
 
 /// The protection manager.
 pub struct ProtectionManager {
     pub(crate) base: ManagerBase<Db>,
-    registry: Arc<Registry>,
-    pub(crate) providers: Arc<Providers>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) worker: Arc<Worker>,
 }
 
@@ -89,90 +77,36 @@ impl ProtectionManager {
             ..ExecutorOptions::default()
         };
         let providers = Arc::new(parts.providers.with_key(&parts.master_key));
-        let worker = Arc::new(Worker {
+        let ground = Arc::new(Ground {
             db,
             clock,
-            executor: Executor::new(options, time.clone()),
+            registry: parts.registry,
+            providers,
+            owner: format!("{}@{}", Self::BINARY, base.host()),
             suspicious_share,
+        });
+        let worker = Arc::new(Worker {
+            ground: ground.clone(),
+            executor: Executor::new(options, time.clone()),
             time,
             tasks: base.tasks().clone(),
-            providers: providers.clone(),
             key: parts.master_key,
             host: base.host().to_owned(),
             quotas: QuotaDefaults::read(base.config())?,
-            owner: format!("{}@{}", Self::BINARY, base.host()),
             slots: Slots::new(operations, copies),
             running: Mutex::new(HashMap::new()),
             stuck: Mutex::new(HashMap::new()),
         });
         Ok(Self {
             base,
-            registry: parts.registry,
-            providers,
+            ground,
             worker,
         })
     }
 
-    /// A checkpoint that `context` may see.
-    async fn checkpoint(
-        &self,
-        context: &RequestContext,
-        provider: &Provider,
-        id: CheckpointId,
-    ) -> Result<(Place, Checkpoint), ApiError> {
-        match provider.find(id).await {
-            Ok((place, checkpoint)) if context.may_access(&checkpoint.project_id) => {
-                Ok((place, checkpoint))
-            }
-            Ok(_) => Err(not_allowed(id)),
-            Err(error) if error.is_damage() => match self.damaged(context, provider, id).await? {
-                Some(found) => Err(found.refusal(id)),
-                None => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Was it deleted so long ago that it is not shown any more? A client that waits for the end of a deletion
-    /// sees it end (Q26). A deletion that our database does not know of is long ago.
-    async fn is_gone(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
-        if checkpoint.status != CheckpointStatus::Deleted {
-            return Ok(false);
-        }
-        let filter = |name: &str, value: String| (name.to_owned(), value);
-        let query = ListQuery {
-            filters: vec![
-                filter("checkpoint_id", checkpoint.id.to_string()),
-                filter("operation_type", OperationType::Delete.to_string()),
-            ],
-            ..ListQuery::default()
-        };
-        let logs = self.base.db().operation_log_list(&query).await?;
-        let since = self.base.clock().now() - DELETED_IS_SHOWN;
-        let is_fresh = |log: &OperationLog| log.ended_at.is_none_or(|ended_at| ended_at > since);
-        Ok(!logs.iter().any(is_fresh))
-    }
-
-    /// A checkpoint that may be read from: one that is vouched for, unless `accept_unsealed`.
-    async fn available(
-        &self,
-        context: &RequestContext,
-        provider: &Provider,
-        id: CheckpointId,
-        accept_unsealed: bool,
-    ) -> Result<(Place, Checkpoint), ApiError> {
-        let (place, checkpoint) = self.checkpoint(context, provider, id).await?;
-        if checkpoint.status != CheckpointStatus::Available {
-            return Err(not_available(&checkpoint));
-        }
-        match checkpoint.seal.is_some() || accept_unsealed {
-            true => Ok((place, checkpoint)),
-            false => Err(not_sealed(&checkpoint)),
-        }
-    }
-
     fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {
-        self.registry
+        self.ground
+            .registry
             .protectables()
             .get(resource_type)
             .ok_or_else(|| {
@@ -195,55 +129,5 @@ impl ProtectionManager {
                  cannot say which there are. Name them in the plan."
             ),
         ))
-    }
-
-    fn new_checkpoint(
-        &self,
-        plan: &Plan,
-        graph: String,
-        properties: &Map<String, Value>,
-    ) -> Checkpoint {
-        let now = self.base.clock().now();
-        Checkpoint {
-            version: INDEX_VERSION.to_owned(),
-            id: CheckpointId::next(),
-            status: CheckpointStatus::Protecting,
-            owner_id: self.worker.owner.clone(),
-            provider_id: plan.provider_id,
-            project_id: plan.project_id.clone(),
-            protection_plan: CheckpointPlan {
-                id: plan.id,
-                name: plan.name.clone(),
-                provider_id: plan.provider_id,
-                resources: plan.resources.iter().map(as_stored).collect(),
-            },
-            extra_info: properties.get("extra_info").cloned(),
-            created_at: Some(now.date_naive()),
-            timestamp: now.timestamp(),
-            resource_graph: Some(graph),
-            seal: Some(Seal::default()),
-        }
-    }
-}
-
-fn not_allowed(id: CheckpointId) -> ApiError {
-    let message = format!("Access checkpoint {id} is not allowed");
-    ApiError::forbidden("AccessCheckpointNotAllowed", message)
-}
-
-/// The original kept a resource's extra info as JSON text in the plan of a checkpoint.
-fn as_stored(resource: &Resource) -> Resource {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let extra_info = resource
-        .extra_info
-        .as_ref()
-        .filter(|value| !value.is_null())
-        .map(text);
-    Resource {
-        extra_info: extra_info.map(Value::String),
-        ..resource.clone()
     }
 }

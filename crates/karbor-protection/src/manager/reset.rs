@@ -1,18 +1,15 @@
 //! Setting the state of a checkpoint by hand.
 
 use karbor_db::ListQuery;
-use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationId, OperationLog,
-    OperationLogStatus, OperationType, State,
-};
+use karbor_model::{ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationId, State};
 use karbor_plugin::BankError;
-use serde_json::Value;
 
 use super::ProtectionManager;
 use crate::{
     checkpoints::is_unreadable,
     error::bank_error,
-    leases::{self, CheckpointLease, Purpose},
+    leases::{CheckpointLease, Purpose},
+    operations::{Evidence, rules},
     providers::Home,
 };
 
@@ -47,23 +44,12 @@ impl ProtectionManager {
             filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
             ..ListQuery::default()
         };
-        let logs = self.base.db().operation_log_list(&query).await?;
-        let vouches = |log: &OperationLog| {
-            let kind = log.operation_type;
-            log.status == OperationLogStatus::Success
-                && matches!(
-                    kind,
-                    OperationType::Protect | OperationType::Copy | OperationType::Verify
-                )
+        let logs = self.ground.db.operation_log_list(&query).await?;
+        let says = |evidence: Evidence| {
+            let mut logs = logs.iter();
+            logs.any(|log| rules(log.operation_type).evidence(log) == evidence)
         };
-        let spoils = |log: &OperationLog| match log.operation_type {
-            OperationType::Protect | OperationType::Copy => {
-                log.status != OperationLogStatus::Success
-            }
-            OperationType::Delete => !log.extra_info.as_ref().is_none_or(Value::is_null),
-            _ => false,
-        };
-        Ok(logs.iter().any(vouches) && !logs.iter().any(spoils))
+        Ok(says(Evidence::Whole) && !says(Evidence::Spoilt))
     }
 
     /// Takes a checkpoint for oneself, to change what is known of it.
@@ -73,22 +59,13 @@ impl ProtectionManager {
         id: CheckpointId,
         refused: impl Fn() -> ApiError,
     ) -> Result<CheckpointLease, ApiError> {
-        let (bank, clock) = (home.bank().clone(), self.base.clock());
-        let (run, owner) = (OperationId::new(), &self.worker.owner);
+        let (bank, clock) = (home.bank().clone(), &self.ground.clock);
+        let (run, owner) = (OperationId::new(), &self.ground.owner);
         let lease =
             CheckpointLease::acquire(bank, clock.as_ref(), id, Purpose::Reset, run, owner).await;
         lease.map_err(|error| match error {
             BankError::LeaseHeld { .. } => refused().with_cause(error),
             other => bank_error(&other),
         })
-    }
-
-    pub(super) async fn is_held(
-        &self,
-        home: &Home,
-        checkpoint: CheckpointId,
-    ) -> Result<bool, ApiError> {
-        let holder = leases::holder(home.bank().as_ref(), checkpoint).await;
-        Ok(holder.map_err(|error| bank_error(&error))?.is_some())
     }
 }

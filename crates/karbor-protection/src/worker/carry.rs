@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     RETRY_DELAYS, Worker,
+    conclude::conclusion,
     turns::{Left, Turn, Waiting},
 };
 use crate::{
-    conclude::Conclusion, hooks::RunHooks, journal::DbJournal, leases::CheckpointLease,
+    hooks::RunHooks, journal::DbJournal, leases::CheckpointLease, operations::rules,
     providers::Provider, run::Run,
 };
 
@@ -75,7 +76,7 @@ impl Worker {
             // The claims are kept while the run waits for its turn, too.
             let keep = async {
                 let keep = |claim: CheckpointLease| {
-                    claim.keep(&*worker.clock, done.clone(), stop.lost.clone())
+                    claim.keep(&*worker.ground.clock, done.clone(), stop.lost.clone())
                 };
                 join_all(claims.into_iter().map(keep)).await
             };
@@ -131,7 +132,7 @@ impl Worker {
         stop: &Stop,
         mut turn: Option<Turn>,
     ) {
-        let journal = Arc::new(DbJournal::new(self.db.clone(), run.id));
+        let journal = Arc::new(DbJournal::new(self.ground.db.clone(), run.id));
         let board = Arc::new(ProgressBoard::new(self.time.clone()));
         let mut delay = RETRY_DELAYS.0;
         loop {
@@ -144,7 +145,7 @@ impl Worker {
                     () = self.tasks.cancelled().cancelled() => return,
                 },
             };
-            let begun = match self.take_turn(run, provider).await {
+            let begun = match rules(run.operation).take_turn(run, provider).await {
                 Ok(()) => journal.events().await.map_err(ApiError::from),
                 Err(error) => Err(error),
             };
@@ -165,11 +166,11 @@ impl Worker {
             drop(turn);
             if outcome.status != Ending::Interrupted {
                 self.unstuck(run.log);
-                let mut conclusion = Conclusion::of(run, &outcome).told_by(provider);
-                if stop.lost.is_cancelled() && !conclusion.is_success() {
-                    conclusion.add_reason(LOST);
+                let mut ended = conclusion(run, &outcome).told_by(provider);
+                if stop.lost.is_cancelled() && !ended.is_success() {
+                    ended.add_reason(LOST);
                 }
-                return self.conclude(run, provider, &conclusion).await;
+                return self.conclude(run, provider, &ended).await;
             }
             let reason = outcome.interrupted.unwrap_or_default();
             tracing::error!(run = %run.id, reason, "a run was interrupted and waits");
@@ -191,13 +192,13 @@ impl Worker {
     ) -> FlowOutcome {
         let tell = async {
             loop {
-                self.clock.sleep(PROGRESS_INTERVAL).await;
+                self.ground.clock.sleep(PROGRESS_INTERVAL).await;
                 let update = OperationLogUpdate {
                     extra_info: Some(json!({ "progress": board.snapshot() })),
                     ..OperationLogUpdate::default()
                 };
                 // Progress is a courtesy: the run goes on without it.
-                if let Err(error) = self.db.operation_log_update(run.log, &update).await {
+                if let Err(error) = self.ground.db.operation_log_update(run.log, &update).await {
                     tracing::warn!(run = %run.id, %error, "progress could not be recorded");
                 }
             }

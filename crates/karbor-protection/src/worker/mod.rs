@@ -8,7 +8,7 @@
 
 mod begin;
 mod carry;
-mod copies;
+mod conclude;
 mod record;
 mod resume;
 mod turns;
@@ -21,42 +21,30 @@ use std::{
     time::Duration,
 };
 
-use karbor_db::{Db, DbError, FlowRecord, QuotaDefaults};
+use karbor_db::{DbError, FlowRecord, QuotaDefaults};
 use karbor_flow::{Executor, FlowTime, plan};
-use karbor_manager::{Clock, TaskSet};
+use karbor_manager::TaskSet;
 use karbor_model::{ApiError, FlowStatus, OperationLogId};
 use tokio_util::sync::CancellationToken;
 
+use self::conclude::conclude_in_bank;
 use crate::{
-    conclude::{Conclusion, conclude_in_bank},
-    hooks::RunHooks,
-    keys::MasterKey,
-    leases::CheckpointLease,
-    providers::{Provider, Providers},
-    quota,
-    run::Run,
+    begin_error::BeginError, conclusion::Conclusion, ground::Ground, hooks::RunHooks,
+    keys::MasterKey, leases::CheckpointLease, operations::rules, providers::Provider, run::Run,
 };
 
 /// How long to wait before trying again to write down how a run goes: at first, and at most.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Class of the error that a run was entered before.
-pub(crate) const KNOWN: &str = "OperationKnown";
-
 /// What the worker works with.
 pub(crate) struct Worker {
-    pub(crate) db: Db,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ground: Arc<Ground>,
     pub(crate) time: Arc<dyn FlowTime>,
     pub(crate) tasks: TaskSet,
-    pub(crate) providers: Arc<Providers>,
     pub(crate) key: MasterKey,
     pub(crate) host: String,
-    pub(crate) owner: String,
     pub(crate) quotas: QuotaDefaults,
     pub(crate) executor: Executor,
-    /// How much less a resource may hold than before.
-    pub(crate) suspicious_share: f64,
     /// How many runs may be at work.
     pub(crate) slots: Slots,
     pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
@@ -70,56 +58,64 @@ impl Worker {
     /// # Errors
     /// Why it cannot begin. The operation log has it as failed then. A run that has time and may
     /// begin later is no error.
-    pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), ApiError> {
-        let provider = self.providers.get(run.checkpoint.provider_id)?.clone();
+    pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), BeginError> {
+        let provider = self
+            .ground
+            .providers
+            .get(run.checkpoint.provider_id)?
+            .clone();
         let hooks = self.hooks(&run, &provider)?;
         self.enter(&run).await?;
         let lease = match self.claim(&run, &provider).await {
             Ok(lease) => lease,
-            Err(error) if run.may_wait(&error, self.clock.now()) => {
-                self.begin_later(run, error);
+            Err(error) if self.may_wait(&run, &error) => {
+                self.begin_later(run, error.into());
                 return Ok(());
             }
             // Somebody else may be at work on the checkpoint: the bank is left alone.
             Err(error) => {
-                let failed = Conclusion::failed(error.message.clone());
+                let failed = Conclusion::failed(error.error.message.clone());
                 self.refuse(&run, &failed, Some(&failed)).await;
-                return Err(logged(error));
+                return Err(error.logged());
             }
         };
-        match self.prepare(&run, &provider).await {
+        match rules(run.operation)
+            .prepare(&self.ground, &run, &provider)
+            .await
+        {
             Ok(()) => {
                 self.spawn(run, provider, hooks, lease);
                 Ok(())
             }
-            Err(error) if run.may_wait(&error, self.clock.now()) => {
+            Err(error) if self.may_wait(&run, &error) => {
                 release(lease).await;
-                self.begin_later(run, error);
+                self.begin_later(run, error.into());
                 Ok(())
             }
             Err(error) => {
-                let failed = Conclusion::failed(error.message.clone());
-                let told = conclude_in_bank(&run, &provider, &failed, self.suspicious_share).await;
+                let failed = Conclusion::failed(error.error.message.clone());
+                let told = conclude_in_bank(&self.ground, &run, &provider, &failed).await;
                 release(lease).await;
                 self.refuse(&run, &failed, told.ok().as_ref()).await;
-                Err(logged(error))
+                Err(error.logged())
             }
         }
     }
 
     /// Writes the run down, if the quota of its project allows it.
-    async fn enter(&self, run: &Run) -> Result<(), ApiError> {
+    async fn enter(&self, run: &Run) -> Result<(), BeginError> {
         let flow = self.flow_record(run)?;
-        let entered = match quota::reserved(run) {
+        let entered = match rules(run.operation).reserved(run) {
             Some(holding) => {
-                self.db
+                self.ground
+                    .db
                     .flow_create_holding(&flow, &holding, &self.quotas)
                     .await
             }
-            None => self.db.flow_create(&flow).await,
+            None => self.ground.db.flow_create(&flow).await,
         };
         entered.map_err(|error| match error {
-            DbError::Conflict { message, .. } => ApiError::conflict(KNOWN, message),
+            DbError::Conflict { message, .. } => BeginError::known(message),
             other => other.into(),
         })
     }
@@ -164,10 +160,16 @@ impl Worker {
         })
     }
 
+    /// Is an `error` at the begin of a run worth another try?
+    fn may_wait(&self, run: &Run, error: &BeginError) -> bool {
+        let has_time = run.begin_before.is_some() && run.late(self.ground.clock.now()).is_none();
+        has_time && error.error.kind.is_retryable()
+    }
+
     /// Waits, unless the service stops: then the run stays as it is, for the next start.
     async fn wait_or_stop(&self, delay: Duration) -> bool {
         tokio::select! {
-            () = self.clock.sleep(delay) => false,
+            () = self.ground.clock.sleep(delay) => false,
             () = self.tasks.cancelled().cancelled() => true,
         }
     }
@@ -190,14 +192,6 @@ impl Worker {
         &self,
     ) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, CancellationToken>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The operation log has the error already.
-fn logged(error: ApiError) -> ApiError {
-    ApiError {
-        is_logged: true,
-        ..error
     }
 }
 

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 
 use karbor_db::{DbError, OperationLogUpdate};
-use karbor_model::{
-    ApiError, OperationLog, OperationLogStatus, OperationType, Restore, RestoreStatus,
-    Verification, VerificationStatus,
-};
+use karbor_model::{ApiError, OperationLog, OperationLogStatus};
 
-use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
+use super::{RETRY_DELAYS, Worker, begin::log_record, conclude::conclude_in_bank, release};
 use crate::{
-    conclude::{Conclusion, conclude_in_bank},
+    begin_error::Why,
+    conclusion::{Conclusion, once},
+    operations::rules,
     providers::Provider,
-    quota,
     run::Run,
 };
 
@@ -40,12 +38,12 @@ impl Worker {
         provider: &Provider,
         conclusion: &Conclusion,
     ) -> Result<(), ApiError> {
-        // A client that sees that a checkpoint is gone may count on its place.
-        if run.operation == OperationType::Delete {
-            let settlement = quota::settlement(run, conclusion);
-            self.db.quota_settle(&settlement).await?;
+        let rules = rules(run.operation);
+        if rules.settles_first() {
+            let settlement = rules.settlement(run, conclusion);
+            self.ground.db.quota_settle(&settlement).await?;
         }
-        let conclusion = conclude_in_bank(run, provider, conclusion, self.suspicious_share).await?;
+        let conclusion = conclude_in_bank(&self.ground, run, provider, conclusion).await?;
         self.record(run, &conclusion).await
     }
 
@@ -61,42 +59,14 @@ impl Worker {
         run: &Run,
         conclusion: &Conclusion,
     ) -> Result<(), ApiError> {
-        let ok = conclusion.is_success();
-        let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
-        if let Some(id) = run.restore_id {
-            self.db.restore_update_resources(id, status, reason).await?;
-            let end = if ok {
-                RestoreStatus::Success
-            } else {
-                RestoreStatus::Fail
-            };
-            once(
-                self.db
-                    .transition::<Restore>(id, RestoreStatus::InProgress, end)
-                    .await,
-            )?;
-        }
-        if let Some(id) = run.verification_id {
-            self.db
-                .verification_update_resources(id, status, reason)
-                .await?;
-            let end = if ok {
-                VerificationStatus::Success
-            } else {
-                VerificationStatus::Fail
-            };
-            once(
-                self.db
-                    .transition::<Verification>(id, VerificationStatus::InProgress, end)
-                    .await,
-            )?;
-        }
+        let db = &self.ground.db;
+        rules(run.operation).settle(db, run, conclusion).await?;
         // It may have come to its end before it could be entered in the log.
         match self.enter_log(run).await {
             Ok(()) => self.end_log(run, conclusion).await?,
             // What others noted under its id stays.
-            Err(error) if error.class == ENDED => {}
-            Err(error) => return Err(error),
+            Err(error) if error.why == Why::Ended => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -104,11 +74,12 @@ impl Worker {
     /// Closes a run: a restart does not go on with it.
     pub(super) async fn close(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
         once(
-            self.db
+            self.ground
+                .db
                 .flow_end(
                     run.id,
                     conclusion.status,
-                    &quota::settlement(run, conclusion),
+                    &rules(run.operation).settlement(run, conclusion),
                 )
                 .await,
         )?;
@@ -124,17 +95,21 @@ impl Worker {
         let update = OperationLogUpdate {
             extra_info: Some(conclusion.extra_info.clone()),
             error_info: conclusion.error_info.clone(),
-            ended_at: Some(self.clock.now()),
+            ended_at: Some(self.ground.clock.now()),
             ..OperationLogUpdate::default()
         };
-        self.db.operation_log_update(run.log, &update).await?;
+        self.ground
+            .db
+            .operation_log_update(run.log, &update)
+            .await?;
         let end = if conclusion.is_success() {
             OperationLogStatus::Success
         } else {
             OperationLogStatus::Failed
         };
         once(
-            self.db
+            self.ground
+                .db
                 .asked_by(&run.context)
                 .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
                 .await,
@@ -172,16 +147,35 @@ impl Worker {
             return self.close(run, failed).await;
         };
         let claims = self.claim_all(run, &provider).await?;
-        let told = conclude_in_bank(run, &provider, failed, self.suspicious_share).await;
+        let told = conclude_in_bank(&self.ground, run, &provider, failed).await;
         release(claims).await;
         self.close(run, &told?).await
     }
-}
 
-/// A change of state that an earlier attempt made already is no error.
-fn once(changed: Result<(), DbError>) -> Result<(), ApiError> {
-    match changed {
-        Ok(()) | Err(DbError::Conflict { .. } | DbError::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+    /// Enters a run in the operation log that failed before it got there, and whose error no answer
+    /// tells.
+    pub(crate) async fn tell_refused(&self, run: &Run, error: &ApiError) {
+        let log = OperationLog {
+            status: OperationLogStatus::Failed,
+            ended_at: Some(self.ground.clock.now()),
+            error_info: Some(format!(
+                "Checkpoint#{}: {}",
+                run.checkpoint.id, error.message
+            )),
+            ..log_record(run)
+        };
+        match self
+            .ground
+            .db
+            .asked_by(&run.context)
+            .operation_log_create(&log)
+            .await
+        {
+            // It got there.
+            Ok(()) | Err(DbError::Conflict { .. }) => {}
+            Err(other) => {
+                tracing::error!(run = %run.id, ?error, %other, "a refused run could not be recorded")
+            }
+        }
     }
 }

@@ -8,33 +8,16 @@ use karbor_plugin::Bank;
 
 use serde_json::json;
 
-use super::{RETRY_DELAYS, Worker, begin::ENDED, release};
+use super::{RETRY_DELAYS, Worker, conclude::conclude_in_bank, release};
 use crate::{
-    conclude::{Conclusion, conclude_in_bank},
-    copies::COPIED,
-    error::{CORRUPT, CheckpointError, NOT_AVAILABLE, NOT_DELETED, NOT_SEALED, TAMPERED},
+    begin_error::{BeginError, Why},
+    conclusion::Conclusion,
+    error::CheckpointError,
     leases::{self, CheckpointLease},
+    operations::rules,
     providers::Provider,
     run::Run,
 };
-
-/// The class of the error that a bank without the checkpoint answers with.
-const NOT_FOUND: &str = "CheckpointNotFound";
-
-/// Class of the error that a run may not begin any more.
-const LATE: &str = "WindowMissed";
-
-/// Classes of errors that trying again does not mend.
-const LAST_WORDS: [&str; 8] = [
-    NOT_AVAILABLE,
-    NOT_FOUND,
-    NOT_SEALED,
-    NOT_DELETED,
-    CORRUPT,
-    TAMPERED,
-    LATE,
-    COPIED,
-];
 
 impl Worker {
     /// Goes on with every run of this host that has not ended.
@@ -43,7 +26,7 @@ impl Worker {
     /// When the database cannot tell which.
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<usize, ApiError> {
         self.release_leftovers().await;
-        let flows = self.db.flows_unfinished(&self.host).await?;
+        let flows = self.ground.db.flows_unfinished(&self.host).await?;
         let count = flows.len();
         for flow in flows {
             let worker = self.clone();
@@ -58,7 +41,7 @@ impl Worker {
     /// A service that died between the end of a run and the release of its claim left the claim
     /// behind. What our own database knows as ended is nobody's any more.
     async fn release_leftovers(&self) {
-        for provider in self.providers.all() {
+        for provider in self.ground.providers.all() {
             for home in provider.homes() {
                 self.release_leftovers_in(home.bank()).await;
             }
@@ -66,7 +49,7 @@ impl Worker {
     }
 
     async fn release_leftovers_in(&self, bank: &Arc<dyn Bank>) {
-        let claims = match leases::claims_of(bank.as_ref(), &self.owner).await {
+        let claims = match leases::claims_of(bank.as_ref(), &self.ground.owner).await {
             Ok(claims) => claims,
             Err(error) => {
                 tracing::warn!(?bank, %error, "left claims cannot be looked for");
@@ -74,7 +57,7 @@ impl Worker {
             }
         };
         for (run, lease) in claims {
-            let flow = self.db.flow_get(run).await;
+            let flow = self.ground.db.flow_get(run).await;
             if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
                 && let Err(error) = bank.release_lease(&lease).await
             {
@@ -123,7 +106,7 @@ impl Worker {
             extra_info: Some(json!({ "waiting": error.message })),
             ..OperationLogUpdate::default()
         };
-        if let Err(error) = self.db.operation_log_update(run.log, &update).await {
+        if let Err(error) = self.ground.db.operation_log_update(run.log, &update).await {
             tracing::warn!(run = %run.id, %error, "why a run waits could not be recorded");
         }
         self.stuck(run.log, error.message);
@@ -134,7 +117,7 @@ impl Worker {
 
     /// The provider, with the banks that the run needs.
     pub(super) fn provider_of(&self, run: &Run) -> Result<Arc<Provider>, ApiError> {
-        let provider = self.providers.get(run.checkpoint.provider_id)?;
+        let provider = self.ground.providers.get(run.checkpoint.provider_id)?;
         provider.home(run.place)?;
         provider.home(run.subject().0)?;
         Ok(provider.clone())
@@ -161,14 +144,18 @@ impl Worker {
             Err(error) => return self.unless_over(run, &provider, Vec::new(), error).await,
         };
         let prepared = match self.refuse_late(run, &provider).await {
-            Ok(()) => self.prepare(run, &provider).await,
+            Ok(()) => {
+                rules(run.operation)
+                    .prepare(&self.ground, run, &provider)
+                    .await
+            }
             Err(error) => Err(error),
         };
         match prepared {
             Ok(()) => {}
             // The bank's last word: it holds nothing that the run could go on with, or what it was to make.
-            Err(error) if LAST_WORDS.contains(&error.class.as_str()) => {
-                let conclusion = Conclusion::failed(error.message);
+            Err(error) if error.is_last_word() => {
+                let conclusion = Conclusion::failed(error.error.message);
                 self.conclude(run, &provider, &conclusion).await;
                 release(lease).await;
                 self.unstuck(run.log);
@@ -189,18 +176,17 @@ impl Worker {
     }
 
     /// What was asked for in time is not begun after it, but what was begun is gone on with.
-    async fn refuse_late(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {
-        let Some(end) = run.late(self.clock.now()) else {
+    async fn refuse_late(&self, run: &Run, provider: &Provider) -> Result<(), BeginError> {
+        let Some(end) = run.late(self.ground.clock.now()) else {
             return Ok(());
         };
         let (place, subject) = run.subject();
         let there = provider.home(place)?.checkpoints().get(subject.id).await;
         let in_bank = !matches!(there, Err(CheckpointError::NotFound(_)));
-        if in_bank || !self.db.flow_events(run.id).await?.is_empty() {
+        if in_bank || !self.ground.db.flow_events(run.id).await?.is_empty() {
             return Ok(());
         }
-        let message = format!("It could not begin before {end}, the end of its window.");
-        Err(ApiError::conflict(LATE, message))
+        Err(BeginError::late(end))
     }
 
     /// An `error` at the begin of a run is worth another try, unless it is over.
@@ -209,20 +195,20 @@ impl Worker {
         run: &Run,
         provider: &Provider,
         claims: Vec<CheckpointLease>,
-        error: ApiError,
+        error: BeginError,
     ) -> Result<(), ApiError> {
         let over = self.over(run, &error).await;
         let Ok(Some(reason)) = over else {
             release(claims).await;
-            return Err(over.err().unwrap_or(error));
+            return Err(over.err().unwrap_or_else(|| error.into()));
         };
         let failed = Conclusion::failed(reason);
         let told = match claims.is_empty() {
-            false => conclude_in_bank(run, provider, &failed, self.suspicious_share)
+            false => conclude_in_bank(&self.ground, run, provider, &failed)
                 .await
                 .ok(),
             // It never was this run's to begin. Another may have left something at an earlier try.
-            true => (error.class == ENDED).then(|| failed.clone()),
+            true => (error.why == Why::Ended).then(|| failed.clone()),
         };
         release(claims).await;
         self.refuse(run, &failed, told.as_ref()).await;
@@ -233,7 +219,7 @@ impl Worker {
     /// The reason of a run that the user was told has failed: all that is left to do is to tell the bank,
     /// if it was not, and to close it.
     async fn told_as_failed(&self, run: &Run) -> Result<Option<String>, ApiError> {
-        let log = match self.db.operation_log_get(run.log).await {
+        let log = match self.ground.db.operation_log_get(run.log).await {
             Ok(log) => log,
             Err(DbError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -245,17 +231,17 @@ impl Worker {
 
     /// Why a run that cannot begin never will: the caller gave it up, or its time is over. What
     /// has begun is seen to its end.
-    async fn over(&self, run: &Run, error: &ApiError) -> Result<Option<String>, ApiError> {
-        if error.class == ENDED {
-            return Ok(Some(error.message.clone()));
+    async fn over(&self, run: &Run, error: &BeginError) -> Result<Option<String>, ApiError> {
+        if error.why == Why::Ended {
+            return Ok(Some(error.error.message.clone()));
         }
-        let Some(end) = run.late(self.clock.now()) else {
+        let Some(end) = run.late(self.ground.clock.now()) else {
             return Ok(None);
         };
-        let begun = !self.db.flow_events(run.id).await?.is_empty();
+        let begun = !self.ground.db.flow_events(run.id).await?.is_empty();
         let reason = format!(
             "{} It could not begin before {end}, the end of its window.",
-            error.message
+            error.error.message
         );
         Ok((!begun).then_some(reason))
     }

@@ -13,7 +13,13 @@ use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{RETRY_DELAYS, Worker, carry::Stop};
-use crate::{conclude::Conclusion, hooks::RunHooks, providers::Provider, run::Run};
+use crate::{
+    conclusion::Conclusion,
+    hooks::RunHooks,
+    operations::{Line, rules},
+    providers::Provider,
+    run::Run,
+};
 
 /// How many operations may be at work.
 pub(crate) struct Slots {
@@ -46,11 +52,11 @@ impl Slots {
 
     /// What an operation needs one of each of, in this order.
     fn needed(&self, operation: OperationType) -> impl Iterator<Item = &Arc<Semaphore>> {
-        let (own, shared) = match operation {
-            OperationType::Copy => (Some(&self.copies), &self.all),
-            OperationType::Verify => (self.verifications.as_ref(), &self.all),
-            OperationType::Restore => (None, &self.restores),
-            OperationType::Protect | OperationType::Delete => (None, &self.all),
+        let (own, shared) = match rules(operation).line() {
+            Line::Copies => (Some(&self.copies), &self.all),
+            Line::Verifications => (self.verifications.as_ref(), &self.all),
+            Line::Restores => (None, &self.restores),
+            Line::Common => (None, &self.all),
         };
         own.into_iter().chain(shared)
     }
@@ -74,22 +80,22 @@ impl Slots {
     /// Why an operation waits, for people.
     fn why(&self, operation: OperationType) -> String {
         let copies = "max_parallel_copies";
-        match operation {
-            OperationType::Copy => format!(
+        match rules(operation).line() {
+            Line::Copies => format!(
                 "waits for its turn: as many operations are at work as may be at once ({copies}, \
                  max_concurrent_operations)"
             ),
-            OperationType::Verify => format!(
+            Line::Verifications => format!(
                 "waits for its turn: {} operations may be at work at once (max_concurrent_operations), half of \
                  them verifications",
                 self.most
             ),
-            OperationType::Restore => format!(
+            Line::Restores => format!(
                 "waits for its turn: {} restores are at work, and no more may be at once \
                  (max_concurrent_operations)",
                 self.most
             ),
-            OperationType::Protect | OperationType::Delete => format!(
+            Line::Common => format!(
                 "waits for its turn: {} operations are at work, and no more may be at once \
                  (max_concurrent_operations)",
                 self.most
@@ -146,7 +152,7 @@ impl Worker {
             extra_info: Some(extra_info),
             ..OperationLogUpdate::default()
         };
-        if let Err(error) = self.db.operation_log_update(log, &update).await {
+        if let Err(error) = self.ground.db.operation_log_update(log, &update).await {
             tracing::warn!(%log, %error, "whether an operation waits could not be recorded");
         }
     }
@@ -173,13 +179,18 @@ impl Worker {
     }
 
     async fn read_run(&self, id: OperationId) -> Result<Run, ApiError> {
-        let flow = self.db.flow_get(id).await?;
+        let flow = self.ground.db.flow_get(id).await?;
         serde_json::from_value(flow.payload).map_err(ApiError::internal)
     }
 
     async fn with_hooks(&self, run: Run) -> Option<(Run, Arc<Provider>, Arc<RunHooks>)> {
         // It was there when the run began, and providers do not change while the service runs.
-        let provider = self.providers.get(run.checkpoint.provider_id).ok()?.clone();
+        let provider = self
+            .ground
+            .providers
+            .get(run.checkpoint.provider_id)
+            .ok()?
+            .clone();
         match self.hooks(&run, &provider) {
             Ok(hooks) => Some((run, provider, hooks)),
             Err(error) => {

@@ -1,26 +1,31 @@
-//! Checkpoints of which the bank has no record that can be believed: it is damaged, or its seal does not fit.
+//! Which checkpoint an id means, and what the one who asks may do with it.
 //!
-//! They are shown as failed, and can be deleted. Whose one is, and with which provider it was made, is what
+//! Checkpoints of which the bank has no record that can be believed (it is damaged, or its seal does not fit) are shown as
+//! failed, and can be deleted. Whose one is, and with which provider it was made, is what
 //! the operation log says; without a log, what the names in the index say, if they agree. A record that
 //! cannot be believed decides nothing: what is deleted is what bears the checkpoint's id, in the bank and among
 //! the tags of snapshots. And none is taken for damaged while a bank of the provider cannot be asked: the one there may
 //! be the good one.
 
+use chrono::TimeDelta;
 use karbor_db::ListQuery;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, OperationLog, OperationType, PlanId, RequestContext,
-    Resource, ResourceGraph, Seal,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationType, PlanId,
+    RequestContext, Resource, ResourceGraph, Seal,
 };
 
-use super::{ProtectionManager, not_allowed};
 use crate::{
     checkpoints::{Damaged, Trace, note_listed_for},
-    error::{CORRUPT, CheckpointError, TAMPERED},
+    error::{CheckpointError, not_available, not_sealed},
+    ground::Ground,
     providers::{Place, Provider},
 };
 
+/// How long a checkpoint that was deleted is still shown, as deleted.
+const DELETED_IS_SHOWN: TimeDelta = TimeDelta::minutes(10);
+
 /// A checkpoint whose record cannot be believed.
-pub(super) struct Found {
+pub(crate) struct Found {
     place: Place,
     damaged: Damaged,
     /// Whose it is, if that can be told.
@@ -42,7 +47,7 @@ impl Found {
     }
 
     /// Why nothing but its deletion can be asked for.
-    pub(super) fn refusal(self, id: CheckpointId) -> ApiError {
+    pub(crate) fn refusal(self, id: CheckpointId) -> ApiError {
         if let Some(unasked) = self.unasked {
             return unasked;
         }
@@ -56,12 +61,70 @@ impl Found {
     }
 }
 
-impl ProtectionManager {
+impl Ground {
+    /// A checkpoint that `context` may see.
+    pub(crate) async fn checkpoint(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+    ) -> Result<(Place, Checkpoint), ApiError> {
+        match provider.find(id).await {
+            Ok((place, checkpoint)) if context.may_access(&checkpoint.project_id) => {
+                Ok((place, checkpoint))
+            }
+            Ok(_) => Err(not_allowed(id)),
+            Err(error) if error.is_damage() => match self.damaged(context, provider, id).await? {
+                Some(found) => Err(found.refusal(id)),
+                None => Err(error.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Was it deleted so long ago that it is not shown any more? A client that waits for the end of a deletion
+    /// sees it end (Q26). A deletion that our database does not know of is long ago.
+    pub(crate) async fn is_gone(&self, checkpoint: &Checkpoint) -> Result<bool, ApiError> {
+        if checkpoint.status != CheckpointStatus::Deleted {
+            return Ok(false);
+        }
+        let filter = |name: &str, value: String| (name.to_owned(), value);
+        let query = ListQuery {
+            filters: vec![
+                filter("checkpoint_id", checkpoint.id.to_string()),
+                filter("operation_type", OperationType::Delete.to_string()),
+            ],
+            ..ListQuery::default()
+        };
+        let logs = self.db.operation_log_list(&query).await?;
+        let since = self.clock.now() - DELETED_IS_SHOWN;
+        let is_fresh = |log: &OperationLog| log.ended_at.is_none_or(|ended_at| ended_at > since);
+        Ok(!logs.iter().any(is_fresh))
+    }
+
+    /// A checkpoint that may be read from: one that is vouched for, unless `accept_unsealed`.
+    pub(crate) async fn available(
+        &self,
+        context: &RequestContext,
+        provider: &Provider,
+        id: CheckpointId,
+        accept_unsealed: bool,
+    ) -> Result<(Place, Checkpoint), ApiError> {
+        let (place, checkpoint) = self.checkpoint(context, provider, id).await?;
+        if checkpoint.status != CheckpointStatus::Available {
+            return Err(not_available(&checkpoint));
+        }
+        match checkpoint.seal.is_some() || accept_unsealed {
+            true => Ok((place, checkpoint)),
+            false => Err(not_sealed(&checkpoint)),
+        }
+    }
+
     /// A checkpoint whose record cannot be believed, if `context` may know of it; `None` if there is none.
     ///
     /// # Errors
     /// A 403 when it is another project's, and whatever bank and database fail with.
-    pub(super) async fn damaged(
+    pub(crate) async fn damaged(
         &self,
         context: &RequestContext,
         provider: &Provider,
@@ -134,7 +197,7 @@ impl ProtectionManager {
             filters: vec![("checkpoint_id".to_owned(), id.to_string())],
             ..ListQuery::default()
         };
-        let logs = self.base.db().operation_log_list(&query).await?;
+        let logs = self.db.operation_log_list(&query).await?;
         let makes = |log: &OperationLog| {
             matches!(
                 log.operation_type,
@@ -145,7 +208,7 @@ impl ProtectionManager {
     }
 
     /// A checkpoint to show, as a listing shows it.
-    pub(super) async fn shown(
+    pub(crate) async fn shown(
         &self,
         context: &RequestContext,
         provider: &Provider,
@@ -167,18 +230,18 @@ impl ProtectionManager {
     ///
     /// # Errors
     /// A 403 when it cannot be told whose it is, unless an administrator asks.
-    pub(super) async fn to_delete(
+    pub(crate) async fn to_delete(
         &self,
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
     ) -> Result<(Place, Checkpoint), ApiError> {
-        let unreadable = match self.checkpoint(context, provider, id).await {
-            Err(error) if [CORRUPT, TAMPERED].contains(&error.class.as_str()) => error,
-            other => return other,
+        let unreadable = match provider.find(id).await {
+            Err(error) if error.is_damage() => error,
+            _ => return self.checkpoint(context, provider, id).await,
         };
         let Some(found) = self.damaged(context, provider, id).await? else {
-            return Err(unreadable);
+            return Err(unreadable.into());
         };
         if let Some(unasked) = found.unasked {
             return Err(unasked);
@@ -243,4 +306,9 @@ fn cannot_be_asked(
         told.message
     );
     told
+}
+
+fn not_allowed(id: CheckpointId) -> ApiError {
+    let message = format!("Access checkpoint {id} is not allowed");
+    ApiError::forbidden("AccessCheckpointNotAllowed", message)
 }

@@ -1,0 +1,187 @@
+//! The operations over checkpoints, one room each: what the operation is asked with, how it prepares the bank, what its
+//! hooks may write, and what its end means to the bank and to the database.
+//!
+//! The worker carries all of them out the same way and names none: it enters a run, claims its checkpoints, lets the room
+//! prepare the bank, waits for a turn, runs the flow, and lets the room conclude. What differs is [`Rules`].
+
+mod copy;
+pub(crate) mod delete;
+pub(crate) mod protect;
+mod restore;
+mod table;
+mod verify;
+
+pub(crate) use table::rules;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use karbor_db::{Db, QuotaSettlement};
+use karbor_flow::FlowOutcome;
+use karbor_model::{ApiError, CheckpointStatus, OperationLog, QuotaHolding, Resource};
+use karbor_plugin::HookReport;
+use serde_json::{Value, json};
+
+use crate::{
+    begin_error::BeginError, checkpoints::CheckpointCollection, conclusion::Conclusion,
+    error::CheckpointError, ground::Ground, leases::Purpose, providers::Provider, run::Run,
+};
+
+/// In which line an operation waits for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// That of most.
+    Common,
+    /// The common one, behind other copies.
+    Copies,
+    /// The common one, behind other verifications.
+    Verifications,
+    /// Their own: nobody waits for the night's backups to get something back.
+    Restores,
+}
+
+/// What is particular to an operation.
+#[async_trait]
+pub(crate) trait Rules: Send + Sync {
+    /// What it claims its checkpoint for. One that does not have it alone only reads it: its hooks get no place to
+    /// write to, and it goes on where a claim cannot be written.
+    fn claim(&self) -> Purpose;
+
+    fn line(&self) -> Line;
+
+    /// Tells the bank, before the first hook. Safe to repeat.
+    ///
+    /// # Errors
+    /// Why the run cannot begin.
+    async fn prepare(
+        &self,
+        ground: &Ground,
+        run: &Run,
+        provider: &Provider,
+    ) -> Result<(), BeginError>;
+
+    /// Tells the bank that the run's turn has come. Safe to repeat.
+    ///
+    /// # Errors
+    /// The bank's.
+    async fn take_turn(&self, _: &Run, _: &Provider) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// Adds to the reports of a run's hooks what is to be told with each resource, and answers with what is to be told
+    /// of the run as a whole.
+    fn warn(&self, _: &Run, _: &mut BTreeMap<String, HookReport>) -> Option<String> {
+        None
+    }
+
+    /// The resources whose turn came, by `type#id`, with those that failed; of an operation whose record keeps them.
+    fn reached(&self, _: &Run, _: &FlowOutcome) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Tells the bank how the run ended. Safe to repeat.
+    ///
+    /// # Errors
+    /// The bank's; what the bank has of the checkpoint.
+    async fn conclude(
+        &self,
+        ground: &Ground,
+        run: &Run,
+        checkpoints: &CheckpointCollection,
+        conclusion: &mut Conclusion,
+    ) -> Result<(), CheckpointError>;
+
+    /// Writes the end into the record that the user asked for. Safe to repeat.
+    ///
+    /// # Errors
+    /// The database's.
+    async fn settle(&self, _: &Db, _: &Run, _: &Conclusion) -> Result<(), ApiError> {
+        Ok(())
+    }
+
+    /// The checkpoint that counts against the quota of the run's project from its begin on.
+    fn reserved(&self, _: &Run) -> Option<QuotaHolding> {
+        None
+    }
+
+    /// What the end means for the quota.
+    fn settlement(&self, _: &Run, _: &Conclusion) -> QuotaSettlement {
+        QuotaSettlement::Unchanged
+    }
+
+    /// Does a client that sees the bank's end count on what the end means for the quota?
+    fn settles_first(&self) -> bool {
+        false
+    }
+
+    /// Is the plan named in the operation log?
+    fn names_plan(&self) -> bool {
+        false
+    }
+
+    /// What an ended one says of its checkpoint.
+    fn evidence(&self, log: &OperationLog) -> Evidence;
+}
+
+/// What the operation log says of a checkpoint that is in error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Evidence {
+    /// It was whole.
+    Whole,
+    /// It lost data, or never had them all.
+    Spoilt,
+    Nothing,
+}
+
+/// Refuses to read from what the run that had the checkpoint before has removed, or what lost the seal that it had when
+/// this run was asked for.
+///
+/// # Errors
+/// [`BeginError::not_available`], [`BeginError::not_sealed`], the bank's.
+async fn refuse_unreadable(run: &Run, provider: &Provider) -> Result<(), BeginError> {
+    let checkpoints = provider.home(run.place)?.checkpoints();
+    let there = checkpoints.get(run.checkpoint.id).await?;
+    if there.status != CheckpointStatus::Available {
+        return Err(BeginError::not_available(&there));
+    }
+    match there.seal.is_none() && run.checkpoint.seal.is_some() {
+        true => Err(BeginError::not_sealed(&there)),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a run whose hooks have begun, in a bank that does not know its checkpoint: the bank was lost or is another.
+/// What those hooks wrote is not in it, and they would not run again.
+///
+/// # Errors
+/// [`CheckpointError::NotFound`], the database's.
+async fn refuse_hollow(ground: &Ground, run: &Run) -> Result<(), BeginError> {
+    match ground.db.flow_events(run.id).await?.is_empty() {
+        true => Ok(()),
+        false => Err(CheckpointError::NotFound(run.subject().1.id).into()),
+    }
+}
+
+/// Says with each resource that its checkpoint has no seal, if it has none.
+fn warn_unsealed(run: &Run, reports: &mut BTreeMap<String, HookReport>) {
+    if run.checkpoint.seal.is_some() {
+        return;
+    }
+    let warning = "the checkpoint has no seal: nothing vouches for its index and metadata, which were accepted as they are in the bank";
+    let graph = run.graph().unwrap_or_default();
+    for resource in graph.nodes() {
+        let report = reports.entry(resource.key()).or_default();
+        let warnings = report.entry("warnings").or_insert_with(|| json!([]));
+        if let Value::Array(warnings) = warnings {
+            warnings.push(Value::from(warning));
+        }
+    }
+}
+
+/// The resources whose turn came in a run that kept no record of each: all of them if it came `to_the_end`.
+fn reached(run: &Run, outcome: &FlowOutcome, to_the_end: bool) -> Vec<String> {
+    match run.graph() {
+        Ok(graph) if to_the_end => graph.nodes().iter().map(Resource::key).collect(),
+        _ => outcome.reports.keys().cloned().collect(),
+    }
+}
