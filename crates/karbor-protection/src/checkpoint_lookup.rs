@@ -15,8 +15,8 @@ use karbor_model::{
 };
 
 use crate::{
-    checkpoints::{Damaged, Trace, note_listed_for},
-    error::{CheckpointError, not_available, not_sealed},
+    checkpoints::{CheckpointCollection, CheckpointQuery, Damaged, Trace, note_listed_for},
+    error::{CheckpointError, not_available, not_deleted, not_sealed},
     ground::Ground,
     providers::{Place, Provider},
 };
@@ -221,6 +221,9 @@ impl Ground {
         let Some(found) = self.damaged(context, provider, id).await? else {
             return Err(error.into());
         };
+        if let Some(unasked) = found.unasked {
+            return Err(unasked);
+        }
         let project = found.project.as_deref().unwrap_or_default();
         Ok(found.checkpoint(provider, id, project))
     }
@@ -265,6 +268,9 @@ impl Ground {
             }
         };
         let checkpoints = provider.home(found.place)?.checkpoints();
+        if matches!(found.damaged.error, CheckpointError::Tampered(_)) {
+            refuse_unproven_key(checkpoints, id, project).await?;
+        }
         let mut graph = ResourceGraph::new();
         let resources = checkpoints.resources(id).await?;
         let of_every_type = resources.iter().flat_map(|id| {
@@ -311,4 +317,33 @@ fn cannot_be_asked(
 fn not_allowed(id: CheckpointId) -> ApiError {
     let message = format!("Access checkpoint {id} is not allowed");
     ApiError::forbidden("AccessCheckpointNotAllowed", message)
+}
+
+/// Refuses to delete a checkpoint whose seal does not fit while nothing shows that the master key is the one it was made
+/// with: with the right one it may be whole. An available checkpoint of the same project and bank shows it, for none
+/// can be made with a key that does not open the project's repository.
+///
+/// # Errors
+/// A 409 that says what to do, and the bank's.
+async fn refuse_unproven_key(
+    checkpoints: &CheckpointCollection,
+    id: CheckpointId,
+    project: &str,
+) -> Result<(), ApiError> {
+    let proof = CheckpointQuery {
+        project_id: Some(project.to_owned()),
+        status: Some(CheckpointStatus::Available),
+        limit: Some(1),
+        ..CheckpointQuery::default()
+    };
+    let proven = checkpoints.list(&proof).await?;
+    match proven.iter().any(|checkpoint| checkpoint.seal.is_some()) {
+        true => Ok(()),
+        false => Err(not_deleted(
+            id,
+            "its seal does not fit, and no other checkpoint of the project shows that the service has the right master \
+             key: with that, it may be whole. Put the right key back; or, if it is the right one, protect something of \
+             the project first.",
+        )),
+    }
 }

@@ -31,7 +31,7 @@ use karbor_model::{
     Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
     State,
 };
-use karbor_plugin::{Bank, BankError, BankKey, ListRequest, list_all};
+use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ObjectInfo, list_all};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -417,29 +417,35 @@ impl CheckpointCollection {
 
     /// Puts a record of ours in the place of one that cannot be believed: from then on the checkpoint is what
     /// `checkpoint` says, and is listed as that and no more. Nothing is touched that is not named by its id, and
-    /// no name in the index goes before the checkpoint is deleted. A record whose seal does not fit may be whole under another master key: it is kept beside until the
-    /// checkpoint is deleted, for [`put_back`](Self::put_back). Safe to repeat.
+    /// no name in the index goes before the checkpoint is deleted. A record whose seal does not fit may be whole under
+    /// another master key: it is kept beside until the checkpoint is deleted, for [`put_back`](Self::put_back). Safe to repeat.
     ///
     /// # Errors
     /// Whatever the bank fails with.
     pub(crate) async fn replace(&self, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
         let id = checkpoint.id;
         let (record, kept) = (index_file(id)?, kept_file(id)?);
+        let folder = BankKey::parse(&format!("checkpoints/{id}"))?;
+        let objects = list_all(self.bank.as_ref(), &folder).await?;
+        // Somebody moved them there: perhaps the record itself is among them.
+        let in_place_of_record = format!("{record}/");
+        let in_the_way =
+            |object: &&ObjectInfo| object.key.as_str().starts_with(&in_place_of_record);
+        if let Some(other) = objects.iter().find(in_the_way) {
+            return Err(CheckpointError::Bank(BankError::Other {
+                message: format!(
+                    "'{}' lies where the record of checkpoint {id} belongs; look at it, and move it away or back to its place",
+                    other.key
+                ),
+                retryable: false,
+            }));
+        }
         if matches!(self.get(id).await, Err(CheckpointError::Tampered(_))) {
             let bytes = self.bank.get_at_most(&record, MAX_INDEX).await?;
             match self.bank.put_new(&kept, bytes).await {
                 // Of an earlier try: what is there now is not what was there at first.
                 Err(BankError::AlreadyExists(_)) => {}
                 other => other?,
-            }
-        }
-        let data = format!("{}/", Self::data(id)?);
-        let folder = BankKey::parse(&format!("checkpoints/{id}"))?;
-        // A folder in the place of the record would be in its way.
-        for object in list_all(self.bank.as_ref(), &folder).await? {
-            let key = object.key;
-            if key != record && key != kept && !key.as_str().starts_with(&data) {
-                self.bank.delete(&key).await?;
             }
         }
         self.create(checkpoint).await

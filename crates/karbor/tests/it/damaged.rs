@@ -39,6 +39,14 @@ fn a_damaged_checkpoint_goes_with_its_snapshots_and_leaves_the_others() {
             told.contains(&format!("karbor checkpoint delete {bad}")),
             "{told}"
         );
+        if index(bad).is_dir() {
+            let refused = house.client(&["checkpoint", "delete", bad, "--wait"]);
+            let told = everything(&refused);
+            assert_eq!(refused.status.code(), Some(5), "{told}");
+            assert!(told.contains("index.json/x"), "{told}");
+            assert!(index(bad).join("x").exists());
+            fs::remove_dir_all(index(bad)).unwrap();
+        }
         let deleted = house.client(&["checkpoint", "delete", bad, "--wait"]);
         assert!(deleted.status.success(), "{}", everything(&deleted));
         assert!(everything(&deleted).contains("karbor:checkpoint="));
