@@ -229,7 +229,7 @@ impl CheckpointCollection {
         }
     }
 
-    /// What a record under `key` says, whoever wrote it.
+    /// Reads the record under `key`, without a look at its seal.
     async fn record(
         &self,
         id: CheckpointId,
