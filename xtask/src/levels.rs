@@ -23,6 +23,7 @@ const LEVELS: &[(&str, u8)] = &[
     ("karbor-vault", 2),
     ("karbor-flow", 2),
     ("karbor-identity", 2),
+    ("karbor-banks", 2),
     ("karbor-plugins", 3),
     ("karbor-protection", 3),
     ("karbor-operationengine", 3),
@@ -37,7 +38,7 @@ const LEVELS: &[(&str, u8)] = &[
 const DEV: u8 = u8::MAX;
 
 /// What tests of any crate may use besides what the crate itself may.
-const TEST_HELP: &[&str] = &["karbor-testkit", "karbor-plugins"];
+const TEST_HELP: &[&str] = &["karbor-testkit", "karbor-banks", "karbor-plugins"];
 
 /// Crates that see less of the house than their level would let them.
 const NARROW: &[(&str, &[&str])] = &[("karbor-cli", &["karbor-model"])];

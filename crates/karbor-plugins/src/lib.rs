@@ -1,13 +1,12 @@
-//! The plugins: banks, protectables and protections, and the registry that names them.
+//! The plugins: protectables and protections; and the registry, which names every plugin there is.
 
 pub mod applications;
-pub mod banks;
 pub mod protectables;
 pub mod protections;
-mod rename;
 
 use std::sync::Arc;
 
+use karbor_banks::file_system::{self, FileSystemBank};
 use karbor_plugin::Registry;
 
 pub use protections::host::{HostOptions, SQLITE_WORKER, sqlite_worker};
@@ -17,9 +16,8 @@ pub use protections::host::{HostOptions, SQLITE_WORKER, sqlite_worker};
 pub fn registry() -> Registry {
     let mut registry = Registry::new();
     registry
-        .bank(banks::file_system::NAME, |config| {
-            let bank = banks::file_system::FileSystemBank::from_config(config)?;
-            Ok(Arc::new(bank))
+        .bank(file_system::NAME, |config| {
+            Ok(Arc::new(FileSystemBank::from_config(config)?))
         })
         .protection(protections::noop::NAME, |_| {
             Ok(Arc::new(protections::noop::Noop))

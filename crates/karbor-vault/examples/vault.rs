@@ -16,9 +16,9 @@
 use std::{path::Path, sync::Arc, time::Instant};
 
 use chrono::Utc;
+use karbor_banks::file_system::FileSystemBank;
 use karbor_fs::Dir;
 use karbor_plugin::{BankKey, BankSection, Secret};
-use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_vault::{
     Control, Overwrite, RestoreOptions, Snapshot, SnapshotId, SnapshotMeta, TreeOptions, Vault,
     VaultOptions, VerifyLevel,

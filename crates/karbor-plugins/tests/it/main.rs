@@ -9,7 +9,5 @@
     unreachable_pub
 )]
 
-mod banks;
-mod fs_bank;
 mod host;
 mod protections;

@@ -3,13 +3,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use karbor_banks::file_system::FileSystemBank;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus, Parameters,
     RequestContext, ResourceGraph, RestoreStatus, VerificationStatus,
 };
 use karbor_plugin::{Bank, BankKey};
-use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_protection::{
     MasterKey,
     checkpoints::{CheckpointCollection, CheckpointQuery},

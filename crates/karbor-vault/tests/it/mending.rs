@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use karbor_plugins::banks::file_system::FileSystemBank;
+use karbor_banks::file_system::FileSystemBank;
 use karbor_testkit::{Fault, FaultyBank, Verb};
 use karbor_vault::{
     Control, RestoreOptions, SnapshotId, SnapshotMeta, SnapshotSummary, TreeOptions, Vault,

@@ -360,8 +360,7 @@ fn child_restores() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let done = runtime.block_on(async {
-        let bank =
-            karbor_plugins::banks::file_system::FileSystemBank::open(Path::new(bank)).unwrap();
+        let bank = karbor_banks::file_system::FileSystemBank::open(Path::new(bank)).unwrap();
         let vault = vault(section(Arc::new(bank))).await;
         let (source, target) = (Path::new(source), Path::new(target));
         restore(

@@ -15,9 +15,9 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
+use karbor_banks::file_system::FileSystemBank;
 use karbor_fs::{Dir, Found};
 use karbor_plugin::{Bank, BankKey, BankSection, Secret};
-use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_testkit::{FaultyBank, MemoryBank};
 use karbor_vault::{
     Control, SnapshotId, SnapshotMeta, SnapshotSummary, TreeOptions, Vault, VaultError,

@@ -33,6 +33,7 @@ mod dirs;
 mod error;
 mod leases;
 mod listing;
+mod rename;
 mod reserve;
 mod store;
 mod temp;

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
+use karbor_banks::file_system::{FileSystemBank, NAME, SECTION};
 use karbor_model::ProviderId;
 use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ProviderConfig};
-use karbor_plugins::banks::file_system::{FileSystemBank, NAME, SECTION};
 
 pub(super) fn key(text: &str) -> BankKey {
     BankKey::parse(text).unwrap()

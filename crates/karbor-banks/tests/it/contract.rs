@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use karbor_banks::file_system::FileSystemBank;
 use karbor_plugin::{Bank, contract};
-use karbor_plugins::banks::file_system::FileSystemBank;
 use karbor_testkit::{FaultyBank, MemoryBank};
 
 #[tokio::test(flavor = "multi_thread")]

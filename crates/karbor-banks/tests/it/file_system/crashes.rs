@@ -7,8 +7,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use karbor_banks::file_system::FileSystemBank;
 use karbor_plugin::{Bank, BankError};
-use karbor_plugins::banks::file_system::FileSystemBank;
 
 use super::{
     children::{OBJECTS, content, with_child},
@@ -196,7 +196,7 @@ fn a_full_disk_and_a_read_only_one_hurt_no_object() {
     let script = r#"
         mount -t tmpfs -o size=3m karbor-test "$KARBOR_TEST_BANK" || exit 77
         "$@" && mount -o remount,ro "$KARBOR_TEST_BANK" || exit
-        exec "$0" fs_bank::children::reads_from_a_read_only_disk --exact --ignored
+        exec "$0" file_system::children::reads_from_a_read_only_disk --exact --ignored
     "#;
     let binary = std::env::current_exe().unwrap();
     let mut command = Command::new("unshare");

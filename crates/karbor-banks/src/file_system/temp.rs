@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::dirs::{make_directory, open_directory};
-use crate::rename::rename_new_at;
+use super::rename::rename_new_at;
 
 const TEMP: &str = "+tmp";
 const LOCK: &str = "lock";

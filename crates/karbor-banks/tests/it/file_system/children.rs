@@ -8,8 +8,8 @@ use std::{
 };
 
 use bytes::Bytes;
+use karbor_banks::file_system::FileSystemBank;
 use karbor_plugin::{Bank, BankError};
-use karbor_plugins::banks::file_system::FileSystemBank;
 
 use super::{key, keys};
 
@@ -21,7 +21,7 @@ pub const OBJECTS: usize = 6;
 /// Adds the arguments that make this binary run one of the children.
 pub fn with_child<'a>(command: &'a mut Command, name: &str, directory: &Path) -> &'a mut Command {
     command
-        .arg(format!("fs_bank::children::{name}"))
+        .arg(format!("file_system::children::{name}"))
         .args(["--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env(DIRECTORY, directory)
 }

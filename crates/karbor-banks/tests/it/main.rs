@@ -1,0 +1,13 @@
+//! Tests of the banks against their contract, and of what each promises besides.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod contract;
+mod file_system;

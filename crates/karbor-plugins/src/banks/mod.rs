@@ -1,3 +1,0 @@
-//! Banks: where data go.
-
-pub mod file_system;
