@@ -1,6 +1,6 @@
 //! The plugins: protectables and protections; and the registry, which names every plugin there is.
 
-pub mod applications;
+pub mod host;
 pub mod protectables;
 pub mod protections;
 
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use karbor_banks::file_system::{self, FileSystemBank};
 use karbor_plugin::Registry;
 
-pub use protections::host::{HostOptions, SQLITE_WORKER, sqlite_worker};
+pub use host::{HostOptions, SQLITE_WORKER, applications, sqlite_worker};
 
 /// Every plugin there is, by the names that configuration uses.
 #[must_use]
@@ -35,6 +35,6 @@ pub fn registry() -> Registry {
 #[must_use]
 pub fn registry_with_host(options: HostOptions) -> Registry {
     let mut registry = registry();
-    protections::host::register(&mut registry, options);
+    host::register(&mut registry, options);
     registry
 }

@@ -1,4 +1,3 @@
 //! Protectables: where resources are found.
 
-pub mod host;
 pub mod openstack;

@@ -1,9 +1,8 @@
 //! Protection plugins: how resources of some types are protected.
 
-pub mod host;
 pub mod noop;
 pub mod simulated;
-mod verify;
+pub(crate) mod verify;
 
 use karbor_model::Resource;
 use karbor_plugin::{PluginError, ProtectionPlugin};
@@ -21,7 +20,10 @@ pub const OPENSTACK_TYPES: [&str; 8] = [
 ];
 
 /// Fails unless `plugin` protects resources of this type.
-fn refuse_type(plugin: &dyn ProtectionPlugin, resource: &Resource) -> Result<(), PluginError> {
+pub(crate) fn refuse_type(
+    plugin: &dyn ProtectionPlugin,
+    resource: &Resource,
+) -> Result<(), PluginError> {
     let known = plugin.resource_types();
     if known.contains(&resource.resource_type.as_str()) {
         return Ok(());

@@ -21,7 +21,7 @@
 //! * **Overwriting in place** replaces what the dump holds in one transaction: a restore that fails or dies
 //!   leaves what was there. Tables made since stay, and some are in the way ([`blockers`]).
 //!
-//! **Waits for locks** end at a limit, with the name of who holds them ([`watch`]): a protect keeps its
+//! **Waits for locks** end at a limit, with the name of who holds them ([`lock_waits`]): a protect keeps its
 //! application quiesced meanwhile, and a restore holds up everybody behind it.
 //!
 //! Passwords stay in the operator's `passfile`: nothing secret is in an argument or a variable.
@@ -29,10 +29,10 @@
 mod blockers;
 pub(crate) mod client;
 mod database;
+mod lock_waits;
+mod messages;
 mod restore;
 pub(crate) mod rights;
-mod said;
-mod watch;
 
 use std::path::Path;
 
@@ -42,17 +42,17 @@ use karbor_vault::{Snapshot, SnapshotWriter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::{client::Client, database::Properties, watch::watched};
+use self::{client::Client, database::Properties, lock_waits::watched};
 use super::{
     Declared, Host, POSTGRESQL_PLUGIN,
     command::{Group, drain},
     component::{Kind, Restoring, Saved},
     directory::DirectoryKind,
-    kept::Kept,
-    marker::Marker,
+    metadata::Metadata,
+    notes::Marker,
     places::FilePlace,
 };
-use crate::applications::{POSTGRESQL, PostgresqlSource, Source};
+use crate::host::applications::{POSTGRESQL, PostgresqlSource, Source};
 
 /// The roles and tablespaces of the server, in the snapshot.
 const GLOBALS: &str = "globals.sql";
@@ -172,7 +172,7 @@ async fn as_files(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
         mode: None,
         owner: None,
     };
-    let kept = Kept {
+    let kept = Metadata {
         item: "/".to_owned(),
         place: json!(place),
         ..run.kept.clone()
@@ -219,7 +219,7 @@ async fn dump(
         .map_err(|e| PluginError::new(format!("{program} was lost")).with_cause(e))?;
     group.done();
     if !status.success() {
-        return Err(said::failure(program, status, &said));
+        return Err(messages::failure(program, status, &said));
     }
-    Ok((!said.is_empty()).then(|| format!("{program}: {}", said::last_lines(&said))))
+    Ok((!said.is_empty()).then(|| format!("{program}: {}", messages::last_lines(&said))))
 }

@@ -14,10 +14,10 @@ use uuid::Uuid;
 use super::{
     Application, Applications, BrokenApplication, Component, DirectorySource, HookCommand, Hooks,
     NAMESPACE, PostgresqlSource, Problem, SSL_MODES, Source,
-    globs::Globs,
     obeyed::obeyed,
     raw::{RawApplication, RawCommand, RawDirectory, RawPostgresql, RawSqlite},
 };
+use crate::host::directory::globs::Globs;
 
 /// Files are a few kilobytes; something larger was put there by mistake.
 const MAX_FILE: u64 = 1024 * 1024;

@@ -18,7 +18,7 @@
 //!   `id` may be renamed.
 //! * **The declaration governs where a restore may write**: the place of a component as it is
 //!   declared today, or a place under a declared restore root. What a checkpoint remembers is never
-//!   enough (see `protections::host`).
+//!   enough (see `host`).
 //!
 //! ```toml
 //! name = "shop"
@@ -62,11 +62,8 @@
 //! no_tablespaces = false              # restores leave tablespaces out, unless they say otherwise
 //! ```
 
-pub(crate) mod globs;
-pub(crate) mod inside;
 mod load;
 pub(crate) mod obeyed;
-pub(crate) mod own_places;
 mod raw;
 mod store;
 mod validate;

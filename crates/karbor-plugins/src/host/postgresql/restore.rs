@@ -21,17 +21,17 @@ use super::{
         command::{Group, drain, drain_up_to},
         component::Restoring,
         directory::LISTED,
-        marker::Note,
+        notes::Note,
         occupied::Place,
         parameters::REFUSED,
     },
     DatabasePlace, GLOBALS, blockers,
     client::{self, Client, SLOW},
     database::{self, Lacks, Making, Properties},
-    said, source,
-    watch::{session, shown, watched},
+    lock_waits::{session, shown, watched},
+    messages, source,
 };
-use crate::applications::{PostgresqlSource, database_name};
+use crate::host::applications::{PostgresqlSource, database_name};
 
 /// So much of a dump's list of contents is kept, in bytes.
 const LISTING: usize = 64 * 1024 * 1024;
@@ -567,7 +567,8 @@ impl Job<'_> {
         let (bytes, _, said) = self
             .feed(database, &arguments, options, self.run.control())
             .await?;
-        let said = (!said.is_empty()).then(|| format!("pg_restore: {}", said::last_lines(&said)));
+        let said =
+            (!said.is_empty()).then(|| format!("pg_restore: {}", messages::last_lines(&said)));
         Ok((bytes, said.into_iter().collect()))
     }
 
@@ -752,7 +753,7 @@ impl Job<'_> {
         group.done();
         match status.success() {
             true => Ok((bytes, out, said)),
-            false => Err(said::failure("pg_restore", status, &said)),
+            false => Err(messages::failure("pg_restore", status, &said)),
         }
     }
 }

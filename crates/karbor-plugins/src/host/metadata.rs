@@ -17,7 +17,7 @@ const KEY: &str = "metadata";
 
 /// The object.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Kept {
+pub(crate) struct Metadata {
     /// The resource's type.
     pub(crate) kind: String,
     /// The application it belonged to.
@@ -81,7 +81,7 @@ fn hash(object: &Value) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl Kept {
+impl Metadata {
     /// Writes it; durable on return.
     pub(crate) async fn put(&self, section: &BankSection) -> Result<(), PluginError> {
         let unwritable = |e| PluginError::new("the metadata could not be written").with_cause(e);
@@ -151,7 +151,7 @@ impl Kept {
     }
 }
 
-impl Kept {
+impl Metadata {
     /// The snapshot under another id: `restic copy` and `restic rewrite` give new ones, and note which it was
     /// at first. One that does not is taken if it is the only one with the tags.
     async fn copied(

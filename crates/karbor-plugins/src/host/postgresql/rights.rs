@@ -3,8 +3,8 @@
 use karbor_plugin::PluginError;
 use serde::Deserialize;
 
-use super::{client::Client, database::Properties, watch::shown};
-use crate::applications::{PostgresqlSource, Severity};
+use super::{client::Client, database::Properties, lock_waits::shown};
+use crate::host::applications::{PostgresqlSource, Severity};
 
 /// What the role may not do.
 #[derive(Debug, Deserialize)]

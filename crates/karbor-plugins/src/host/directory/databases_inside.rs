@@ -7,8 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Application, Applications, Component, DirectorySource, Source, globs::Filter};
-use crate::protections::host::resolve;
+use super::{Filter, resolve};
+use crate::host::applications::{Application, Applications, Component, DirectorySource, Source};
 
 /// Which declared databases a directory would take along.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     DatabasePlace,
     client::{Client, SLOW},
-    watch::shown,
+    lock_waits::shown,
 };
 
 /// Its name in the snapshot.

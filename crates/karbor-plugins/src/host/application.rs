@@ -24,11 +24,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    APPLICATION_PLUGIN, Host, command::run_hook, kept, marker::Note, parameters,
+    APPLICATION_PLUGIN, Host, command::run_hook, metadata, notes::Note, parameters,
     parameters::RestoreParameters, refuse_broken, schemas,
 };
 use crate::{
-    applications::{APPLICATION, Application, HookCommand, Hooks},
+    host::applications::{APPLICATION, Application, HookCommand, Hooks},
     protections::refuse_type,
 };
 
@@ -250,7 +250,9 @@ impl Operation for Protect {
         let application = self.declared(context).await?;
         let object = json!({"kind": APPLICATION, "application": application.describe()});
         let section = context.writable()?;
-        section.put(&kept::key()?, kept::hashed(object)).await?;
+        section
+            .put(&metadata::key()?, metadata::hashed(object))
+            .await?;
         Ok(HookReport::new())
     }
 
@@ -262,7 +264,7 @@ impl Operation for Protect {
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
         // Resuming comes first: a bank that fails must not keep the application stopped.
         self.resume(context).await?;
-        Ok(context.writable()?.delete(&kept::key()?).await?)
+        Ok(context.writable()?.delete(&metadata::key()?).await?)
     }
 }
 
@@ -310,7 +312,7 @@ impl Operation for Restore {
 
 /// The description of the application, as it was when it was protected.
 async fn description(context: &OperationContext) -> Result<Bytes, PluginError> {
-    let key = kept::key()?;
+    let key = metadata::key()?;
     let place = || format!("{}/{key}", context.data.prefix());
     let bytes = match context.data.get(&key).await {
         Ok(bytes) => bytes,
@@ -326,7 +328,7 @@ async fn description(context: &OperationContext) -> Result<Bytes, PluginError> {
         true => Ok(bytes.clone()),
         false => Err("it is not about an application".to_owned()),
     };
-    let read = kept::unhashed(&bytes).and_then(is_ours);
+    let read = metadata::unhashed(&bytes).and_then(is_ours);
     read.map_err(|reason| {
         PluginError::new(format!("the object '{}' is corrupt: {reason}", place()))
     })
@@ -349,12 +351,12 @@ struct Copy;
 impl Operation for Copy {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let bytes = description(context).await?;
-        context.target()?.data.put(&kept::key()?, bytes).await?;
+        context.target()?.data.put(&metadata::key()?, bytes).await?;
         Ok(HookReport::new())
     }
 
     async fn undo(&self, context: &OperationContext) -> Result<(), PluginError> {
-        Ok(context.target()?.data.delete(&kept::key()?).await?)
+        Ok(context.target()?.data.delete(&metadata::key()?).await?)
     }
 }
 
@@ -363,7 +365,7 @@ struct Delete;
 #[async_trait]
 impl Operation for Delete {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        context.writable()?.delete(&kept::key()?).await?;
+        context.writable()?.delete(&metadata::key()?).await?;
         Ok(HookReport::new())
     }
 }

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use super::{
     Declared, Host,
     copy::Copy,
-    kept::{self, Kept, LeftOut, checkpoint_tag, missing, operation_tag, resource_tag},
-    marker::Marker,
+    metadata::{self, LeftOut, Metadata, checkpoint_tag, missing, operation_tag, resource_tag},
+    notes::Marker,
     parameters::{self, RestoreParameters},
     schemas,
     vaults::Vaults,
@@ -85,7 +85,7 @@ pub(crate) struct Saved {
 pub(crate) struct Restoring<'a> {
     pub(crate) host: &'a Host,
     pub(crate) context: &'a OperationContext,
-    pub(crate) kept: &'a Kept,
+    pub(crate) kept: &'a Metadata,
     pub(crate) vault: &'a Vault,
     pub(crate) parameters: RestoreParameters,
     pub(crate) marker: Marker,
@@ -214,7 +214,7 @@ impl<K: Kind> Operation for Protect<K> {
         let ours = [operation_tag(context), resource_tag(context)];
         let (snapshot, summary, left_out) = match vault.find(&ours).await?.into_iter().next() {
             Some(made_before) => {
-                let kept = Kept::find(&context.data).await?;
+                let kept = Metadata::find(&context.data).await?;
                 // What the declaration said then, it may not say any more.
                 let (summary, left_out) = kept
                     .filter(|kept| kept.snapshot == made_before.id)
@@ -226,7 +226,7 @@ impl<K: Kind> Operation for Protect<K> {
             }
             None => self.make(context, &declared, &vault).await?,
         };
-        let kept = Kept {
+        let kept = Metadata {
             kind: K::TYPE.to_owned(),
             application: declared.application.name.clone(),
             name: declared.component.name.clone(),
@@ -245,7 +245,7 @@ impl<K: Kind> Operation for Protect<K> {
         if let Some(vault) = self.0.vaults.existing(&context.vault).await? {
             forget(&vault, &[operation_tag(context), resource_tag(context)]).await?;
         }
-        Ok(context.writable()?.delete(&kept::key()?).await?)
+        Ok(context.writable()?.delete(&metadata::key()?).await?)
     }
 }
 
@@ -354,7 +354,7 @@ struct Restore<K>(Arc<Host>, PhantomData<K>);
 impl<K: Kind> Operation for Restore<K> {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let parameters: RestoreParameters = parameters::read(&context.parameters)?;
-        let mut kept = Kept::get(context).await?;
+        let mut kept = Metadata::get(context).await?;
         let vault = vault_of(&self.0, context).await?;
         // It may have another id by now.
         kept.snapshot = kept.snapshot(&vault, context).await?.id;
@@ -394,7 +394,7 @@ struct Verify;
 impl Operation for Verify {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let parameters: VerifyParameters = parameters::read(&context.parameters)?;
-        let kept = Kept::get(context).await?;
+        let kept = Metadata::get(context).await?;
         // Not the one in use, which would not notice that its config or key is gone.
         let vault = Vaults::afresh(&context.vault).await?;
         let vault = vault.ok_or_else(|| no_vault(context))?;
@@ -426,7 +426,7 @@ impl Operation for Delete {
             let ours = [checkpoint_tag(context.checkpoint_id), resource_tag(context)];
             forget(&vault, &ours).await?;
         }
-        context.writable()?.delete(&kept::key()?).await?;
+        context.writable()?.delete(&metadata::key()?).await?;
         Ok(HookReport::new())
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use karbor_model::{RequestContext, Resource};
 use karbor_plugin::{Protectable, ProtectableError};
 
-use crate::applications::{
+use crate::host::applications::{
     APPLICATION, ApplicationStore, Applications, DIRECTORY, POSTGRESQL, SQLITE,
 };
 

@@ -10,7 +10,9 @@ use karbor_vault::{Snapshot, SnapshotMeta, Vault};
 use super::{
     Host,
     component::{control, forget, numbers, report, vault_of},
-    kept::{self, Kept, checkpoint_tag, incomplete_tag, missing, operation_tag, resource_tag},
+    metadata::{
+        self, Metadata, checkpoint_tag, incomplete_tag, missing, operation_tag, resource_tag,
+    },
 };
 
 /// Copies any kind of component.
@@ -51,7 +53,7 @@ impl Copy {
 impl Operation for Copy {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
         let to = context.target()?;
-        let kept = Kept::get(context).await?;
+        let kept = Metadata::get(context).await?;
         let source = vault_of(&self.0, context).await?;
         let snapshot = kept.snapshot(&source, context).await?;
         let target = self.0.vaults.open_or_init_like(&to.vault, &source).await?;
@@ -67,7 +69,7 @@ impl Operation for Copy {
         if let Some(incomplete) = kept.summary.get("incomplete") {
             told.insert("incomplete".to_owned(), incomplete.clone());
         }
-        let copy = Kept {
+        let copy = Metadata {
             snapshot: made.id,
             summary: told.clone(),
             ..kept
@@ -81,6 +83,6 @@ impl Operation for Copy {
         if let Some(vault) = self.0.vaults.existing(&to.vault).await? {
             forget(&vault, &[operation_tag(context), resource_tag(context)]).await?;
         }
-        Ok(to.data.delete(&kept::key()?).await?)
+        Ok(to.data.delete(&metadata::key()?).await?)
     }
 }

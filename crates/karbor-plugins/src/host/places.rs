@@ -9,8 +9,8 @@ use karbor_fs::{Dir, Found, Refused};
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize};
 
-use super::{Declared, Host, blocking, kept::Kept};
-use crate::applications::Source;
+use super::{Declared, Host, blocking, metadata::Metadata};
+use crate::host::applications::Source;
 
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub(crate) struct FilePlace {
 }
 
 impl FilePlace {
-    pub(crate) fn of(kept: &Kept) -> Result<Self, PluginError> {
+    pub(crate) fn of(kept: &Metadata) -> Result<Self, PluginError> {
         serde_json::from_value(kept.place.clone()).map_err(|error| {
             PluginError::new(format!(
                 "the checkpoint's metadata of '{}' are corrupt: {error}",
@@ -49,7 +49,7 @@ pub(crate) struct Target {
 pub(crate) async fn target(
     host: &Host,
     context: &OperationContext,
-    kept: &Kept,
+    kept: &Metadata,
     restore_to: Option<&str>,
     leaf: Option<&std::ffi::OsStr>,
 ) -> Result<Target, PluginError> {

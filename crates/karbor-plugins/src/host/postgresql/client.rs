@@ -8,9 +8,9 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{
     super::command::{Group, QUESTION, command, drain, drain_up_to},
-    said::failure,
+    messages::failure,
 };
-use crate::applications::{PostgresqlSource, obeyed::obeyed};
+use crate::host::applications::{PostgresqlSource, obeyed::obeyed};
 
 /// So much of an answer is kept, in bytes.
 const ANSWER: usize = 64 * 1024 * 1024;

@@ -17,10 +17,12 @@ use rustix::fs::FileType;
 use super::{
     APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
     Source,
+};
+use crate::host::directory::{
     globs::{Filter, LEAVE_OUT_ALL},
     own_places::{is_kernels, refuse_own},
 };
-use crate::protections::host::{
+use crate::host::{
     PostgresqlClient, Workers, blocking, look_at_database, plugin_for, postgresql_shortcomings,
 };
 
@@ -471,7 +473,7 @@ fn directories_inside(
 }
 
 fn resolve(path: &Path) -> PathBuf {
-    crate::protections::host::resolve(path).unwrap_or_else(|_| path.to_owned())
+    crate::host::resolve(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn describe(path: &Path, error: &io::Error) -> String {

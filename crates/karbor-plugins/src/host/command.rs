@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::applications::HookCommand;
+use crate::host::applications::HookCommand;
 
 /// How much of a program's standard error is kept: the end, where the reason is.
 const KEPT: u64 = 16 * 1024;

@@ -4,7 +4,7 @@ use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE},
+    host::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE},
     protections::verify,
 };
 

@@ -1,5 +1,10 @@
 //! `karbor-host-directory-plugin`: a tree of files.
 
+mod databases_inside;
+pub(in crate::host) mod globs;
+pub(in crate::host) mod own_places;
+mod undeclared_databases;
+
 use std::{
     path::{Path, PathBuf},
     sync::{
@@ -17,22 +22,22 @@ use karbor_vault::{
 use rustix::io::Errno;
 use serde_json::{Value, json};
 
+use self::{
+    databases_inside::is_file_of,
+    globs::{Filter, LEAVE_OUT_ALL},
+    own_places::refuse_own,
+    undeclared_databases::Undeclared,
+};
 use super::{
     DIRECTORY_PLUGIN, Declared, Host, blocking,
     component::{Kind, Restoring, Saved},
-    kept::{LeftOut, incomplete_tag, missing},
-    marker::Mark,
+    metadata::{LeftOut, incomplete_tag, missing},
+    notes::Mark,
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace, resolve},
-    undeclared_databases::Undeclared,
 };
-use crate::applications::{
-    DIRECTORY, DirectorySource, Source,
-    globs::{Filter, LEAVE_OUT_ALL},
-    inside::is_file_of,
-    own_places::refuse_own,
-};
+use crate::host::applications::{DIRECTORY, DirectorySource, Source};
 
 /// So many changes of a dry run are listed; all are counted.
 pub(crate) const LISTED: usize = 1000;

@@ -21,7 +21,7 @@ use std::{
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use super::DirectorySource;
+use crate::host::applications::DirectorySource;
 
 /// A list of patterns.
 #[derive(Debug, Clone)]

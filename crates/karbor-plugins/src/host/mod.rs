@@ -3,12 +3,12 @@
 //! **Bytes** go through the vault of the provider and project: one snapshot for each component and
 //! checkpoint, tagged `karbor:checkpoint=<id>`, `karbor:resource=<type>#<id>` and
 //! `karbor:operation=<id>`. The section of the checkpoint in the bank gets one object, `metadata`
-//! ([`kept::Kept`]): which snapshot, what of it, and where it came from. It is written after the
+//! ([`metadata::Metadata`]): which snapshot, what of it, and where it came from. It is written after the
 //! snapshot is durable, so a checkpoint never points at nothing.
 //!
 //! **Repeats.** A hook that is run again finds its snapshot by the operation's tag and uses it. A
 //! restore notes in the scratch directory, before it writes, that it found its place free
-//! ([`marker`]); so its repeat does not take its own half for somebody's data. Two restores into the
+//! ([`notes`]); so its repeat does not take its own half for somebody's data. Two restores into the
 //! same place at once exclude each other ([`occupied`]).
 //!
 //! **Where a restore may write** is decided by what the operator declares *now*, in [`places`]:
@@ -23,19 +23,20 @@
 //! the application stopped.
 
 pub(crate) mod application;
+pub mod applications;
 mod command;
 mod component;
 mod copy;
 mod directory;
-mod kept;
-mod marker;
+mod metadata;
+mod notes;
 mod occupied;
 mod parameters;
 mod places;
 mod postgresql;
+pub mod protectable;
 mod schemas;
 mod sqlite;
-mod undeclared_databases;
 mod vaults;
 
 use std::{path::PathBuf, sync::Arc};
@@ -44,14 +45,17 @@ use karbor_model::Resource;
 use karbor_plugin::{OperationContext, PluginError, ProtectionPlugin, Registry};
 
 use self::{
-    application::ApplicationPlugin, component::ComponentPlugin, directory::DirectoryKind,
-    occupied::Occupied, postgresql::PostgresqlKind, sqlite::SqliteKind, vaults::Vaults,
-};
-use crate::{
+    application::ApplicationPlugin,
     applications::{
         Application, ApplicationStore, Applications, Component, DIRECTORY, POSTGRESQL, SQLITE,
     },
-    protectables::host::HostProtectable,
+    component::ComponentPlugin,
+    directory::DirectoryKind,
+    occupied::Occupied,
+    postgresql::PostgresqlKind,
+    protectable::HostProtectable,
+    sqlite::SqliteKind,
+    vaults::Vaults,
 };
 
 pub(crate) use places::resolve;
@@ -70,7 +74,7 @@ pub const SQLITE_PLUGIN: &str = "karbor-host-sqlite-plugin";
 /// Name of the plugin for PostgreSQL databases.
 pub const POSTGRESQL_PLUGIN: &str = "karbor-host-postgresql-plugin";
 
-/// The name of the plugin that protects one of [`TYPES`](crate::applications::TYPES).
+/// The name of the plugin that protects one of [`TYPES`](crate::host::applications::TYPES).
 pub(crate) fn plugin_for(resource_type: &str) -> &'static str {
     match resource_type {
         DIRECTORY => DIRECTORY_PLUGIN,

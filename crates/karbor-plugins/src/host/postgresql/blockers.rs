@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use karbor_plugin::PluginError;
 use serde::Deserialize;
 
-use super::{client::Client, watch::shown};
+use super::{client::Client, lock_waits::shown};
 
 /// So many are named.
 const NAMED: usize = 5;

@@ -47,12 +47,12 @@ use self::{
 use super::{
     Declared, Host, SQLITE_PLUGIN, blocking,
     component::{Kind, Restoring, Saved},
-    marker::{Mark, Marker, scratch},
+    notes::{Mark, Marker, scratch},
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace},
 };
-use crate::applications::{SQLITE, Source};
+use crate::host::applications::{SQLITE, Source};
 
 /// SQLite databases.
 pub(crate) struct SqliteKind;
