@@ -6,7 +6,7 @@
 //! Vault ── writer() ──► SnapshotWriter ── add_tree, add_stream, add_image ──► engine ──► bank
 //!   │                        │  add_snapshot: one of another vault
 //!   │                        └ commit: packs, then index, then (last) the snapshot file
-//!   ├─ snapshots(), find(tags), forget()
+//!   ├─ catalog(), find(tags), snapshots(), forget()
 //!   ├─ verify()        every blob there? readable?
 //!   ├─ restore_tree()  files, with all their attributes
 //!   └─ read_stream()   one file, as a stream
@@ -46,6 +46,7 @@
 //! polynomial; blobs that do not compress are stored as they are; names of links that are not UTF-8 are
 //! kept as newer restics do (0.14 does not know them).
 
+mod catalog;
 mod chunker;
 mod crypto;
 mod engine;
@@ -54,6 +55,7 @@ mod fsio;
 mod id;
 mod index;
 mod keyfile;
+mod latest;
 mod lock;
 mod mend;
 mod node;
@@ -71,6 +73,7 @@ mod vault;
 mod verify;
 mod writer;
 
+pub use catalog::{Catalog, SnapshotBrief};
 pub use error::VaultError;
 pub use id::{SnapshotId, SnapshotIdError};
 pub use stream::BlobStream;

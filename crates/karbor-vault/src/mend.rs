@@ -24,9 +24,6 @@ use crate::{
     repository::{FileKind, Repository, blocking, read, write},
 };
 
-/// What an index file holds.
-type Packs = Vec<(Id, Vec<PackEntry>)>;
-
 impl Vault {
     /// Takes packs that were found damaged out of the index. If that fails, they are still known as
     /// damaged to this process.
@@ -87,16 +84,6 @@ impl Vault {
     }
 }
 
-/// Reads an index file; `None`: it is gone.
-async fn load(repository: &Repository, file: &Id) -> Result<Option<Packs>, VaultError> {
-    let Some(json) = repository.load(FileKind::Index, file).await? else {
-        return Ok(None);
-    };
-    let packs = blocking(move || Ok(index::from_json(&json))).await?;
-    let damaged = |reason| VaultError::damaged(FileKind::Index.object(file), reason);
-    packs.map(Some).map_err(damaged)
-}
-
 /// What index files place in these packs; `None` if index files are replaced just now.
 async fn entries(
     repository: &Repository,
@@ -104,7 +91,7 @@ async fn entries(
 ) -> Result<Option<IdMap<Vec<PackEntry>>>, VaultError> {
     let mut found: IdMap<Vec<PackEntry>> = IdMap::default();
     for (file, _) in repository.list(FileKind::Index).await? {
-        let Some(packs) = load(repository, &file).await? else {
+        let Some(packs) = repository.index_file(&file).await? else {
             return Ok(None);
         };
         for (pack, entries) in packs {
@@ -120,7 +107,7 @@ async fn entries(
 async fn take_out(repository: &Repository, packs: &IdSet) -> Result<bool, VaultError> {
     let mut found = false;
     for (file, _) in repository.list(FileKind::Index).await? {
-        let Some(mut kept) = load(repository, &file).await? else {
+        let Some(mut kept) = repository.index_file(&file).await? else {
             // Replaced just now, perhaps by one that names them.
             found = true;
             continue;

@@ -4,6 +4,7 @@ use std::{io::Read, sync::RwLock, time::Duration};
 
 use bytes::Bytes;
 use chrono::Utc;
+use futures::{StreamExt, stream};
 use karbor_plugin::{BankError, BankKey, BankSection, ListRequest, MAX_OBJECT, Secret};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,8 @@ use crate::{
     id::Id,
     index::{self, IdMap, Index},
     keyfile::{self, KeyFile},
+    latest::Latest,
+    pack::PackEntry,
     polynomial,
     time::Time,
 };
@@ -96,6 +99,12 @@ const MAX_CONFIG: u64 = 64 << 10;
 /// The first byte of a plain text that is compressed.
 const COMPRESSED: u8 = 2;
 
+/// How many index files are read at once: they may have 10 MB.
+const INDEX_FILES_AT_ONCE: usize = 4;
+
+/// What an index file holds.
+pub(crate) type Packs = Vec<(Id, Vec<PackEntry>)>;
+
 /// A repository whose keys are known.
 pub(crate) struct Repository {
     section: BankSection,
@@ -107,7 +116,7 @@ pub(crate) struct Repository {
     pub(crate) seed: u64,
     /// What the index files say, as of the last [`Repository::refresh_index`], and what we wrote.
     pub(crate) index: RwLock<Index>,
-    refreshing: tokio::sync::Mutex<()>,
+    refreshing: Latest,
 }
 
 impl std::fmt::Debug for Repository {
@@ -203,7 +212,7 @@ impl Repository {
             options,
             seed,
             index: RwLock::default(),
-            refreshing: tokio::sync::Mutex::default(),
+            refreshing: Latest::default(),
         };
         Ok(repository)
     }
@@ -327,7 +336,10 @@ impl Repository {
 
     /// Takes in index files that others wrote since; starts again if some are gone (after a prune).
     pub(crate) async fn refresh_index(&self) -> Result<(), VaultError> {
-        let _one_at_a_time = self.refreshing.lock().await;
+        self.refreshing.look(|| self.follow_index()).await
+    }
+
+    async fn follow_index(&self) -> Result<(), VaultError> {
         // A prune writes the new files before it removes the old: one that vanishes between our
         // listing and reading means that there is a newer listing.
         const ATTEMPTS: u32 = 5;
@@ -340,6 +352,16 @@ impl Repository {
             "the repository's index",
             "its files vanish while they are read",
         ))
+    }
+
+    /// Reads an index file; `None`: it is gone.
+    pub(crate) async fn index_file(&self, id: &Id) -> Result<Option<Packs>, VaultError> {
+        let Some(json) = self.load(FileKind::Index, id).await? else {
+            return Ok(None);
+        };
+        let packs = blocking(move || Ok(index::from_json(&json))).await?;
+        let damaged = |reason| VaultError::damaged(FileKind::Index.object(id), reason);
+        packs.map(Some).map_err(damaged)
     }
 
     async fn try_refresh_index(&self) -> Result<bool, VaultError> {
@@ -356,20 +378,20 @@ impl Repository {
             return Ok(true);
         }
         let mut rebuilt = gone.then(|| read(&self.index).emptied());
-        for (id, _) in &listed {
-            if rebuilt.is_none() && read(&self.index).files().contains(id) {
-                continue;
-            }
-            let Some(json) = self.load(FileKind::Index, id).await? else {
+        let is_new =
+            |(id, _): &&(Id, u64)| rebuilt.is_some() || !read(&self.index).files().contains(id);
+        let wanted: Vec<Id> = listed.iter().filter(is_new).map(|(id, _)| *id).collect();
+        let mut reading = stream::iter(wanted)
+            .map(|id| async move { (id, self.index_file(&id).await) })
+            .buffer_unordered(INDEX_FILES_AT_ONCE);
+        while let Some((id, packs)) = reading.next().await {
+            let Some(packs) = packs? else {
                 return Ok(false);
             };
-            let packs = blocking(move || Ok(index::from_json(&json))).await?;
-            let packs =
-                packs.map_err(|reason| VaultError::damaged(FileKind::Index.object(id), reason))?;
             let packs = packs.iter().map(|(id, entries)| (*id, &entries[..]));
             match &mut rebuilt {
-                Some(index) => index.add(*id, packs),
-                None => write(&self.index).add(*id, packs),
+                Some(index) => index.add(id, packs),
+                None => write(&self.index).add(id, packs),
             }
         }
         if let Some(index) = rebuilt {

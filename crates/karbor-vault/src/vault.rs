@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use futures::{StreamExt, stream};
 use karbor_plugin::{BankSection, Secret};
 
 use crate::{
-    Control, Snapshot, SnapshotId, SnapshotMeta, SnapshotWriter, VaultError, VaultOptions,
+    Catalog, Control, Snapshot, SnapshotId, SnapshotMeta, SnapshotWriter, VaultError, VaultOptions,
+    catalog::{self, Following},
     engine::{Engine, WriterState},
     lock::{Locks, hostname},
     repository::{self, FileKind, Repository, lock},
@@ -24,6 +26,7 @@ pub struct Vault {
 pub(crate) struct Inner {
     pub(crate) repository: Arc<Repository>,
     pub(crate) locks: Locks,
+    catalog: Following,
     engine: Mutex<Weak<Engine>>,
 }
 
@@ -78,6 +81,7 @@ impl Vault {
             inner: Arc::new(Inner {
                 repository: Arc::new(repository),
                 locks: Locks::default(),
+                catalog: Following::default(),
                 engine: Mutex::default(),
             }),
         })
@@ -147,22 +151,28 @@ impl Vault {
         Ok(started)
     }
 
-    /// All snapshots, newest first.
+    /// All snapshots, newest first, read from the bank.
     ///
     /// # Errors
     /// [`VaultError::Damaged`] names a snapshot that cannot be read; failures of the bank.
     pub async fn snapshots(&self) -> Result<Vec<Snapshot>, VaultError> {
-        self.read_snapshots(Err).await
+        let listed = self.inner.repository.list(FileKind::Snapshot).await?;
+        let ids = listed.into_iter().map(|(id, _)| SnapshotId(id));
+        self.read_snapshots(ids, Err).await
     }
 
     /// `on_damage` decides whether a snapshot that is damaged ends it.
     async fn read_snapshots(
         &self,
+        ids: impl Iterator<Item = SnapshotId>,
         on_damage: impl Fn(VaultError) -> Result<(), VaultError>,
     ) -> Result<Vec<Snapshot>, VaultError> {
+        let mut reading = stream::iter(ids)
+            .map(|id| async move { self.snapshot(&id).await })
+            .buffer_unordered(catalog::AT_ONCE);
         let mut snapshots = Vec::new();
-        for (id, _) in self.inner.repository.list(FileKind::Snapshot).await? {
-            match self.snapshot(&SnapshotId(id)).await {
+        while let Some(snapshot) = reading.next().await {
+            match snapshot {
                 Ok(snapshot) => snapshots.push(snapshot),
                 Err(error @ VaultError::Damaged { .. }) => on_damage(error)?,
                 // Forgotten since it was listed.
@@ -174,34 +184,38 @@ impl Vault {
         Ok(snapshots)
     }
 
-    /// Snapshots that have all of the tags, newest first. Damaged ones, whose tags nobody knows, are passed
-    /// over, so that one does not stop what is done with the others.
+    /// The snapshots that there are now, to be chosen among by their tags. What was opened once is not opened again:
+    /// read what is chosen.
+    ///
+    /// # Errors
+    /// Failures of the bank. Damaged snapshots, whose tags nobody knows, are passed over.
+    pub async fn catalog(&self) -> Result<Catalog, VaultError> {
+        self.inner.catalog.now(&self.inner.repository).await
+    }
+
+    /// Snapshots that have all of the tags, newest first, read from the bank; the first tag should be the rarest. Damaged
+    /// ones are passed over, so that one does not stop what is done with the others.
     ///
     /// # Errors
     /// Failures of the bank.
     pub async fn find(&self, tags: &[String]) -> Result<Vec<Snapshot>, VaultError> {
+        let known = self.catalog().await?.with_tags(tags);
         let pass_over = |error: VaultError| {
             tracing::warn!(%error, "a snapshot is passed over");
             Ok(())
         };
-        let mut snapshots = self.read_snapshots(pass_over).await?;
+        let ids = known.into_iter().map(|brief| brief.id);
+        let mut snapshots = self.read_snapshots(ids, pass_over).await?;
         snapshots.retain(|snapshot| snapshot.has_tags(tags));
         Ok(snapshots)
     }
 
-    /// One snapshot.
+    /// One snapshot, read from the bank.
     ///
     /// # Errors
     /// [`VaultError::NoSuchSnapshot`], [`VaultError::Damaged`], and failures of the bank.
     pub async fn snapshot(&self, id: &SnapshotId) -> Result<Snapshot, VaultError> {
-        let json = self
-            .inner
-            .repository
-            .load(FileKind::Snapshot, &id.0)
-            .await?;
-        let json = json.ok_or_else(|| VaultError::NoSuchSnapshot(id.to_string()))?;
-        Snapshot::from_json(id.0, &json)
-            .map_err(|reason| VaultError::damaged(FileKind::Snapshot.object(&id.0), reason))
+        catalog::open(&self.inner.repository, id).await
     }
 
     /// Removes a snapshot. One that is not there is no error. The data stay until a prune (`restic prune`

@@ -9,7 +9,8 @@ use karbor_plugin::{
     HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
 };
 use karbor_vault::{
-    Control, Mishaps, Snapshot, SnapshotMeta, SnapshotSummary, SnapshotWriter, Vault,
+    Catalog, Control, Mishaps, Snapshot, SnapshotBrief, SnapshotMeta, SnapshotSummary,
+    SnapshotWriter, Vault, VaultError,
 };
 use serde_json::{Value, json};
 
@@ -162,17 +163,33 @@ impl<K: Kind> Protect<K> {
         context: &OperationContext,
         declared: &Declared,
         vault: &Vault,
+        known: &Catalog,
     ) -> Result<(Snapshot, HookReport, Option<LeftOut>), PluginError> {
-        let earlier = vault.find(&[resource_tag(context)]).await?;
+        let earlier = known.with_tags(&[resource_tag(context)]);
+        let parent = newest(vault, &earlier).await?;
         // With data: whatever made a source look empty once must not become its measure.
-        let before = earlier.iter().find_map(|snapshot| {
+        let with_data = |snapshot: &Snapshot| {
+            snapshot
+                .numbers
+                .as_ref()
+                .is_some_and(|numbers| numbers.total_files_processed > 0)
+        };
+        let measure = match &parent {
+            Some(parent) if with_data(parent) => Some(parent.clone()),
+            _ => {
+                let with_data: Vec<_> = earlier
+                    .into_iter()
+                    .filter(|brief| brief.files > 0)
+                    .collect();
+                newest(vault, &with_data).await?
+            }
+        };
+        let before = measure.as_ref().and_then(|snapshot| {
             let numbers = snapshot.numbers.as_ref()?;
             // What could not be read then was there.
             let files = numbers.total_files_processed + missing(snapshot);
-            let is_empty = numbers.total_files_processed == 0;
-            (!is_empty).then(|| json!({"files": files, "bytes": numbers.total_bytes_processed}))
+            Some(json!({"files": files, "bytes": numbers.total_bytes_processed}))
         });
-        let parent = earlier.into_iter().next();
         let meta = SnapshotMeta {
             hostname: rustix::system::uname()
                 .nodename()
@@ -211,8 +228,9 @@ impl<K: Kind> Operation for Protect<K> {
         let declared = self.0.declared_component(context).await?;
         let place = K::place(&self.0, &declared).await?;
         let vault = self.0.vaults.open_or_init(&context.vault).await?;
-        let ours = [operation_tag(context), resource_tag(context)];
-        let (snapshot, summary, left_out) = match vault.find(&ours).await?.into_iter().next() {
+        let known = vault.catalog().await?;
+        let ours = known.with_tags(&[operation_tag(context), resource_tag(context)]);
+        let (snapshot, summary, left_out) = match newest(&vault, &ours).await? {
             Some(made_before) => {
                 let kept = Metadata::find(&context.data).await?;
                 // What the declaration said then, it may not say any more.
@@ -224,7 +242,7 @@ impl<K: Kind> Operation for Protect<K> {
                     );
                 (made_before, summary, left_out)
             }
-            None => self.make(context, &declared, &vault).await?,
+            None => self.make(context, &declared, &vault, &known).await?,
         };
         let kept = Metadata {
             kind: K::TYPE.to_owned(),
@@ -323,6 +341,20 @@ pub(super) fn numbers(snapshot: &Snapshot) -> HookReport {
         report.insert("incomplete".to_owned(), json!(unnamed));
     }
     report
+}
+
+/// The first of these snapshots that can be read.
+async fn newest(vault: &Vault, briefs: &[SnapshotBrief]) -> Result<Option<Snapshot>, PluginError> {
+    for brief in briefs {
+        match vault.snapshot(&brief.id).await {
+            Ok(snapshot) => return Ok(Some(snapshot)),
+            Err(error @ (VaultError::Damaged { .. } | VaultError::NoSuchSnapshot(_))) => {
+                tracing::warn!(%error, "a snapshot is passed over");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 pub(super) async fn forget(vault: &Vault, tags: &[String]) -> Result<(), PluginError> {

@@ -9,6 +9,7 @@
     unreachable_pub
 )]
 
+mod catalog;
 mod concurrency;
 mod copies;
 mod damage;
