@@ -77,6 +77,10 @@ pub struct ApiError {
     /// Does the operation log tell of it? Then the caller need not.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_logged: bool,
+    /// Does it stay until the operator has mended something? Then a run that has time can be tried again, and a person
+    /// who waits for the answer need not ask again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub needs_mending: bool,
 }
 
 impl ApiError {
@@ -88,6 +92,7 @@ impl ApiError {
             message: message.into(),
             cause: None,
             is_logged: false,
+            needs_mending: false,
         }
     }
 

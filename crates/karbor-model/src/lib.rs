@@ -10,6 +10,8 @@ mod error;
 mod graph;
 mod ids;
 mod notification;
+mod openstack;
+mod parameters;
 mod quota;
 mod records;
 mod resource;
@@ -27,6 +29,8 @@ pub use ids::{
     ScheduledOperationId, TriggerId, VerificationId,
 };
 pub use notification::{Notification, Outgoing, Priority};
+pub use openstack::{OPENSTACK_PARENTS, OPENSTACK_TYPES};
+pub use parameters::{KnownType, ParameterFault, ParameterRules, check_parameters};
 pub use quota::{QuotaChange, QuotaHolding, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};
 pub use records::{
     OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,

@@ -8,15 +8,12 @@ use futures::future::try_join_all;
 use karbor_model::{ApiError, ErrorKind, RequestContext, Resource, ResourceGraph};
 use karbor_plugin::{ProtectableError, Registry};
 
-/// Class of the error that a resource cannot be used as it is declared. A run that has time is tried again, for
-/// the declaration may be mended.
-const BROKEN: &str = "ProtectableResourceBroken";
-
 /// The graph of `resources` with all they depend on, as it is now.
 ///
 /// # Errors
 /// A 404 for a resource that is not there (or not for this project), a 400 for resources that
-/// depend on each other in a loop, a 503 for a lookup that failed.
+/// depend on each other in a loop, a 503 for a lookup that failed, also for a resource that cannot be used as it is
+/// declared: a run that has time is tried again, for the declaration may be mended.
 pub(crate) async fn build(
     registry: &Registry,
     context: &RequestContext,
@@ -88,14 +85,17 @@ async fn confirm(
         .await
         .map_err(|error| lookup_failed(&error))?;
     if let Some(reason) = found.as_ref().and_then(Resource::broken) {
-        let mut refused = lookup_failed(&ProtectableError {
+        let failed = ProtectableError {
             resource_type: resource.resource_type.clone(),
             message: format!("'{}': {reason}", resource.name),
             retryable: false,
-        });
-        BROKEN.clone_into(&mut refused.class);
-        let todo = ". The operator has to mend its declaration; `karbor config validate` names what is wrong.";
-        refused.message.push_str(todo);
+        };
+        let message = format!(
+            "{failed}. The operator has to mend its declaration; `karbor config validate` names what is wrong."
+        );
+        let mut refused =
+            ApiError::new(ErrorKind::Unavailable, "ProtectableResourceBroken", message);
+        refused.needs_mending = true;
         return Err(refused);
     }
     found.ok_or_else(|| {

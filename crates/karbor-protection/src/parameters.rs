@@ -1,8 +1,10 @@
 //! Checks what a user gives to an operation against the plugins' schemas.
 
-use karbor_model::{ApiError, Parameters};
+use karbor_model::{
+    ApiError, KnownType, ParameterFault, ParameterRules, Parameters, check_parameters,
+};
 use karbor_plugin::SchemaKind;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::providers::Provider;
 
@@ -41,7 +43,7 @@ fn read_as(of_type: &str, text: &str) -> Option<Value> {
 }
 
 /// Checks that every key of `parameters` is a type that the provider protects (or `type#id`) and
-/// every value fits the schema of its type.
+/// every value fits the schema of its type. `what` they are for is said in the refusal.
 ///
 /// # Errors
 /// A 400 that names the key and the property.
@@ -51,39 +53,60 @@ pub(crate) fn validate(
     what: &str,
     parameters: &Parameters,
 ) -> Result<(), ApiError> {
-    for (key, given) in parameters {
-        let (resource_type, id) = match key.split_once('#') {
-            Some((resource_type, id)) => (resource_type, Some(id)),
-            None => (key.as_str(), None),
-        };
-        if id.is_some_and(|id| uuid::Uuid::try_parse(id).is_err()) {
-            return Err(ApiError::invalid_input(format!(
-                "The resource_id must be a uuid. Key: {key}"
-            )));
+    let rules = OfProvider { provider, kind };
+    check_parameters(&rules, parameters).map_err(|refused| match refused {
+        Refused::Fault(ParameterFault::ResourceId { key }) => {
+            ApiError::invalid_input(format!("The resource_id must be a uuid. Key: {key}"))
         }
-        let schema = provider.schema(resource_type, kind).ok_or_else(|| {
+        Refused::Fault(ParameterFault::UnknownType { key }) => {
             ApiError::invalid_input(format!("The key of {what} parameters is invalid: {key}"))
-        })?;
-        let known = schema.get("properties").and_then(Value::as_object);
-        if let Some(unknown) = given
-            .keys()
-            .find(|name| known.is_none_or(|known| !known.contains_key(*name)))
-        {
-            return Err(ApiError::invalid_input(format!(
-                "The {what} property of {what} parameters is invalid: {unknown} of {key}"
-            )));
         }
-        check_schema(schema, key, given)?;
+        Refused::Fault(ParameterFault::UnknownName { key, name }) => ApiError::invalid_input(
+            format!("The {what} property of {what} parameters is invalid: {name} of {key}"),
+        ),
+        Refused::Value(error) => error,
+    })
+}
+
+/// What a provider's plugins know of parameters.
+struct OfProvider<'a> {
+    provider: &'a Provider,
+    kind: SchemaKind,
+}
+
+/// Why parameters are refused.
+enum Refused {
+    Fault(ParameterFault),
+    /// A value does not fit its schema.
+    Value(ApiError),
+}
+
+impl From<ParameterFault> for Refused {
+    fn from(fault: ParameterFault) -> Self {
+        Self::Fault(fault)
     }
-    Ok(())
+}
+
+impl ParameterRules for OfProvider<'_> {
+    type Error = Refused;
+
+    fn known_type(&self, resource_type: &str) -> KnownType<'_> {
+        let schema = self.provider.schema(resource_type, self.kind);
+        schema.map_or(KnownType::Unknown, KnownType::Described)
+    }
+
+    fn check_values(
+        &self,
+        key: &str,
+        given: &Map<String, Value>,
+        schema: &Value,
+    ) -> Result<(), Refused> {
+        check_schema(schema, key, given).map_err(Refused::Value)
+    }
 }
 
 /// A resource's own parameters may leave out what its type's give, so `required` is not asked here.
-fn check_schema(
-    schema: &Value,
-    key: &str,
-    given: &serde_json::Map<String, Value>,
-) -> Result<(), ApiError> {
+fn check_schema(schema: &Value, key: &str, given: &Map<String, Value>) -> Result<(), ApiError> {
     let mut schema = schema.clone();
     if let Some(object) = schema.as_object_mut() {
         object.remove("required");

@@ -11,7 +11,7 @@ use karbor_manager::Clock;
 use karbor_model::{ApiError, RequestContext, RequestId};
 use subtle::ConstantTimeEq as _;
 
-use crate::tokens::token_hash;
+use super::tokens::token_hash;
 
 /// How long a revoked token may still be taken: good tokens are remembered for so long, which
 /// spares the database a question per request.

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     panic::AssertUnwindSafe,
-    sync::{Arc, LazyLock, OnceLock},
+    sync::{Arc, OnceLock},
     time::Instant,
 };
 
@@ -19,27 +19,41 @@ use karbor_manager::timeout;
 use karbor_model::{ApiError, RequestId};
 use tokio::sync::oneshot;
 
-use super::{
-    envelope::{Cause, Fault, fault, unauthorized},
-    extract::host_url,
-    schema::is_uuid,
-};
+use super::call::host_url;
 use crate::{
     ApiManager,
     auth::{AuthStrategy, Identity},
+    compat::{
+        envelope::{Cause, Fault, fault, unauthorized},
+        schema::is_uuid,
+    },
 };
 
-pub(crate) async fn guard(
-    State(manager): State<Arc<ApiManager>>,
+/// What is guarded.
+pub(super) struct Guarded {
+    manager: Arc<ApiManager>,
+    /// The words that paths of the API are made of.
+    words: BTreeSet<&'static str>,
+}
+
+impl Guarded {
+    pub(super) fn new(manager: Arc<ApiManager>, words: BTreeSet<&'static str>) -> Self {
+        Self { manager, words }
+    }
+}
+
+pub(super) async fn guard(
+    State(guarded): State<Arc<Guarded>>,
     request: Request,
     next: Next,
 ) -> Response {
+    let manager = &guarded.manager;
     let begun = Instant::now();
     let id = RequestId::new();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let project = OnceLock::new();
     let limit = manager.settings().request_timeout;
-    let answered = answer(&manager, request, next, &id, &project);
+    let answered = answer(manager, request, next, &id, &project);
     let answered = timeout(
         manager.clock(),
         limit,
@@ -55,7 +69,7 @@ pub(crate) async fn guard(
         ),
     };
     stamp(&mut response, &id);
-    let path = loggable(&path, project.get().map(String::as_str));
+    let path = loggable(&path, &guarded.words, project.get().map(String::as_str));
     let (status, ms) = (
         response.status().as_u16(),
         begun.elapsed().as_secs_f64() * 1e3,
@@ -100,7 +114,8 @@ async fn answer(
                 request.extensions_mut().insert(token);
             }
             Ok(Identity::Unknown) => {
-                return unauthorized(&manager.authenticator().challenge(headers));
+                let elsewhere = manager.authenticator().challenge();
+                return unauthorized(&elsewhere.map_or_else(|| host_url(headers), str::to_owned));
             }
             Ok(Identity::Offered { token, project }) => {
                 let url = format!("{}{path}/{project}", host_url(headers));
@@ -124,24 +139,12 @@ async fn answer(
 /// The most parts of a path that the log has.
 const LOGGED_PARTS: usize = 12;
 
-/// The words that paths of the API are made of.
-static WORDS: LazyLock<BTreeSet<&'static str>> = LazyLock::new(|| {
-    let operations = super::operations();
-    let parts = operations
-        .iter()
-        .flat_map(|operation| operation.path.split('/'));
-    let words = parts.filter(|part| !part.starts_with('{'));
-    words
-        .chain(["v1", "new", "edit", "action", "data-protect", "openapi"])
-        .collect()
-});
-
 /// The path as the log may have it: the API's words, what has the form of an id, and the project of who
 /// asks. Anything else is `*`: people write tokens where ids belong.
-fn loggable(path: &str, project: Option<&str>) -> String {
+fn loggable(path: &str, words: &BTreeSet<&str>, project: Option<&str>) -> String {
     let is_known = |part: &str| {
         let part = part.strip_suffix(".json").unwrap_or(part);
-        WORDS.contains(part) || Some(part) == project || is_id(part)
+        words.contains(part) || Some(part) == project || is_id(part)
     };
     let mut parts = path.split('/');
     let mut shown: Vec<&str> = parts
@@ -224,7 +227,7 @@ fn is_local_host(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::routes::words, *};
 
     #[test]
     fn the_log_has_no_path_with_a_token_in_it() {
@@ -270,10 +273,10 @@ mod tests {
             ),
             ("/".to_owned(), "/".to_owned()),
         ] {
-            assert_eq!(loggable(&path, Some(project)), expected, "{path}");
+            assert_eq!(loggable(&path, &words(), Some(project)), expected, "{path}");
         }
         assert_eq!(
-            loggable(&format!("/v1/{project}/plans"), None),
+            loggable(&format!("/v1/{project}/plans"), &words(), None),
             "/v1/*/plans"
         );
     }

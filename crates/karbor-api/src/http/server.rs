@@ -37,7 +37,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::connections::{Admission, Connections, Guest};
+use super::{
+    connections::{Admission, Connections, Guest},
+    routes::router,
+};
 use crate::{ApiManager, AuthStrategy, settings::Settings};
 
 /// The largest head of a request.
@@ -110,7 +113,7 @@ pub async fn serve(
     // Cancelled when it returns, or is dropped: nobody's request outlives it.
     let gone = CancellationToken::new();
     let _gone = gone.clone().drop_guard();
-    let routes = super::router(manager.clone());
+    let routes = router(manager.clone());
     let mut refusals_told = None;
     loop {
         let accepted = tokio::select! {

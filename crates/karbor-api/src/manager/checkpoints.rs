@@ -1,18 +1,20 @@
 //! Providers and checkpoints: the protection manager's; here only what a request means.
 
-use std::collections::BTreeMap;
-
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, ErrorKind, OperationType, Parameters, Plan,
-    PlanId, Provider, ProviderId, RequestContext,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, OperationType, Parameters, Plan, PlanId,
+    Provider, ProviderId, RequestContext, check_parameters,
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{
-    ApiManager,
-    plans::{check_parameters, invalid_plan},
+use super::{ApiManager, plans::OfProvider};
+use crate::{
+    page::Page,
+    policy::Permit,
+    refusal::{NOT_PROTECTED, Refusal, is_of_the_plan},
 };
-use crate::http::{python, query::Query};
+
+/// What a list of providers can be narrowed down by.
+pub(crate) const PROVIDER_FILTERS: [&str; 3] = ["id", "name", "description"];
 
 /// What a list of checkpoints can be narrowed down by.
 pub(crate) const CHECKPOINT_FILTERS: [&str; 5] =
@@ -23,8 +25,6 @@ pub(crate) struct Protected {
     pub(crate) id: CheckpointId,
     /// The plan as it was read for it.
     pub(crate) plan: Plan,
-    /// As it is stored.
-    pub(crate) extra_info: Value,
     /// What it is made of, if the bank can tell already.
     pub(crate) resource_graph: Option<String>,
 }
@@ -32,66 +32,62 @@ pub(crate) struct Protected {
 impl ApiManager {
     pub(crate) async fn list_providers(
         &self,
-        context: &RequestContext,
-        query: &Query,
-    ) -> Result<Vec<Provider>, ApiError> {
-        self.may(context, "provider:get_all")?;
-        let (sort_keys, sort_dirs) = query.given_sort();
-        let filters = known(query, &["id", "name", "description"]);
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<Provider>, Refusal> {
+        let (sort_keys, sort_dirs) = page.given_sort();
         let providers = self
             .protection
             .list_providers(
-                context,
-                query.marker_id()?,
-                Some(query.limit_and_offset()),
+                permit.context(),
+                page.marker_id()?,
+                Some(page.limit_and_offset()),
                 sort_keys,
                 sort_dirs,
-                filters,
+                page.known_filters(&PROVIDER_FILTERS),
             )
             .await?;
-        Ok(query.skip_offset(providers))
+        Ok(page.skip_offset(providers))
     }
 
     pub(crate) async fn show_provider(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         id: ProviderId,
-    ) -> Result<Provider, ApiError> {
-        self.may(context, "provider:get")?;
-        self.protection.show_provider(context, id).await
+    ) -> Result<Provider, Refusal> {
+        Ok(self.protection.show_provider(permit.context(), id).await?)
     }
 
-    /// Makes a checkpoint of a plan; the checkpoint is being made when this returns.
+    /// Makes a checkpoint of a plan; the checkpoint is being made when this returns. `extra_info` is a JSON text
+    /// that is kept with it. `provider_id` is as it was written: what can be no provider is not that of the plan.
     pub(crate) async fn protect(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: &str,
         plan_id: PlanId,
-        extra_info: Option<Map<String, Value>>,
-    ) -> Result<Protected, ApiError> {
-        let rule = "provider:checkpoint_create";
-        self.may(context, rule)?;
-        let plan = self.plan_own(context, rule, plan_id).await?;
+        extra_info: Value,
+    ) -> Result<Protected, Refusal> {
+        let context = permit.context();
+        let plan = self.plan_own(permit, plan_id).await?;
         if provider_id.parse() != Ok(plan.provider_id) {
-            return Err(invalid_plan(
-                "The parameter provider_id is not the same as the value in the plan.",
-            ));
+            return Err(Refusal::ProtectedByAnotherProvider);
         }
-        let extra_info = match extra_info {
-            Some(given) => Value::Object(given),
-            None => json!({"created_by": "manual"}),
-        };
-        let extra_info = Value::String(python::json(&extra_info));
-        let properties = Map::from_iter([("extra_info".to_owned(), extra_info.clone())]);
+        let properties = Map::from_iter([("extra_info".to_owned(), extra_info)]);
         let asked = self.protection.protect(context, plan.clone(), properties);
-        let asked = asked.await.map_err(create_failed);
-        if let Err(error) = &asked {
-            self.tell_refused(context, OperationType::Protect, error, |log| {
-                (log.plan_id, log.provider_id) = (Some(plan.id), Some(plan.provider_id));
-            })
-            .await;
-        }
-        let id = asked?;
+        let id = match asked.await {
+            Ok(id) => id,
+            Err(error) => {
+                let reason = match is_of_the_plan(&error) {
+                    true => format!("{NOT_PROTECTED}: {}", error.message),
+                    false => error.message.clone(),
+                };
+                self.announce_refused(context, OperationType::Protect, &error, reason, |log| {
+                    (log.plan_id, log.provider_id) = (Some(plan.id), Some(plan.provider_id));
+                })
+                .await;
+                return Err(Refusal::NotProtected(error));
+            }
+        };
         let shown = self
             .protection
             .show_checkpoint(context, plan.provider_id, id);
@@ -100,32 +96,32 @@ impl ApiManager {
         Ok(Protected {
             id,
             plan,
-            extra_info,
             resource_graph: shown.and_then(|checkpoint| checkpoint.resource_graph),
         })
     }
 
     pub(crate) async fn show_checkpoint(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
-    ) -> Result<Checkpoint, ApiError> {
-        self.may(context, "provider:checkpoint_get")?;
-        self.protection
-            .show_checkpoint(context, provider_id, checkpoint_id)
-            .await
+    ) -> Result<Checkpoint, Refusal> {
+        let context = permit.context();
+        let shown = self
+            .protection
+            .show_checkpoint(context, provider_id, checkpoint_id);
+        Ok(shown.await?)
     }
 
     pub(crate) async fn list_checkpoints(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: ProviderId,
-        query: &Query,
-    ) -> Result<Vec<Checkpoint>, ApiError> {
-        self.may(context, "provider:checkpoint_get_all")?;
-        let (sort_keys, sort_dirs) = query.sort_keys_and_dirs();
-        let filters = known(query, &CHECKPOINT_FILTERS);
+        page: &Page,
+    ) -> Result<Vec<Checkpoint>, Refusal> {
+        let context = permit.context();
+        let (sort_keys, sort_dirs) = page.sort_keys_and_dirs();
+        let filters = page.known_filters(&CHECKPOINT_FILTERS);
         for field in ["start_date", "end_date"] {
             if let Some(date) = filters.get(field) {
                 check_date(field, date)?;
@@ -136,47 +132,45 @@ impl ApiManager {
             .list_checkpoints(
                 context,
                 provider_id,
-                query.marker_id()?,
-                Some(query.limit_and_offset()),
+                page.marker_id()?,
+                Some(page.limit_and_offset()),
                 sort_keys,
                 sort_dirs,
                 filters,
-                query.all_tenants,
+                page.is_of_all_projects(context),
             )
             .await?;
-        Ok(query.skip_offset(checkpoints))
+        Ok(page.skip_offset(checkpoints))
     }
 
     /// Copies the checkpoints of a plan that are not copied yet; the copies are being made when this
     /// returns.
     pub(crate) async fn copy(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: &str,
         plan_id: PlanId,
         parameters: Parameters,
-    ) -> Result<(ProviderId, Vec<CheckpointCopy>), ApiError> {
-        let rule = "copy:create";
-        self.may(context, rule)?;
+    ) -> Result<(ProviderId, Vec<CheckpointCopy>), Refusal> {
+        let context = permit.context();
         let provider_id: ProviderId = provider_id
             .parse()
-            .map_err(|_| ApiError::invalid_input("Invalid provider id provided."))?;
-        let mut plan = self.plan_own(context, rule, plan_id).await?;
+            .map_err(|_| Refusal::CopyProviderIsNoId)?;
+        let mut plan = self.plan_own(permit, plan_id).await?;
         if provider_id != plan.provider_id {
-            return Err(ApiError::invalid_input(
-                "The provider id is not the same as the value in the plan.",
-            ));
+            return Err(Refusal::CopiedByAnotherProvider);
         }
         let provider = self.protection.show_provider(context, provider_id).await?;
-        check_parameters(&parameters, &provider)?;
+        check_parameters(&OfProvider(&provider), &parameters)?;
         if !self.is_protected(context, &plan).await? {
-            return Err(ApiError::invalid_input("The plan has not been protected."));
+            return Err(Refusal::NothingToCopy);
         }
         plan.parameters.extend(parameters);
         let plan_id = plan.id;
         let asked = self.protection.copy(context, plan).await;
         if let Err(error) = &asked {
-            self.tell_refused(context, OperationType::Copy, error, |log| {
+            let reason = error.message.clone();
+            self.announce_refused(context, OperationType::Copy, error, reason, |log| {
                 (log.plan_id, log.provider_id) = (Some(plan_id), Some(provider_id));
             })
             .await;
@@ -211,85 +205,57 @@ impl ApiManager {
 
     pub(crate) async fn delete(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
-    ) -> Result<(), ApiError> {
-        self.may(context, "provider:checkpoint_delete")?;
+    ) -> Result<(), Refusal> {
+        let context = permit.context();
         let asked = self.protection.delete(context, provider_id, checkpoint_id);
         let asked = asked.await;
         if let Err(error) = &asked {
-            self.tell_refused(context, OperationType::Delete, error, |log| {
+            let reason = error.message.clone();
+            self.announce_refused(context, OperationType::Delete, error, reason, |log| {
                 (log.checkpoint_id, log.provider_id) = (Some(checkpoint_id), Some(provider_id));
             })
             .await;
         }
-        asked
+        Ok(asked?)
     }
 
     pub(crate) async fn accept_checkpoint(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
-    ) -> Result<(), ApiError> {
-        self.may(context, "provider:checkpoint_update")?;
-        self.protection
-            .accept_checkpoint(context, provider_id, checkpoint_id)
-            .await
+    ) -> Result<(), Refusal> {
+        let context = permit.context();
+        let asked = self
+            .protection
+            .accept_checkpoint(context, provider_id, checkpoint_id);
+        Ok(asked.await?)
     }
 
     pub(crate) async fn reset_state(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         provider_id: ProviderId,
         checkpoint_id: CheckpointId,
         state: String,
-    ) -> Result<(), ApiError> {
-        self.may(context, "provider:checkpoint_update")?;
-        self.protection
-            .reset_state(context, provider_id, checkpoint_id, state)
-            .await
-            .map_err(|mut error| {
-                // The original told this one, of all conflicts, as a bad request.
-                if error.class == "CheckpointNotBeReset" {
-                    error.kind = ErrorKind::BadRequest;
-                }
-                error
-            })
+    ) -> Result<(), Refusal> {
+        let context = permit.context();
+        let asked = self
+            .protection
+            .reset_state(context, provider_id, checkpoint_id, state);
+        Ok(asked.await?)
     }
 }
 
-/// The filters that the list knows. Others are ignored, as the original ignored them.
-pub(super) fn known(query: &Query, names: &[&str]) -> BTreeMap<String, String> {
-    let given = query.filters.iter();
-    given
-        .filter(|(key, _)| names.contains(&key.as_str()))
-        .cloned()
-        .collect()
-}
-
-fn check_date(field: &str, date: &str) -> Result<(), ApiError> {
+fn check_date(field: &'static str, date: &str) -> Result<(), Refusal> {
     match date.parse::<chrono::NaiveDate>() {
         Ok(_) if date.len() == "2000-01-01".len() => Ok(()),
-        _ => Err(ApiError::invalid_field(
+        _ => Err(Refusal::DateIsNone {
             field,
-            date,
-            "Give a date as YYYY-MM-DD.",
-        )),
+            date: date.to_owned(),
+        }),
     }
-}
-
-/// A plan that cannot be protected is a bad request, in the original's words (without the
-/// traceback that it added, Q19).
-fn create_failed(mut error: ApiError) -> ApiError {
-    // What is declared has to be mended: trying again does not help a person who waits for the answer.
-    if error.class == "ProtectableResourceBroken" {
-        error.kind = ErrorKind::BadRequest;
-    }
-    if matches!(error.kind, ErrorKind::BadRequest | ErrorKind::NotFound) {
-        error.kind = ErrorKind::BadRequest;
-        error.message = format!("Create checkpoint failed: {}", error.message);
-    }
-    error
 }

@@ -10,10 +10,9 @@
 //! It is a [`Manager`] like the others, so a `Service` can wrap it, but it answers nothing over
 //! RPC: its clients come by HTTP.
 //!
-//! What a record of another project answers is one rule, whatever is asked of it: it does not exist
-//! (404), unless it is of a kind that the original was recorded to admit (403): [`require_own`] for
-//! what the database has, `ProtectionManager::checkpoint` for what the banks have. Policies come after it:
-//! they can narrow what a project may do with its own, and open nothing of another's (`docs/adr/0026`).
+//! Pages, filters and values come to it typed, and a refusal leaves it as a [`Refusal`](crate::refusal::Refusal): it
+//! knows nothing of texts that a client reads or writes. Whose records a request gets is `tenancy`'s for what the
+//! database has, `ProtectionManager::checkpoint`'s for what the banks have.
 
 mod checkpoints;
 mod plans;
@@ -22,6 +21,7 @@ mod quotas;
 mod runs;
 mod scheduled_operations;
 mod services;
+mod tenancy;
 mod triggers;
 
 use std::sync::Arc;
@@ -34,17 +34,21 @@ use karbor_model::{
     RequestContext,
 };
 
-pub(crate) use self::checkpoints::CHECKPOINT_FILTERS;
-pub(crate) use self::plans::{NewPlan, PlanChange};
-pub(crate) use self::runs::{NewRestore, NewVerification};
-pub(crate) use self::scheduled_operations::NewScheduledOperation;
-pub(crate) use self::triggers::{NewTrigger, TriggerChange};
+pub(crate) use self::{
+    checkpoints::{CHECKPOINT_FILTERS, PROVIDER_FILTERS},
+    plans::{NewPlan, PLAN_FILTERS, PlanChange},
+    protectables::INSTANCE_FILTERS,
+    runs::{
+        NewRestore, NewVerification, OPERATION_LOG_FILTERS, RESTORE_FILTERS, VERIFICATION_FILTERS,
+    },
+    scheduled_operations::{NewScheduledOperation, SCHEDULED_OPERATION_FILTERS},
+    triggers::{NewTrigger, TRIGGER_FILTERS, TriggerChange},
+};
 use crate::{
     auth::Authenticator,
-    policy::{Policy, refused},
+    policy::Policy,
     settings::{Settings, SettingsError},
 };
-use serde::Serialize;
 
 /// How often an update is tried anew when somebody else changed the record in between.
 const UPDATE_ATTEMPTS: usize = 5;
@@ -118,20 +122,21 @@ impl ApiManager {
         self.base.tasks()
     }
 
-    /// Announces that an operation did not begin; the caller gets the error anyway. `about`
+    /// Announces that an operation did not begin, with the reason; the caller gets the error anyway. `about`
     /// fills in what it was to be about.
-    async fn tell_refused(
+    async fn announce_refused(
         &self,
         context: &RequestContext,
         operation_type: OperationType,
         error: &ApiError,
+        reason: String,
         about: impl FnOnce(&mut OperationLog),
     ) {
         // After a timeout it may run.
         if error.is_logged || error.kind == ErrorKind::Timeout {
             return;
         }
-        let log = self.refused(context, operation_type, error, about);
+        let log = self.refused(context, operation_type, reason, about);
         if let Err(error) = self.db().asked_by(context).tell_refused(&log).await {
             tracing::error!(%error, "a refused operation could not be told");
         }
@@ -142,7 +147,7 @@ impl ApiManager {
         &self,
         context: &RequestContext,
         operation_type: OperationType,
-        error: &ApiError,
+        reason: String,
         about: impl FnOnce(&mut OperationLog),
     ) -> OperationLog {
         let now = self.base.clock().now();
@@ -159,7 +164,7 @@ impl ApiManager {
             status: OperationLogStatus::Failed,
             started_at: now,
             ended_at: Some(now),
-            error_info: Some(error.message.clone()),
+            error_info: Some(reason),
             extra_info: None,
         };
         about(&mut log);
@@ -168,37 +173,6 @@ impl ApiManager {
 
     fn db(&self) -> &Db {
         self.base.db()
-    }
-
-    /// May `context` do what `rule` names in its own project?
-    fn may(&self, context: &RequestContext, rule: &str) -> Result<(), ApiError> {
-        self.policy.enforce(context, rule, &context.project_id)
-    }
-
-    /// May `context` do what `rule` names to a record?
-    fn may_use(
-        &self,
-        context: &RequestContext,
-        rule: &str,
-        used: &Seen<'_, impl Serialize>,
-    ) -> Result<(), ApiError> {
-        require_own(context, rule, used.project, used.what, used.id)?;
-        self.policy
-            .enforce_on(context, rule, used.project, used.record)
-    }
-
-    /// May `context` see a record? One that `rule` forbids it to see does not exist for it: so it was
-    /// with plans, restores, verifications and the operation log.
-    fn may_see(
-        &self,
-        context: &RequestContext,
-        rule: &str,
-        seen: &Seen<'_, impl Serialize>,
-    ) -> Result<(), ApiError> {
-        require_own(context, rule, seen.project, seen.what, seen.id)?;
-        self.policy
-            .enforce_on(context, rule, seen.project, seen.record)
-            .map_err(|_| ApiError::not_found(seen.what, seen.id))
     }
 }
 
@@ -215,46 +189,4 @@ impl Manager for ApiManager {
     fn endpoints(self: &Arc<Self>) -> Vec<Arc<dyn RpcEndpoint>> {
         Vec::new()
     }
-}
-
-/// A record that somebody wants to see or change.
-struct Seen<'a, R> {
-    what: &'a str,
-    id: &'a dyn std::fmt::Display,
-    project: &'a str,
-    record: &'a R,
-}
-
-/// The kinds of which the original was recorded to admit that another project has one.
-const ADMITTED: [&str; 1] = ["Trigger"];
-
-/// Is the record, for which `rule` is asked, one that `context` may know of?
-///
-/// # Errors
-/// A 404 as for an id that nobody has; of the [`ADMITTED`] a 403 that names the rule.
-fn require_own(
-    context: &RequestContext,
-    rule: &str,
-    project: &str,
-    what: &str,
-    id: impl std::fmt::Display,
-) -> Result<(), ApiError> {
-    if context.may_access(project) {
-        Ok(())
-    } else if ADMITTED.contains(&what) {
-        Err(refused(rule))
-    } else {
-        Err(ApiError::not_found(what, id))
-    }
-}
-
-/// An id in a path, or the original's `Invalid <what> id provided.`
-pub(crate) fn id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, ApiError> {
-    text.parse().map_err(|_| {
-        ApiError::new(
-            ErrorKind::BadRequest,
-            "Invalid",
-            format!("Invalid {what} id provided."),
-        )
-    })
 }

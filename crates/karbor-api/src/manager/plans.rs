@@ -1,27 +1,24 @@
 //! Plans.
 
-use karbor_db::{DbError, ListQuery};
+use karbor_db::DbError;
 use karbor_model::{
-    ApiError, ErrorKind, Parameters, Plan, PlanId, PlanStatus, Provider, ProviderId,
-    RequestContext, Resource,
+    ErrorKind, KnownType, OPENSTACK_TYPES, ParameterRules, Parameters, Plan, PlanId, PlanStatus,
+    Provider, ProviderId, RequestContext, Resource, check_parameters,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{ApiManager, Seen, UPDATE_ATTEMPTS, require_own};
-use crate::http::{python, schema};
+use super::{
+    ApiManager, UPDATE_ATTEMPTS,
+    tenancy::{UnknownFilters, scoped},
+};
+use crate::{
+    page::Page,
+    policy::{Caller, Permit},
+    refusal::{RecordKind, Refusal},
+};
 
-/// Types that parameters may be given for although the provider has no plugin for them: the
-/// original's own.
-const OPENSTACK_TYPES: [&str; 8] = [
-    "OS::Keystone::Project",
-    "OS::Nova::Server",
-    "OS::Cinder::Volume",
-    "OS::Glance::Image",
-    "OS::Manila::Share",
-    "OS::Neutron::Network",
-    "OS::Trove::Instance",
-    "OS::Kubernetes::Pod",
-];
+/// What a list of plans can be narrowed down by.
+pub(crate) const PLAN_FILTERS: [&str; 5] = ["id", "name", "description", "status", "provider_id"];
 
 /// A plan as a client wants it.
 pub(crate) struct NewPlan {
@@ -44,10 +41,10 @@ pub(crate) struct PlanChange {
 impl ApiManager {
     pub(crate) async fn plan_create(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         new: NewPlan,
-    ) -> Result<Plan, ApiError> {
-        self.may(context, "plan:create")?;
+    ) -> Result<Plan, Refusal> {
+        let context = permit.context();
         let provider = match self
             .protection
             .show_provider(context, new.provider_id)
@@ -56,11 +53,11 @@ impl ApiManager {
             Ok(provider) => provider,
             // Only "not found" means that: a service that is away is told as such (Q72).
             Err(error) if error.kind == ErrorKind::NotFound => {
-                return Err(ApiError::bad_request("The provider could not be found."));
+                return Err(Refusal::NoProviderForPlan);
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
-        check_parameters(&new.parameters, &provider)?;
+        check_parameters(&OfProvider(&provider), &new.parameters)?;
         let plan = Plan {
             id: PlanId::new(),
             name: new.name.unwrap_or_default(),
@@ -81,79 +78,53 @@ impl ApiManager {
         Ok(plan)
     }
 
-    pub(crate) async fn plan_get(
-        &self,
-        context: &RequestContext,
-        id: PlanId,
-    ) -> Result<Plan, ApiError> {
+    pub(crate) async fn plan_get(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
         let plan = self.db().plan_get(id).await?;
-        let seen = Seen {
-            what: "Plan",
-            id: &id,
-            project: &plan.project_id,
-            record: &plan,
-        };
-        self.may_see(context, "plan:get", &seen)?;
+        self.may_see(caller, &plan)?;
         Ok(plan)
     }
 
-    /// A plan to act on, for a request whose `rule` was asked.
-    pub(super) async fn plan_own(
-        &self,
-        context: &RequestContext,
-        rule: &str,
-        id: PlanId,
-    ) -> Result<Plan, ApiError> {
+    /// A plan to act on, for a request that is permitted.
+    pub(super) async fn plan_own(&self, permit: Permit<'_>, id: PlanId) -> Result<Plan, Refusal> {
         let plan = self.db().plan_get(id).await?;
-        require_own(context, rule, &plan.project_id, "Plan", id)?;
-        Ok(plan)
+        match permit.context().may_access(&plan.project_id) {
+            true => Ok(plan),
+            false => Err(Refusal::not_found(RecordKind::Plan, id)),
+        }
     }
 
-    /// A plan, if `context` may do what `rule` names to it.
-    async fn plan_for(
-        &self,
-        context: &RequestContext,
-        rule: &str,
-        id: PlanId,
-    ) -> Result<Plan, ApiError> {
+    /// A plan, if the caller may do what its rule names to it.
+    async fn plan_for(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
         let plan = self.db().plan_get(id).await?;
-        let used = Seen {
-            what: "Plan",
-            id: &id,
-            project: &plan.project_id,
-            record: &plan,
-        };
-        self.may_use(context, rule, &used)?;
+        self.may_use(caller, &plan)?;
         Ok(plan)
     }
 
     pub(crate) async fn plan_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<Plan>, ApiError> {
-        self.may(context, "plan:get_all")?;
-        let Some(query) = query else {
-            return Ok(Vec::new());
-        };
-        Ok(self.db().plan_list(query).await?)
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<Plan>, Refusal> {
+        let unknown = UnknownFilters::Ignored;
+        match scoped(permit.context(), page, &PLAN_FILTERS, unknown) {
+            Some(query) => Ok(self.db().plan_list(&query).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) async fn plan_update(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: PlanId,
         change: PlanChange,
-    ) -> Result<Plan, ApiError> {
+    ) -> Result<Plan, Refusal> {
         let mut attempt = 1;
         loop {
-            let mut plan = self.plan_for(context, "plan:update", id).await?;
+            let mut plan = self.plan_for(caller, id).await?;
             // A started plan may be suspended again, nothing else (Q09).
             let will_be = change.status.unwrap_or(plan.status);
             if plan.status != PlanStatus::Suspended && will_be != PlanStatus::Suspended {
-                return Err(invalid_plan(
-                    "The plan can be only updated in suspended status.",
-                ));
+                return Err(Refusal::PlanIsStarted);
             }
             let wanted = change.clone();
             plan.name = wanted.name.unwrap_or(plan.name);
@@ -161,6 +132,7 @@ impl ApiManager {
             plan.resources = wanted.resources.unwrap_or(plan.resources);
             let fields =
                 change.name.is_some() || change.description.is_some() || change.resources.is_some();
+            let context = caller.context();
             let outcome = self.plan_write(context, plan, fields, will_be).await;
             match outcome {
                 Err(DbError::Conflict { .. }) if attempt < UPDATE_ATTEMPTS => attempt += 1,
@@ -188,82 +160,82 @@ impl ApiManager {
         Ok(plan)
     }
 
-    pub(crate) async fn plan_delete(
+    pub(crate) async fn plan_delete(&self, caller: Caller<'_>, id: PlanId) -> Result<(), Refusal> {
+        self.plan_for(caller, id).await?;
+        let db = self.db().asked_by(caller.context());
+        Ok(db.plan_delete(id).await?)
+    }
+}
+
+/// What parameters of a plan may be, by what its provider's plugins tell of their options. Values are the plugin's
+/// business when it runs, as in the original, and types of OpenStack may have parameters although the provider has
+/// no plugin for them; only a choice among given words is checked here already, for types that the original did not
+/// have.
+pub(super) struct OfProvider<'a>(pub(super) &'a Provider);
+
+impl ParameterRules for OfProvider<'_> {
+    type Error = Refusal;
+
+    fn known_type(&self, resource_type: &str) -> KnownType<'_> {
+        let schemas = self.0.extended_info_schema.get("options_schema");
+        match schemas.and_then(|schemas| schemas.get(resource_type)) {
+            Some(schema) => KnownType::Described(schema),
+            None if OPENSTACK_TYPES.contains(&resource_type) => KnownType::Open,
+            None => KnownType::Unknown,
+        }
+    }
+
+    fn check_value(
         &self,
-        context: &RequestContext,
-        id: PlanId,
-    ) -> Result<(), ApiError> {
-        self.plan_for(context, "plan:delete", id).await?;
-        Ok(self.db().asked_by(context).plan_delete(id).await?)
-    }
-}
-
-/// `Invalid plan: <reason>`.
-pub(crate) fn invalid_plan(reason: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::BadRequest,
-        "InvalidPlan",
-        format!("Invalid plan: {reason}"),
-    )
-}
-
-/// Are the parameters for resources that exist, and does the provider know their names? Values are
-/// the plugin's business when it runs, as in the original; only a choice among given words is
-/// checked here already, for types that the original did not have.
-pub(super) fn check_parameters(
-    parameters: &Parameters,
-    provider: &Provider,
-) -> Result<(), ApiError> {
-    let schemas = provider.extended_info_schema.get("options_schema");
-    for (key, values) in parameters {
-        let (resource_type, resource_id) = match key.split_once('#') {
-            Some((resource_type, id)) => (resource_type, Some(id)),
-            None => (key.as_str(), None),
-        };
-        if resource_id.is_some_and(|id| !schema::is_uuid(id)) {
-            return Err(ApiError::bad_request("The resource_id must be a uuid."));
-        }
-        let known = schemas.and_then(|schemas| schemas.get(resource_type));
-        let ours = !OPENSTACK_TYPES.contains(&resource_type);
-        let Some(known) = known else {
-            if ours {
-                return Err(ApiError::bad_request(
-                    "The key of plan parameters is invalid.",
-                ));
+        resource_type: &str,
+        name: &str,
+        value: &Value,
+        schema: &Value,
+    ) -> Result<(), Refusal> {
+        let choices = schema.get("enum").and_then(Value::as_array);
+        let is_theirs = OPENSTACK_TYPES.contains(&resource_type);
+        match choices.filter(|_| !is_theirs) {
+            Some(choices) if !choices.iter().any(|choice| is_chosen(choice, value)) => {
+                Err(Refusal::NotAChoice {
+                    name: name.to_owned(),
+                    given: value.clone(),
+                    choices: choices.clone(),
+                })
             }
-            continue;
-        };
-        check_values(values, known.get("properties"), ours)?;
-    }
-    Ok(())
-}
-
-fn check_values(
-    values: &Map<String, Value>,
-    properties: Option<&Value>,
-    with_choices: bool,
-) -> Result<(), ApiError> {
-    for (name, value) in values {
-        let property = properties.and_then(|properties| properties.get(name));
-        let property = property.ok_or_else(|| {
-            ApiError::bad_request("The protect property of plan parameters is invalid.")
-        })?;
-        let choices = property.get("enum").and_then(Value::as_array);
-        let Some(choices) = choices.filter(|_| with_choices) else {
-            continue;
-        };
-        let given = python::text(value);
-        if !choices.iter().any(|choice| python::text(choice) == given) {
-            return Err(ApiError::invalid_field(
-                name,
-                &given,
-                format!(
-                    "{} is not one of {}",
-                    python::repr(value),
-                    python::repr(&Value::Array(choices.clone()))
-                ),
-            ));
+            _ => Ok(()),
         }
     }
-    Ok(())
+}
+
+/// Does `given` choose `choice`? Parameters are kept as texts, in which `true` became `True`.
+fn is_chosen(choice: &Value, given: &Value) -> bool {
+    match (choice, given) {
+        (Value::Bool(true), Value::String(text)) => text == "True",
+        (Value::Bool(false), Value::String(text)) => text == "False",
+        (Value::Null, Value::String(text)) => text == "None",
+        (Value::Number(number), Value::String(text)) => number.to_string() == *text,
+        (choice, given) => choice == given,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_text_chooses_the_value_that_it_was_made_of() {
+        for (choice, text) in [
+            (json!("never"), "never"),
+            (json!(true), "True"),
+            (json!(false), "False"),
+            (json!(null), "None"),
+            (json!(-3), "-3"),
+            (json!(0.5), "0.5"),
+        ] {
+            assert!(is_chosen(&choice, &json!(text)), "{choice}");
+            assert!(!is_chosen(&choice, &json!("other")), "{choice}");
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! What can be protected.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use karbor_model::{
-    ApiError, ErrorKind, ProtectableInstance, ProtectableType, RequestContext, Resource,
-};
+use karbor_model::{ProtectableInstance, ProtectableType, RequestContext, Resource};
 use serde_json::{Map, Value};
 
-use super::{ApiManager, checkpoints::known};
-use crate::http::query::Query;
+use super::ApiManager;
+use crate::{page::Page, policy::Permit, refusal::Refusal};
+
+/// What a list of instances can be narrowed down by.
+pub(crate) const INSTANCE_FILTERS: [&str; 3] = ["id", "name", "status"];
 
 /// How many lookups of dependents one list keeps going at once.
 const LOOKUPS: usize = 8;
@@ -15,48 +16,49 @@ const LOOKUPS: usize = 8;
 impl ApiManager {
     pub(crate) async fn list_protectable_types(
         &self,
-        context: &RequestContext,
-    ) -> Result<Vec<String>, ApiError> {
-        self.may(context, "protectable:get_all")?;
-        self.protection.list_protectable_types(context).await
+        permit: Permit<'_>,
+    ) -> Result<Vec<String>, Refusal> {
+        let context = permit.context();
+        Ok(self.protection.list_protectable_types(context).await?)
     }
 
     pub(crate) async fn show_protectable_type(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         protectable_type: String,
-    ) -> Result<ProtectableType, ApiError> {
-        self.may(context, "protectable:get")?;
+    ) -> Result<ProtectableType, Refusal> {
+        let context = permit.context();
         self.check_type(context, &protectable_type).await?;
-        self.protection
-            .show_protectable_type(context, protectable_type)
-            .await
+        let shown = self
+            .protection
+            .show_protectable_type(context, protectable_type);
+        Ok(shown.await?)
     }
 
     pub(crate) async fn list_protectable_instances(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         protectable_type: String,
-        query: &Query,
+        page: &Page,
         parameters: Option<Map<String, Value>>,
-    ) -> Result<Vec<ProtectableInstance>, ApiError> {
-        self.may(context, "protectable:instance_get_all")?;
+    ) -> Result<Vec<ProtectableInstance>, Refusal> {
+        let context = permit.context();
         self.check_type(context, &protectable_type).await?;
-        let (sort_keys, sort_dirs) = query.given_sort();
+        let (sort_keys, sort_dirs) = page.given_sort();
         let found = self
             .protection
             .list_protectable_instances(
                 context,
                 protectable_type,
-                query.marker.clone(),
-                Some(query.limit_and_offset()),
+                page.marker.clone(),
+                Some(page.limit_and_offset()),
                 sort_keys,
                 sort_dirs,
-                known(query, &["id", "name", "status"]),
+                page.known_filters(&INSTANCE_FILTERS),
                 parameters,
             )
             .await?;
-        let lookups = query
+        let lookups = page
             .skip_offset(found)
             .into_iter()
             .map(|resource| self.with_dependents(context, resource));
@@ -65,18 +67,17 @@ impl ApiManager {
 
     pub(crate) async fn show_protectable_instance(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         protectable_type: String,
         id: String,
         parameters: Option<Map<String, Value>>,
-    ) -> Result<ProtectableInstance, ApiError> {
-        self.may(context, "protectable:instance_get")?;
+    ) -> Result<ProtectableInstance, Refusal> {
+        let context = permit.context();
         self.check_type(context, &protectable_type).await?;
-        let missing = ApiError::new(
-            ErrorKind::NotFound,
-            "ProtectableResourceNotFound",
-            format!("The resource {id} of type {protectable_type} could not be found: not found"),
-        );
+        let missing = Refusal::NoProtectableInstance {
+            protectable_type: protectable_type.clone(),
+            id: id.clone(),
+        };
         let found = self
             .protection
             .show_protectable_instance(context, protectable_type, id, parameters)
@@ -88,7 +89,7 @@ impl ApiManager {
         &self,
         context: &RequestContext,
         resource: Resource,
-    ) -> Result<ProtectableInstance, ApiError> {
+    ) -> Result<ProtectableInstance, Refusal> {
         // Nobody knows what one that cannot be used depends on; it must not hide the others.
         if resource.broken().is_some() {
             return Ok(ProtectableInstance {
@@ -115,14 +116,12 @@ impl ApiManager {
         &self,
         context: &RequestContext,
         protectable_type: &String,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Refusal> {
         let types = self.protection.list_protectable_types(context).await?;
         if types.contains(protectable_type) {
             Ok(())
         } else {
-            Err(ApiError::invalid_input(
-                "Invalid protectable type provided.",
-            ))
+            Err(Refusal::NoProtectableType)
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use karbor_db::{DbError, ListQuery};
+use karbor_db::DbError;
 use karbor_model::{
     ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationType, Parameters,
     ProviderId, RequestContext, Restore, RestoreId, RestoreStatus, Verification, VerificationId,
@@ -14,7 +14,39 @@ use karbor_model::{
 };
 use serde_json::{Map, Value};
 
-use super::{ApiManager, Seen};
+use super::{
+    ApiManager,
+    tenancy::{UnknownFilters, scoped},
+};
+use crate::{
+    page::Page,
+    policy::{Caller, Permit},
+    refusal::{RecordKind, Refusal},
+};
+
+/// What a list of restores can be narrowed down by.
+pub(crate) const RESTORE_FILTERS: [&str; 5] = [
+    "id",
+    "status",
+    "provider_id",
+    "checkpoint_id",
+    "restore_target",
+];
+
+/// What a list of verifications can be narrowed down by.
+pub(crate) const VERIFICATION_FILTERS: [&str; 4] = ["id", "status", "provider_id", "checkpoint_id"];
+
+/// What a list of the operation log can be narrowed down by.
+pub(crate) const OPERATION_LOG_FILTERS: [&str; 8] = [
+    "id",
+    "status",
+    "operation_type",
+    "checkpoint_id",
+    "plan_id",
+    "provider_id",
+    "restore_id",
+    "scheduled_operation_id",
+];
 
 /// A restore as a client wants it.
 pub(crate) struct NewRestore {
@@ -35,7 +67,7 @@ pub(crate) struct NewVerification {
 }
 
 /// What becomes of a run that the protection manager did not take.
-enum Refusal {
+enum Fate {
     /// It is recorded as failed and the client told so in the record.
     Recorded,
     /// It is recorded as failed and the client gets the error.
@@ -44,11 +76,11 @@ enum Refusal {
     Unknown,
 }
 
-fn refusal(error: &ApiError) -> Refusal {
+fn fate(error: &ApiError) -> Fate {
     match error.kind {
-        ErrorKind::Timeout => Refusal::Unknown,
-        ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict => Refusal::Recorded,
-        _ => Refusal::Answered,
+        ErrorKind::Timeout => Fate::Unknown,
+        ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict => Fate::Recorded,
+        _ => Fate::Answered,
     }
 }
 
@@ -56,21 +88,13 @@ fn reason(checkpoint_id: CheckpointId, error: &ApiError) -> BTreeMap<String, Str
     BTreeMap::from([(format!("Checkpoint#{checkpoint_id}"), error.message.clone())])
 }
 
-fn unknown(error: ApiError, what: &str, id: impl std::fmt::Display) -> ApiError {
-    let message = format!(
-        "{} The {what} {id} may have begun all the same: look at it before asking again.",
-        error.message
-    );
-    ApiError { message, ..error }
-}
-
 impl ApiManager {
     pub(crate) async fn restore(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         new: NewRestore,
-    ) -> Result<Restore, ApiError> {
-        self.may(context, "restore:create")?;
+    ) -> Result<Restore, Refusal> {
+        let context = permit.context();
         let mut restore = Restore {
             id: RestoreId::new(),
             project_id: context.project_id.clone(),
@@ -92,21 +116,30 @@ impl ApiManager {
         let Err(error) = asked else {
             return Ok(restore);
         };
-        let refusal = refusal(&error);
-        if let Refusal::Unknown = refusal {
-            return Err(unknown(error, "restore", restore.id));
+        let fate = fate(&error);
+        if let Fate::Unknown = fate {
+            return Err(Refusal::MayHaveBegun {
+                what: RecordKind::Restore,
+                id: restore.id.to_string(),
+                error,
+            });
         }
-        let log = self.refused(context, OperationType::Restore, &error, |log| {
-            log.id = OperationLogId(restore.id.0);
-            log.restore_id = Some(restore.id);
-            log.provider_id = Some(restore.provider_id);
-            log.checkpoint_id = Some(restore.checkpoint_id);
-        });
+        let log = self.refused(
+            context,
+            OperationType::Restore,
+            error.message.clone(),
+            |log| {
+                log.id = OperationLogId(restore.id.0);
+                log.restore_id = Some(restore.id);
+                log.provider_id = Some(restore.provider_id);
+                log.checkpoint_id = Some(restore.checkpoint_id);
+            },
+        );
         self.enter_refused(context, &log).await;
         restore.resources_reason = reason(restore.checkpoint_id, &error);
         self.restore_fail(&restore).await?;
-        if let Refusal::Answered = refusal {
-            return Err(error);
+        if let Fate::Answered = fate {
+            return Err(error.into());
         }
         restore.status = RestoreStatus::Fail;
         Ok(restore)
@@ -134,38 +167,32 @@ impl ApiManager {
 
     pub(crate) async fn restore_get(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: RestoreId,
-    ) -> Result<Restore, ApiError> {
+    ) -> Result<Restore, Refusal> {
         let restore = self.db().restore_get(id).await?;
-        let seen = Seen {
-            what: "Restore",
-            id: &id,
-            project: &restore.project_id,
-            record: &restore,
-        };
-        self.may_see(context, "restore:get", &seen)?;
+        self.may_see(caller, &restore)?;
         Ok(restore)
     }
 
     pub(crate) async fn restore_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<Restore>, ApiError> {
-        self.may(context, "restore:get_all")?;
-        let Some(query) = query else {
-            return Ok(Vec::new());
-        };
-        Ok(self.db().restore_list(query).await?)
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<Restore>, Refusal> {
+        let unknown = UnknownFilters::FindNothing;
+        match scoped(permit.context(), page, &RESTORE_FILTERS, unknown) {
+            Some(query) => Ok(self.db().restore_list(&query).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) async fn verification(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         new: NewVerification,
-    ) -> Result<Verification, ApiError> {
-        self.may(context, "verification:create")?;
+    ) -> Result<Verification, Refusal> {
+        let context = permit.context();
         let mut verification = Verification {
             id: VerificationId::new(),
             project_id: context.project_id.clone(),
@@ -186,21 +213,30 @@ impl ApiManager {
         let Err(error) = asked else {
             return Ok(verification);
         };
-        let refusal = refusal(&error);
-        if let Refusal::Unknown = refusal {
-            return Err(unknown(error, "verification", verification.id));
+        let fate = fate(&error);
+        if let Fate::Unknown = fate {
+            return Err(Refusal::MayHaveBegun {
+                what: RecordKind::Verification,
+                id: verification.id.to_string(),
+                error,
+            });
         }
-        let log = self.refused(context, OperationType::Verify, &error, |log| {
-            log.id = OperationLogId(verification.id.0);
-            log.verification_id = Some(verification.id);
-            log.provider_id = Some(verification.provider_id);
-            log.checkpoint_id = Some(verification.checkpoint_id);
-        });
+        let log = self.refused(
+            context,
+            OperationType::Verify,
+            error.message.clone(),
+            |log| {
+                log.id = OperationLogId(verification.id.0);
+                log.verification_id = Some(verification.id);
+                log.provider_id = Some(verification.provider_id);
+                log.checkpoint_id = Some(verification.checkpoint_id);
+            },
+        );
         self.enter_refused(context, &log).await;
         verification.resources_reason = reason(verification.checkpoint_id, &error);
         self.verification_fail(&verification).await?;
-        if let Refusal::Answered = refusal {
-            return Err(error);
+        if let Fate::Answered = fate {
+            return Err(error.into());
         }
         verification.status = VerificationStatus::Fail;
         Ok(verification)
@@ -220,58 +256,46 @@ impl ApiManager {
 
     pub(crate) async fn verification_get(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: VerificationId,
-    ) -> Result<Verification, ApiError> {
+    ) -> Result<Verification, Refusal> {
         let verification = self.db().verification_get(id).await?;
-        let seen = Seen {
-            what: "Verification",
-            id: &id,
-            project: &verification.project_id,
-            record: &verification,
-        };
-        self.may_see(context, "verification:get", &seen)?;
+        self.may_see(caller, &verification)?;
         Ok(verification)
     }
 
     pub(crate) async fn verification_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<Verification>, ApiError> {
-        self.may(context, "verification:get_all")?;
-        let Some(query) = query else {
-            return Ok(Vec::new());
-        };
-        Ok(self.db().verification_list(query).await?)
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<Verification>, Refusal> {
+        let unknown = UnknownFilters::FindNothing;
+        match scoped(permit.context(), page, &VERIFICATION_FILTERS, unknown) {
+            Some(query) => Ok(self.db().verification_list(&query).await?),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub(crate) async fn operation_log_get(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: OperationLogId,
-    ) -> Result<OperationLog, ApiError> {
+    ) -> Result<OperationLog, Refusal> {
         let log = self.db().operation_log_get(id).await?;
-        let seen = Seen {
-            what: "OperationLog",
-            id: &id,
-            project: &log.project_id,
-            record: &log,
-        };
-        self.may_see(context, "operation_log:get", &seen)?;
+        self.may_see(caller, &log)?;
         Ok(log)
     }
 
     pub(crate) async fn operation_log_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<OperationLog>, ApiError> {
-        self.may(context, "operation_log:list")?;
-        let Some(query) = query else {
-            return Ok(Vec::new());
-        };
-        Ok(self.db().operation_log_list(query).await?)
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<OperationLog>, Refusal> {
+        let unknown = UnknownFilters::FindNothing;
+        match scoped(permit.context(), page, &OPERATION_LOG_FILTERS, unknown) {
+            Some(query) => Ok(self.db().operation_log_list(&query).await?),
+            None => Ok(Vec::new()),
+        }
     }
 }
 

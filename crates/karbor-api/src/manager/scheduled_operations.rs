@@ -10,15 +10,36 @@
 
 use std::collections::BTreeMap;
 
-use karbor_db::{DbError, ListQuery};
+use karbor_db::DbError;
 use karbor_identity::TrustError;
 use karbor_model::{
-    ApiError, ErrorKind, PlanId, RequestContext, ScheduledOperation, ScheduledOperationId,
-    ScheduledOperationType, TriggerId,
+    PlanId, RequestContext, ScheduledOperation, ScheduledOperationId, ScheduledOperationType,
+    TriggerId,
 };
 
-use super::{ApiManager, Seen};
-use crate::auth::UserToken;
+use super::{
+    ApiManager,
+    tenancy::{UnknownFilters, scoped},
+};
+use crate::{
+    auth::UserToken,
+    page::Page,
+    policy::{Caller, Permit},
+    refusal::{DefinitionFault, RecordKind, Refusal},
+};
+
+/// What a list of scheduled operations can be narrowed down by.
+pub(crate) const SCHEDULED_OPERATION_FILTERS: [&str; 6] = [
+    "id",
+    "name",
+    "description",
+    "operation_type",
+    "trigger_id",
+    "operation_definition",
+];
+
+/// What the caller who schedules an operation must be allowed to do with its plan: to see it.
+const SEE_PLAN: &str = "plan:get";
 
 /// A scheduled operation as a client wants it.
 pub(crate) struct NewScheduledOperation {
@@ -32,21 +53,18 @@ pub(crate) struct NewScheduledOperation {
 impl ApiManager {
     pub(crate) async fn scheduled_operation_create(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         token: Option<&UserToken>,
         new: NewScheduledOperation,
-    ) -> Result<ScheduledOperation, ApiError> {
-        self.may(context, "scheduled_operation:create")?;
+    ) -> Result<ScheduledOperation, Refusal> {
+        let context = permit.context();
         let trigger = self.db().trigger_get(new.trigger_id).await?;
         if trigger.project_id != context.project_id {
-            return Err(ApiError::bad_request("Invalid trigger id provided."));
+            return Err(Refusal::ForeignTrigger);
         }
-        let operation_type: ScheduledOperationType = new.operation_type.parse().map_err(|_| {
-            ApiError::new(
-                ErrorKind::BadRequest,
-                "InvalidInput",
-                format!("Invalid operation type: {}", new.operation_type),
-            )
+        let operation_type: Result<ScheduledOperationType, _> = new.operation_type.parse();
+        let operation_type = operation_type.map_err(|_| Refusal::NoOperationType {
+            given: new.operation_type,
         })?;
         let operation_definition = self
             .check_plan(context, &context.project_id, new.operation_definition)
@@ -82,7 +100,7 @@ impl ApiManager {
         context: &RequestContext,
         operation: &ScheduledOperation,
         trust: Option<String>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Refusal> {
         let db = self.db().asked_by(context);
         db.scheduled_operation_create(operation, trust.as_deref())
             .await?;
@@ -90,9 +108,10 @@ impl ApiManager {
             .engine
             .create_scheduled_operation(context, operation.clone(), trust)
             .await;
-        let Err(refusal) = taken else {
+        let Err(error) = taken else {
             return Ok(());
         };
+        let refusal = Refusal::from(error);
         // Also after a timeout: what is not in the database does not run, even if an engine took it on.
         match db.scheduled_operation_delete(operation.id).await {
             Ok(()) | Err(DbError::NotFound { .. }) => Err(refusal),
@@ -107,7 +126,7 @@ impl ApiManager {
         &self,
         context: &RequestContext,
         token: Option<&UserToken>,
-    ) -> Result<Option<String>, ApiError> {
+    ) -> Result<Option<String>, Refusal> {
         match (self.authenticator.keystone(), token) {
             (Some(keystone), Some(token)) => {
                 Ok(Some(keystone.create_trust(&token.0, context).await?))
@@ -117,7 +136,7 @@ impl ApiManager {
     }
 
     /// A trust that nobody here can take any more cannot be ended here either: that keeps nothing else.
-    async fn end_trust(&self, trust: &str) -> Result<(), ApiError> {
+    async fn end_trust(&self, trust: &str) -> Result<(), Refusal> {
         let Some(keystone) = self.authenticator.keystone() else {
             return Ok(());
         };
@@ -138,17 +157,19 @@ impl ApiManager {
         context: &RequestContext,
         project: &str,
         mut definition: BTreeMap<String, String>,
-    ) -> Result<BTreeMap<String, String>, ApiError> {
+    ) -> Result<BTreeMap<String, String>, Refusal> {
         let text = |key: &str| definition.get(key).map_or("", String::as_str);
         let plan_id: PlanId = text("plan_id")
             .parse()
-            .map_err(|_| invalid_definition("Plan_id is invalid"))?;
-        let plan = self.plan_get(context, plan_id).await?;
+            .map_err(|_| Refusal::Definition(DefinitionFault::PlanId))?;
+        let plan = self
+            .plan_get(Caller::new(context, SEE_PLAN), plan_id)
+            .await?;
         if plan.project_id != project {
-            return Err(invalid_definition("The plan belongs to another project"));
+            return Err(Refusal::Definition(DefinitionFault::ForeignPlan));
         }
         if text("provider_id").parse() != Ok(plan.provider_id) {
-            return Err(invalid_definition("Provider_id is conflict"));
+            return Err(Refusal::Definition(DefinitionFault::Provider));
         }
         definition.insert("plan_id".to_owned(), plan.id.to_string());
         definition.insert("provider_id".to_owned(), plan.provider_id.to_string());
@@ -157,21 +178,25 @@ impl ApiManager {
 
     pub(crate) async fn scheduled_operation_get(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: ScheduledOperationId,
-    ) -> Result<ScheduledOperation, ApiError> {
-        self.operation_for(context, id, "scheduled_operation:get")
-            .await
+    ) -> Result<ScheduledOperation, Refusal> {
+        self.operation_for(caller, id).await
     }
 
     pub(crate) async fn scheduled_operation_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<ScheduledOperation>, ApiError> {
-        self.may(context, "scheduled_operation:list")?;
-        match query {
-            Some(query) => Ok(self.db().scheduled_operation_list(query).await?),
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<ScheduledOperation>, Refusal> {
+        let unknown = UnknownFilters::Ignored;
+        match scoped(
+            permit.context(),
+            page,
+            &SCHEDULED_OPERATION_FILTERS,
+            unknown,
+        ) {
+            Some(query) => Ok(self.db().scheduled_operation_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -179,12 +204,12 @@ impl ApiManager {
     /// Lets an operation run when its trigger fires, or leaves it out.
     pub(crate) async fn scheduled_operation_enable(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: ScheduledOperationId,
         enabled: bool,
-    ) -> Result<ScheduledOperation, ApiError> {
-        let rule = "scheduled_operation:update";
-        let operation = self.operation_for(context, id, rule).await?;
+    ) -> Result<ScheduledOperation, Refusal> {
+        let context = caller.context();
+        let operation = self.operation_for(caller, id).await?;
         let trigger_id = operation.trigger_id;
         if enabled {
             // Its plan may have been deleted since.
@@ -199,19 +224,18 @@ impl ApiManager {
                 .suspend_scheduled_operation(context, id, trigger_id)
                 .await?;
         }
-        self.operation_for(context, id, rule).await
+        self.operation_for(caller, id).await
     }
 
     /// The engine lets go of the operation before its record goes: a caller who is interrupted in
     /// between asks again.
     pub(crate) async fn scheduled_operation_delete(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: ScheduledOperationId,
-    ) -> Result<(), ApiError> {
-        let operation = self
-            .operation_for(context, id, "scheduled_operation:delete")
-            .await?;
+    ) -> Result<(), Refusal> {
+        let context = caller.context();
+        let operation = self.operation_for(caller, id).await?;
         match self.db().scheduled_operation_trust(id).await {
             Ok(Some(trust)) => self.end_trust(&trust).await?,
             // No engine has taken it on.
@@ -233,34 +257,18 @@ impl ApiManager {
         }
     }
 
-    /// A scheduled operation, if `context` may do what `rule` names to it.
+    /// A scheduled operation, if the caller may do what its rule names to it.
     async fn operation_for(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: ScheduledOperationId,
-        rule: &str,
-    ) -> Result<ScheduledOperation, ApiError> {
+    ) -> Result<ScheduledOperation, Refusal> {
         let found = self.db().scheduled_operation_get(id).await;
-        let what = "Scheduled Operation";
         let operation = found.map_err(|error| match error {
-            DbError::NotFound { .. } => ApiError::not_found(what, id),
+            DbError::NotFound { .. } => Refusal::not_found(RecordKind::ScheduledOperation, id),
             other => other.into(),
         })?;
-        let used = Seen {
-            what,
-            id: &id,
-            project: &operation.project_id,
-            record: &operation,
-        };
-        self.may_use(context, rule, &used)?;
+        self.may_use(caller, &operation)?;
         Ok(operation)
     }
-}
-
-fn invalid_definition(reason: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::BadRequest,
-        "InvalidOperationDefinition",
-        format!("Invalid operation definition, reason:{reason}"),
-    )
 }

@@ -1,10 +1,14 @@
 //! The services table, for administrators.
 
 use karbor_manager::{ServiceApi, ServiceHealth, TaskOutcome, TaskReport};
-use karbor_model::{ApiError, RequestContext, ServiceRecord};
+use karbor_model::{ApiError, ServiceRecord};
 use serde_json::Value;
 
 use super::ApiManager;
+use crate::{
+    policy::Permit,
+    refusal::{RecordKind, Refusal},
+};
 
 /// The only service whose work can be stopped this way; the original allowed no other.
 const CAN_BE_UPDATED: &str = "karbor-operationengine";
@@ -20,12 +24,11 @@ impl ApiManager {
     /// A service's record, and what it says of itself over RPC, or why it does not.
     pub(crate) async fn service_show(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         id: &str,
-    ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), ApiError> {
-        self.may(context, "service:get_all")?;
-        let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
-        let service = self.db().service_get(id).await?;
+    ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), Refusal> {
+        let context = permit.context();
+        let service = self.db().service_get(service_id(id)?).await?;
         let client = self.services.clone();
         let client = client.on_topic(&service.topic).on_server(&service.host);
         let asked = async {
@@ -41,11 +44,10 @@ impl ApiManager {
 
     pub(crate) async fn service_list(
         &self,
-        context: &RequestContext,
+        _: Permit<'_>,
         host: Option<&str>,
         binary: Option<&str>,
-    ) -> Result<Vec<ServiceRecord>, ApiError> {
-        self.may(context, "service:get_all")?;
+    ) -> Result<Vec<ServiceRecord>, Refusal> {
         let mut services = self.db().service_list().await?;
         services.retain(|service| {
             host.is_none_or(|host| service.host == host)
@@ -58,7 +60,7 @@ impl ApiManager {
     pub(crate) async fn service_notice(
         &self,
         service: &ServiceRecord,
-    ) -> Result<Option<String>, ApiError> {
+    ) -> Result<Option<String>, Refusal> {
         let reports = self.db().service_task_reports(service.id).await?;
         let notice = reports.iter().find_map(|report| match &report.outcome {
             TaskOutcome::Ok { details } => details["notice"].as_str(),
@@ -67,32 +69,23 @@ impl ApiManager {
         Ok(notice.map(str::to_owned))
     }
 
-    /// Asked before anything is said about the body.
-    pub(crate) fn may_update_services(&self, context: &RequestContext) -> Result<(), ApiError> {
-        self.may(context, "service:update")
-    }
-
     pub(crate) async fn service_update(
         &self,
-        context: &RequestContext,
+        _: Permit<'_>,
         id: &str,
         disabled: bool,
         reason: Option<&str>,
-    ) -> Result<ServiceRecord, ApiError> {
-        self.may_update_services(context)?;
-        let id: i64 = id.parse().map_err(|_| ApiError::not_found("Service", id))?;
+    ) -> Result<ServiceRecord, Refusal> {
+        let id = service_id(id)?;
         let service = self.db().service_get(id).await?;
         if service.binary != CAN_BE_UPDATED {
-            return Err(ApiError::bad_request(format!(
-                "Updating a {} service is not supported. Only {CAN_BE_UPDATED} services can be \
-                 updated.",
-                service.binary
-            )));
+            return Err(Refusal::ServiceIsFixed {
+                binary: service.binary,
+                changeable: CAN_BE_UPDATED,
+            });
         }
         if !disabled && reason.is_some_and(|reason| !reason.is_empty()) {
-            return Err(ApiError::bad_request(
-                "Specifying 'disabled_reason' with status 'enabled' is invalid.",
-            ));
+            return Err(Refusal::ReasonWithoutStop);
         }
         let reason = reason.filter(|_| disabled);
         Ok(self.db().service_set_disabled(id, disabled, reason).await?)
@@ -104,4 +97,10 @@ impl ApiManager {
             .services
             .is_up(service, self.base.clock().now())
     }
+}
+
+/// What can be no service's id is no service.
+fn service_id(text: &str) -> Result<i64, Refusal> {
+    text.parse()
+        .map_err(|_| Refusal::not_found(RecordKind::Service, text))
 }

@@ -3,11 +3,22 @@
 //! What fires is in the database. The engines check a trigger before it is recorded, and are told
 //! of it after: that only makes them look sooner, so a crash in between loses nothing.
 
-use karbor_db::{DbError, ListQuery};
-use karbor_model::{ApiError, ErrorKind, RequestContext, Trigger, TriggerId};
+use karbor_db::DbError;
+use karbor_model::{ApiError, Trigger, TriggerId};
 use serde_json::{Map, Value};
 
-use super::{ApiManager, Seen, UPDATE_ATTEMPTS};
+use super::{
+    ApiManager, UPDATE_ATTEMPTS,
+    tenancy::{UnknownFilters, scoped},
+};
+use crate::{
+    page::Page,
+    policy::{Caller, Permit},
+    refusal::Refusal,
+};
+
+/// What a list of triggers can be narrowed down by.
+pub(crate) const TRIGGER_FILTERS: [&str; 4] = ["id", "name", "type", "properties"];
 
 /// A trigger as a client wants it. Properties are texts.
 pub(crate) struct NewTrigger {
@@ -26,11 +37,10 @@ pub(crate) struct TriggerChange {
 impl ApiManager {
     pub(crate) async fn trigger_create(
         &self,
-        context: &RequestContext,
+        permit: Permit<'_>,
         new: NewTrigger,
-    ) -> Result<Trigger, ApiError> {
-        let project_id = context.project_id.clone();
-        self.may(context, "trigger:create")?;
+    ) -> Result<Trigger, Refusal> {
+        let context = permit.context();
         let now = self.base.clock().now();
         let mut properties = new.properties;
         properties
@@ -39,7 +49,7 @@ impl ApiManager {
         let trigger = Trigger {
             id: TriggerId::new(),
             name: new.name,
-            project_id,
+            project_id: context.project_id.clone(),
             trigger_type: new.trigger_type,
             properties,
             created_at: Some(now),
@@ -53,33 +63,34 @@ impl ApiManager {
 
     pub(crate) async fn trigger_get(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: TriggerId,
-    ) -> Result<Trigger, ApiError> {
-        self.trigger_for(context, id, "trigger:get").await
+    ) -> Result<Trigger, Refusal> {
+        self.trigger_for(caller, id).await
     }
 
     pub(crate) async fn trigger_list(
         &self,
-        context: &RequestContext,
-        query: Option<&ListQuery>,
-    ) -> Result<Vec<Trigger>, ApiError> {
-        self.may(context, "trigger:list")?;
-        match query {
-            Some(query) => Ok(self.db().trigger_list(query).await?),
+        permit: Permit<'_>,
+        page: &Page,
+    ) -> Result<Vec<Trigger>, Refusal> {
+        let unknown = UnknownFilters::Ignored;
+        match scoped(permit.context(), page, &TRIGGER_FILTERS, unknown) {
+            Some(query) => Ok(self.db().trigger_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
 
     pub(crate) async fn trigger_update(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: TriggerId,
         change: TriggerChange,
-    ) -> Result<Trigger, ApiError> {
+    ) -> Result<Trigger, Refusal> {
+        let context = caller.context();
         let mut attempt = 1;
         loop {
-            let mut trigger = self.trigger_for(context, id, "trigger:update").await?;
+            let mut trigger = self.trigger_for(caller, id).await?;
             check_change(&trigger, &change)?;
             if change.name.is_none() && change.properties.is_none() {
                 return Ok(trigger);
@@ -104,67 +115,47 @@ impl ApiManager {
 
     pub(crate) async fn trigger_delete(
         &self,
-        context: &RequestContext,
+        caller: Caller<'_>,
         id: TriggerId,
-    ) -> Result<(), ApiError> {
-        self.trigger_for(context, id, "trigger:delete").await?;
+    ) -> Result<(), Refusal> {
+        let context = caller.context();
+        self.trigger_for(caller, id).await?;
         self.db()
             .asked_by(context)
             .trigger_delete(id)
             .await
             .map_err(|error| match error {
                 // Its status and its words are what clients know (Q39).
-                DbError::Conflict { .. } => ApiError::new(
-                    ErrorKind::FailedDependency,
-                    "DeleteTriggerNotAllowed",
-                    "Trigger is being used by one or more operations",
-                ),
+                DbError::Conflict { .. } => Refusal::TriggerIsUsed,
                 other => other.into(),
             })?;
         heard(self.engine.delete_trigger(context, id).await);
         Ok(())
     }
 
-    /// A trigger, if `context` may do what `rule` names to it.
-    async fn trigger_for(
-        &self,
-        context: &RequestContext,
-        id: TriggerId,
-        rule: &str,
-    ) -> Result<Trigger, ApiError> {
+    /// A trigger, if the caller may do what its rule names to it.
+    async fn trigger_for(&self, caller: Caller<'_>, id: TriggerId) -> Result<Trigger, Refusal> {
         let trigger = self.db().trigger_get(id).await?;
-        let used = Seen {
-            what: "Trigger",
-            id: &id,
-            project: &trigger.project_id,
-            record: &trigger,
-        };
-        self.may_use(context, rule, &used)?;
+        self.may_use(caller, &trigger)?;
         Ok(trigger)
     }
 }
 
-fn check_change(trigger: &Trigger, change: &TriggerChange) -> Result<(), ApiError> {
+fn check_change(trigger: &Trigger, change: &TriggerChange) -> Result<(), Refusal> {
     // The original took any type and left the trigger as it was (Q36).
     if let Some(other) = &change.trigger_type
         && *other != trigger.trigger_type
     {
-        return Err(ApiError::invalid_field(
-            "type",
-            other,
-            "The type of a trigger cannot be changed.",
-        ));
+        return Err(Refusal::TriggerTypeIsFixed {
+            wanted: other.clone(),
+        });
     }
     let start = |given: &Map<String, Value>| given.get("start_time").cloned();
     match change.properties.as_ref().map(start) {
-        Some(None | Some(Value::Null)) => Err(no_start()),
-        Some(Some(Value::String(text))) if text.is_empty() => Err(no_start()),
+        Some(None | Some(Value::Null)) => Err(Refusal::NoStartTime),
+        Some(Some(Value::String(text))) if text.is_empty() => Err(Refusal::NoStartTime),
         _ => Ok(()),
     }
-}
-
-fn no_start() -> ApiError {
-    ApiError::bad_request("start_time should be supplied")
 }
 
 /// Engines that do not hear of a change find it in the database a little later.

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use serde_json::{Map, Value};
 
-use crate::http::python;
+use crate::compat::python_texts;
 
 /// How many rules may be gone through by reference before an answer is refused. The references of
 /// [`Rules`](super::Rules) have no cycle, so this is more than any chain that a person writes.
@@ -71,7 +71,7 @@ impl Target for Map<String, Value> {
 pub(super) fn printed(value: &Value) -> Cow<'_, str> {
     match value {
         Value::String(text) => Cow::Borrowed(text),
-        other => match python::parameter(other.clone()) {
+        other => match python_texts::parameter(other.clone()) {
             Value::String(text) => Cow::Owned(text),
             _ => Cow::Borrowed(""),
         },

@@ -1,9 +1,10 @@
 //! Who may do what: the rules, and asking them.
 //!
 //! The rules are oslo.policy's, in its language, under the original's names and with its defaults
-//! ([`DEFAULTS`]); a `policy.yaml` says otherwise where it wants. Every method of
-//! [`ApiManager`](crate::ApiManager) that a client can reach asks exactly the rule of its endpoint,
-//! with what it acts on as the target.
+//! ([`DEFAULTS`]); a `policy.yaml` says otherwise where it wants. A rule is named beside its endpoint's route and
+//! travels from there with who asks ([`Caller`]); each is asked once, with what the request acts on as the target:
+//! of a project ([`Policy::permit`], without whose [`Permit`] [`ApiManager`](crate::ApiManager) lists and makes
+//! nothing), or of a record once that is read ([`Policy::allow_on`]).
 //!
 //! Everything that is not clearly allowed is refused: a rule that is not there, an attribute that the
 //! target lacks. What is not clear does not get that far: a file with a rule that cannot be read, that
@@ -14,6 +15,7 @@
 //! Whether somebody is an administrator is itself a rule, `context_is_admin`, asked once per request
 //! when the token is known; `is_admin:True` in other rules is its answer.
 
+mod caller;
 mod check;
 mod defaults;
 mod files;
@@ -28,10 +30,11 @@ use std::{
 };
 
 use karbor_manager::Clock;
-use karbor_model::{ApiError, RequestContext};
+use karbor_model::RequestContext;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+pub(crate) use self::caller::{Caller, Permit};
 use self::files::Stamp;
 pub use self::{
     check::{Check, Subject, Target, Template},
@@ -156,44 +159,40 @@ impl Policy {
         Ok(())
     }
 
-    /// May `context` do what `rule` names in `project`? For what has no record: lists, creating.
+    /// May the caller do what the rule names in `project`? For what has no record: lists, creating.
     ///
     /// # Errors
-    /// `Policy doesn't allow <rule> to be performed.`
-    pub(crate) fn enforce(
+    /// [`Denied`].
+    pub(crate) fn permit<'a>(
         &self,
-        context: &RequestContext,
-        rule: &str,
-        project: &str,
-    ) -> Result<(), ApiError> {
-        self.ask(context, rule, &Asked::new(context, project, None))
+        caller: Caller<'a>,
+        project: &'a str,
+    ) -> Result<Permit<'a>, Denied> {
+        self.ask(caller, &Asked::new(caller.context(), project, None))?;
+        Ok(Permit::new(caller, project))
     }
 
-    /// May `context` do what `rule` names to `record` of `project`?
+    /// May the caller do what the rule names to `record` of `project`?
     ///
     /// # Errors
-    /// `Policy doesn't allow <rule> to be performed.`
-    pub(crate) fn enforce_on(
+    /// [`Denied`].
+    pub(crate) fn allow_on(
         &self,
-        context: &RequestContext,
-        rule: &str,
+        caller: Caller<'_>,
         project: &str,
         record: &impl Serialize,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Denied> {
         let record = || json!(record);
-        self.ask(context, rule, &Asked::new(context, project, Some(&record)))
+        let target = Asked::new(caller.context(), project, Some(&record));
+        self.ask(caller, &target)
     }
 
-    fn ask(
-        &self,
-        context: &RequestContext,
-        rule: &str,
-        target: &Asked<'_>,
-    ) -> Result<(), ApiError> {
-        if self.rules().allow(rule, &credentials(context), target) {
-            return Ok(());
+    fn ask(&self, caller: Caller<'_>, target: &Asked<'_>) -> Result<(), Denied> {
+        let (rules, rule) = (self.rules(), caller.rule());
+        match rules.allow(rule, &credentials(caller.context()), target) {
+            true => Ok(()),
+            false => Err(Denied { rule }),
         }
-        Err(refused(rule))
     }
 
     /// Is who asks an administrator? Told by roles and names alone: `context.is_admin` is the answer
@@ -221,12 +220,10 @@ impl Policy {
     }
 }
 
-/// What `rule` names is forbidden.
-pub(crate) fn refused(rule: &str) -> ApiError {
-    ApiError::forbidden(
-        "PolicyNotAuthorized",
-        format!("Policy doesn't allow {rule} to be performed."),
-    )
+/// The policy does not allow what a rule names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Denied {
+    pub(crate) rule: &'static str,
 }
 
 /// What rules may ask of who asks.

@@ -19,8 +19,8 @@ fn member() -> RequestContext {
     RequestContext::for_project("u", "p", false)
 }
 
-fn may(policy: &Policy, rule: &str) -> bool {
-    policy.enforce(&member(), rule, "p").is_ok()
+fn may(policy: &Policy, rule: &'static str) -> bool {
+    policy.permit(Caller::new(&member(), rule), "p").is_ok()
 }
 
 #[test]
@@ -115,7 +115,11 @@ fn a_rule_may_ask_for_attributes_of_the_record_and_of_who_asks() {
                 'plan:delete': 'is_admin:False and roles:member and user_id:%(owner)s'";
     fs::write(folder.path().join("policy.yaml"), text).unwrap();
     let policy = Policy::open(files(folder.path(), None), FakeClock::new().shared()).unwrap();
-    let on = |rule: &str, record: Value| policy.enforce_on(&member(), rule, "p", &record).is_ok();
+    let on = |rule: &'static str, record: Value| {
+        let member = member();
+        let caller = Caller::new(&member, rule);
+        policy.allow_on(caller, "p", &record).is_ok()
+    };
     assert!(on("plan:get", json!({"status": "started"})));
     assert!(!on("plan:get", json!({"status": "suspended"})));
     // A list has no record, and so no status.

@@ -277,7 +277,8 @@ impl ProtectionApi for Fake {
     ) -> Answer<()> {
         let found = self.find(context, provider_id, checkpoint_id)?;
         if found.status == CheckpointStatus::Deleted {
-            return Err(ApiError::conflict(
+            return Err(ApiError::new(
+                ErrorKind::BadRequest,
                 "CheckpointNotBeReset",
                 format!("The checkpoint {checkpoint_id} can not be reset."),
             ));

@@ -179,6 +179,27 @@ async fn q72_a_service_that_is_away_is_told_as_such() {
     );
 }
 
+/// The operator has to mend the declaration: a person who waits for the answer need not ask again.
+#[tokio::test]
+async fn what_is_declared_wrongly_is_a_bad_request() {
+    let app = app().await;
+    let plan = app.plan(Value::Null).await;
+    let mut broken = ApiError::new(
+        ErrorKind::Unavailable,
+        "ProtectableResourceBroken",
+        "'documents': no such folder.",
+    );
+    broken.needs_mending = true;
+    *app.protection.refusal.lock().unwrap() = Some(broken);
+    let path = format!("/providers/{NOOP}/checkpoints");
+    let body = json!({"checkpoint": {"plan_id": plan}});
+    let answer = app.call("POST", &path, body).await;
+    assert_eq!(
+        answer.fault(400),
+        "Create checkpoint failed: 'documents': no such folder."
+    );
+}
+
 #[tokio::test]
 async fn a_fault_of_ours_tells_nothing_of_itself() {
     let app = app().await;

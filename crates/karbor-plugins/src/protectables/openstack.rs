@@ -1,27 +1,10 @@
-//! The resource types of OpenStack, as the original had them, by name: which there are and how they
-//! depend on each other. Nothing here asks OpenStack what resources there are.
+//! The resource types of OpenStack, by name. Nothing here asks OpenStack what resources there are.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use karbor_model::{RequestContext, Resource};
+use karbor_model::{OPENSTACK_PARENTS, RequestContext, Resource};
 use karbor_plugin::{Protectable, ProtectableError};
-
-const PROJECT: &str = "OS::Keystone::Project";
-const SERVER: &str = "OS::Nova::Server";
-const POD: &str = "OS::Kubernetes::Pod";
-
-/// Each type with the types of what depends on it.
-const TYPES: [(&str, &[&str]); 8] = [
-    (PROJECT, &[]),
-    (SERVER, &[PROJECT]),
-    ("OS::Cinder::Volume", &[SERVER, POD, PROJECT]),
-    ("OS::Glance::Image", &[SERVER, PROJECT]),
-    ("OS::Manila::Share", &[PROJECT]),
-    ("OS::Neutron::Network", &[PROJECT]),
-    ("OS::Trove::Instance", &[PROJECT]),
-    (POD, &[PROJECT]),
-];
 
 /// A type whose resources cannot be looked up.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +17,7 @@ impl OpenStackType {
     /// One for each type.
     #[must_use]
     pub fn all() -> Vec<Arc<dyn Protectable>> {
-        TYPES
+        OPENSTACK_PARENTS
             .into_iter()
             .map(|(resource_type, parents)| {
                 Arc::new(Self {
@@ -86,18 +69,5 @@ impl Protectable for OpenStackType {
         _: &Resource,
     ) -> Result<Vec<Resource>, ProtectableError> {
         Err(self.error())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protections::OPENSTACK_TYPES;
-
-    #[test]
-    fn all_types_are_known_and_depend_on_known_ones() {
-        assert_eq!(TYPES.map(|(name, _)| name), OPENSTACK_TYPES);
-        let mut parents = TYPES.iter().flat_map(|(_, parents)| parents.iter());
-        assert!(parents.all(|parent| OPENSTACK_TYPES.contains(parent)));
     }
 }

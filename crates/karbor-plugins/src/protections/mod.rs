@@ -7,18 +7,6 @@ pub(crate) mod verify;
 use karbor_model::Resource;
 use karbor_plugin::{PluginError, ProtectionPlugin};
 
-/// The resource types of the original, in its order.
-pub const OPENSTACK_TYPES: [&str; 8] = [
-    "OS::Keystone::Project",
-    "OS::Nova::Server",
-    "OS::Cinder::Volume",
-    "OS::Glance::Image",
-    "OS::Manila::Share",
-    "OS::Neutron::Network",
-    "OS::Trove::Instance",
-    "OS::Kubernetes::Pod",
-];
-
 /// Fails unless `plugin` protects resources of this type.
 pub(crate) fn refuse_type(
     plugin: &dyn ProtectionPlugin,

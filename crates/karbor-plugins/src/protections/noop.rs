@@ -2,11 +2,11 @@
 //! succeeds. It keeps no data, so there is nothing that a verification could find wrong.
 
 use async_trait::async_trait;
-use karbor_model::{OperationType, Resource};
+use karbor_model::{OPENSTACK_TYPES, OperationType, Resource};
 use karbor_plugin::{Operation, PluginError, ProtectionPlugin, SchemaKind};
 use serde_json::{Value, json};
 
-use super::{OPENSTACK_TYPES, refuse_type};
+use super::refuse_type;
 
 /// The name in configuration.
 pub const NAME: &str = "karbor-noop-protection-plugin";

@@ -29,7 +29,7 @@ mod stored;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use karbor_model::{OperationType, Resource};
+use karbor_model::{OPENSTACK_TYPES, OperationType, Resource};
 use karbor_plugin::{
     BankError, BankKey, BankSection, HookReport, ListRequest, Operation, OperationContext,
     PluginError, ProtectionPlugin, SchemaKind,
@@ -43,7 +43,7 @@ use self::{
     stored::{Metadata, chunks, digest},
 };
 use super::{
-    OPENSTACK_TYPES, refuse_type,
+    refuse_type,
     verify::{self, Level, VerifyParameters},
 };
 

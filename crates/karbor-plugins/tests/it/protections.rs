@@ -8,13 +8,14 @@ use std::sync::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use karbor_model::{
-    CheckpointId, OperationId, OperationType, PlanId, ProviderId, RequestContext, Resource,
+    CheckpointId, OPENSTACK_TYPES, OperationId, OperationType, PlanId, ProviderId, RequestContext,
+    Resource,
 };
 use karbor_plugin::{
     Bank, BankKey, BankSection, DataSection, HookReport, OperationContext, PluginError, Progress,
     ProtectionPlugin, SchemaKind, Secret, VaultAccess, contract::protection,
 };
-use karbor_plugins::protections::{OPENSTACK_TYPES, noop::Noop, simulated::Simulated};
+use karbor_plugins::protections::{noop::Noop, simulated::Simulated};
 use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};

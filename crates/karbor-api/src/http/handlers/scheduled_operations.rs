@@ -1,35 +1,21 @@
 //! `/scheduled_operations`.
 
-use std::{collections::BTreeMap, sync::Arc};
-
-use axum::extract::State;
 use karbor_model::ApiError;
-use serde_json::Value;
 
-use super::{
-    envelope::{Answer, many, ok, one},
-    extract::{Call, Json},
+use crate::{
+    compat::{
+        bodies::{is_true, operation_definition, parsed, take, text},
+        body_schemas::{SCHEDULED_OPERATION_CREATE, SCHEDULED_OPERATION_UPDATE},
+        envelope::{Answer, many, ok, one},
+        views::ScheduledOperationView,
+    },
+    http::call::{Call, Json},
+    manager::{NewScheduledOperation, SCHEDULED_OPERATION_FILTERS},
     openapi::{Operation, delete_at, get, patch, post},
-    plans::{parsed, take, text},
-    python,
-    schema::{SCHEDULED_OPERATION_CREATE, SCHEDULED_OPERATION_UPDATE},
-    views::ScheduledOperationView,
 };
-use crate::{ApiManager, manager::NewScheduledOperation};
-
-const FILTERS: [&str; 6] = [
-    "id",
-    "name",
-    "description",
-    "operation_type",
-    "trigger_id",
-    "operation_definition",
-];
-/// The most bytes of a definition, keys and values: far below what the database's column takes.
-const LARGEST_DEFINITION: usize = 16 * 1024;
 
 /// The endpoints of this module.
-pub(super) fn operations() -> Vec<Operation> {
+pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get(
             "/scheduled_operations",
@@ -37,7 +23,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "scheduled_operation:list",
             "List scheduled operations",
         )
-        .lists::<ScheduledOperationView<'_>>("operations", &FILTERS),
+        .lists::<ScheduledOperationView<'_>>("operations", &SCHEDULED_OPERATION_FILTERS),
         post(
             "/scheduled_operations",
             create,
@@ -70,11 +56,11 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn list(call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &FILTERS, true);
-    let operations = manager
-        .scheduled_operation_list(&call.context, wanted.as_ref())
+    let operations = call
+        .manager
+        .scheduled_operation_list(call.permit()?, &query.page)
         .await?;
     let last = operations.last().map(|operation| operation.id);
     let next = call.next(&query, "scheduled_operations", operations.len(), last);
@@ -86,11 +72,7 @@ pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     )
 }
 
-pub(crate) async fn create(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn create(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&SCHEDULED_OPERATION_CREATE)?;
     let mut given = take(&mut body, "scheduled_operation");
     let (name, operation_type) = (
@@ -107,10 +89,11 @@ pub(crate) async fn create(
         description: text(&mut given, "description"),
         operation_type,
         trigger_id: parsed(&given, "trigger_id")?,
-        operation_definition: definition(given.remove("operation_definition"))?,
+        operation_definition: operation_definition(given.remove("operation_definition"))?,
     };
-    let operation = manager
-        .scheduled_operation_create(&call.context, call.token.as_ref(), new)
+    let operation = call
+        .manager
+        .scheduled_operation_create(call.permit()?, call.token.as_ref(), new)
         .await?;
     one(
         "scheduled_operation",
@@ -118,9 +101,12 @@ pub(crate) async fn create(
     )
 }
 
-pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn show(call: Call) -> Answer {
     let id = call.member_id("operation")?;
-    let operation = manager.scheduled_operation_get(&call.context, id).await?;
+    let operation = call
+        .manager
+        .scheduled_operation_get(call.caller(), id)
+        .await?;
     one(
         "scheduled_operation",
         &ScheduledOperationView::from(&operation),
@@ -128,17 +114,14 @@ pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> 
 }
 
 /// Ours: the original could create and delete operations, not pause them. Its PUT answers as it did.
-pub(crate) async fn update(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn update(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&SCHEDULED_OPERATION_UPDATE)?;
     let given = take(&mut body, "scheduled_operation");
-    let enabled = given.get("enabled") == Some(&Value::Bool(true));
+    let enabled = is_true(&given, "enabled");
     let id = call.member_id("operation")?;
-    let operation = manager
-        .scheduled_operation_enable(&call.context, id, enabled)
+    let operation = call
+        .manager
+        .scheduled_operation_enable(call.caller(), id, enabled)
         .await?;
     one(
         "scheduled_operation",
@@ -146,28 +129,10 @@ pub(crate) async fn update(
     )
 }
 
-pub(crate) async fn delete(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn delete(call: Call) -> Answer {
     let id = call.member_id("operation")?;
-    manager
-        .scheduled_operation_delete(&call.context, id)
+    call.manager
+        .scheduled_operation_delete(call.caller(), id)
         .await?;
     Ok(ok(Vec::new()))
-}
-
-/// Every value as a text, as the original kept them (Q41).
-fn definition(given: Option<Value>) -> Result<BTreeMap<String, String>, ApiError> {
-    let Some(Value::Object(given)) = given else {
-        return Ok(BTreeMap::new());
-    };
-    let texts: BTreeMap<_, _> = given
-        .into_iter()
-        .map(|(key, value)| (key, python::text(&value)))
-        .collect();
-    let size: usize = texts.iter().map(|(key, text)| key.len() + text.len()).sum();
-    if size > LARGEST_DEFINITION {
-        return Err(ApiError::bad_request(format!(
-            "The operation_definition has {size} bytes; it may have {LARGEST_DEFINITION}."
-        )));
-    }
-    Ok(texts)
 }

@@ -1,6 +1,6 @@
 //! What each request body must be.
 
-use super::{ANY, Format, Schema, Type, object};
+use super::schema::{ANY, Format, Schema, Type, object};
 
 static NAME: Schema = Schema {
     types: &[Type::String, Type::Null],

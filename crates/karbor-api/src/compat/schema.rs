@@ -5,18 +5,15 @@
 //! own: the handful of draft 4 keywords that the original's schemas use, walked in its order, with
 //! nothing compiled per request.
 
-mod bodies;
-
 use std::borrow::Cow;
 
 use karbor_model::{ApiError, ErrorKind};
 use serde_json::{Map, Value, json};
 
-pub(crate) use self::bodies::*;
-use super::python;
+use super::python_texts;
 
 #[derive(Clone, Copy, PartialEq)]
-enum Type {
+pub(super) enum Type {
     Object,
     Array,
     String,
@@ -26,25 +23,25 @@ enum Type {
 }
 
 #[derive(Clone, Copy)]
-enum Format {
+pub(super) enum Format {
     Uuid,
     Name,
 }
 
 /// One schema. The fields are checked from top to bottom.
 pub(crate) struct Schema {
-    types: &'static [Type],
-    choices: &'static [&'static str],
-    max_length: usize,
-    format: Option<Format>,
-    printable: bool,
-    properties: &'static [(&'static str, &'static Schema)],
+    pub(super) types: &'static [Type],
+    pub(super) choices: &'static [&'static str],
+    pub(super) max_length: usize,
+    pub(super) format: Option<Format>,
+    pub(super) printable: bool,
+    pub(super) properties: &'static [(&'static str, &'static Schema)],
     /// Every other key must look like a parameter's name, and its value like this.
-    others: Option<&'static Schema>,
-    items: Option<&'static Schema>,
-    required: &'static [&'static str],
+    pub(super) others: Option<&'static Schema>,
+    pub(super) items: Option<&'static Schema>,
+    pub(super) required: &'static [&'static str],
     /// No keys but the declared ones.
-    closed: bool,
+    pub(super) closed: bool,
 }
 
 const KEY_PATTERN: &str = "^[a-zA-Z0-9-_:.# ]{1,255}$";
@@ -53,7 +50,7 @@ const KEY_PATTERN_OF_ECMA: &str = "^[a-zA-Z0-9_:.# -]{1,255}$";
 /// What [`is_printable`] says.
 const PRINTABLE_PATTERN: &str = r"^[^\u0000-\u001f\u007f-\u009f\u2028\u2029]*$";
 
-const ANY: Schema = Schema {
+pub(super) const ANY: Schema = Schema {
     types: &[],
     choices: &[],
     max_length: usize::MAX,
@@ -66,7 +63,7 @@ const ANY: Schema = Schema {
     closed: false,
 };
 
-const fn object(
+pub(super) const fn object(
     properties: &'static [(&'static str, &'static Schema)],
     required: &'static [&'static str],
 ) -> Schema {
@@ -91,7 +88,7 @@ impl Schema {
             let names: Vec<_> = self.types.iter().map(|known| known.repr()).collect();
             let message = format!(
                 "{} is not of type {}",
-                python::repr(value),
+                python_texts::repr(value),
                 names.join(", ")
             );
             return Err(complaint(at, value, &message));
@@ -113,7 +110,7 @@ impl Schema {
             Some(Format::Uuid) if !value.as_str().is_some_and(is_uuid) => Err(complaint(
                 at,
                 value,
-                &format!("{} is not a 'uuid'", python::repr(value)),
+                &format!("{} is not a 'uuid'", python_texts::repr(value)),
             )),
             _ => Ok(()),
         }
@@ -121,22 +118,26 @@ impl Schema {
 
     fn walk_text(&self, text: &str, value: &Value, at: Option<&str>) -> Result<(), ApiError> {
         if !self.choices.is_empty() && !self.choices.contains(&text) {
-            let choices: Vec<_> = self.choices.iter().map(|c| python::repr_str(c)).collect();
+            let choices: Vec<_> = self
+                .choices
+                .iter()
+                .map(|c| python_texts::repr_str(c))
+                .collect();
             let message = format!(
                 "{} is not one of [{}]",
-                python::repr(value),
+                python_texts::repr(value),
                 choices.join(", ")
             );
             return Err(complaint(at, value, &message));
         }
         if text.len() > self.max_length && text.chars().count() > self.max_length {
-            let message = format!("{} is too long", python::repr(value));
+            let message = format!("{} is too long", python_texts::repr(value));
             return Err(complaint(at, value, &message));
         }
         if self.printable && !text.chars().all(is_printable) {
             let message = format!(
                 "{} does not match '^[printable characters]*$'",
-                python::repr(value)
+                python_texts::repr(value)
             );
             return Err(complaint(at, value, &message));
         }
@@ -171,7 +172,7 @@ impl Schema {
             let keys: Vec<_> = map
                 .keys()
                 .filter(unexpected)
-                .map(|key| python::repr_str(key))
+                .map(|key| python_texts::repr_str(key))
                 .collect();
             return Err(complaint(at, value, &self.unexpected(&keys)));
         }
@@ -275,8 +276,8 @@ fn is(value: &Value, known: Type) -> bool {
 fn complaint(at: Option<&str>, value: &Value, message: &str) -> ApiError {
     match at {
         Some(field) => {
-            let field: Cow<'_, str> = python::text(&Value::from(field)).into();
-            ApiError::invalid_field(&field, python::text(value), message)
+            let field: Cow<'_, str> = python_texts::text(&Value::from(field)).into();
+            ApiError::invalid_field(&field, python_texts::text(value), message)
         }
         None => ApiError::new(ErrorKind::BadRequest, "ValidationError", message),
     }
@@ -315,7 +316,10 @@ fn is_printable(c: char) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::*;
+    use super::{
+        super::body_schemas::{CHECKPOINT_UPDATE, PLAN_CREATE},
+        *,
+    };
 
     fn plan(changes: Value) -> Value {
         let mut body = json!({"plan": {

@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
+    Extension, Router,
     handler::Handler,
     http::Method,
     routing::{self, MethodRouter},
 };
 use schemars::{JsonSchema, Schema as JsonSchemaOf, SchemaGenerator};
 
-use crate::{ApiManager, http::schema::Schema};
+use crate::{ApiManager, compat::schema::Schema};
+
+/// The policy rule of an operation, on its way to the operation's handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rule(pub(crate) &'static str);
 
 /// All there is to say of one endpoint.
 pub(crate) struct Operation {
     pub(super) method: Method,
     /// Below `/v1/{project_id}`.
-    pub(in crate::http) path: &'static str,
+    pub(crate) path: &'static str,
     pub(super) rule: &'static str,
     pub(super) summary: &'static str,
     pub(super) body: Option<&'static Schema>,
@@ -106,15 +110,17 @@ impl Operation {
         self
     }
 
-    /// Adds it to the routes; a collection also as `<name>.json`, as the original's mapper did.
+    /// Adds it to the routes, its rule with every request; a collection also as `<name>.json`, as the original's
+    /// mapper did.
     pub(crate) fn route(self, routes: Router<Arc<ApiManager>>) -> Router<Arc<ApiManager>> {
         let at = self.place();
         let is_collection = self.path.rfind('/') == Some(0);
+        let router = self.router.route_layer(Extension(Rule(self.rule)));
         let routes = match is_collection {
-            true => routes.route(&format!("{at}.json"), self.router.clone()),
+            true => routes.route(&format!("{at}.json"), router.clone()),
             false => routes,
         };
-        routes.route(&at, self.router)
+        routes.route(&at, router)
     }
 
     /// The resource that it belongs to: the first part of its path.

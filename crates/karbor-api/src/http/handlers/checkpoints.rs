@@ -1,31 +1,28 @@
 //! `/providers` and the checkpoints under them.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use karbor_model::{ApiError, CheckpointId, CheckpointStatus, PlanId, ProviderId};
 use serde_json::Value;
 
-use super::{
-    envelope::{Answer, many, ok, one},
-    extract::{Call, Json},
-    openapi::{Operation, delete_at, get, post, put},
-    plans::{parameters, parsed, take, text},
-    schema::{
-        CHECKPOINT_ACCEPT, CHECKPOINT_ACTIONS, CHECKPOINT_CREATE, CHECKPOINT_UPDATE, COPY_CREATE,
-    },
-    views::{CheckpointView, CopyView, NO_GRAPH, ProviderView},
-};
 use crate::{
-    ApiManager,
-    manager::{CHECKPOINT_FILTERS, id},
+    compat::{
+        bodies::{extra_info, parameters, parsed, take, text},
+        body_schemas::{
+            CHECKPOINT_ACCEPT, CHECKPOINT_ACTIONS, CHECKPOINT_CREATE, CHECKPOINT_UPDATE,
+            COPY_CREATE,
+        },
+        envelope::{Answer, many, ok, one},
+        views::{CheckpointView, CopyView, NO_GRAPH, ProviderView},
+    },
+    http::call::{Call, Json},
+    manager::{CHECKPOINT_FILTERS, PROVIDER_FILTERS},
+    openapi::{Operation, delete_at, get, post, put},
 };
 
 const CHECKPOINTS: &str = "/providers/{id}/checkpoints";
 const CHECKPOINT: &str = "/providers/{id}/checkpoints/{checkpoint_id}";
 
 /// The endpoints of this module.
-pub(super) fn operations() -> Vec<Operation> {
+pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get(
             "/providers",
@@ -33,7 +30,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "provider:get_all",
             "List providers",
         )
-        .lists::<ProviderView<'_>>("providers", &["id", "name", "description"]),
+        .lists::<ProviderView<'_>>("providers", &PROVIDER_FILTERS),
         get(
             "/providers/{id}",
             show_provider,
@@ -89,29 +86,33 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-pub(crate) async fn list_providers(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn list_providers(call: Call) -> Answer {
     let query = call.list_query()?;
-    let providers = manager.list_providers(&call.context, &query).await?;
+    let providers = call
+        .manager
+        .list_providers(call.permit()?, &query.page)
+        .await?;
     let last = providers.last().map(|provider| provider.id);
     let next = call.next(&query, "providers", providers.len(), last);
     many("providers", providers.iter().map(ProviderView::from), next)
 }
 
-pub(crate) async fn show_provider(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn show_provider(call: Call) -> Answer {
     let id = call.member_id("provider")?;
-    let provider = manager.show_provider(&call.context, id).await?;
+    let provider = call.manager.show_provider(call.permit()?, id).await?;
     one("provider", &ProviderView::from(&provider))
 }
 
-pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn list(call: Call) -> Answer {
     let query = call.list_query()?;
     // What cannot be an id is no provider either, said the original.
     let provider: ProviderId = call
         .part("id")
         .parse()
         .map_err(|_| ApiError::not_found("Provider", call.part("id")))?;
-    let checkpoints = manager
-        .list_checkpoints(&call.context, provider, &query)
+    let checkpoints = call
+        .manager
+        .list_checkpoints(call.permit()?, provider, &query.page)
         .await?;
     // The original's link lacked the provider and led nowhere (Q23).
     let collection = format!("providers/{provider}/checkpoints");
@@ -124,23 +125,14 @@ pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     )
 }
 
-pub(crate) async fn create(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn create(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&CHECKPOINT_CREATE)?;
     let mut checkpoint = take(&mut body, "checkpoint");
     let plan_id = parsed(&checkpoint, "plan_id")?;
-    let extra_info =
-        ["extra_info", "extra-info"]
-            .into_iter()
-            .find_map(|key| match checkpoint.remove(key) {
-                Some(Value::Object(map)) => Some(map),
-                _ => None,
-            });
-    let made = manager
-        .protect(&call.context, call.part("id"), plan_id, extra_info)
+    let extra_info = Value::String(extra_info(&mut checkpoint));
+    let made = call
+        .manager
+        .protect(call.permit()?, call.part("id"), plan_id, extra_info.clone())
         .await?;
     let view = CheckpointView {
         id: made.id,
@@ -149,37 +141,36 @@ pub(crate) async fn create(
         protection_plan: (&made.plan).into(),
         resource_graph: made.resource_graph.as_deref().unwrap_or(NO_GRAPH),
         created_at: None,
-        extra_info: Some(&made.extra_info),
+        extra_info: Some(&extra_info),
         sealed: None,
     };
     one("checkpoint", &view)
 }
 
-pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn show(call: Call) -> Answer {
     let (provider, checkpoint) = ids(&call)?;
-    let checkpoint = manager
-        .show_checkpoint(&call.context, provider, checkpoint)
+    let checkpoint = call
+        .manager
+        .show_checkpoint(call.permit()?, provider, checkpoint)
         .await?;
     one("checkpoint", &CheckpointView::from(&checkpoint))
 }
 
-pub(crate) async fn delete(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn delete(call: Call) -> Answer {
     let (provider, checkpoint) = ids(&call)?;
-    manager.delete(&call.context, provider, checkpoint).await?;
+    call.manager
+        .delete(call.permit()?, provider, checkpoint)
+        .await?;
     Ok(ok(b"{}".to_vec()))
 }
 
 /// `os-resetState` or `os-accept`.
-pub(crate) async fn update(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn update(call: Call, body: Json) -> Answer {
     if body.has("os-accept") {
         body.checked(&CHECKPOINT_ACCEPT)?;
         let (provider, checkpoint) = ids(&call)?;
-        manager
-            .accept_checkpoint(&call.context, provider, checkpoint)
+        call.manager
+            .accept_checkpoint(call.permit()?, provider, checkpoint)
             .await?;
         return Ok(ok(b"{}".to_vec()));
     }
@@ -187,25 +178,22 @@ pub(crate) async fn update(
     let mut action = take(&mut body, "os-resetState");
     let state = text(&mut action, "state").unwrap_or_default();
     let (provider, checkpoint) = ids(&call)?;
-    manager
-        .reset_state(&call.context, provider, checkpoint, state)
+    call.manager
+        .reset_state(call.permit()?, provider, checkpoint, state)
         .await?;
     Ok(ok(b"{}".to_vec()))
 }
 
 /// `copy`, the one action there is on a provider's checkpoints.
-pub(crate) async fn action(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn action(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&COPY_CREATE)?;
     let mut copy = take(&mut body, "copy");
     let plan_id: PlanId = parsed(&copy, "plan_id")?;
     let given = copy.remove("parameters");
     let wanted = parameters(given.clone());
-    let (provider_id, copies) = manager
-        .copy(&call.context, call.part("id"), plan_id, wanted)
+    let (provider_id, copies) = call
+        .manager
+        .copy(call.permit()?, call.part("id"), plan_id, wanted)
         .await?;
     one(
         "copy",
@@ -220,7 +208,8 @@ pub(crate) async fn action(
 }
 
 fn ids(call: &Call) -> Result<(ProviderId, CheckpointId), ApiError> {
-    let provider = id(call.part("id"), "provider")?;
-    let checkpoint = id(call.part("checkpoint_id"), "checkpoint")?;
-    Ok((provider, checkpoint))
+    Ok((
+        call.id("id", "provider")?,
+        call.id("checkpoint_id", "checkpoint")?,
+    ))
 }

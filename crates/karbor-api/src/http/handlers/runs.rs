@@ -1,44 +1,23 @@
 //! `/restores`, `/verifications` and `/operation_logs`.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use serde_json::Value;
 
-use super::{
-    envelope::{Answer, many, one},
-    extract::{Call, Json},
-    openapi::{Operation, get, post},
-    plans::{parameters, parsed, take, text},
-    schema::{RESTORE_CREATE, VERIFICATION_CREATE},
-    views::{OperationLogView, RestoreView, VerificationView},
-};
 use crate::{
-    ApiManager,
-    manager::{NewRestore, NewVerification},
+    compat::{
+        bodies::{is_true, parameters, parsed, take, text},
+        body_schemas::{RESTORE_CREATE, VERIFICATION_CREATE},
+        envelope::{Answer, many, one},
+        views::{OperationLogView, RestoreView, VerificationView},
+    },
+    http::call::{Call, Json},
+    manager::{
+        NewRestore, NewVerification, OPERATION_LOG_FILTERS, RESTORE_FILTERS, VERIFICATION_FILTERS,
+    },
+    openapi::{Operation, get, post},
 };
-
-const RESTORE_FILTERS: [&str; 5] = [
-    "id",
-    "status",
-    "provider_id",
-    "checkpoint_id",
-    "restore_target",
-];
-const VERIFICATION_FILTERS: [&str; 4] = ["id", "status", "provider_id", "checkpoint_id"];
-const LOG_FILTERS: [&str; 8] = [
-    "id",
-    "status",
-    "operation_type",
-    "checkpoint_id",
-    "plan_id",
-    "provider_id",
-    "restore_id",
-    "scheduled_operation_id",
-];
 
 /// The endpoints of this module.
-pub(super) fn operations() -> Vec<Operation> {
+pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get(
             "/restores",
@@ -90,7 +69,7 @@ pub(super) fn operations() -> Vec<Operation> {
             "operation_log:list",
             "List what was done",
         )
-        .lists::<OperationLogView<'_>>("operation_logs", &LOG_FILTERS),
+        .lists::<OperationLogView<'_>>("operation_logs", &OPERATION_LOG_FILTERS),
         get(
             "/operation_logs/{id}",
             show_operation_log,
@@ -101,20 +80,18 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-pub(crate) async fn list_restores(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn list_restores(call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &RESTORE_FILTERS, false);
-    let restores = manager.restore_list(&call.context, wanted.as_ref()).await?;
+    let restores = call
+        .manager
+        .restore_list(call.permit()?, &query.page)
+        .await?;
     let last = restores.last().map(|restore| restore.id);
     let next = call.next(&query, "restores", restores.len(), last);
     many("restores", restores.iter().map(RestoreView::from), next)
 }
 
-pub(crate) async fn create_restore(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn create_restore(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&RESTORE_CREATE)?;
     let mut restore = take(&mut body, "restore");
     let new = NewRestore {
@@ -125,27 +102,24 @@ pub(crate) async fn create_restore(
             Some(Value::Object(auth)) => Some(auth),
             _ => None,
         },
-        accept_unsealed: restore.get("accept_unsealed") == Some(&Value::Bool(true)),
+        accept_unsealed: is_true(&restore, "accept_unsealed"),
         parameters: parameters(restore.remove("parameters")),
     };
-    let restore = manager.restore(&call.context, new).await?;
+    let restore = call.manager.restore(call.permit()?, new).await?;
     one("restore", &RestoreView::from(&restore))
 }
 
-pub(crate) async fn show_restore(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn show_restore(call: Call) -> Answer {
     let id = call.member_id("restore")?;
-    let restore = manager.restore_get(&call.context, id).await?;
+    let restore = call.manager.restore_get(call.caller(), id).await?;
     one("restore", &RestoreView::from(&restore))
 }
 
-pub(crate) async fn list_verifications(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-) -> Answer {
+pub(crate) async fn list_verifications(call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &VERIFICATION_FILTERS, false);
-    let found = manager
-        .verification_list(&call.context, wanted.as_ref())
+    let found = call
+        .manager
+        .verification_list(call.permit()?, &query.page)
         .await?;
     let last = found.last().map(|verification| verification.id);
     let next = call.next(&query, "verifications", found.len(), last);
@@ -156,40 +130,30 @@ pub(crate) async fn list_verifications(
     )
 }
 
-pub(crate) async fn create_verification(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
+pub(crate) async fn create_verification(call: Call, body: Json) -> Answer {
     let mut body = body.checked(&VERIFICATION_CREATE)?;
     let mut verification = take(&mut body, "verification");
     let new = NewVerification {
         provider_id: parsed(&verification, "provider_id")?,
         checkpoint_id: parsed(&verification, "checkpoint_id")?,
-        accept_unsealed: verification.get("accept_unsealed") == Some(&Value::Bool(true)),
+        accept_unsealed: is_true(&verification, "accept_unsealed"),
         parameters: parameters(verification.remove("parameters")),
     };
-    let verification = manager.verification(&call.context, new).await?;
+    let verification = call.manager.verification(call.permit()?, new).await?;
     one("verification", &VerificationView::from(&verification))
 }
 
-pub(crate) async fn show_verification(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-) -> Answer {
+pub(crate) async fn show_verification(call: Call) -> Answer {
     let id = call.member_id("verification")?;
-    let verification = manager.verification_get(&call.context, id).await?;
+    let verification = call.manager.verification_get(call.caller(), id).await?;
     one("verification", &VerificationView::from(&verification))
 }
 
-pub(crate) async fn list_operation_logs(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-) -> Answer {
+pub(crate) async fn list_operation_logs(call: Call) -> Answer {
     let query = call.list_query()?;
-    let wanted = query.for_db(&call.context, &LOG_FILTERS, false);
-    let logs = manager
-        .operation_log_list(&call.context, wanted.as_ref())
+    let logs = call
+        .manager
+        .operation_log_list(call.permit()?, &query.page)
         .await?;
     let last = logs.last().map(|log| log.id);
     let next = call.next(&query, "operation_logs", logs.len(), last);
@@ -200,11 +164,8 @@ pub(crate) async fn list_operation_logs(
     )
 }
 
-pub(crate) async fn show_operation_log(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-) -> Answer {
+pub(crate) async fn show_operation_log(call: Call) -> Answer {
     let id = call.member_id("operation log")?;
-    let log = manager.operation_log_get(&call.context, id).await?;
+    let log = call.manager.operation_log_get(call.caller(), id).await?;
     one("operation_log", &OperationLogView::from(&log))
 }

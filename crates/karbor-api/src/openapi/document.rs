@@ -4,7 +4,7 @@ use schemars::{SchemaGenerator, generate::SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::operation::{Answer, Operation};
-use crate::http::envelope::fault_name;
+use crate::compat::envelope::fault_name;
 
 /// What any request may be answered with, when not with what it asked for.
 const FAULTS: &[(u16, &str)] = &[

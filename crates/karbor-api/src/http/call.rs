@@ -1,6 +1,6 @@
 //! What a handler is given: who asks in which project, and the body.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::response::IntoResponse as _;
 use axum::{
@@ -14,22 +14,32 @@ use karbor_manager::timeout;
 use karbor_model::{ApiError, ErrorKind, RequestContext};
 use serde_json::Value;
 
-use super::{
-    envelope::{Fault, fault},
-    query::Query,
-    schema::Schema,
+use crate::{
+    ApiManager,
+    auth::UserToken,
+    compat::{
+        envelope::{Fault, fault},
+        error_words::{MALFORMED_BODY, invalid_id, malformed_url},
+        query_language::{self, Query},
+        schema::Schema,
+    },
+    openapi::Rule,
+    policy::{Caller, Permit},
+    refusal::Refusal,
 };
-use crate::{ApiManager, auth::UserToken, manager::id};
 
-/// A request whose project was checked. The only way to a context: no handler can forget the check.
+/// A request whose project was checked. The only way to a context: no handler can forget the check. Nor can it forget
+/// the operation's rule: the manager takes a [`Permit`], or a [`Caller`] with the rule to be asked of the record.
 pub(crate) struct Call {
+    pub(crate) manager: Arc<ApiManager>,
     pub(crate) context: RequestContext,
+    /// That of the operation that was routed to.
+    rule: &'static str,
     /// What it came with, where users come from keystone.
     pub(crate) token: Option<UserToken>,
     path: Vec<(String, String)>,
     query: Option<String>,
     base: String,
-    max_limit: u64,
 }
 
 impl FromRequestParts<Arc<ApiManager>> for Call {
@@ -39,45 +49,64 @@ impl FromRequestParts<Arc<ApiManager>> for Call {
         parts: &mut Parts,
         manager: &Arc<ApiManager>,
     ) -> Result<Self, Fault> {
-        let malformed = || ApiError::bad_request("Malformed request url");
         let params = RawPathParams::from_request_parts(parts, manager)
             .await
-            .map_err(|_| malformed())?;
+            .map_err(|_| malformed_url())?;
         let path: Vec<_> = params
             .iter()
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
-        let context = parts
-            .extensions
-            .remove::<RequestContext>()
-            .ok_or_else(|| ApiError::internal("a route outside of the guard"))?;
+        let outside = || ApiError::internal("a route outside of the guard");
+        let context = parts.extensions.remove::<RequestContext>();
+        let context = context.ok_or_else(outside)?;
+        let Rule(rule) = parts.extensions.remove::<Rule>().ok_or_else(outside)?;
         let token = parts.extensions.remove::<Option<UserToken>>().flatten();
         let project = path.iter().find(|(key, _)| key == "project_id");
         if project.is_none_or(|(_, project)| *project != context.project_id) {
-            return Err(malformed().into());
+            return Err(malformed_url().into());
         }
-        let settings = manager.settings();
-        let base = match &settings.base_url {
+        let base = match &manager.settings().base_url {
             Some(url) => url.clone(),
             None => host_url(&parts.headers),
         };
         Ok(Self {
+            manager: manager.clone(),
             context,
+            rule,
             token,
             path,
             query: parts.uri.query().map(str::to_owned),
             base,
-            max_limit: settings.max_limit,
         })
     }
 }
 
 impl Call {
+    /// Who asks, for the operation's rule to be asked of the record that the request names.
+    pub(crate) fn caller(&self) -> Caller<'_> {
+        Caller::new(&self.context, self.rule)
+    }
+
+    /// Asks the operation's rule of the caller's own project.
+    pub(crate) fn permit(&self) -> Result<Permit<'_>, Refusal> {
+        self.permit_in(&self.context.project_id)
+    }
+
+    /// Asks the operation's rule of a project.
+    pub(crate) fn permit_in<'a>(&'a self, project: &'a str) -> Result<Permit<'a>, Refusal> {
+        Ok(self.manager.policy().permit(self.caller(), project)?)
+    }
+
     /// A part of the path.
     pub(crate) fn part(&self, name: &str) -> &str {
         let mut parts = self.path.iter();
         let found = parts.find(|(key, _)| key == name);
         found.map_or("", |(_, value)| value)
+    }
+
+    /// A part of the path that is the id of `what`.
+    pub(crate) fn id<T: FromStr>(&self, name: &str, what: &str) -> Result<T, ApiError> {
+        self.part(name).parse().map_err(|_| invalid_id(what))
     }
 
     /// The member that the path names; like the collection, it may end in `.json`.
@@ -87,18 +116,18 @@ impl Call {
     }
 
     /// The id of the member that the path names.
-    pub(crate) fn member_id<T: std::str::FromStr>(&self, what: &str) -> Result<T, ApiError> {
-        id(self.member(), what)
+    pub(crate) fn member_id<T: FromStr>(&self, what: &str) -> Result<T, ApiError> {
+        self.member().parse().map_err(|_| invalid_id(what))
     }
 
     /// The query of a list.
     pub(crate) fn list_query(&self) -> Result<Query, ApiError> {
-        Query::list(self.query.as_deref(), self.max_limit, &self.context)
+        Query::read(self.query.as_deref(), self.manager.settings().max_limit)
     }
 
     /// The query, of what is not a list.
     pub(crate) fn pairs(&self) -> Result<Vec<(String, String)>, ApiError> {
-        Query::pairs(self.query.as_deref())
+        query_language::pairs(self.query.as_deref())
     }
 
     /// The link to the next page, if the page is full: there may be more then.
@@ -109,7 +138,7 @@ impl Call {
         count: usize,
         last: Option<impl std::fmt::Display>,
     ) -> Option<String> {
-        let last = last.filter(|_| u64::try_from(count).is_ok_and(|n| n >= query.limit))?;
+        let last = last.filter(|_| u64::try_from(count).is_ok_and(|n| n >= query.page.limit))?;
         let next = query.next(&last.to_string());
         let project = &self.context.project_id;
         Some(format!("{}/v1/{project}/{collection}?{next}", self.base))
@@ -167,7 +196,7 @@ impl FromRequest<Arc<ApiManager>> for Json {
             )));
         }
         let body: Value = serde_json::from_slice(&bytes)
-            .map_err(|_| refuse(ApiError::bad_request("Malformed request body")))?;
+            .map_err(|_| refuse(ApiError::bad_request(MALFORMED_BODY)))?;
         // A NUL cannot be stored by every database; nothing that people name contains one.
         if bytes.windows(6).any(|part| part == b"\\u0000") && has_nul(&body) {
             return Err(refuse(ApiError::bad_request(
@@ -193,7 +222,7 @@ async fn read(body: Body, manager: &ApiManager) -> Result<bytes::Bytes, Response
                 settings.max_body
             ),
         )),
-        Err(_) => Err(fault(400, "Malformed request body")),
+        Err(_) => Err(fault(400, MALFORMED_BODY)),
     }
 }
 

@@ -1,8 +1,10 @@
 //! Who asks: from the token of a request to its context.
 
 mod local;
+mod strategy;
+mod tokens;
 
-use std::{str::FromStr, sync::Arc};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use karbor_db::Db;
@@ -11,36 +13,12 @@ use karbor_manager::Clock;
 use karbor_model::{ApiError, RequestContext, RequestId, Secret};
 
 use self::local::LocalTokens;
-pub use self::local::REVOCATION_LAG;
-use crate::{
-    http::host_url,
-    settings::{Settings, SettingsError},
+pub use self::{
+    local::REVOCATION_LAG,
+    strategy::AuthStrategy,
+    tokens::{NewToken, create_token, ensure_admin_token, list_tokens, revoke_token, token_hash},
 };
-
-/// Who may ask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthStrategy {
-    /// Anybody who can reach the port, as an administrator: the token is `user:project`, unchecked.
-    /// For development; the server refuses to serve it beyond the loopback address.
-    Noauth,
-    /// Bearers of a token that this service made (see [`create_token`](crate::create_token)).
-    Local,
-    /// Bearers of a token of keystone that is for a project.
-    Keystone,
-}
-
-impl FromStr for AuthStrategy {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "noauth" => Ok(Self::Noauth),
-            "local" => Ok(Self::Local),
-            "keystone" => Ok(Self::Keystone),
-            _ => Err(()),
-        }
-    }
-}
+use crate::settings::{Settings, SettingsError};
 
 /// What came of a token.
 pub(crate) enum Identity {
@@ -131,12 +109,9 @@ impl Authenticator {
         }
     }
 
-    /// Where those are sent who come without a good token.
-    pub(crate) fn challenge(&self, headers: &HeaderMap) -> String {
-        match self {
-            Self::Keystone(keystone) => keystone.www_authenticate_uri().to_owned(),
-            _ => host_url(headers),
-        }
+    /// Where those are sent who come without a good token; `None` is to this API.
+    pub(crate) fn challenge(&self) -> Option<&str> {
+        self.keystone().map(Keystone::www_authenticate_uri)
     }
 }
 

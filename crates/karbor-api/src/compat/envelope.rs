@@ -5,10 +5,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use karbor_db::DbError;
 use karbor_model::{ApiError, ErrorKind};
 use serde::Serialize;
 use serde_json::json;
+
+use crate::refusal::Refusal;
 
 /// What a handler returns.
 pub(crate) type Answer = Result<Response, Fault>;
@@ -23,9 +24,9 @@ impl From<ApiError> for Fault {
     }
 }
 
-impl From<DbError> for Fault {
-    fn from(error: DbError) -> Self {
-        Self(error.into())
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal.into())
     }
 }
 

@@ -13,8 +13,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::{
-    openapi::{Id, State},
-    python,
+    python_texts,
+    shapes::{Id, State},
 };
 
 /// A plan.
@@ -169,7 +169,7 @@ fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok
     match value {
         None | Some(Value::Null) => serializer.serialize_none(),
         Some(Value::String(text)) => serializer.serialize_str(text),
-        Some(other) => serializer.serialize_str(&python::json(other)),
+        Some(other) => serializer.serialize_str(&python_texts::json(other)),
     }
 }
 

@@ -1,21 +1,19 @@
 //! `/os-services`.
 
-use std::sync::Arc;
-
-use axum::extract::State;
 use serde_json::{Value, json};
 
-use super::{
-    envelope::{Answer, many, one},
-    extract::{Call, Json},
+use crate::{
+    compat::{
+        body_schemas::SERVICE_UPDATE,
+        envelope::{Answer, many, one},
+        views::ServiceView,
+    },
+    http::call::{Call, Json},
     openapi::{Operation, get, put},
-    schema::SERVICE_UPDATE,
-    views::ServiceView,
 };
-use crate::ApiManager;
 
 /// The endpoints of this module.
-pub(super) fn operations() -> Vec<Operation> {
+pub(in crate::http) fn operations() -> Vec<Operation> {
     vec![
         get("/os-services", list, "service:get_all", "List services")
             .gives_all::<ServiceView<'_>>("services")
@@ -38,15 +36,16 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
+pub(crate) async fn list(call: Call) -> Answer {
     let pairs = call.pairs()?;
     let wanted = |name: &str| {
         let mut pairs = pairs.iter();
         let found = pairs.find(|(key, _)| key == name);
         found.map(|(_, value)| value.as_str())
     };
+    let manager = &call.manager;
     let services = manager
-        .service_list(&call.context, wanted("host"), wanted("binary"))
+        .service_list(call.permit()?, wanted("host"), wanted("binary"))
         .await?;
     let mut views = Vec::with_capacity(services.len());
     for service in &services {
@@ -58,9 +57,12 @@ pub(crate) async fn list(State(manager): State<Arc<ApiManager>>, call: Call) -> 
 }
 
 /// Ours: the original could list services, not ask them, and had no single service to show.
-pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> Answer {
-    let (service, account) = manager.service_show(&call.context, call.member()).await?;
-    let is_up = manager.service_is_up(&service);
+pub(crate) async fn show(call: Call) -> Answer {
+    let (service, account) = call
+        .manager
+        .service_show(call.permit()?, call.member())
+        .await?;
+    let is_up = call.manager.service_is_up(&service);
     let mut shown = json!(ServiceView::new(&service, is_up));
     match account {
         Ok(account) => {
@@ -76,18 +78,16 @@ pub(crate) async fn show(State(manager): State<Arc<ApiManager>>, call: Call) -> 
     one("service", &shown)
 }
 
-pub(crate) async fn update(
-    State(manager): State<Arc<ApiManager>>,
-    call: Call,
-    body: Json,
-) -> Answer {
-    manager.may_update_services(&call.context)?;
+pub(crate) async fn update(call: Call, body: Json) -> Answer {
+    // Asked before anything is said about the body.
+    let permit = call.permit()?;
     let body = body.checked(&SERVICE_UPDATE)?;
     let disabled = body.get("status").and_then(Value::as_str) == Some("disabled");
     let reason = body.get("disabled_reason").and_then(Value::as_str);
-    let service = manager
-        .service_update(&call.context, call.member(), disabled, reason)
+    let service = call
+        .manager
+        .service_update(permit, call.member(), disabled, reason)
         .await?;
-    let is_up = manager.service_is_up(&service);
+    let is_up = call.manager.service_is_up(&service);
     one("service", &ServiceView::new(&service, is_up))
 }

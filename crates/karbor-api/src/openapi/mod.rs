@@ -6,10 +6,8 @@
 
 mod document;
 mod operation;
-mod shapes;
 
 pub(crate) use self::{
     document::document,
-    operation::{Operation, delete_at, get, patch, post, put},
-    shapes::{Id, QuotaDetails, Quotas, State},
+    operation::{Operation, Rule, delete_at, get, patch, post, put},
 };
