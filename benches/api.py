@@ -83,8 +83,8 @@ def run(options, place):
     state.mkdir(mode=0o700)
     # More plans are made than the default allows a project.
     (state / "karbor.conf").write_text("[DEFAULT]\nquota_plans = -1\n")
-    with common.Service(options, state) as service:
-        provider = service.provider("local")
+    with common.Service(options, common.with_simulated(state)) as service:
+        provider = service.provider("simulated")
         plans = [service.make_plan(f"plan-{number}", provider, common.volumes(1, number)) for number in range(PLANS)]
         time.sleep(0.5)
         rest = service.memory_mb("VmRSS")

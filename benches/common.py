@@ -132,6 +132,18 @@ class Process:
         pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
 
 
+def with_simulated(state):
+    """The state directory with one provider, `simulated`, whose plugin takes resources that exist nowhere."""
+    providers = state / "providers.d"
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    providers.mkdir(mode=0o700)
+    (providers / "simulated.conf").write_text(
+        "[provider]\nname = simulated\nid = e4008868-be97-492c-be41-44e50ef2e16f\nenabled = True\n"
+        "plugin = karbor-simulated-protection-plugin\nbank = karbor-fs-bank-plugin\n"
+        f"[file_system_bank_plugin]\nfile_system_bank_path = {state / 'bank'}\n")
+    return state
+
+
 class Service(Process):
     """`karbor serve` on a state directory and a port of its own."""
 
@@ -219,7 +231,7 @@ class Service(Process):
 
 
 def volumes(count, seed=0):
-    """Resources that exist nowhere: the simulated plugin takes them."""
+    """Resources that exist nowhere: the simulated plugin takes them (see `with_simulated`)."""
     return [{"id": f"{seed:08x}-0000-4000-8000-{number:012x}", "type": "OS::Cinder::Volume",
              "name": f"v{number}"} for number in range(count)]
 

@@ -31,8 +31,8 @@ def run(options, place):
     times = 2 if options.quick else 5
     counts = (1, 10, 100) if options.quick else (1, 10, 100, 1000)
     rows = []
-    with common.Service(options, place / "protect") as service:
-        provider = service.provider("local")
+    with common.Service(options, common.with_simulated(place / "protect")) as service:
+        provider = service.provider("simulated")
         for count in counts:
             common.say(f"protect: {count} resources")
             plan = service.make_plan(f"sim-{count}", provider, common.volumes(count))["id"]

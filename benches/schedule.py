@@ -38,7 +38,7 @@ class Case:
 
     def __init__(self, service, count, per_trigger):
         self.service, self.operations, self.triggers = service, 0, []
-        provider = service.provider("local")
+        provider = service.provider("simulated")
         plan = service.make_plan("scheduled", provider, common.volumes(1))["id"]
         # It looks for checkpoints that need not be kept, and finds none.
         definition = {"plan_id": plan, "provider_id": provider, "max_backups": "1"}
@@ -121,14 +121,14 @@ def at_rest(services, seconds):
 def run(options, place):
     count, span, rest = (200, 10, 10) if options.quick else (10_000, 60, 30)
     common.say(f"schedule: {count} operations on triggers of {PER_TRIGGER}")
-    with common.Service(options, place / "schedule-spread") as service:
+    with common.Service(options, common.with_simulated(place / "schedule-spread")) as service:
         spread = Case(service, count, PER_TRIGGER)
-        with common.Service(options, place / "schedule-empty") as empty:
+        with common.Service(options, common.with_simulated(place / "schedule-empty")) as empty:
             common.say("schedule: at rest")
             resting = at_rest([empty, service], rest)
         rows = [spread.fire(f"spread over {span} s", span)]
     common.say(f"schedule: {count} operations on one trigger")
-    with common.Service(options, place / "schedule-one") as service:
+    with common.Service(options, common.with_simulated(place / "schedule-one")) as service:
         one = Case(service, count, count)
         rows.append(one.fire("all at one second", 1))
     common.table(

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, fs};
 use karbor_manager::config::closest;
 use karbor_model::ProviderId;
 use karbor_plugin::{ProviderConfig, Registry};
-use karbor_plugins::applications::{Protector, TYPES};
+use karbor_plugins::{
+    applications::Protector,
+    host::{PLUGINS, TYPES},
+};
 use karbor_protection::{Providers, Unusable};
 use uuid::uuid;
 
@@ -35,19 +38,12 @@ pub(crate) fn embedded(state: &StateDir) -> Vec<ProviderConfig> {
         enabled: true,
         sections: sections.clone(),
     };
-    let host = [
-        "karbor-host-application-plugin",
-        "karbor-host-directory-plugin",
-        "karbor-host-sqlite-plugin",
-        "karbor-host-postgresql-plugin",
-        "karbor-simulated-protection-plugin",
-    ];
     vec![
         provider(
             LOCAL,
             "local",
             "Protects this host's applications into the service's own bank",
-            &host,
+            &PLUGINS,
         ),
         provider(
             NOOP,

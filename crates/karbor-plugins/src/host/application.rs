@@ -24,13 +24,21 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    APPLICATION_PLUGIN, Host, command::run_hook, metadata, notes::Note, parameters,
-    parameters::RestoreParameters, refuse_broken, schemas,
+    applications::{APPLICATION, APPLICATION_PLUGIN, Application, HookCommand, Hooks},
+    command::run_hook,
+    metadata,
+    notes::Note,
+    parameters, schemas,
+    shared::{Host, refuse_broken},
 };
-use crate::{
-    host::applications::{APPLICATION, Application, HookCommand, Hooks},
-    protections::refuse_type,
-};
+use crate::protections::refuse_type;
+
+/// Parameters of a restore.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RestoreParameters {
+    dry_run: bool,
+}
 
 /// The plugin.
 pub(crate) struct ApplicationPlugin {
@@ -53,10 +61,15 @@ impl ProtectionPlugin for ApplicationPlugin {
     }
 
     fn schema(&self, resource_type: &str, kind: SchemaKind) -> Value {
-        match resource_type == APPLICATION {
-            true => schemas::schema(resource_type, kind),
-            false => json!({}),
+        if resource_type != APPLICATION {
+            return json!({});
         }
+        let application = json!({"application": {
+            "type": "object", "title": "Application",
+            "description": "The application as it was declared when it was protected.",
+        }});
+        let restore = json!({"dry_run": schemas::dry_run()});
+        schemas::schema("Host Application", kind, restore, application)
     }
 
     fn operation(

@@ -1,6 +1,6 @@
 //! What directories and databases have in common: one snapshot each, found again by its tags.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{fmt, marker::PhantomData, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::Utc;
@@ -12,26 +12,46 @@ use karbor_vault::{
     Catalog, Control, Mishaps, Snapshot, SnapshotBrief, SnapshotMeta, SnapshotSummary,
     SnapshotWriter, Vault, VaultError,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::{
-    Declared, Host,
+    applications::{ComponentChecks, KindNames, Source},
     copy::Copy,
     metadata::{self, LeftOut, Metadata, checkpoint_tag, missing, operation_tag, resource_tag},
     notes::Marker,
-    parameters::{self, RestoreParameters},
-    schemas,
+    parameters, schemas,
+    shared::{Declared, Host},
     vaults::Vaults,
 };
 use crate::protections::{refuse_type, verify::VerifyParameters};
 
 /// How one kind of component is read and written.
 #[async_trait]
-pub(crate) trait Kind: Send + Sync + 'static {
+pub(crate) trait Kind: Send + Sync + Sized + 'static {
     /// The plugin's name.
     const PLUGIN: &'static str;
     /// The resource type.
     const TYPE: &'static str;
+    /// The same for people.
+    const TITLE: &'static str;
+
+    /// A component as a declaration has it.
+    type Table: DeserializeOwned + fmt::Debug + Send;
+    /// What a declaration says of a component, once it is checked.
+    type Source: Source;
+    /// What a restore may be told.
+    type Parameters: DeserializeOwned + Send + Sync;
+
+    /// Name and id of a component in a declaration.
+    fn identity(table: &Self::Table) -> (&str, Option<Uuid>);
+
+    /// Checks what a declaration says.
+    fn declare(table: Self::Table, checks: &mut ComponentChecks<'_>) -> Self::Source;
+
+    /// The properties of the schema of [`Parameters`](Self::Parameters).
+    fn restore_schema() -> Value;
 
     /// Where it comes from, as a restore needs to know; fails if it is not there.
     async fn place(host: &Host, declared: &Declared) -> Result<Value, PluginError>;
@@ -53,7 +73,7 @@ pub(crate) trait Kind: Send + Sync + 'static {
     fn item(snapshot: &Snapshot, name: &str) -> Result<String, PluginError>;
 
     /// Brings it back.
-    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError>;
+    async fn restore(run: &Restoring<'_, Self::Parameters>) -> Result<HookReport, PluginError>;
 
     /// Removes what a protect that failed or died left on this host.
     async fn discard_save(_host: &Host, _context: &OperationContext) -> Result<(), PluginError> {
@@ -74,6 +94,17 @@ pub(crate) trait Kind: Send + Sync + 'static {
     }
 }
 
+impl KindNames {
+    /// Those of a kind that declarations know under this name.
+    pub(crate) const fn of<K: Kind>(name: &'static str) -> Self {
+        Self {
+            name,
+            resource_type: K::TYPE,
+            plugin: K::PLUGIN,
+        }
+    }
+}
+
 /// What there is to say of what was put into a snapshot.
 #[derive(Debug, Default)]
 pub(crate) struct Saved {
@@ -83,16 +114,16 @@ pub(crate) struct Saved {
 }
 
 /// All that a restore needs.
-pub(crate) struct Restoring<'a> {
+pub(crate) struct Restoring<'a, P> {
     pub(crate) host: &'a Host,
     pub(crate) context: &'a OperationContext,
     pub(crate) kept: &'a Metadata,
     pub(crate) vault: &'a Vault,
-    pub(crate) parameters: RestoreParameters,
+    pub(crate) parameters: P,
     pub(crate) marker: Marker,
 }
 
-impl Restoring<'_> {
+impl<P> Restoring<'_, P> {
     pub(crate) fn control(&self) -> Control {
         control(self.context)
     }
@@ -133,7 +164,7 @@ impl<K: Kind> ProtectionPlugin for ComponentPlugin<K> {
 
     fn schema(&self, resource_type: &str, kind: SchemaKind) -> Value {
         match resource_type == K::TYPE {
-            true => schemas::schema(resource_type, kind),
+            true => schemas::schema(K::TITLE, kind, K::restore_schema(), schemas::saved_info()),
             false => json!({}),
         }
     }
@@ -385,7 +416,7 @@ struct Restore<K>(Arc<Host>, PhantomData<K>);
 #[async_trait]
 impl<K: Kind> Operation for Restore<K> {
     async fn main(&self, context: &OperationContext) -> Result<HookReport, PluginError> {
-        let parameters: RestoreParameters = parameters::read(&context.parameters)?;
+        let parameters: K::Parameters = parameters::read(&context.parameters)?;
         let mut kept = Metadata::get(context).await?;
         let vault = vault_of(&self.0, context).await?;
         // It may have another id by now.

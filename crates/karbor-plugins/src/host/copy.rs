@@ -8,11 +8,11 @@ use karbor_plugin::{HookReport, Operation, OperationContext, PluginError};
 use karbor_vault::{Snapshot, SnapshotMeta, Vault};
 
 use super::{
-    Host,
     component::{control, forget, numbers, report, vault_of},
     metadata::{
         self, Metadata, checkpoint_tag, incomplete_tag, missing, operation_tag, resource_tag,
     },
+    shared::Host,
 };
 
 /// Copies any kind of component.

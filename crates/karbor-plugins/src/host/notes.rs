@@ -10,7 +10,7 @@ use karbor_model::OperationId;
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Host, blocking};
+use super::shared::{Host, blocking};
 
 /// What a restore notes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,7 +1,7 @@
 //! Where a restore of files may write.
 
 use std::{
-    fs,
+    fs, io,
     path::{Component as PathPart, Path, PathBuf},
 };
 
@@ -9,8 +9,10 @@ use karbor_fs::{Dir, Found, Refused};
 use karbor_plugin::{OperationContext, PluginError};
 use serde::{Deserialize, Serialize};
 
-use super::{Declared, Host, blocking, metadata::Metadata};
-use crate::host::applications::Source;
+use super::{
+    metadata::Metadata,
+    shared::{Declared, Host, blocking},
+};
 
 /// Where files come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,12 +113,9 @@ async fn roots(
 }
 
 fn original(declared: &Declared, place: &FilePlace) -> Result<PathBuf, PluginError> {
-    let path = match &declared.component.source {
-        Source::Directory(directory) => &directory.path,
-        Source::Sqlite(path) => path,
-        Source::Postgresql(_) => return Err(PluginError::new("a database has no path")),
-    };
-    if *path != place.path {
+    let path = declared.component.source.path();
+    let path = path.ok_or_else(|| PluginError::new("the component has no path"))?;
+    if path != place.path {
         return Err(PluginError::new(format!(
             "'{}' is declared at another place now than when it was protected: give 'restore_to', or ask the operator",
             declared.component.name
@@ -175,6 +174,25 @@ fn under_a_root(roots: &[PathBuf], wanted: &Path, below: &Path) -> Result<PathBu
 /// account could have put there is not followed: he would choose what is read or written.
 pub(crate) fn resolve(path: &Path) -> Result<PathBuf, PluginError> {
     karbor_fs::resolve(path).map_err(|error| refused(&error))
+}
+
+/// As [`resolve`], for people who look at declarations: a path that cannot be followed is taken as it is.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    resolve(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// Why a path cannot be looked at, for the operator.
+pub(crate) fn describe(path: &Path, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("'{}' is not there", path.display()),
+        io::ErrorKind::PermissionDenied => {
+            format!(
+                "the service's account may not look into '{}'",
+                path.display()
+            )
+        }
+        _ => format!("'{}': {error}", path.display()),
+    }
 }
 
 fn refused(error: &Refused) -> PluginError {

@@ -7,21 +7,21 @@ use async_trait::async_trait;
 use karbor_model::{RequestContext, Resource};
 use karbor_plugin::{Protectable, ProtectableError};
 
-use crate::host::applications::{
-    APPLICATION, ApplicationStore, Applications, DIRECTORY, POSTGRESQL, SQLITE,
+use super::{
+    applications::{APPLICATION, ApplicationStore, Applications},
+    kinds::TYPES,
 };
 
 /// Finds the resources of one type among the declarations.
-pub struct HostProtectable {
+pub(crate) struct HostProtectable {
     resource_type: &'static str,
     store: Arc<ApplicationStore>,
 }
 
 impl HostProtectable {
     /// One for each type.
-    #[must_use]
-    pub fn all(store: &Arc<ApplicationStore>) -> Vec<Arc<dyn Protectable>> {
-        [APPLICATION, DIRECTORY, SQLITE, POSTGRESQL]
+    pub(crate) fn all(store: &Arc<ApplicationStore>) -> Vec<Arc<dyn Protectable>> {
+        TYPES
             .into_iter()
             .map(|resource_type| {
                 let store = Arc::clone(store);
@@ -78,7 +78,7 @@ impl Protectable for HostProtectable {
         }
         Ok(applications
             .flat_map(|application| application.components.iter().map(move |c| (application, c)))
-            .filter(|(_, component)| component.source.resource_type() == self.resource_type)
+            .filter(|(_, component)| component.kind.resource_type == self.resource_type)
             .map(|(application, component)| application.component_resource(component))
             .collect())
     }
@@ -134,7 +134,7 @@ impl Protectable for HostProtectable {
         Ok(application
             .components
             .iter()
-            .filter(|component| component.source.resource_type() == self.resource_type)
+            .filter(|component| component.kind.resource_type == self.resource_type)
             .map(|component| application.component_resource(component))
             .collect())
     }

@@ -245,7 +245,7 @@ fn the_originals_samples_load() {
 
 #[test]
 fn the_database_is_made_looked_at_and_purged() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     let none = house.client(&["manage", "db", "version"]);
     assert_eq!(none.status.code(), Some(1), "{}", everything(&none));
     let early = house.client(&["manage", "service", "list"]);
@@ -310,7 +310,7 @@ fn policies_are_found_beside_the_configuration_file() {
 
 #[test]
 fn quotas_are_counted_anew() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.start();
     house.simulated_plan("counted", &["a"]);
     house.protected("counted");
@@ -326,7 +326,7 @@ fn quotas_are_counted_anew() {
 /// What a bank on a mount point looks like when its file system is not mounted.
 #[test]
 fn an_emptied_bank_is_told() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.start();
     house.simulated_plan("kept", &["a"]);
     house.protected("kept");

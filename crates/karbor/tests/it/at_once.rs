@@ -4,7 +4,7 @@ use crate::house::{House, id, until, went_well};
 
 #[test]
 fn what_ended_is_in_nobodys_way() {
-    let house = House::started();
+    let house = House::started_simulating();
     house.simulated_plan("simple", &["volume bytes=1000"]);
     for round in 0..8 {
         let checkpoint = house.protect("simple");

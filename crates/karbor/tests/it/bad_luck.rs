@@ -93,7 +93,7 @@ fn a_full_bank_fails_the_run_and_names_it_and_with_space_the_next_one_works() {
 
 #[test]
 fn a_bank_without_any_room_refuses_and_what_runs_ends_and_can_be_deleted() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     let Some(disk) = Small::mount(house.state().join("bank"), "4m") else {
         return;
     };

@@ -10,37 +10,9 @@ use crate::{
     house::{House, LOCAL, files, id, until, went_well},
 };
 
-/// A provider like the embedded one, with a second bank beside the state directory.
-fn provider(house: &House, bank: &str, copy_bank: Option<&str>) {
-    let section = |prefix: &str, place: &str| {
-        let place = house.path(place);
-        format!(
-            "[{prefix}file_system_bank_plugin]\nfile_system_bank_path = {}\n",
-            place.display()
-        )
-    };
-    let plugins = ["application", "directory", "sqlite", "postgresql"]
-        .map(|kind| format!("plugin = karbor-host-{kind}-plugin\n"))
-        .concat();
-    let mut text = format!(
-        "[provider]\nname = local\nid = {LOCAL}\nenabled = True\nbank = karbor-fs-bank-plugin\n\
-         {plugins}plugin = karbor-simulated-protection-plugin\n"
-    );
-    if copy_bank.is_some() {
-        text.push_str("copy_bank = karbor-fs-bank-plugin\n");
-    }
-    text.push_str(&section("", bank));
-    if let Some(copy_bank) = copy_bank {
-        text.push_str(&section("copy.", copy_bank));
-    }
-    let folder = house.state().join("providers.d");
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("local.conf"), text).unwrap();
-}
-
 /// The provider with its bank where it always is, and a second one.
 pub fn two_banks(house: &House) {
-    provider(house, "state/bank", Some("elsewhere"));
+    house.local_provider("state/bank", Some("elsewhere"));
 }
 
 /// With a second bank on a disk that is plugged in when its folder is there.
@@ -93,7 +65,7 @@ fn an_application_is_restored_from_its_copy_when_the_first_bank_is_gone() {
     for name in ["karbor.db", "karbor.db-wal", "karbor.db-shm"] {
         let _ = fs::remove_file(house.state().join(name));
     }
-    provider(&house, "elsewhere", None);
+    house.local_provider("elsewhere", None);
     house.start();
     let found = house.json(&["checkpoint", "list"]);
     let ids: Vec<_> = found.as_array().unwrap().iter().map(id).collect();
@@ -224,7 +196,7 @@ fn a_second_bank_that_lost_its_copies_is_told() {
     assert!(!house.log().contains("is empty"), "{}", house.log());
     // Copies that became the bank's are not missed in a new copy bank.
     house.kill();
-    provider(&house, "elsewhere", Some("new"));
+    house.local_provider("elsewhere", Some("new"));
     house.start();
     assert!(!house.log().contains("is empty"), "{}", house.log());
     assert_eq!(house.checkpoint(&copy)["status"], "available");

@@ -67,6 +67,20 @@ impl House {
         }
     }
 
+    /// With a provider that protects simulated resources too; nothing started.
+    pub fn simulating() -> Self {
+        let house = Self::new();
+        house.local_provider("state/bank", None);
+        house
+    }
+
+    /// With a service on it that protects simulated resources too.
+    pub fn started_simulating() -> Self {
+        let mut house = Self::simulating();
+        house.start();
+        house
+    }
+
     /// With a service on it.
     pub fn started() -> Self {
         let mut house = Self::new();
@@ -117,6 +131,31 @@ impl House {
         let folder = self.state().join("providers.d");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(file), text).unwrap();
+    }
+
+    /// Declares a provider as the embedded one, that protects simulated resources too.
+    pub fn local_provider(&self, bank: &str, copy_bank: Option<&str>) {
+        let section = |prefix: &str, place: &str| {
+            let place = self.path(place);
+            format!(
+                "[{prefix}file_system_bank_plugin]\nfile_system_bank_path = {}\n",
+                place.display()
+            )
+        };
+        let plugins = karbor_plugins::host::PLUGINS.map(|name| format!("plugin = {name}\n"));
+        let plugins = plugins.concat();
+        let mut text = format!(
+            "[provider]\nname = local\nid = {LOCAL}\nenabled = True\nbank = karbor-fs-bank-plugin\n\
+             {plugins}plugin = karbor-simulated-protection-plugin\n"
+        );
+        if copy_bank.is_some() {
+            text.push_str("copy_bank = karbor-fs-bank-plugin\n");
+        }
+        text.push_str(&section("", bank));
+        if let Some(copy_bank) = copy_bank {
+            text.push_str(&section("copy.", copy_bank));
+        }
+        self.provider("local.conf", &text);
     }
 
     fn command(&self) -> Command {

@@ -58,7 +58,7 @@ fn users_of_a_real_keystone() {
     let Some(mut keystone) = KeystoneServer::start() else {
         return;
     };
-    let mut house = House::new();
+    let mut house = House::simulating();
     with_keystone(&mut house, &keystone);
     house.start();
     let endpoint = std::fs::read_to_string(house.state().join("endpoint")).unwrap();
@@ -195,7 +195,7 @@ fn a_scheduled_operation_runs_by_its_owners_trust_and_stops_with_it() {
     let Some(keystone) = KeystoneServer::start() else {
         return;
     };
-    let mut house = House::new();
+    let mut house = House::simulating();
     with_keystone(&mut house, &keystone);
     house.set("OS_DEFAULT__MIN_INTERVAL", "60");
     house.set("OS_DEFAULT__MIN_WINDOW_TIME", "20");
@@ -247,7 +247,7 @@ fn a_scheduled_operation_runs_by_its_owners_trust_and_stops_with_it() {
 
 #[test]
 fn what_keystone_needs_is_asked_for_at_the_start() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_DEFAULT__AUTH_STRATEGY", "keystone");
     house.set("OS_KEYSTONE_AUTHTOKEN__AUTH_URL", "http://127.0.0.1:1");
     let said = house.refused();

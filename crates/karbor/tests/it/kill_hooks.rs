@@ -56,7 +56,7 @@ fn resource_data(house: &House, checkpoint: &str) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn protect_survives_a_kill_at_every_hook() {
-    let mut house = House::started();
+    let mut house = House::started_simulating();
     plans(&house, "protect");
     let checkpoints = HOOKS.map(|plan| (plan, house.protect(plan)));
     die(&mut house);
@@ -89,7 +89,7 @@ fn protect_survives_a_kill_at_every_hook() {
 
 /// Restore and verification read; they have the same hooks and the same kind of record.
 fn reading_survives(operation: &str, command: &str) {
-    let mut house = House::new();
+    let mut house = House::simulating();
     // Only half of the operations at once may be verifications: the others would not come to their hook.
     house.set("OS_DEFAULT__MAX_CONCURRENT_OPERATIONS", "10");
     house.start();
@@ -172,7 +172,7 @@ fn copy_survives_a_kill_at_every_hook() {
 
 #[test]
 fn delete_survives_a_kill_at_every_hook() {
-    let mut house = House::started();
+    let mut house = House::started_simulating();
     plans(&house, "delete");
     let checkpoints = HOOKS.map(|plan| (plan, house.protected(plan)));
     for (_, checkpoint) in &checkpoints {

@@ -37,7 +37,7 @@ fn without_its_key_a_service_refuses_until_the_recovery_key_is_imported() {
 
 #[test]
 fn an_empty_database_finds_every_checkpoint_in_the_bank() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     let application = Application::new(&house, 4);
     house.start();
     house.simulated_plan("simple", &["volume bytes=100000"]);

@@ -41,7 +41,7 @@ fn post(house: &House, path: &str, body: &Value) -> Value {
 
 /// A house whose triggers may fire every two seconds.
 fn quick() -> House {
-    let mut house = House::new();
+    let mut house = House::simulating();
     for (name, value) in [
         ("MIN_INTERVAL", "2"),
         ("MIN_WINDOW_TIME", "0"),
@@ -169,7 +169,7 @@ fn what_was_due_while_the_service_was_down_is_told() {
 /// The same command again changes the schedule that it made.
 #[test]
 fn the_same_schedule_twice_is_one() {
-    let house = House::started();
+    let house = House::started_simulating();
     house.simulated_plan("shop", &["a"]);
     let scheduled = |at: &str| {
         house.json(&[

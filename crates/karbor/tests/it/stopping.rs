@@ -16,7 +16,7 @@ use crate::{
 
 #[test]
 fn sigterm_lets_what_runs_come_to_its_end() {
-    let mut house = House::started();
+    let mut house = House::started_simulating();
     house.simulated_plan("slow", &["volume sleep=2 bytes=1000"]);
     let checkpoint = house.protect("slow");
     house.terminate();
@@ -53,7 +53,7 @@ fn an_api_that_ends_by_itself_ends_the_service() {
 
 #[test]
 fn a_deadline_leaves_the_rest_to_the_next_start() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_DEFAULT__GRACEFUL_SHUTDOWN_TIMEOUT", "1");
     house.start();
     house.simulated_plan("held", &["volume bytes=1000 hold_protect_main"]);
@@ -74,7 +74,7 @@ fn a_deadline_leaves_the_rest_to_the_next_start() {
 
 #[test]
 fn a_second_sigterm_stops_at_once_and_the_run_goes_on_at_the_next_start() {
-    let mut house = House::started();
+    let mut house = House::started_simulating();
     house.simulated_plan(
         "held",
         &["volume bytes=1000 hold_protect_main", "other bytes=1000"],
@@ -149,7 +149,7 @@ fn sigterm_ends_a_start_that_waits_for_the_database() {
 /// A request that does not end, and an operation that needs its time: all have one deadline.
 #[test]
 fn a_request_that_hangs_leaves_the_managers_time_of_the_one_deadline() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_DEFAULT__GRACEFUL_SHUTDOWN_TIMEOUT", "10");
     house.start();
     house.simulated_plan("slow", &["volume sleep=5 bytes=1000"]);

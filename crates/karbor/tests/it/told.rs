@@ -85,7 +85,7 @@ impl Receiver {
 #[test]
 fn a_failure_is_told_after_the_service_was_killed() {
     let receiver = Receiver::new();
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_NOTIFICATIONS__WEBHOOK_URL", &receiver.url);
     house.set("OS_NOTIFICATIONS__WEBHOOK_SECRET", "hunter2");
     house.start();
@@ -119,7 +119,7 @@ fn a_failure_is_told_after_the_service_was_killed() {
 fn a_refusal_is_told_once() {
     let receiver = Receiver::new();
     receiver.listens.store(true, Ordering::SeqCst);
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_NOTIFICATIONS__WEBHOOK_URL", &receiver.url);
     house.set("OS_NOTIFICATIONS__WEBHOOK_SECRET", "hunter2");
     house.set("OS_DEFAULT__QUOTA_CHECKPOINTS", "0");
@@ -160,7 +160,7 @@ fn a_refusal_is_told_once() {
 #[test]
 fn a_hangup_exchanges_the_receiver() {
     let (old, new) = (Receiver::new(), Receiver::new());
-    let mut house = House::new();
+    let mut house = House::simulating();
     let conf = house.state().join("karbor.conf");
     let configure = |receiver: &Receiver| {
         let text = format!(
@@ -195,7 +195,7 @@ fn a_hangup_exchanges_the_receiver() {
 /// A checkpoint whose making was killed counts once, and its place is free when it is deleted.
 #[test]
 fn a_quota_holds_over_kills() {
-    let mut house = House::new();
+    let mut house = House::simulating();
     house.set("OS_DEFAULT__QUOTA_CHECKPOINTS", "1");
     house.start();
     house.simulated_plan("p", &["held hold_protect_main"]);

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs, io,
-    path::{Component as PathPart, Path, PathBuf},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,12 +12,13 @@ use toml::de::{DeTable, DeValue};
 use uuid::Uuid;
 
 use super::{
-    Application, Applications, BrokenApplication, Component, DirectorySource, HookCommand, Hooks,
-    NAMESPACE, PostgresqlSource, Problem, SSL_MODES, Source,
+    Application, Applications, BrokenApplication, Component, HookCommand, Hooks, Problem,
+    checks::{plain_absolute, plain_name, timeout},
     obeyed::obeyed,
-    raw::{RawApplication, RawCommand, RawDirectory, RawPostgresql, RawSqlite},
+    raw::{RawApplication, RawCommand, application_id, component_id},
+    store::declaration_files,
 };
-use crate::host::directory::globs::Globs;
+use crate::host::kinds::KINDS;
 
 /// Files are a few kilobytes; something larger was put there by mistake.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -111,7 +112,7 @@ impl Outline {
             components: BTreeSet::new(),
         };
         let application = outline.id();
-        for kind in ["directory", "sqlite", "postgresql"] {
+        for kind in KINDS.iter().map(|kind| kind.names.name) {
             let components = table.get(kind).and_then(|list| list.get_ref().as_array());
             for component in components.into_iter().flatten() {
                 let DeValue::Table(component) = component.get_ref() else {
@@ -134,7 +135,7 @@ impl Outline {
             let stem = self.file.file_stem().unwrap_or_default();
             stem.to_string_lossy().into_owned()
         };
-        let named = self.name.clone().filter(|name| plain_name(name));
+        let named = self.name.clone().filter(|name| plain_name(name).is_ok());
         named.unwrap_or_else(stem)
     }
 
@@ -156,40 +157,6 @@ impl Outline {
 
 fn text_of<'a>(table: &'a DeTable<'_>, key: &str) -> Option<&'a str> {
     table.get(key)?.get_ref().as_str()
-}
-
-fn application_id(name: &str) -> Uuid {
-    Uuid::new_v5(&NAMESPACE, name.as_bytes())
-}
-
-fn component_id(application: Uuid, kind: &str, name: &str) -> Uuid {
-    Uuid::new_v5(&application, format!("{kind}/{name}").as_bytes())
-}
-
-/// The files that declare something, sorted.
-pub(super) fn declaration_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
-    let refuse = |error: io::Error| {
-        Problem::error(dir, "", format!("the directory cannot be read: {error}"))
-    };
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(refuse(error)),
-    };
-    // Who may write here may declare anything.
-    obeyed(dir).map_err(|reason| Problem::error(dir, "", reason))?;
-    let mut files = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(refuse)?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if !hidden && path.extension().is_some_and(|e| e == "toml") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn read(file: &Path) -> Result<RawApplication, Box<BrokenApplication>> {
@@ -287,7 +254,7 @@ impl<'a> Checker<'a> {
         self.problems.push(Problem::error(self.file, key, message));
     }
 
-    fn application(&mut self, raw: RawApplication) -> Application {
+    fn application(&mut self, mut raw: RawApplication) -> Application {
         self.name("name", &raw.name);
         if raw.projects.iter().all(|project| project.trim().is_empty()) {
             self.problem(
@@ -305,16 +272,7 @@ impl<'a> Checker<'a> {
             }
         }
         let id = raw.id.unwrap_or_else(|| application_id(&raw.name));
-        let mut components = Vec::new();
-        for directory in raw.directory {
-            components.push(self.directory(id, directory));
-        }
-        for sqlite in raw.sqlite {
-            components.push(self.sqlite(id, sqlite));
-        }
-        for postgresql in raw.postgresql {
-            components.push(self.postgresql(id, postgresql));
-        }
+        let components = raw.components(id, self.file, self.problems);
         self.components(&components);
         Application {
             file: self.file.to_owned(),
@@ -335,10 +293,10 @@ impl<'a> Checker<'a> {
 
     fn components(&mut self, components: &[Component]) {
         if components.is_empty() {
-            self.problem(
-                "",
-                "it has no component: add a [[directory]], [[sqlite]] or [[postgresql]]",
-            );
+            let names = KINDS.iter().map(|kind| format!("[[{}]]", kind.names.name));
+            let names: Vec<_> = names.collect();
+            let message = format!("it has no component: add one of {}", names.join(", "));
+            self.problem("", message);
         }
         let mut names = BTreeSet::new();
         for component in components {
@@ -351,130 +309,9 @@ impl<'a> Checker<'a> {
         }
     }
 
-    fn directory(&mut self, application: Uuid, raw: RawDirectory) -> Component {
-        let source = Source::Directory(DirectorySource {
-            path: raw.path,
-            include: raw.include,
-            exclude: raw.exclude,
-            one_file_system: raw.one_file_system,
-            exclude_caches: raw.exclude_caches,
-            on_unreadable: raw.on_unreadable,
-        });
-        let component = self.component(application, raw.name, raw.id, source);
-        if let Source::Directory(directory) = &component.source {
-            self.path(&format!("{}.path", component.key()), &directory.path);
-            for (key, patterns) in [
-                ("include", &directory.include),
-                ("exclude", &directory.exclude),
-            ] {
-                if let Err(message) = Globs::new(patterns, &directory.path) {
-                    self.problem(format!("{}.{key}", component.key()), message);
-                }
-            }
-        }
-        component
-    }
-
-    fn sqlite(&mut self, application: Uuid, raw: RawSqlite) -> Component {
-        let path = raw.path.clone();
-        let component = self.component(application, raw.name, raw.id, Source::Sqlite(raw.path));
-        self.path(&format!("{}.path", component.key()), &path);
-        component
-    }
-
-    fn postgresql(&mut self, application: Uuid, raw: RawPostgresql) -> Component {
-        let source = PostgresqlSource {
-            database: raw.database,
-            host: raw.host,
-            port: raw.port,
-            user: raw.user,
-            passfile: raw.passfile,
-            bin_dir: raw.bin_dir,
-            globals: raw.globals,
-            sslmode: raw.sslmode,
-            sslrootcert: raw.sslrootcert,
-            sslcert: raw.sslcert,
-            sslkey: raw.sslkey,
-            maintenance_database: raw.maintenance_database,
-            lock_timeout: Duration::from_secs(raw.lock_timeout),
-            no_owner: raw.no_owner,
-            no_tablespaces: raw.no_tablespaces,
-        };
-        let key = format!("postgresql.{}", raw.name);
-        let databases = [
-            ("database", &source.database),
-            ("maintenance_database", &source.maintenance_database),
-        ];
-        for (name, database) in databases {
-            if let Err(message) = database_name(database) {
-                self.problem(format!("{key}.{name}"), message);
-            }
-        }
-        if !(1..=86_400).contains(&source.lock_timeout.as_secs()) {
-            self.problem(
-                format!("{key}.lock_timeout"),
-                "a timeout is 1 to 86400 seconds",
-            );
-        }
-        let unknown = |mode: &&String| !SSL_MODES.contains(&mode.as_str());
-        if source.sslmode.as_ref().filter(unknown).is_some() {
-            let message = format!("it is one of {}", SSL_MODES.join(", "));
-            self.problem(format!("{key}.sslmode"), message);
-        }
-        let texts = [("host", &source.host), ("user", &source.user)];
-        for (name, text) in texts {
-            let Some(text) = text else { continue };
-            if text.is_empty() || text.chars().any(char::is_control) {
-                self.problem(
-                    format!("{key}.{name}"),
-                    "it must be a text without control characters",
-                );
-            }
-        }
-        if source.port == 0 {
-            self.problem(format!("{key}.port"), "a port is 1 to 65535");
-        }
-        let paths = [
-            ("passfile", &source.passfile),
-            ("bin_dir", &source.bin_dir),
-            ("sslrootcert", &source.sslrootcert),
-            ("sslcert", &source.sslcert),
-            ("sslkey", &source.sslkey),
-        ];
-        for (name, path) in paths {
-            if let Some(path) = path {
-                self.path(&format!("{key}.{name}"), path);
-            }
-        }
-        self.component(application, raw.name, raw.id, Source::Postgresql(source))
-    }
-
-    fn component(
-        &mut self,
-        application: Uuid,
-        name: String,
-        id: Option<Uuid>,
-        source: Source,
-    ) -> Component {
-        self.name(&format!("{}.name", source.kind()), &name);
-        Component {
-            id: id.unwrap_or_else(|| component_id(application, source.kind(), &name)),
-            name,
-            source,
-        }
-    }
-
-    /// Names become parts of paths (restores) and of names in the vault.
     fn name(&mut self, key: &str, name: &str) {
-        if !plain_name(name) {
-            self.problem(
-                key,
-                format!(
-                    "'{}' is not a name: 1 to 100 bytes without '/', '\\' and control characters, \
-                     not starting with '.', '-' or a space",
-                    name.escape_debug()
-                ),
-            );
+        if let Err(message) = plain_name(name) {
+            self.problem(key, message);
         }
     }
 
@@ -497,44 +334,12 @@ impl<'a> Checker<'a> {
         if raw.command.iter().any(|argument| argument.contains('\0')) {
             self.problem(format!("{key}.command"), "an argument has a NUL character");
         }
-        if !(1..=86_400).contains(&raw.timeout) {
-            self.problem(format!("{key}.timeout"), "a timeout is 1 to 86400 seconds");
+        if let Err(message) = timeout(raw.timeout) {
+            self.problem(format!("{key}.timeout"), message);
         }
         Some(HookCommand {
             argv: raw.command,
             timeout: Duration::from_secs(raw.timeout),
         })
     }
-}
-
-fn plain_name(name: &str) -> bool {
-    let bad = |c: char| c.is_control() || c == '/' || c == '\\';
-    (1..=100).contains(&name.len()) && !name.starts_with(['.', '-', ' ']) && !name.contains(bad)
-}
-
-fn plain_absolute(path: &Path) -> Result<(), String> {
-    if !path.is_absolute() {
-        return Err(format!("'{}' is not an absolute path", path.display()));
-    }
-    if path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err("a path cannot hold a NUL character".to_owned());
-    }
-    if path
-        .components()
-        .any(|part| matches!(part, PathPart::ParentDir))
-    {
-        return Err(format!(
-            "'{}' has a '..' in it: write it out",
-            path.display()
-        ));
-    }
-    Ok(())
-}
-
-/// Is this a name that PostgreSQL takes as it is, without cutting it short?
-pub(crate) fn database_name(name: &str) -> Result<(), String> {
-    if name.is_empty() || name.len() > 63 || name.chars().any(char::is_control) {
-        return Err("a database's name is 1 to 63 bytes without control characters".to_owned());
-    }
-    Ok(())
 }

@@ -62,33 +62,35 @@
 //! no_tablespaces = false              # restores leave tablespaces out, unless they say otherwise
 //! ```
 
+mod checks;
 mod load;
 pub(crate) mod obeyed;
 mod raw;
 mod store;
 mod validate;
 
-use std::{collections::BTreeSet, fmt, path::PathBuf, time::Duration};
+use std::{
+    any::Any,
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use karbor_model::Resource;
-use karbor_vault::OnUnreadable;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-pub(crate) use load::database_name;
-pub use store::ApplicationStore;
+pub(crate) use checks::{ComponentChecks, sixty};
+pub(crate) use store::ApplicationStore;
 pub use validate::{Protector, Surroundings};
 
 /// Type of an application: the parent of its components.
 pub const APPLICATION: &str = "Host::Application";
-/// Type of a tree of files.
-pub const DIRECTORY: &str = "Host::Directory";
-/// Type of an SQLite database.
-pub const SQLITE: &str = "Host::SQLite::Database";
-/// Type of a PostgreSQL database.
-pub const POSTGRESQL: &str = "Host::PostgreSQL::Database";
-/// Every type there is on this host.
-pub const TYPES: [&str; 4] = [APPLICATION, DIRECTORY, SQLITE, POSTGRESQL];
+/// The plugin that protects applications.
+pub(crate) const APPLICATION_PLUGIN: &str = "karbor-host-application-plugin";
 
 /// The namespace of applications' ids.
 pub const NAMESPACE: Uuid = Uuid::from_u128(0x6b61_7262_6f72_5d0e_9d63_6170_706c_6963);
@@ -183,122 +185,113 @@ pub struct Hooks {
     pub after_restore: Option<HookCommand>,
 }
 
-/// A tree of files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirectorySource {
-    /// Where it is.
-    pub path: PathBuf,
-    /// If any: only files that one of these matches.
-    pub include: Vec<String>,
-    /// What to leave out.
-    pub exclude: Vec<String>,
-    /// Do not follow into other file systems mounted below.
-    pub one_file_system: bool,
-    /// Leave out what is in directories that a `CACHEDIR.TAG` marks as caches.
-    pub exclude_caches: bool,
-    /// What to do about files that cannot be read.
-    pub on_unreadable: OnUnreadable,
+/// What distinguishes a kind of component from others, by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KindNames {
+    /// As declarations name it: `[[directory]]`.
+    pub(crate) name: &'static str,
+    /// The resource type of its components.
+    pub(crate) resource_type: &'static str,
+    /// The plugin that protects them.
+    pub(crate) plugin: &'static str,
 }
 
-/// A PostgreSQL database and how to reach it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PostgresqlSource {
-    /// Name of the database.
-    pub database: String,
-    /// Host name, or the directory of the server's socket; libpq's default unless given.
-    pub host: Option<String>,
-    /// Port.
-    pub port: u16,
-    /// Role to connect as; libpq's default unless given.
-    pub user: Option<String>,
-    /// A file with the password, in libpq's format.
-    pub passfile: Option<PathBuf>,
-    /// Where `pg_dump` and the others are; found by themselves unless given.
-    pub bin_dir: Option<PathBuf>,
-    /// Keep roles and tablespaces too.
-    pub globals: bool,
-    /// How a connection is encrypted, in libpq's words ([`SSL_MODES`]); libpq's default unless given.
-    pub sslmode: Option<String>,
-    /// The authority that signed the server's certificate.
-    pub sslrootcert: Option<PathBuf>,
-    /// The role's own certificate.
-    pub sslcert: Option<PathBuf>,
-    /// The key of that.
-    pub sslkey: Option<PathBuf>,
-    /// The database to connect to for making and renaming others.
-    pub maintenance_database: String,
-    /// How long a protect or restore waits for one lock.
-    pub lock_timeout: Duration,
-    /// Unless a restore says otherwise: all belongs to the role that restores it.
-    pub no_owner: bool,
-    /// Unless a restore says otherwise: all lies in the default tablespace.
-    pub no_tablespaces: bool,
+/// What a declaration says of one component; each kind has its own.
+#[async_trait]
+pub(crate) trait Source: Any + fmt::Debug + Send + Sync {
+    /// The place of its files, for a kind that consists of files.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    /// A file that nothing may read but the component itself: a directory that holds it leaves it out.
+    fn exclusive_file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// The programs, passwords, keys and authorities that the declaration names, by its fields.
+    fn trusted_files(&self) -> Vec<(&'static str, &Path)> {
+        Vec::new()
+    }
+
+    /// Looks whether it is there and can be read; blocks, changes nothing.
+    fn look(&self, _: &Look<'_>) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    /// Asks the server that holds it whether it can be protected; changes nothing.
+    async fn ask(&self) -> Vec<Finding> {
+        Vec::new()
+    }
 }
 
-/// libpq's `sslmode`, as its documentation lists it.
-pub const SSL_MODES: [&str; 6] = [
-    "disable",
-    "allow",
-    "prefer",
-    "require",
-    "verify-ca",
-    "verify-full",
-];
-
-/// What a component is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// A tree of files.
-    Directory(DirectorySource),
-    /// An SQLite database: its file.
-    Sqlite(PathBuf),
-    /// A PostgreSQL database.
-    Postgresql(PostgresqlSource),
+/// What a look at a component has to know of its surroundings.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Look<'a> {
+    pub(crate) all: &'a Applications,
+    pub(crate) application: &'a Application,
+    pub(crate) component: &'a Component,
+    /// The service's own places.
+    pub(crate) off_limits: &'a [PathBuf],
+    /// The program that becomes a process for SQLite.
+    pub(crate) sqlite_worker: &'a Path,
 }
 
-impl Source {
-    /// The kind as the files name it.
-    #[must_use]
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Directory(_) => "directory",
-            Self::Sqlite(_) => "sqlite",
-            Self::Postgresql(_) => "postgresql",
+/// What a look at a component found to be wrong.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    /// The field of the declaration; empty for the component as a whole.
+    pub(crate) field: &'static str,
+    pub(crate) severity: Severity,
+    pub(crate) message: String,
+}
+
+impl Finding {
+    pub(crate) fn error(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            field,
+            severity: Severity::Error,
+            message: message.into(),
         }
     }
 
-    /// The resource type.
-    #[must_use]
-    pub fn resource_type(&self) -> &'static str {
-        match self {
-            Self::Directory(_) => DIRECTORY,
-            Self::Sqlite(_) => SQLITE,
-            Self::Postgresql(_) => POSTGRESQL,
+    pub(crate) fn warning(field: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Warning,
+            ..Self::error(field, message)
         }
     }
 }
 
 /// A part of an application.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Component {
     /// Id of its resource.
     pub id: Uuid,
     /// Name, unique in its application.
     pub name: String,
     /// What it is.
-    pub source: Source,
+    pub(crate) kind: KindNames,
+    /// Where it is, and how it is to be protected.
+    pub(crate) source: Arc<dyn Source>,
 }
 
 impl Component {
     /// Its place in the application's file, e.g. `directory.uploads`.
     #[must_use]
     pub fn key(&self) -> String {
-        format!("{}.{}", self.source.kind(), self.name)
+        format!("{}.{}", self.kind.name, self.name)
+    }
+
+    /// What its declaration says, if it is of the kind that has such sources.
+    pub(crate) fn source<S: Source>(&self) -> Option<&S> {
+        let source: &dyn Any = &*self.source;
+        source.downcast_ref()
     }
 }
 
 /// One declared application.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Application {
     /// The file that declares it.
     pub file: PathBuf,
@@ -335,7 +328,7 @@ impl Application {
         Resource {
             extra_info: Some(json!({"application": self.name})),
             ..Resource::new(
-                component.source.resource_type(),
+                component.kind.resource_type,
                 component.id.to_string(),
                 &component.name,
             )
@@ -350,7 +343,7 @@ impl Application {
             .iter()
             .map(|component| {
                 json!({
-                    "type": component.source.resource_type(),
+                    "type": component.kind.resource_type,
                     "id": component.id.to_string(),
                     "name": component.name,
                 })
@@ -410,7 +403,7 @@ impl BrokenApplication {
 }
 
 /// Every declared application, sorted by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Applications {
     list: Vec<Application>,
     broken: Vec<BrokenApplication>,
@@ -500,6 +493,6 @@ impl Applications {
             .iter()
             .filter(|application| application.projects.contains(project))
             .flat_map(|application| application.components.iter().map(move |c| (application, c)))
-            .find(|(_, c)| c.id == id && c.source.resource_type() == resource_type)
+            .find(|(_, c)| c.id == id && c.kind.resource_type == resource_type)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Component, HookCommand, Source};
+use super::{Component, HookCommand};
 
 /// Refuses a file or directory that others than root and the service's account may change or exchange.
 /// One that is not there is told elsewhere.
@@ -38,19 +38,8 @@ impl Component {
     /// Refuses a component whose declaration names a program, a password, a key or whom to trust, in a file
     /// that others may change. Key of the field, and why.
     pub(crate) fn obeyed(&self) -> Result<(), (&'static str, String)> {
-        let Source::Postgresql(source) = &self.source else {
-            return Ok(());
-        };
-        for (key, path) in [
-            ("passfile", &source.passfile),
-            ("bin_dir", &source.bin_dir),
-            ("sslrootcert", &source.sslrootcert),
-            ("sslcert", &source.sslcert),
-            ("sslkey", &source.sslkey),
-        ] {
-            if let Some(path) = path {
-                obeyed(path).map_err(|reason| (key, reason))?;
-            }
+        for (field, path) in self.source.trusted_files() {
+            obeyed(path).map_err(|reason| (field, reason))?;
         }
         Ok(())
     }

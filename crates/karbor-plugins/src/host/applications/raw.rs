@@ -1,32 +1,15 @@
 //! The file as it is written, before anything is checked but its shape.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use karbor_vault::OnUnreadable;
 use serde::Deserialize;
 use uuid::Uuid;
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawApplication {
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) description: String,
-    pub(super) projects: Vec<String>,
-    pub(super) id: Option<Uuid>,
-    #[serde(default)]
-    pub(super) restore_roots: Vec<PathBuf>,
-    pub(super) quiesce: Option<RawCommand>,
-    pub(super) resume: Option<RawCommand>,
-    pub(super) before_restore: Option<RawCommand>,
-    pub(super) after_restore: Option<RawCommand>,
-    #[serde(default)]
-    pub(super) directory: Vec<RawDirectory>,
-    #[serde(default)]
-    pub(super) sqlite: Vec<RawSqlite>,
-    #[serde(default)]
-    pub(super) postgresql: Vec<RawPostgresql>,
-}
+use super::{Component, ComponentChecks, KindNames, NAMESPACE, Problem, checks::plain_name, sixty};
+use crate::host::{component::Kind, kinds::kinds};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,68 +19,75 @@ pub(super) struct RawCommand {
     pub(super) timeout: u64,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawDirectory {
-    pub(super) name: String,
-    pub(super) id: Option<Uuid>,
-    pub(super) path: PathBuf,
-    #[serde(default)]
-    pub(super) include: Vec<String>,
-    #[serde(default)]
-    pub(super) exclude: Vec<String>,
-    #[serde(default)]
-    pub(super) one_file_system: bool,
-    #[serde(default)]
-    pub(super) exclude_caches: bool,
-    #[serde(default)]
-    pub(super) on_unreadable: OnUnreadable,
+/// The file has a list of tables for each kind.
+macro_rules! declare_file {
+    ($($name:ident: $kind:ty,)+) => {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct RawApplication {
+            pub(super) name: String,
+            #[serde(default)]
+            pub(super) description: String,
+            pub(super) projects: Vec<String>,
+            pub(super) id: Option<Uuid>,
+            #[serde(default)]
+            pub(super) restore_roots: Vec<PathBuf>,
+            pub(super) quiesce: Option<RawCommand>,
+            pub(super) resume: Option<RawCommand>,
+            pub(super) before_restore: Option<RawCommand>,
+            pub(super) after_restore: Option<RawCommand>,
+            $(#[serde(default)]
+            $name: Vec<<$kind as Kind>::Table>,)+
+        }
+
+        impl RawApplication {
+            /// Takes the tables of all components and checks them.
+            pub(super) fn components(
+                &mut self,
+                application: Uuid,
+                file: &Path,
+                problems: &mut Vec<Problem>,
+            ) -> Vec<Component> {
+                let mut components = Vec::new();
+                $(for table in std::mem::take(&mut self.$name) {
+                    let names = KindNames::of::<$kind>(stringify!($name));
+                    components.push(component::<$kind>(names, table, application, file, problems));
+                })+
+                components
+            }
+        }
+    };
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawSqlite {
-    pub(super) name: String,
-    pub(super) id: Option<Uuid>,
-    pub(super) path: PathBuf,
+kinds!(declare_file);
+
+fn component<K: Kind>(
+    kind: KindNames,
+    table: K::Table,
+    application: Uuid,
+    file: &Path,
+    problems: &mut Vec<Problem>,
+) -> Component {
+    let (name, id) = K::identity(&table);
+    let name = name.to_owned();
+    if let Err(message) = plain_name(&name) {
+        problems.push(Problem::error(file, format!("{}.name", kind.name), message));
+    }
+    let key = format!("{}.{name}", kind.name);
+    let mut checks = ComponentChecks::new(file, key, problems);
+    let source = K::declare(table, &mut checks);
+    Component {
+        id: id.unwrap_or_else(|| component_id(application, kind.name, &name)),
+        name,
+        kind,
+        source: Arc::new(source),
+    }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawPostgresql {
-    pub(super) name: String,
-    pub(super) id: Option<Uuid>,
-    pub(super) database: String,
-    pub(super) host: Option<String>,
-    #[serde(default = "postgres_port")]
-    pub(super) port: u16,
-    pub(super) user: Option<String>,
-    pub(super) passfile: Option<PathBuf>,
-    pub(super) bin_dir: Option<PathBuf>,
-    #[serde(default)]
-    pub(super) globals: bool,
-    pub(super) sslmode: Option<String>,
-    pub(super) sslrootcert: Option<PathBuf>,
-    pub(super) sslcert: Option<PathBuf>,
-    pub(super) sslkey: Option<PathBuf>,
-    #[serde(default = "postgres_database")]
-    pub(super) maintenance_database: String,
-    #[serde(default = "sixty")]
-    pub(super) lock_timeout: u64,
-    #[serde(default)]
-    pub(super) no_owner: bool,
-    #[serde(default)]
-    pub(super) no_tablespaces: bool,
+pub(super) fn application_id(name: &str) -> Uuid {
+    Uuid::new_v5(&NAMESPACE, name.as_bytes())
 }
 
-fn sixty() -> u64 {
-    60
-}
-
-fn postgres_port() -> u16 {
-    5432
-}
-
-fn postgres_database() -> String {
-    "postgres".to_owned()
+pub(super) fn component_id(application: Uuid, kind: &str, name: &str) -> Uuid {
+    Uuid::new_v5(&application, format!("{kind}/{name}").as_bytes())
 }

@@ -1,13 +1,16 @@
 //! The declarations as they are now: read again when a file has changed.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::{Applications, Problem, load::declaration_files};
+use super::{Applications, Problem, obeyed::obeyed};
+
+/// Reads the declarations of a directory.
+type Load = fn(&Path) -> Result<Applications, Problem>;
 
 type Loaded = Result<Arc<Applications>, Arc<Problem>>;
 
@@ -17,32 +20,27 @@ type Print = (PathBuf, Option<(u64, u64, i64, i64)>);
 
 /// Knows where the declarations are and keeps what was last read.
 #[derive(Debug)]
-pub struct ApplicationStore {
+pub(crate) struct ApplicationStore {
     dir: PathBuf,
+    load: Load,
     last: Mutex<Option<(Vec<Print>, Loaded)>>,
 }
 
 impl ApplicationStore {
     /// The declarations in `dir`; nothing is read yet.
-    #[must_use]
-    pub fn new(dir: PathBuf) -> Self {
+    pub(crate) fn new(dir: PathBuf, load: Load) -> Self {
         Self {
             dir,
+            load,
             last: Mutex::new(None),
         }
-    }
-
-    /// Where they are.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
     }
 
     /// The declarations as they are now.
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub async fn current(self: &Arc<Self>) -> Loaded {
+    pub(crate) async fn current(self: &Arc<Self>) -> Loaded {
         let store = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || store.read()).await;
         read.unwrap_or_else(|error| {
@@ -59,9 +57,7 @@ impl ApplicationStore {
         {
             return loaded.clone();
         }
-        let loaded = Applications::load(&self.dir)
-            .map(Arc::new)
-            .map_err(Arc::new);
+        let loaded = (self.load)(&self.dir).map(Arc::new).map_err(Arc::new);
         for problem in loaded.iter().flat_map(|loaded| loaded.problems()) {
             tracing::error!(%problem, "an application cannot be used: its declaration is wrong");
         }
@@ -79,4 +75,30 @@ impl ApplicationStore {
             })
             .collect())
     }
+}
+
+/// The files that declare something, sorted.
+pub(super) fn declaration_files(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
+    let refuse = |error: io::Error| {
+        Problem::error(dir, "", format!("the directory cannot be read: {error}"))
+    };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(refuse(error)),
+    };
+    // Who may write here may declare anything.
+    obeyed(dir).map_err(|reason| Problem::error(dir, "", reason))?;
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(refuse)?.path();
+        let hidden = path
+            .file_name()
+            .is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        if !hidden && path.extension().is_some_and(|e| e == "toml") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }

@@ -3,27 +3,17 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsStr,
-    fs, io,
-    os::unix::{
-        ffi::OsStrExt as _,
-        fs::{MetadataExt as _, PermissionsExt as _},
-    },
+    fs,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::FileType;
-
 use super::{
-    APPLICATION, Application, Applications, Component, DirectorySource, PostgresqlSource, Problem,
-    Source,
-};
-use crate::host::directory::{
-    globs::{Filter, LEAVE_OUT_ALL},
-    own_places::{is_kernels, refuse_own},
+    APPLICATION, APPLICATION_PLUGIN, Application, Applications, Component, Finding, Look, Problem,
 };
 use crate::host::{
-    PostgresqlClient, Workers, blocking, look_at_database, plugin_for, postgresql_shortcomings,
+    places::{describe, resolved},
+    shared::blocking,
 };
 
 /// What the declarations have to get along with.
@@ -57,11 +47,15 @@ impl Applications {
         let this = self.clone();
         let looked = blocking(move || {
             let mut problems = Vec::new();
-            let workers = Workers::new(sqlite_worker);
             for application in &this.list {
-                look_at(application, &off_limits, &workers, &mut problems);
+                look_at(
+                    &this,
+                    application,
+                    &off_limits,
+                    &sqlite_worker,
+                    &mut problems,
+                );
             }
-            overlaps(&this, &mut problems);
             unprotected(&this, &protectors, &mut problems);
             Ok(problems)
         });
@@ -71,11 +65,9 @@ impl Applications {
         };
         for application in &self.list {
             for component in &application.components {
-                if let Source::Postgresql(source) = &component.source
-                    && component.obeyed().is_ok()
-                {
-                    let key = component.key();
-                    problems.extend(ask(application, &key, source).await);
+                if component.obeyed().is_ok() {
+                    let findings = component.source.ask().await;
+                    problems.extend(told(application, component, findings));
                 }
             }
         }
@@ -84,10 +76,29 @@ impl Applications {
     }
 }
 
+/// What was found of a component, as problems of its file.
+fn told(
+    application: &Application,
+    component: &Component,
+    findings: Vec<Finding>,
+) -> impl Iterator<Item = Problem> {
+    let (file, key) = (application.file.clone(), component.key());
+    findings.into_iter().map(move |finding| Problem {
+        file: file.clone(),
+        key: match finding.field {
+            "" => key.clone(),
+            field => format!("{key}.{field}"),
+        },
+        message: finding.message,
+        severity: finding.severity,
+    })
+}
+
 fn look_at(
+    all: &Applications,
     application: &Application,
     off_limits: &[PathBuf],
-    workers: &Workers,
+    sqlite_worker: &Path,
     problems: &mut Vec<Problem>,
 ) {
     let file = &application.file;
@@ -132,27 +143,19 @@ fn look_at(
         }
     }
     for component in &application.components {
-        let key = format!("{}.path", component.key());
         if let Err((field, reason)) = component.obeyed() {
             let key = format!("{}.{field}", component.key());
             problems.push(Problem::error(file, key, reason));
         }
-        if let Source::Directory(directory) = &component.source
-            && let Ok(dir) = karbor_fs::Dir::open(&directory.path)
-            && let Some(reason) = is_kernels(&dir)
-        {
-            problems.push(Problem::warning(file, &key, reason));
-        }
-        let found = match &component.source {
-            Source::Directory(directory) => look_at_directory(directory, off_limits),
-            Source::Sqlite(path) => look_at_database(workers, path),
-            Source::Postgresql(_) => Ok(()),
+        let look = Look {
+            all,
+            application,
+            component,
+            off_limits,
+            sqlite_worker,
         };
-        if let Err(reason) = found {
-            problems.push(Problem::error(file, key, reason));
-        } else if let Source::Directory(directory) = &component.source {
-            unused_patterns(file, &component.key(), directory, problems);
-        }
+        let findings = component.source.look(&look);
+        problems.extend(told(application, component, findings));
     }
 }
 
@@ -170,10 +173,10 @@ fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
     if !found.is_dir() {
         return Err(error(format!("'{}' is not a directory", root.display())));
     }
-    let resolved = resolve(root);
+    let at = resolved(root);
     if off_limits
         .iter()
-        .any(|place| resolved.starts_with(resolve(place)))
+        .any(|place| at.starts_with(resolved(place)))
     {
         return Err(error(format!(
             "'{}' belongs to the service itself: choose another directory",
@@ -194,190 +197,6 @@ fn restore_root(root: &Path, off_limits: &[PathBuf]) -> Result<(), Problem> {
     Ok(())
 }
 
-fn look_at_directory(source: &DirectorySource, off_limits: &[PathBuf]) -> Result<(), String> {
-    let path = &source.path;
-    let dir = karbor_fs::Dir::open(path).map_err(|refused| match refused.errno() {
-        Some(errno) => describe(path, &errno.into()),
-        None => refused.to_string(),
-    })?;
-    let filter = Filter::new(source)?;
-    let own: Vec<_> = off_limits.iter().map(|place| resolve(place)).collect();
-    refuse_own(source, dir.path(), &own, &filter, |inside| {
-        format!("add exclude = [\"/{}\"]", inside.display())
-    })
-}
-
-/// So many entries of a directory are looked at in search of what its patterns match.
-const MOST_ENTRIES: usize = 200_000;
-
-/// Patterns that match nothing, of which nobody else would tell.
-fn unused_patterns(file: &Path, key: &str, source: &DirectorySource, problems: &mut Vec<Problem>) {
-    if source.include.is_empty() && source.exclude.is_empty() {
-        return;
-    }
-    let Ok(filter) = Filter::new(source) else {
-        return;
-    };
-    // Of what is too large, or cannot be looked into, nothing is known.
-    let seen = karbor_fs::Dir::open(&source.path).map(|dir| visit(&dir, &filter));
-    let Ok(Seen {
-        all: true,
-        has_file,
-        has_dir,
-        left_out,
-    }) = seen
-    else {
-        return;
-    };
-    // Those that lead to what is included are nothing that is protected.
-    let has_dir = has_dir && source.include.is_empty();
-    if left_out && !has_file && !has_dir {
-        problems.push(Problem::warning(file, key, LEAVE_OUT_ALL));
-    }
-    let mut tell = |name: &str, pattern: &str| {
-        let message = format!("the pattern '{pattern}' matches nothing that is there now");
-        problems.push(Problem::warning(file, format!("{key}.{name}"), message));
-    };
-    for pattern in filter.unused_includes() {
-        tell("include", pattern);
-    }
-    for pattern in filter.unused_excludes() {
-        tell("exclude", pattern);
-    }
-}
-
-/// What there was to see in a directory.
-#[derive(Debug, Clone, Copy, Default)]
-struct Seen {
-    /// This is all.
-    all: bool,
-    /// A file is taken, or a link.
-    has_file: bool,
-    /// A directory is taken.
-    has_dir: bool,
-    /// The patterns leave something out.
-    left_out: bool,
-}
-
-/// Shows everything in a directory to a filter.
-fn visit(root: &karbor_fs::Dir, filter: &Filter) -> Seen {
-    let mut found = Seen {
-        all: true,
-        ..Seen::default()
-    };
-    let mut seen = 0;
-    let mut ahead = vec![PathBuf::new()];
-    while let Some(at) = ahead.pop() {
-        let Ok(dir) = root.open_dir(&at) else {
-            found.all = false;
-            continue;
-        };
-        let Ok(entries) = rustix::fs::Dir::read_from(&dir) else {
-            found.all = false;
-            continue;
-        };
-        for entry in entries {
-            let Ok(entry) = entry else {
-                found.all = false;
-                break;
-            };
-            let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." {
-                continue;
-            }
-            seen += 1;
-            if seen > MOST_ENTRIES {
-                found.all = false;
-                return found;
-            }
-            let path = at.join(name);
-            let is_dir = match entry.file_type() {
-                FileType::Unknown => dir.open_dir(Path::new(name)).is_ok(),
-                kind => kind == FileType::Directory,
-            };
-            match filter.takes_here(&path, is_dir) {
-                false => found.left_out = true,
-                true if is_dir => {
-                    found.has_dir = true;
-                    ahead.push(path);
-                }
-                true => found.has_file = true,
-            }
-        }
-    }
-    found
-}
-
-/// Does the server answer, do its programs fit, and may the role do what is asked of it?
-async fn ask(application: &Application, key: &str, source: &PostgresqlSource) -> Vec<Problem> {
-    let problem = |key: String, message: String| Problem::error(&application.file, key, message);
-    let client = PostgresqlClient::new(source);
-    let needed = ["psql", "pg_dump", "pg_restore", "pg_dumpall"];
-    for program in needed.iter().take(if source.globals { 4 } else { 3 }) {
-        if let Err(error) = client.program(program) {
-            return vec![problem(format!("{key}.bin_dir"), error.message)];
-        }
-    }
-    let files = [
-        ("sslrootcert", &source.sslrootcert),
-        ("sslcert", &source.sslcert),
-        ("sslkey", &source.sslkey),
-    ];
-    for (name, file) in files {
-        if let Some(Err(error)) = file.as_ref().map(fs::metadata) {
-            let file = file.as_deref().unwrap_or(Path::new(""));
-            return vec![problem(format!("{key}.{name}"), describe(file, &error))];
-        }
-    }
-    if let Some(passfile) = &source.passfile {
-        match fs::metadata(passfile) {
-            Err(error) => {
-                return vec![problem(
-                    format!("{key}.passfile"),
-                    describe(passfile, &error),
-                )];
-            }
-            Ok(found) if found.mode() & 0o077 != 0 => {
-                let message = format!(
-                    "PostgreSQL ignores '{}' while others may read it: chmod 600",
-                    passfile.display()
-                );
-                return vec![problem(format!("{key}.passfile"), message)];
-            }
-            Ok(_) => {}
-        }
-    }
-    let sql = "SELECT current_setting('server_version_num')::int / 10000;";
-    match client.ask(&source.database, &[], sql).await {
-        Err(error) => vec![problem(key.to_owned(), error.message)],
-        Ok(server) => match client.version().await {
-            Ok(ours) if server.parse::<u32>().is_ok_and(|server| server > ours) => {
-                let message = format!(
-                    "the server has version {server} and the programs found have {ours}: install client programs of the server's version and declare bin_dir"
-                );
-                vec![problem(format!("{key}.bin_dir"), message)]
-            }
-            Ok(_) => may(application, key, source).await,
-            Err(error) => vec![problem(format!("{key}.bin_dir"), error.message)],
-        },
-    }
-}
-
-/// What the role cannot do.
-async fn may(application: &Application, key: &str, source: &PostgresqlSource) -> Vec<Problem> {
-    let file = &application.file;
-    match postgresql_shortcomings(source).await {
-        Err(error) => vec![Problem::error(file, key, error.message)],
-        Ok(found) => found
-            .into_iter()
-            .map(|(name, severity, message)| Problem {
-                severity,
-                ..Problem::error(file, format!("{key}.{name}"), message)
-            })
-            .collect(),
-    }
-}
-
 /// What a plan may name and a provider that is for applications has no plugin for.
 fn unprotected(all: &Applications, protectors: &[Protector], problems: &mut Vec<Problem>) {
     let meant = protectors.iter().filter(|one| !one.types.is_empty());
@@ -390,101 +209,18 @@ fn unprotected(all: &Applications, protectors: &[Protector], problems: &mut Vec<
             problems.push(Problem::warning(file, "", message));
         }
         let components = application.components.iter();
-        let components = components.map(|one| (one.key(), one.source.resource_type()));
-        let parts = std::iter::once((String::new(), APPLICATION)).chain(components);
-        for (key, resource_type) in parts {
+        let components = components.map(|one| (one.key(), one.kind.resource_type, one.kind.plugin));
+        let whole = (String::new(), APPLICATION, APPLICATION_PLUGIN);
+        for (key, resource_type, plugin) in std::iter::once(whole).chain(components) {
             let lacking = meant
                 .iter()
                 .filter(|one| !one.types.contains(resource_type));
             for Protector { label, .. } in lacking {
-                let plugin = plugin_for(resource_type);
                 let message = format!(
                     "{label} cannot protect it: add 'plugin = {plugin}' to its [provider] section, or leave it out of plans with that provider"
                 );
                 problems.push(Problem::warning(file, &key, message));
             }
         }
-    }
-}
-
-/// Directories that hold other components.
-fn overlaps(all: &Applications, problems: &mut Vec<Problem>) {
-    for application in all.all() {
-        for component in &application.components {
-            let Source::Directory(directory) = &component.source else {
-                continue;
-            };
-            let Ok(filter) = Filter::new(directory) else {
-                continue;
-            };
-            let key = component.key();
-            let inside = all.databases_inside(application, directory, &filter);
-            for (owner, database, path) in inside.foreign {
-                if path.as_os_str().is_empty() {
-                    let message = format!(
-                        "the application '{}' declares the same place as its database '{}': one of the two is wrong",
-                        owner.name, database.name
-                    );
-                    problems.push(Problem::error(&application.file, &key, message));
-                    continue;
-                }
-                let message = format!(
-                    "it holds the database '{}' of the application '{}', which would not be protected with it: add exclude = [\"/{}*\"] or declare the database in this application",
-                    database.name,
-                    owner.name,
-                    path.display()
-                );
-                problems.push(Problem::error(&application.file, &key, message));
-            }
-            directories_inside(all, (application, component), directory, &filter, problems);
-        }
-    }
-}
-
-/// A directory in a directory: no fault, but seldom meant.
-fn directories_inside(
-    all: &Applications,
-    (application, outer): (&Application, &Component),
-    directory: &DirectorySource,
-    filter: &Filter,
-    problems: &mut Vec<Problem>,
-) {
-    let outer_path = resolve(&directory.path);
-    let components = all.all().iter().flat_map(|other| &other.components);
-    for inner in components.filter(|inner| inner.id != outer.id) {
-        let Source::Directory(other) = &inner.source else {
-            continue;
-        };
-        let path = resolve(&other.path);
-        let Ok(inside) = path.strip_prefix(&outer_path) else {
-            continue;
-        };
-        let same = inside.as_os_str().is_empty();
-        // Two components with the same place are reported once.
-        if (same && inner.id < outer.id) || !(same || filter.takes(inside, true)) {
-            continue;
-        }
-        let message = format!(
-            "it holds the directory '{}' too: both will be protected",
-            inner.name
-        );
-        problems.push(Problem::warning(&application.file, outer.key(), message));
-    }
-}
-
-fn resolve(path: &Path) -> PathBuf {
-    crate::host::resolve(path).unwrap_or_else(|_| path.to_owned())
-}
-
-fn describe(path: &Path, error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => format!("'{}' is not there", path.display()),
-        io::ErrorKind::PermissionDenied => {
-            format!(
-                "the service's account may not look into '{}'",
-                path.display()
-            )
-        }
-        _ => format!("'{}': {error}", path.display()),
     }
 }

@@ -7,8 +7,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Filter, resolve};
-use crate::host::applications::{Application, Applications, Component, DirectorySource, Source};
+use super::{globs::Filter, source::DirectorySource};
+use crate::host::{
+    applications::{Application, Applications, Component},
+    places::resolved,
+};
 
 /// Which declared databases a directory would take along.
 #[derive(Debug, Default)]
@@ -19,19 +22,19 @@ pub(crate) struct DatabasesInside<'a> {
     pub(crate) foreign: Vec<(&'a Application, &'a Component, PathBuf)>,
 }
 
-impl Applications {
-    /// The databases below `directory` of `application` that its patterns do not leave out.
-    pub(crate) fn databases_inside(
-        &self,
+impl<'a> DatabasesInside<'a> {
+    /// Finds the databases below `directory` of `application` that its patterns do not leave out.
+    pub(crate) fn find(
+        all: &'a Applications,
         application: &Application,
         directory: &DirectorySource,
         filter: &Filter,
-    ) -> DatabasesInside<'_> {
+    ) -> Self {
         let root = resolved(&directory.path);
-        let mut inside = DatabasesInside::default();
-        for owner in self.all() {
+        let mut inside = Self::default();
+        for owner in all.all() {
             for component in &owner.components {
-                let Source::Sqlite(path) = &component.source else {
+                let Some(path) = component.source.exclusive_file() else {
                     continue;
                 };
                 let path = resolved(path);
@@ -63,8 +66,4 @@ pub(crate) fn is_file_of(database: &Path, path: &Path) -> bool {
         beside.push(suffix);
         path.as_os_str() == beside
     })
-}
-
-fn resolved(path: &Path) -> PathBuf {
-    resolve(path).unwrap_or_else(|_| path.to_owned())
 }

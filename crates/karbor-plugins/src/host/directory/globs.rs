@@ -21,7 +21,7 @@ use std::{
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-use crate::host::applications::DirectorySource;
+use super::source::DirectorySource;
 
 /// A list of patterns.
 #[derive(Debug, Clone)]

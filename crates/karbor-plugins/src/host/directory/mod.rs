@@ -1,8 +1,10 @@
 //! `karbor-host-directory-plugin`: a tree of files.
 
 mod databases_inside;
-pub(in crate::host) mod globs;
-pub(in crate::host) mod own_places;
+mod globs;
+mod look;
+mod own_places;
+mod source;
 mod undeclared_databases;
 
 use std::{
@@ -17,48 +19,111 @@ use async_trait::async_trait;
 use karbor_fs::Found;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{
-    Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeFilter, TreeOptions,
+    OnUnreadable, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotWriter, TreeFilter,
+    TreeOptions,
 };
 use rustix::io::Errno;
+use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use self::{
-    databases_inside::is_file_of,
-    globs::{Filter, LEAVE_OUT_ALL},
+    databases_inside::{DatabasesInside, is_file_of},
+    globs::{Filter, Globs, LEAVE_OUT_ALL},
     own_places::refuse_own,
+    source::DirectorySource,
     undeclared_databases::Undeclared,
 };
 use super::{
-    DIRECTORY_PLUGIN, Declared, Host, blocking,
+    applications::ComponentChecks,
     component::{Kind, Restoring, Saved},
-    metadata::{LeftOut, incomplete_tag, missing},
-    notes::Mark,
+    metadata::{LeftOut, Metadata, incomplete_tag, missing},
+    notes::{Mark, Marker},
     occupied::Place,
-    parameters::REFUSED,
+    parameters::{LISTED, REFUSED},
     places::{self, FilePlace, resolve},
+    schemas,
+    shared::{Declared, Host, blocking},
 };
-use crate::host::applications::{DIRECTORY, DirectorySource, Source};
 
-/// So many changes of a dry run are listed; all are counted.
-pub(crate) const LISTED: usize = 1000;
+/// What a declaration says of a tree of files.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectoryTable {
+    name: String,
+    id: Option<Uuid>,
+    path: PathBuf,
+    #[serde(default)]
+    include: Vec<String>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    one_file_system: bool,
+    #[serde(default)]
+    exclude_caches: bool,
+    #[serde(default)]
+    on_unreadable: OnUnreadable,
+}
+
+/// What a restore may be told.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DirectoryParameters {
+    pub(crate) overwrite: Overwrite,
+    pub(crate) dry_run: bool,
+    pub(crate) restore_to: Option<String>,
+    pub(crate) delete_extra: bool,
+}
 
 /// Directories.
 pub(crate) struct DirectoryKind;
 
-fn source(declared: &Declared) -> Result<&DirectorySource, PluginError> {
-    match &declared.component.source {
-        Source::Directory(source) => Ok(source),
-        _ => Err(PluginError::new("the component is not a directory")),
-    }
-}
-
 #[async_trait]
 impl Kind for DirectoryKind {
-    const PLUGIN: &'static str = DIRECTORY_PLUGIN;
-    const TYPE: &'static str = DIRECTORY;
+    const PLUGIN: &'static str = "karbor-host-directory-plugin";
+    const TYPE: &'static str = "Host::Directory";
+    const TITLE: &'static str = "Host Directory";
+
+    type Table = DirectoryTable;
+    type Source = DirectorySource;
+    type Parameters = DirectoryParameters;
+
+    fn identity(table: &DirectoryTable) -> (&str, Option<Uuid>) {
+        (&table.name, table.id)
+    }
+
+    fn declare(table: DirectoryTable, checks: &mut ComponentChecks<'_>) -> DirectorySource {
+        let source = DirectorySource {
+            path: table.path,
+            include: table.include,
+            exclude: table.exclude,
+            one_file_system: table.one_file_system,
+            exclude_caches: table.exclude_caches,
+            on_unreadable: table.on_unreadable,
+        };
+        checks.path("path", &source.path);
+        for (field, patterns) in [("include", &source.include), ("exclude", &source.exclude)] {
+            if let Err(message) = Globs::new(patterns, &source.path) {
+                checks.problem(field, message);
+            }
+        }
+        source
+    }
+
+    fn restore_schema() -> Value {
+        json!({
+            "overwrite": schemas::overwrite(),
+            "dry_run": schemas::dry_run(),
+            "restore_to": schemas::restore_to(),
+            "delete_extra": {
+                "type": "boolean", "title": "Delete Extra", "default": false,
+                "description": "With overwrite 'if-changed' or 'always': remove what is in the place and not in the checkpoint. What the declaration's patterns leave out stays.",
+            },
+        })
+    }
 
     async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
-        let path = source(declared)?.path.clone();
+        let path = declared.source::<DirectorySource>()?.path.clone();
         let place = blocking(move || {
             let dir = open(&path)?;
             let found = rustix::fs::fstat(&dir).map_err(|error| cannot(&path, error))?;
@@ -79,7 +144,7 @@ impl Kind for DirectoryKind {
         declared: &Declared,
         writer: &mut SnapshotWriter,
     ) -> Result<Saved, PluginError> {
-        let source = source(declared)?;
+        let source = declared.source::<DirectorySource>()?;
         let filter = Filter::new(source).map_err(PluginError::new)?;
         let path = source.path.clone();
         let dir = blocking(move || open(&path)).await?;
@@ -137,7 +202,11 @@ impl Kind for DirectoryKind {
     }
 
     fn led_elsewhere(declared: &Declared, before: &Snapshot, now: &Snapshot) -> Option<String> {
-        let declared = source(declared).ok()?.path.to_string_lossy();
+        let declared = declared
+            .source::<DirectorySource>()
+            .ok()?
+            .path
+            .to_string_lossy();
         let (before, now) = (before.paths.first()?, now.paths.first()?);
         (*now != declared && now != before).then(|| {
             format!(
@@ -151,7 +220,7 @@ impl Kind for DirectoryKind {
         path.ok_or_else(|| PluginError::new(format!("the snapshot {} is empty", snapshot.id)))
     }
 
-    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
+    async fn restore(run: &Restoring<'_, DirectoryParameters>) -> Result<HookReport, PluginError> {
         let parameters = &run.parameters;
         if parameters.delete_extra && parameters.overwrite == Overwrite::Never {
             return Err(PluginError::new(
@@ -236,6 +305,34 @@ impl Kind for DirectoryKind {
     }
 }
 
+/// Writes all files of a snapshot into a folder under a restore root, as if they were a directory's.
+pub(crate) async fn restore_as_files<P: Sync>(
+    run: &Restoring<'_, P>,
+    parameters: DirectoryParameters,
+) -> Result<HookReport, PluginError> {
+    let root = Path::new("/").to_owned();
+    let place = FilePlace {
+        path: root.clone(),
+        resolved: root,
+        mode: None,
+        owner: None,
+    };
+    let kept = Metadata {
+        item: "/".to_owned(),
+        place: json!(place),
+        ..run.kept.clone()
+    };
+    DirectoryKind::restore(&Restoring {
+        host: run.host,
+        context: run.context,
+        kept: &kept,
+        vault: run.vault,
+        parameters,
+        marker: Marker::of(run.host, run.context),
+    })
+    .await
+}
+
 /// Opens a declared directory. Neither it nor a folder above it may be a link that somebody else than root or
 /// the service's own account could have put there: he would choose what is read with the service's rights.
 fn open(path: &Path) -> Result<karbor_fs::Dir, PluginError> {
@@ -270,7 +367,7 @@ async fn databases(
     filter: &Filter,
 ) -> Result<(Vec<PathBuf>, Vec<String>), PluginError> {
     let applications = host.applications().await?;
-    let inside = applications.databases_inside(&declared.application, source, filter);
+    let inside = DatabasesInside::find(&applications, &declared.application, source, filter);
     if let Some((owner, component, path)) = inside.foreign.first() {
         // Whose it is, is nothing that a project need know which may not see that application.
         let mut visible = applications.visible(&context.project_id);
@@ -335,7 +432,7 @@ struct Stored {
 }
 
 /// Fails if files are to be deleted and it is not known what was left out of the checkpoint by choice.
-async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
+async fn stored(run: &Restoring<'_, DirectoryParameters>) -> Result<Option<Stored>, PluginError> {
     let deletes = run.parameters.delete_extra;
     let Some(declared) = run.host.component(run.context).await? else {
         return match deletes {
@@ -347,7 +444,7 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
         };
     };
     // Of a database that is given out as files nothing was left out.
-    let Source::Directory(source) = &declared.component.source else {
+    let Some(source) = declared.component.source::<DirectorySource>() else {
         return Ok(None);
     };
     let then = match then(run, source) {
@@ -356,7 +453,7 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
     };
     let filter = Filter::new(source).map_err(PluginError::new)?;
     let applications = run.host.applications().await?;
-    let inside = applications.databases_inside(&declared.application, source, &filter);
+    let inside = DatabasesInside::find(&applications, &declared.application, source, &filter);
     let own = inside.own.into_iter().map(|(_, path)| path);
     let foreign = inside.foreign.into_iter().map(|(_, _, path)| path);
     let mut databases: Vec<_> = own.chain(foreign).collect();
@@ -391,7 +488,7 @@ async fn stored(run: &Restoring<'_>) -> Result<Option<Stored>, PluginError> {
 
 /// What the checkpoint keeps of what was left out, and its patterns.
 fn then<'a>(
-    run: &Restoring<'a>,
+    run: &Restoring<'a, DirectoryParameters>,
     today: &DirectorySource,
 ) -> Result<(Filter, &'a LeftOut), PluginError> {
     let name = &run.kept.name;

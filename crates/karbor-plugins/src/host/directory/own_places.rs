@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use karbor_fs::Dir;
 
-use super::Filter;
-use crate::host::applications::DirectorySource;
+use super::{globs::Filter, source::DirectorySource};
 
 /// <https://man7.org/linux/man-pages/man2/statfs.2.html>
 const PROC: u32 = 0x9fa0;

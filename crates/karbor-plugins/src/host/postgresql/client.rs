@@ -6,11 +6,11 @@ use karbor_plugin::{OperationContext, PluginError};
 use serde::de::DeserializeOwned;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
-use super::{
-    super::command::{Group, QUESTION, command, drain, drain_up_to},
-    messages::failure,
+use super::{messages::failure, source::PostgresqlSource};
+use crate::host::{
+    applications::obeyed::obeyed,
+    command::{Group, QUESTION, command, drain, drain_up_to},
 };
-use crate::host::applications::{PostgresqlSource, obeyed::obeyed};
 
 /// So much of an answer is kept, in bytes.
 const ANSWER: usize = 64 * 1024 * 1024;

@@ -6,7 +6,6 @@ use karbor_plugin::PluginError;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DatabasePlace,
     client::{Client, SLOW},
     lock_waits::shown,
 };
@@ -16,6 +15,22 @@ pub(super) const STORED_AS: &str = "database.json";
 
 /// Most that is read of it, in bytes.
 pub(super) const MOST: usize = 64 * 1024 * 1024;
+
+/// The roles and tablespaces of the server, in the snapshot.
+pub(super) const GLOBALS: &str = "globals.sql";
+
+/// Where a database comes from. What it takes to make it again is in the snapshot; earlier checkpoints have
+/// no more than this.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct DatabasePlace {
+    pub(crate) database: String,
+    pub(crate) server_version: String,
+    pub(crate) encoding: String,
+    pub(crate) collate: String,
+    pub(crate) ctype: String,
+    pub(crate) owner: String,
+    pub(crate) size: u64,
+}
 
 /// A database as it was.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 
 use karbor_plugin::PluginError;
 
-use super::super::command::ending;
+use crate::host::command::ending;
 
 /// Why a program failed, in its own words and with advice.
 pub(crate) fn failure(program: &str, status: ExitStatus, said: &str) -> PluginError {

@@ -27,60 +27,38 @@
 //! Passwords stay in the operator's `passfile`: nothing secret is in an argument or a variable.
 
 mod blockers;
-pub(crate) mod client;
+mod client;
 mod database;
 mod lock_waits;
 mod messages;
 mod restore;
-pub(crate) mod rights;
-
-use std::path::Path;
+mod rights;
+mod source;
 
 use async_trait::async_trait;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{Snapshot, SnapshotWriter};
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use self::{client::Client, database::Properties, lock_waits::watched};
+use self::{
+    client::Client,
+    database::{DatabasePlace, GLOBALS, Properties},
+    lock_waits::watched,
+    restore::PostgresqlParameters,
+    source::{PostgresqlSource, PostgresqlTable},
+};
 use super::{
-    Declared, Host, POSTGRESQL_PLUGIN,
+    applications::ComponentChecks,
     command::{Group, drain},
     component::{Kind, Restoring, Saved},
-    directory::DirectoryKind,
-    metadata::Metadata,
-    notes::Marker,
-    places::FilePlace,
+    directory::{DirectoryParameters, restore_as_files},
+    schemas,
+    shared::{Declared, Host},
 };
-use crate::host::applications::{POSTGRESQL, PostgresqlSource, Source};
-
-/// The roles and tablespaces of the server, in the snapshot.
-const GLOBALS: &str = "globals.sql";
 
 /// PostgreSQL databases.
 pub(crate) struct PostgresqlKind;
-
-/// Where a database comes from. What it takes to make it again is in the snapshot; earlier checkpoints have
-/// no more than this.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct DatabasePlace {
-    pub(crate) database: String,
-    pub(crate) server_version: String,
-    pub(crate) encoding: String,
-    pub(crate) collate: String,
-    pub(crate) ctype: String,
-    pub(crate) owner: String,
-    pub(crate) size: u64,
-}
-
-fn source(declared: &Declared) -> Result<&PostgresqlSource, PluginError> {
-    match &declared.component.source {
-        Source::Postgresql(source) => Ok(source),
-        _ => Err(PluginError::new(
-            "the component is not a PostgreSQL database",
-        )),
-    }
-}
 
 fn stored_as(name: &str) -> String {
     format!("{name}.dump")
@@ -88,11 +66,59 @@ fn stored_as(name: &str) -> String {
 
 #[async_trait]
 impl Kind for PostgresqlKind {
-    const PLUGIN: &'static str = POSTGRESQL_PLUGIN;
-    const TYPE: &'static str = POSTGRESQL;
+    const PLUGIN: &'static str = "karbor-host-postgresql-plugin";
+    const TYPE: &'static str = "Host::PostgreSQL::Database";
+    const TITLE: &'static str = "Host PostgreSQL Database";
+
+    type Table = PostgresqlTable;
+    type Source = PostgresqlSource;
+    type Parameters = PostgresqlParameters;
+
+    fn identity(table: &PostgresqlTable) -> (&str, Option<Uuid>) {
+        (&table.name, table.id)
+    }
+
+    fn declare(table: PostgresqlTable, checks: &mut ComponentChecks<'_>) -> PostgresqlSource {
+        PostgresqlSource::declare(table, checks)
+    }
+
+    fn restore_schema() -> Value {
+        json!({
+            "overwrite": schemas::overwrite(),
+            "dry_run": schemas::dry_run(),
+            "restore_to": {
+                "type": "string", "title": "Restore To", "minLength": 1, "maxLength": 4096,
+                "description": "A folder under one of the application's restore roots; the dump, and roles and tablespaces if they were kept, are written into <folder>/<application>/<component> there, and no server is asked. Has no effect together with 'database'.",
+            },
+            "database": {
+                "type": "string", "title": "Database", "minLength": 1, "maxLength": 63,
+                "description": "Name of a new database to restore into, on the same server. The original one unless given.",
+            },
+            "no_owner": {
+                "type": "boolean", "title": "No Owner",
+                "description": "Everything restored belongs to the role that restores it; owners and grants are left out. As declared unless given.",
+            },
+            "no_tablespaces": {
+                "type": "boolean", "title": "No Tablespaces",
+                "description": "Everything restored lies in the server's default tablespace. As declared unless given.",
+            },
+            "swap": {
+                "type": "boolean", "title": "Swap", "default": false,
+                "description": "Restore into a new database beside the one that is there, then exchange their names. The old one is kept as <name>_before_<time>.",
+            },
+            "drop_old": {
+                "type": "boolean", "title": "Drop Old", "default": false,
+                "description": "With 'swap': drop the old database when the restore is complete.",
+            },
+            "disconnect": {
+                "type": "boolean", "title": "Disconnect", "default": false,
+                "description": "With 'swap': end the sessions that use the database when the names are exchanged. It fails while the database is in use unless given.",
+            },
+        })
+    }
 
     async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
-        let source = source(declared)?;
+        let source = declared.source::<PostgresqlSource>()?;
         let sql = "SELECT json_build_object(
             'database', datname, 'server_version', current_setting('server_version'),
             'encoding', pg_encoding_to_char(encoding), 'collate', datcollate, 'ctype', datctype,
@@ -110,7 +136,7 @@ impl Kind for PostgresqlKind {
         declared: &Declared,
         writer: &mut SnapshotWriter,
     ) -> Result<Saved, PluginError> {
-        let source = source(declared)?;
+        let source = declared.source::<PostgresqlSource>()?;
         let client = Client::of(source, context);
         let mut warnings = Vec::new();
         if source.globals {
@@ -143,11 +169,19 @@ impl Kind for PostgresqlKind {
         Ok(stored_as(name))
     }
 
-    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
-        match (&run.parameters.restore_to, &run.parameters.database) {
-            (Some(_), None) => as_files(run).await,
-            _ => restore::restore(run).await,
+    async fn restore(run: &Restoring<'_, PostgresqlParameters>) -> Result<HookReport, PluginError> {
+        let parameters = &run.parameters;
+        if parameters.restore_to.is_none() || parameters.database.is_some() {
+            return restore::restore(run).await;
         }
+        // The dump, `database.json` and `globals.sql`, as they are in the snapshot. No server is asked.
+        let files = DirectoryParameters {
+            overwrite: parameters.overwrite,
+            dry_run: parameters.dry_run,
+            restore_to: parameters.restore_to.clone(),
+            delete_extra: false,
+        };
+        restore_as_files(run, files).await
     }
 
     async fn keep_restore(
@@ -160,32 +194,6 @@ impl Kind for PostgresqlKind {
     async fn discard_restore(host: &Host, context: &OperationContext) -> Result<(), PluginError> {
         restore::discard(host, context).await
     }
-}
-
-/// Writes the dump, `database.json` and `globals.sql` to a folder, as they are in the snapshot: like a
-/// directory that has these files. No server is asked.
-async fn as_files(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
-    let root = Path::new("/").to_owned();
-    let place = FilePlace {
-        path: root.clone(),
-        resolved: root,
-        mode: None,
-        owner: None,
-    };
-    let kept = Metadata {
-        item: "/".to_owned(),
-        place: json!(place),
-        ..run.kept.clone()
-    };
-    DirectoryKind::restore(&Restoring {
-        host: run.host,
-        context: run.context,
-        kept: &kept,
-        vault: run.vault,
-        parameters: run.parameters.clone(),
-        marker: Marker::of(run.host, run.context),
-    })
-    .await
 }
 
 /// Streams what a program prints into the snapshot. Fails unless the program ended well: until then

@@ -16,22 +16,36 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    super::{
-        Host,
-        command::{Group, drain, drain_up_to},
-        component::Restoring,
-        directory::LISTED,
-        notes::Note,
-        occupied::Place,
-        parameters::REFUSED,
-    },
-    DatabasePlace, GLOBALS, blockers,
+    blockers,
     client::{self, Client, SLOW},
-    database::{self, Lacks, Making, Properties},
+    database::{self, DatabasePlace, GLOBALS, Lacks, Making, Properties},
     lock_waits::{session, shown, watched},
-    messages, source,
+    messages,
+    source::{PostgresqlSource, database_name},
 };
-use crate::host::applications::{PostgresqlSource, database_name};
+use crate::host::{
+    command::{Group, drain, drain_up_to},
+    component::Restoring,
+    notes::Note,
+    occupied::Place,
+    parameters::{LISTED, REFUSED},
+    shared::Host,
+};
+
+/// What a restore may be told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PostgresqlParameters {
+    pub(super) overwrite: Overwrite,
+    pub(super) dry_run: bool,
+    pub(super) restore_to: Option<String>,
+    pub(super) database: Option<String>,
+    no_owner: Option<bool>,
+    no_tablespaces: Option<bool>,
+    swap: bool,
+    drop_old: bool,
+    disconnect: bool,
+}
 
 /// So much of a dump's list of contents is kept, in bytes.
 const LISTING: usize = 64 * 1024 * 1024;
@@ -92,7 +106,7 @@ fn note(host: &Host, context: &OperationContext) -> Note<Noted> {
 
 /// One restore.
 struct Job<'a> {
-    run: &'a Restoring<'a>,
+    run: &'a Restoring<'a, PostgresqlParameters>,
     client: Client<'a>,
     name: &'a str,
     properties: Properties,
@@ -101,9 +115,11 @@ struct Job<'a> {
     no_tablespaces: bool,
 }
 
-pub(super) async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
+pub(super) async fn restore(
+    run: &Restoring<'_, PostgresqlParameters>,
+) -> Result<HookReport, PluginError> {
     let declared = run.host.declared_component(run.context).await?;
-    let source = source(&declared)?;
+    let source = declared.source::<PostgresqlSource>()?;
     let client = Client::of(source, run.context);
     let parameters = &run.parameters;
     let name = parameters.database.as_deref().unwrap_or(&source.database);
@@ -273,7 +289,12 @@ async fn drop_signed(client: &Client<'_>, name: &str, sign: &str) -> Result<(), 
 }
 
 /// How to bring it back, or why it may not be.
-fn way(run: &Restoring<'_>, declared: bool, state: State, name: &str) -> Result<Way, String> {
+fn way(
+    run: &Restoring<'_, PostgresqlParameters>,
+    declared: bool,
+    state: State,
+    name: &str,
+) -> Result<Way, String> {
     match (declared, state, run.parameters.overwrite) {
         (_, State::Missing, _) => Ok(Way::Make),
         (true, _, _) if run.parameters.swap => Ok(Way::Swap),
@@ -304,7 +325,7 @@ async fn state(client: &Client<'_>, name: &str) -> Result<State, PluginError> {
 }
 
 /// For reading on the side: it is no progress of the restore.
-fn aside_of(run: &Restoring<'_>) -> Control {
+fn aside_of(run: &Restoring<'_, PostgresqlParameters>) -> Control {
     Control {
         progress: Arc::new(NoProgress),
         cancel: run.context.cancel.clone(),
@@ -312,7 +333,7 @@ fn aside_of(run: &Restoring<'_>) -> Control {
 }
 
 /// Reads what the checkpoint has of the database besides its contents.
-async fn properties(run: &Restoring<'_>) -> Result<Properties, PluginError> {
+async fn properties(run: &Restoring<'_, PostgresqlParameters>) -> Result<Properties, PluginError> {
     let corrupt = |error: serde_json::Error| {
         PluginError::new(format!("the checkpoint's metadata are corrupt: {error}"))
     };
@@ -343,7 +364,7 @@ async fn properties(run: &Restoring<'_>) -> Result<Properties, PluginError> {
     serde_json::from_slice(&text).map_err(corrupt)
 }
 
-async fn has_globals(run: &Restoring<'_>) -> Result<bool, PluginError> {
+async fn has_globals(run: &Restoring<'_, PostgresqlParameters>) -> Result<bool, PluginError> {
     let read = run
         .vault
         .read_stream(&run.kept.snapshot, GLOBALS, aside_of(run));
@@ -868,7 +889,8 @@ pub(super) async fn keep(
     let old = noted.replaced.as_deref().filter(|_| noted.drop_old);
     let mut warnings = Vec::new();
     let declared = host.declared_component(context).await;
-    let source = declared.as_ref().map_err(Clone::clone).and_then(source);
+    let source = declared.as_ref().map_err(Clone::clone);
+    let source = source.and_then(|declared| declared.source::<PostgresqlSource>());
     let client = source.map(|source| Client::of(source, context));
     let named = match &client {
         Ok(client) => name_as_its_own(client, context, &noted).await,
@@ -939,7 +961,7 @@ pub(super) async fn discard(host: &Host, context: &OperationContext) -> Result<(
         return Ok(());
     };
     let declared = host.declared_component(context).await?;
-    let client = Client::of(source(&declared)?, context);
+    let client = Client::of(declared.source::<PostgresqlSource>()?, context);
     let (provisional, sign) = (provisional(context), sign(context));
     let swapped_back = "SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS false', datname) FROM pg_database
             WHERE datname = :'name' AND shobj_description(oid, 'pg_database') = :'sign'

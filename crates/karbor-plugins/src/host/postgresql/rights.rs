@@ -1,10 +1,17 @@
-//! Whether the declared role can protect a database, and restore it again: for `karbor config validate`.
+//! Whether the server answers, and the declared role can protect a database and restore it again: for
+//! `karbor config validate`.
 
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use async_trait::async_trait;
 use karbor_plugin::PluginError;
 use serde::Deserialize;
 
-use super::{client::Client, database::Properties, lock_waits::shown};
-use crate::host::applications::{PostgresqlSource, Severity};
+use super::{client::Client, database::Properties, lock_waits::shown, source::PostgresqlSource};
+use crate::host::{
+    applications::{Finding, Source},
+    places::describe,
+};
 
 /// What the role may not do.
 #[derive(Debug, Deserialize)]
@@ -23,6 +30,64 @@ struct Rights {
     extensions: Vec<String>,
     /// Tablespaces that it cannot put anything into.
     tablespaces: Vec<String>,
+}
+
+#[async_trait]
+impl Source for PostgresqlSource {
+    fn trusted_files(&self) -> Vec<(&'static str, &Path)> {
+        self.files()
+    }
+
+    /// Does the server answer, do its programs fit, and may the role do what is asked of it?
+    async fn ask(&self) -> Vec<Finding> {
+        match unusable(self).await {
+            Some(finding) => vec![finding],
+            None => shortcomings(self)
+                .await
+                .unwrap_or_else(|error| vec![Finding::error("", error.message)]),
+        }
+    }
+}
+
+/// Why the database cannot be reached at all.
+async fn unusable(source: &PostgresqlSource) -> Option<Finding> {
+    let client = Client::new(source);
+    let needed = ["psql", "pg_dump", "pg_restore", "pg_dumpall"];
+    for program in needed.iter().take(if source.globals { 4 } else { 3 }) {
+        if let Err(error) = client.program(program) {
+            return Some(Finding::error("bin_dir", error.message));
+        }
+    }
+    for (field, file) in source.files() {
+        match fs::metadata(file) {
+            Err(error) if field != "bin_dir" => {
+                return Some(Finding::error(field, describe(file, &error)));
+            }
+            Ok(found) if field == "passfile" && found.mode() & 0o077 != 0 => {
+                let message = format!(
+                    "PostgreSQL ignores '{}' while others may read it: chmod 600",
+                    file.display()
+                );
+                return Some(Finding::error(field, message));
+            }
+            _ => {}
+        }
+    }
+    let sql = "SELECT current_setting('server_version_num')::int / 10000;";
+    let server = match client.ask(&source.database, &[], sql).await {
+        Ok(server) => server,
+        Err(error) => return Some(Finding::error("", error.message)),
+    };
+    match client.version().await {
+        Ok(ours) if server.parse::<u32>().is_ok_and(|server| server > ours) => {
+            let message = format!(
+                "the server has version {server} and the programs found have {ours}: install client programs of the server's version and declare bin_dir"
+            );
+            Some(Finding::error("bin_dir", message))
+        }
+        Ok(_) => None,
+        Err(error) => Some(Finding::error("bin_dir", error.message)),
+    }
 }
 
 const RIGHTS: &str = "SELECT json_build_object(
@@ -45,13 +110,11 @@ const RIGHTS: &str = "SELECT json_build_object(
         AND NOT has_tablespace_privilege(n, 'CREATE')))
     FROM pg_roles r WHERE r.rolname = current_user;";
 
-/// What the declared role cannot do: the key of the declaration, how bad it is, and what to do.
+/// What the declared role cannot do, and what to do about it.
 ///
 /// # Errors
 /// Failures of the connection.
-pub(crate) async fn shortcomings(
-    source: &PostgresqlSource,
-) -> Result<Vec<(&'static str, Severity, String)>, PluginError> {
+async fn shortcomings(source: &PostgresqlSource) -> Result<Vec<Finding>, PluginError> {
     let client = Client::new(source);
     let properties = Properties::read(&client).await?;
     let (owners, tablespaces) = properties.owners_and_tablespaces();
@@ -65,18 +128,18 @@ pub(crate) async fn shortcomings(
         let message = format!(
             "the role '{role}' may not read roles and their passwords: leave globals out, or declare a superuser"
         );
-        found.push(("globals", Severity::Error, message));
+        found.push(Finding::error("globals", message));
     }
     if !rights.unreadable.is_empty() {
         let message = format!(
             "the role '{role}' cannot read all of {}: grant it SELECT (pg_read_all_data), and BYPASSRLS where rows are secured",
             some(&rights.unreadable)
         );
-        found.push(("user", Severity::Error, message));
+        found.push(Finding::error("user", message));
     }
     let mut only = |key, what: &str, remedy: &str| {
         let message = format!("it can be protected, but not restored as it was: {what}: {remedy}");
-        found.push((key, Severity::Warning, message));
+        found.push(Finding::warning(key, message));
     };
     if !rights.creates {
         let what = format!("the role '{role}' may not make databases");

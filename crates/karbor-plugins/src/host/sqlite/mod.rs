@@ -35,24 +35,67 @@ use karbor_fs::Dir;
 use karbor_plugin::{HookReport, OperationContext, PluginError};
 use karbor_vault::{Overwrite, Snapshot, SnapshotWriter};
 use rustix::io::Errno;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+use uuid::Uuid;
 
 pub use self::process::SQLITE_WORKER;
-pub(crate) use self::process::Workers;
 use self::{
     folders::{DatabasePlace, Folders},
-    process::{Checked, Database, NoDatabase},
+    process::{Checked, Database, NoDatabase, Workers},
 };
 use super::{
-    Declared, Host, SQLITE_PLUGIN, blocking,
+    applications::{ComponentChecks, Finding, Look, Source},
     component::{Kind, Restoring, Saved},
     notes::{Mark, Marker, scratch},
     occupied::Place,
     parameters::REFUSED,
     places::{self, FilePlace},
+    schemas,
+    shared::{Declared, Host, blocking},
 };
-use crate::host::applications::{SQLITE, Source};
+
+/// What a declaration says of an SQLite database.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SqliteTable {
+    name: String,
+    id: Option<Uuid>,
+    path: PathBuf,
+}
+
+/// An SQLite database: its file.
+#[derive(Debug)]
+pub(crate) struct SqliteSource(PathBuf);
+
+impl Source for SqliteSource {
+    fn path(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
+    fn exclusive_file(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+
+    fn look(&self, look: &Look<'_>) -> Vec<Finding> {
+        let workers = Workers::new(look.sqlite_worker.to_owned());
+        let readable = Database::find(&self.0).map_err(|reason| told(&self.0, reason));
+        let looked =
+            readable.and_then(|database| workers.look(&database).map_err(|error| error.message));
+        let finding = looked.map_err(|reason| Finding::error("path", reason));
+        finding.err().into_iter().collect()
+    }
+}
+
+/// What a restore may be told.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct SqliteParameters {
+    overwrite: Overwrite,
+    dry_run: bool,
+    restore_to: Option<String>,
+}
 
 /// SQLite databases.
 pub(crate) struct SqliteKind;
@@ -60,21 +103,8 @@ pub(crate) struct SqliteKind;
 /// The copy, in its own directory.
 const COPY: &str = "copy.sqlite";
 
-fn source(declared: &Declared) -> Result<&Path, PluginError> {
-    match &declared.component.source {
-        Source::Sqlite(path) => Ok(path),
-        _ => Err(PluginError::new("the component is not an SQLite database")),
-    }
-}
-
 fn stored_as(name: &str) -> String {
     format!("{name}.sqlite")
-}
-
-/// Looks whether a declared database can be read. For people: why not.
-pub(crate) fn look(workers: &Workers, path: &Path) -> Result<(), String> {
-    let database = Database::find(path).map_err(|reason| told(path, reason))?;
-    workers.look(&database).map_err(|error| error.message)
 }
 
 fn told(path: &Path, reason: NoDatabase) -> String {
@@ -132,11 +162,33 @@ fn scratch_dir(host: &Host) -> impl FnOnce() -> Result<Dir, PluginError> + Send 
 
 #[async_trait]
 impl Kind for SqliteKind {
-    const PLUGIN: &'static str = SQLITE_PLUGIN;
-    const TYPE: &'static str = SQLITE;
+    const PLUGIN: &'static str = "karbor-host-sqlite-plugin";
+    const TYPE: &'static str = "Host::SQLite::Database";
+    const TITLE: &'static str = "Host SQLite Database";
+
+    type Table = SqliteTable;
+    type Source = SqliteSource;
+    type Parameters = SqliteParameters;
+
+    fn identity(table: &SqliteTable) -> (&str, Option<Uuid>) {
+        (&table.name, table.id)
+    }
+
+    fn declare(table: SqliteTable, checks: &mut ComponentChecks<'_>) -> SqliteSource {
+        checks.path("path", &table.path);
+        SqliteSource(table.path)
+    }
+
+    fn restore_schema() -> Value {
+        json!({
+            "overwrite": schemas::overwrite(),
+            "dry_run": schemas::dry_run(),
+            "restore_to": schemas::restore_to(),
+        })
+    }
 
     async fn place(_: &Host, declared: &Declared) -> Result<Value, PluginError> {
-        let path = source(declared)?.to_owned();
+        let path = declared.source::<SqliteSource>()?.0.clone();
         let place = blocking(move || {
             let database = find(&path)?;
             let above = folders::above(&database.dir).map_err(|errno| {
@@ -162,9 +214,12 @@ impl Kind for SqliteKind {
         writer: &mut SnapshotWriter,
     ) -> Result<Saved, PluginError> {
         let name = declared.component.name.clone();
-        let from = source(declared)?.to_owned();
+        let from = declared.source::<SqliteSource>()?.0.clone();
         let (open, cell) = (scratch_dir(host), cell_name(context));
-        let (workers, cancel) = (host.workers.clone(), context.cancel.clone());
+        let (workers, cancel) = (
+            Workers::new(host.sqlite_worker.clone()),
+            context.cancel.clone(),
+        );
         let made = blocking(move || {
             let scratch = open()?;
             let made = (|| {
@@ -203,7 +258,7 @@ impl Kind for SqliteKind {
         Ok(stored_as(name))
     }
 
-    async fn restore(run: &Restoring<'_>) -> Result<HookReport, PluginError> {
+    async fn restore(run: &Restoring<'_, SqliteParameters>) -> Result<HookReport, PluginError> {
         let parameters = &run.parameters;
         let place = places::FilePlace::of(run.kept)?;
         let leaf = place
@@ -263,14 +318,14 @@ impl Kind for SqliteKind {
     }
 }
 
-fn refusal(run: &Restoring<'_>) -> PluginError {
+fn refusal(run: &Restoring<'_, SqliteParameters>) -> PluginError {
     PluginError::new(format!(
         "there is a database at the place of '{}': restore with overwrite 'if-changed' or 'always', or give 'restore_to'",
         run.kept.name
     ))
 }
 
-fn dry(run: &Restoring<'_>, leaf: &std::ffi::OsStr, kind: &str) -> HookReport {
+fn dry(run: &Restoring<'_, SqliteParameters>, leaf: &std::ffi::OsStr, kind: &str) -> HookReport {
     let mut report = HookReport::new();
     let change = json!({"path": leaf.to_string_lossy(), "kind": kind});
     report.insert("changes".to_owned(), json!([change]));
@@ -294,7 +349,10 @@ fn warning(checked: Checked) -> Option<String> {
 }
 
 /// Fetches the database where nobody else can open it, then puts it into its place.
-async fn write(run: &Restoring<'_>, target: &places::Target) -> Result<HookReport, PluginError> {
+async fn write(
+    run: &Restoring<'_, SqliteParameters>,
+    target: &places::Target,
+) -> Result<HookReport, PluginError> {
     let path = target.path.clone();
     let temporary = replace::temporary(path.file_name().unwrap_or_default(), run.context);
     let place: DatabasePlace = serde_json::from_value(run.kept.place.clone())
@@ -318,7 +376,10 @@ async fn write(run: &Restoring<'_>, target: &places::Target) -> Result<HookRepor
     file.flush().await.map_err(|e| replace::unusable(&e))?;
     let file = file.into_std().await;
     let (place, overwrite) = (target.place.clone(), run.parameters.overwrite);
-    let (workers, cancel) = (run.host.workers.clone(), run.context.cancel.clone());
+    let (workers, cancel) = (
+        Workers::new(run.host.sqlite_worker.clone()),
+        run.context.cancel.clone(),
+    );
     let replaced = blocking(move || {
         let given = spot.given(&place)?;
         let checked = spot.check(&workers, bytes, given, &cancel)?;

@@ -6,8 +6,10 @@ use std::{
     path::Path,
 };
 
-use karbor_plugins::applications::{Applications, DIRECTORY, Problem};
+use karbor_plugins::applications::{Applications, Problem};
 use tempfile::TempDir;
+
+use super::DIRECTORY;
 
 fn read(files: &[(&str, &str)]) -> Applications {
     let dir = TempDir::new().unwrap();

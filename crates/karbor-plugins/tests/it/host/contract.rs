@@ -5,12 +5,12 @@ use std::{fs, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use karbor_model::{OperationType, RequestContext, Resource};
 use karbor_plugin::{Bank, ProtectionPlugin, contract::protection};
-use karbor_plugins::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE};
+use karbor_plugins::applications::APPLICATION;
 use karbor_testkit::{MemoryBank, PostgresServer};
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
-use super::{Lab, object, request, tree};
+use super::{DIRECTORY, Lab, POSTGRESQL, SQLITE, object, request, tree};
 
 struct Setting<'a> {
     lab: Lab,

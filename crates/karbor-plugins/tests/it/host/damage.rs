@@ -10,13 +10,12 @@ use std::{
 
 use karbor_model::{CheckpointId, OperationType, Resource};
 use karbor_plugin::{Bank, BankKey, BankSection};
-use karbor_plugins::applications::{DIRECTORY, POSTGRESQL, SQLITE};
 use karbor_testkit::{MemoryBank, PostgresServer};
 use karbor_vault::{Control, SnapshotMeta, Vault, VaultOptions};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::{Lab, tree};
+use super::{DIRECTORY, Lab, POSTGRESQL, SQLITE, tree};
 
 /// Does not compress, so its pack is larger than that of trees.
 fn noise() -> Vec<u8> {

@@ -8,11 +8,10 @@ use std::{
 
 use karbor_model::{CheckpointId, OperationType};
 use karbor_plugin::{Bank as _, BankKey};
-use karbor_plugins::applications::DIRECTORY;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Lab, tree};
+use super::{DIRECTORY, Lab, tree};
 
 fn lab(more: &str) -> Lab {
     let lab = Lab::new();

@@ -30,6 +30,10 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) const DIRECTORY: &str = "Host::Directory";
+pub(crate) const SQLITE: &str = "Host::SQLite::Database";
+pub(crate) const POSTGRESQL: &str = "Host::PostgreSQL::Database";
+
 /// Says where the program for SQLite is, when it is not where it was built.
 pub(crate) const WORKER: &str = "KARBOR_TEST_SQLITE_WORKER";
 

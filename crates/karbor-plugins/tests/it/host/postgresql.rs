@@ -14,11 +14,11 @@ use std::{
 };
 
 use karbor_model::{CheckpointId, OperationType};
-use karbor_plugins::applications::{APPLICATION, POSTGRESQL};
+use karbor_plugins::applications::APPLICATION;
 use karbor_testkit::PostgresServer;
 use serde_json::json;
 
-use super::Lab;
+use super::{Lab, POSTGRESQL};
 
 fn lab(server: &PostgresServer, more: &str) -> Lab {
     let lab = Lab::new();

@@ -4,10 +4,10 @@ use std::{cell::RefCell, fs};
 
 use karbor_model::{RequestContext, Resource};
 use karbor_plugin::contract::protectable;
-use karbor_plugins::applications::{APPLICATION, DIRECTORY, POSTGRESQL, SQLITE};
+use karbor_plugins::applications::APPLICATION;
 use serde_json::json;
 
-use super::{Lab, request};
+use super::{DIRECTORY, Lab, POSTGRESQL, SQLITE, request};
 
 const COMPONENTS: &str = r#"
 [[directory]]

@@ -9,11 +9,11 @@ use karbor_flow::{
 };
 use karbor_model::{CheckpointId, OperationId, OperationType, ResourceGraph};
 use karbor_plugin::{HookReport, OperationContext, PluginError};
-use karbor_plugins::applications::{APPLICATION, DIRECTORY, Problem};
+use karbor_plugins::applications::{APPLICATION, Problem};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Lab;
+use super::{DIRECTORY, Lab};
 
 /// Runs the plugins' hooks for a flow; each `times` times, as after crashes.
 struct Runner {

@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
+use super::{DIRECTORY, SQLITE};
 use karbor_model::OperationType;
-use karbor_plugins::applications::{DIRECTORY, SQLITE};
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;

@@ -2,9 +2,8 @@
 
 use std::fs;
 
-use karbor_plugins::applications::{
-    Applications, Problem, Protector, Severity, Surroundings, TYPES,
-};
+use karbor_plugins::applications::{Applications, Problem, Protector, Severity, Surroundings};
+use karbor_plugins::host::TYPES;
 use karbor_testkit::PostgresServer;
 use rusqlite::Connection;
 
@@ -203,7 +202,10 @@ async fn what_could_be_protected_and_not_restored_is_found() {
     };
     let place = server.data_dir().with_file_name("fast");
     for sql in [
-        &format!("COPY (SELECT 1) TO PROGRAM 'mkdir {}'", place.display()),
+        &format!(
+            "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null; mkdir {}'",
+            place.display()
+        ),
         &format!("CREATE TABLESPACE fast LOCATION '{}'", place.display()),
         "CREATE ROLE clerk LOGIN",
         "CREATE ROLE keeper",
@@ -323,7 +325,7 @@ async fn what_a_component_obeys_and_others_may_change_is_an_error() {
         found.iter().all(|p| p.message.contains("chmod go-w")),
         "{found:#?}"
     );
-    let resource = lab.resource(karbor_plugins::applications::POSTGRESQL).await;
+    let resource = lab.resource(super::POSTGRESQL).await;
     let error = lab.protect(&resource).await.unwrap_err();
     assert!(
         error.message.contains("may be changed by everybody"),
