@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     application::Application,
-    house::{House, LOCAL, files, id, until, went_well},
+    house::{House, files, id, until, went_well},
 };
 
 /// The provider with its bank where it always is, and a second one.
