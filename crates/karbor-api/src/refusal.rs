@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use karbor_db::DbError;
 use karbor_identity::TrustError;
-use karbor_model::{ApiError, ErrorKind, ParameterFault};
+use karbor_model::{ApiError, ErrorKind, OperationType, ParameterFault};
 use serde_json::Value;
 
 use crate::policy::Denied;
@@ -22,8 +22,8 @@ pub(crate) fn is_of_the_plan(error: &ApiError) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RecordKind {
     Plan,
-    Restore,
-    Verification,
+    /// A readback by this operation.
+    Readback(OperationType),
     OperationLog,
     Trigger,
     ScheduledOperation,

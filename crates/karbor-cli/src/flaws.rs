@@ -2,44 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use karbor_model::{INCOMPLETE, SUSPICIOUS};
+use karbor_model::{CheckpointInfo, INCOMPLETE, Incomplete, SUSPICIOUS, Suspicious};
 use serde_json::Value;
-
-use crate::output::{plain, string, unpacked};
 
 /// What of a checkpoint's `extra_info` is said against it.
 pub(crate) struct Flaws {
-    incomplete: Value,
-    suspicious: Value,
-    unreadable: Value,
+    incomplete: Option<Incomplete>,
+    suspicious: Option<Suspicious>,
+    unreadable: Option<String>,
 }
-
-/// What the service says of a record that it cannot read.
-const UNREADABLE: &str = "unreadable";
 
 impl Flaws {
     /// Of a checkpoint.
     pub(crate) fn of(checkpoint: &Value) -> Self {
-        let mut info = unpacked(&checkpoint["extra_info"]);
-        let mut take = |key: &str| info.get_mut(key).map(Value::take).unwrap_or_default();
+        let info = CheckpointInfo::read(checkpoint.get("extra_info"));
         Self {
-            incomplete: take(INCOMPLETE),
-            suspicious: take(SUSPICIOUS),
-            unreadable: take(UNREADABLE),
+            incomplete: info.incomplete(),
+            suspicious: info.suspicious(),
+            unreadable: info.unreadable().map(str::to_owned),
         }
     }
 
     pub(crate) fn is_incomplete(&self) -> bool {
-        !self.incomplete.is_null()
+        self.incomplete.is_some()
     }
 
     pub(crate) fn is_suspicious(&self) -> bool {
-        !self.suspicious.is_null()
+        self.suspicious.is_some()
     }
 
-    /// Its record cannot be read, so what is not said of it is not known.
-    pub(crate) fn is_unreadable(&self) -> bool {
-        !self.unreadable.is_null()
+    /// Why its record cannot be read, if that is so; then what is not said of it is not known.
+    pub(crate) fn unreadable(&self) -> Option<&str> {
+        self.unreadable.as_deref()
     }
 
     pub(crate) fn are_there(&self) -> bool {
@@ -58,25 +52,20 @@ impl Flaws {
 
     /// How many files and directories are missing.
     pub(crate) fn missing(&self) -> u64 {
-        self.incomplete["total"].as_u64().unwrap_or_default()
+        self.incomplete.as_ref().map_or(0, |flaw| flaw.total)
     }
 
     /// What is missing, one a line: resource, path and reason.
     pub(crate) fn named(&self, names: &BTreeMap<String, String>) -> Vec<[String; 3]> {
         let mut rows = Vec::new();
-        for (key, of) in self.incomplete["resources"]
-            .as_object()
-            .into_iter()
-            .flatten()
-        {
+        let incomplete = self.incomplete.iter();
+        for (key, missing) in incomplete.flat_map(|flaw| &flaw.resources) {
             let resource = names.get(key).unwrap_or(key);
-            let named = of["named"].as_array().map_or(&[][..], Vec::as_slice);
-            rows.extend(named.iter().map(|one| {
-                let path = string(one, "path").escape_debug().to_string();
-                [resource.clone(), path, plain(&one["reason"])]
+            rows.extend(missing.named.iter().map(|one| {
+                let path = one.path.escape_debug().to_string();
+                [resource.clone(), path, one.reason.clone()]
             }));
-            let total = of["total"].as_u64().unwrap_or_default();
-            match total.saturating_sub(named.len() as u64) {
+            match missing.total.saturating_sub(missing.named.len() as u64) {
                 0 => {}
                 others => rows.push([
                     resource.clone(),
@@ -90,10 +79,11 @@ impl Flaws {
 
     /// Why it is suspicious, one resource a line: resource and reason.
     pub(crate) fn reasons(&self, names: &BTreeMap<String, String>) -> Vec<[String; 2]> {
-        let of = self.suspicious["resources"].as_object();
-        of.into_iter()
-            .flatten()
-            .map(|(key, reason)| [names.get(key).unwrap_or(key).clone(), plain(reason)])
+        let suspicious = self.suspicious.iter();
+        let reasons = suspicious.flat_map(|flaw| &flaw.resources);
+        let named = |key: &String| names.get(key).unwrap_or(key).clone();
+        reasons
+            .map(|(key, reason)| [named(key), reason.clone()])
             .collect()
     }
 

@@ -8,10 +8,8 @@ use std::time::Duration;
 use indicatif::{
     HumanBytes, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
 };
-use karbor_model::visible;
+use karbor_model::{RunProgress, RunReport, visible};
 use serde_json::Value;
-
-use crate::output::{plain, string, unpacked};
 
 /// At most this many resources get a line.
 const LINES: usize = 8;
@@ -19,64 +17,34 @@ const LINES: usize = 8;
 const NAME: usize = 24;
 
 /// How far an operation is, as its log says.
-pub(crate) struct Progress {
-    undoing: bool,
-    tasks: (u64, u64),
-    bytes: (u64, u64),
-    rate: f64,
-    resources: Vec<Line>,
-}
-
-struct Line {
-    name: String,
-    hook: String,
-    bytes: (u64, u64),
-}
+pub(crate) struct Progress(RunProgress);
 
 impl Progress {
     /// Out of the `extra_info` of an operation log; `None` when it has none.
     pub(crate) fn of(log: &Value) -> Option<Self> {
-        let extra = unpacked(&log["extra_info"]);
-        let progress = extra.get("progress")?;
-        let number = |value: &Value, field: &str| value[field].as_u64().unwrap_or(0);
-        let both = |value: &Value| (number(value, "bytes_done"), number(value, "bytes_expected"));
-        let resources = progress["resources"]
-            .as_array()
-            .cloned()
-            .unwrap_or_default();
-        Some(Self {
-            undoing: progress["undoing"].as_bool().unwrap_or(false),
-            tasks: (
-                number(progress, "tasks_done"),
-                number(progress, "tasks_total"),
-            ),
-            bytes: both(progress),
-            rate: progress["bytes_per_second"].as_f64().unwrap_or(0.0),
-            resources: resources
-                .iter()
-                .filter(|resource| !resource["hook"].is_null())
-                .map(|resource| Line {
-                    name: match string(resource, "name") {
-                        "" => string(resource, "key").to_owned(),
-                        name => name.to_owned(),
-                    },
-                    hook: plain(&resource["hook"]),
-                    bytes: both(resource),
-                })
-                .collect(),
-        })
+        RunReport::read(log.get("extra_info")).progress.map(Self)
+    }
+
+    /// Bytes moved, and to move.
+    fn bytes(&self) -> (u64, u64) {
+        (self.0.bytes_done, self.0.bytes_expected)
+    }
+
+    /// Tasks that ended, and all of them.
+    fn tasks(&self) -> (u64, u64) {
+        (self.0.tasks_done as u64, self.0.tasks_total as u64)
     }
 
     /// Parts in a thousand. Bytes when there are any, for they are the better measure of time;
     /// never whole while tasks remain.
     fn permille(&self) -> u64 {
-        let (done, total) = if is_estimate(self.bytes) {
-            self.bytes
+        let (done, total) = if is_estimate(self.bytes()) {
+            self.bytes()
         } else {
-            self.tasks
+            self.tasks()
         };
         let part = part(done, total);
-        if self.tasks.0 < self.tasks.1 {
+        if self.0.tasks_done < self.0.tasks_total {
             part.min(999)
         } else {
             part
@@ -84,16 +52,19 @@ impl Progress {
     }
 
     fn headline(&self) -> String {
-        let (done, total) = self.tasks;
+        let (done, total) = self.tasks();
         let mut text = format!("{done}/{total} steps");
-        if self.undoing {
+        if self.0.undoing {
             text = format!("undoing, {text}");
         }
-        if self.bytes.1 > 0 {
-            text.push_str(&format!("  {}", of_bytes(self.bytes)));
+        if self.0.bytes_expected > 0 {
+            text.push_str(&format!("  {}", of_bytes(self.bytes())));
         }
-        if self.rate >= 1.0 {
-            text.push_str(&format!("  {}/s", HumanBytes(self.rate as u64)));
+        if self.0.bytes_per_second >= 1.0 {
+            text.push_str(&format!(
+                "  {}/s",
+                HumanBytes(self.0.bytes_per_second as u64)
+            ));
         }
         match self.eta() {
             Some(eta) => format!("{text}  ETA {}", HumanDuration(eta)),
@@ -103,36 +74,42 @@ impl Progress {
 
     /// Of what is known to be left.
     fn eta(&self) -> Option<Duration> {
-        let left = self.bytes.1.checked_sub(self.bytes.0)?;
-        (left > 0 && self.rate >= 1.0)
-            .then(|| left as f64 / self.rate)
+        let left = self.0.bytes_expected.checked_sub(self.0.bytes_done)?;
+        (left > 0 && self.0.bytes_per_second >= 1.0)
+            .then(|| left as f64 / self.0.bytes_per_second)
             .filter(|seconds| *seconds < 1e7)
             .map(|seconds| Duration::from_secs(seconds.ceil() as u64))
     }
 
     /// A line for each resource at work: name, what is done to it, how far.
     fn lines(&self) -> Vec<(String, u64)> {
-        let shown = self.resources.iter().take(LINES).map(|line| {
-            let bytes = if line.bytes.1 > 0 {
-                of_bytes(line.bytes)
-            } else {
-                String::new()
+        let at_work = self.0.resources.iter().filter_map(|resource| {
+            let hook = resource.hook.as_deref()?;
+            Some((resource, hook))
+        });
+        let shown = at_work.clone().take(LINES).map(|(resource, hook)| {
+            let name = match resource.name.as_str() {
+                "" => &resource.key,
+                _ => &resource.name,
+            };
+            let moved = (resource.bytes_done, resource.bytes_expected);
+            let bytes = match moved.1 {
+                0 => String::new(),
+                _ => of_bytes(moved),
             };
             let text = format!(
                 "{:<NAME$}  {:<14}  {bytes}",
-                cut(&visible(&line.name).replace('\n', " ")),
-                visible(&line.hook),
+                cut(&visible(name).replace('\n', " ")),
+                visible(hook),
             );
-            let known = is_estimate(line.bytes);
-            let part = if known {
-                part(line.bytes.0, line.bytes.1)
-            } else {
-                0
+            let part = match is_estimate(moved) {
+                true => part(moved.0, moved.1),
+                false => 0,
             };
             (text.trim_end().to_owned(), part)
         });
         let mut lines: Vec<_> = shown.collect();
-        let more = self.resources.len().saturating_sub(LINES);
+        let more = at_work.count().saturating_sub(LINES);
         if more > 0 {
             lines.push((format!("and {more} more"), 0));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karbor_model::{ResourceGraph, one_line};
+use karbor_model::{ResourceGraph, RunReport, one_line};
 use serde_json::{Map, Value};
 
 use crate::arguments::WaitOptions;
@@ -90,29 +90,25 @@ impl Session {
             of_record => of_record,
         };
         let mut log = log.unwrap_or_default();
+        let report = RunReport::read(log.get("extra_info"));
         if log.is_object() {
             log["extra_info"] = unpacked(&log["extra_info"]);
         }
-        let reports = log["extra_info"]["resources"]
-            .as_object()
-            .cloned()
-            .unwrap_or_default();
         let failure = match refusal(&record) {
             Some(reason) => refused(job, &reason),
             None => failure(job, &reasons(&log, &record, &names), &record),
         };
-        let dry_run = reports
-            .values()
-            .any(|report| report.get("changes").is_some());
+        let mut resources = report.each().map(|(_, told)| told);
+        let dry_run = resources.any(|told| told.get("changes").is_some());
         if let Some(fields) = record.as_object_mut() {
             fields.insert("operation_log".to_owned(), log);
         }
         self.show(columns, &record)?;
-        self.reports(&reports, &names)?;
-        self.changes(&reports, &names, dry_run)?;
-        let unwilling: Vec<_> = reports
-            .iter()
-            .filter_map(|(key, report)| Some((key, report.get("refused")?)))
+        self.reports(&report, &names)?;
+        self.changes(&report, &names, dry_run)?;
+        let unwilling: Vec<_> = report
+            .each()
+            .filter_map(|(key, told)| Some((key, told.get("refused")?)))
             .map(|(key, reason)| format!("{}: {}", name(&names, key), plain(reason)))
             .collect();
         match (ok, unwilling.is_empty()) {
@@ -149,29 +145,28 @@ impl Session {
     /// The figures of each resource, and what it warned of.
     fn reports(
         &mut self,
-        reports: &Map<String, Value>,
+        report: &RunReport,
         names: &BTreeMap<String, String>,
     ) -> Result<(), CliError> {
         let used: Vec<_> = FIGURES
             .iter()
-            .filter(|(key, ..)| reports.values().any(|report| report.get(key).is_some()))
+            .filter(|(key, ..)| report.each().any(|(_, told)| told.get(key).is_some()))
             .collect();
-        let rows = reports
-            .iter()
-            .filter(|(_, report)| used.iter().any(|(key, ..)| report.get(key).is_some()))
-            .map(|(key, report)| {
-                let figures = used.iter().map(|(figure, _, show)| show(&report[figure]));
+        let rows = report
+            .each()
+            .filter(|(_, told)| used.iter().any(|(key, ..)| told.get(key).is_some()))
+            .map(|(key, told)| {
+                let figure = |figure| told.get(figure).unwrap_or(&Value::Null);
+                let figures = used.iter().map(|(name, _, show)| show(figure(name)));
                 std::iter::once(name(names, key)).chain(figures).collect()
             })
             .collect();
         let mut titles = vec!["RESOURCE"];
         titles.extend(used.iter().map(|(_, title, _)| *title));
         self.more("Resources", titles, rows)?;
-        let warnings = reports.iter().flat_map(|(key, report)| {
-            let warnings = report["warnings"].as_array().cloned().unwrap_or_default();
-            warnings
-                .into_iter()
-                .map(move |warning| vec![name(names, key), plain(&warning)])
+        let warnings = report.each().flat_map(|(key, told)| {
+            let warnings = told.warnings().into_iter();
+            warnings.map(move |warning| vec![name(names, key), plain(warning)])
         });
         self.more("Warnings", vec!["RESOURCE", "WARNING"], warnings.collect())
     }
@@ -179,24 +174,27 @@ impl Session {
     /// What a restore would change, or changed.
     fn changes(
         &mut self,
-        reports: &Map<String, Value>,
+        report: &RunReport,
         names: &BTreeMap<String, String>,
         dry_run: bool,
     ) -> Result<(), CliError> {
-        let rows: Vec<_> = reports
-            .iter()
-            .flat_map(|(key, report)| {
-                let changes = report["changes"].as_array().cloned().unwrap_or_default();
-                changes.into_iter().map(move |change| match &change {
-                    Value::Object(_) => {
-                        vec![
-                            name(names, key),
-                            plain(&change["kind"]),
-                            one_line(&plain(&change["path"])).into_owned(),
-                        ]
-                    }
-                    other => vec![name(names, key), String::new(), plain(other)],
-                })
+        let rows: Vec<_> = report
+            .each()
+            .flat_map(|(key, told)| {
+                let changes = told.get("changes").and_then(Value::as_array);
+                changes
+                    .into_iter()
+                    .flatten()
+                    .map(move |change| match change {
+                        Value::Object(_) => {
+                            vec![
+                                name(names, key),
+                                plain(&change["kind"]),
+                                one_line(&plain(&change["path"])).into_owned(),
+                            ]
+                        }
+                        other => vec![name(names, key), String::new(), plain(other)],
+                    })
             })
             .collect();
         if dry_run && rows.is_empty() {

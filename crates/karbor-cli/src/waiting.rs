@@ -1,11 +1,12 @@
 //! Operations that wait: for their turn, or until what they need is there again. The service says why in
 //! their operation log.
 
+use karbor_model::RunReport;
 use serde_json::Value;
 
 use crate::{
     error::CliError,
-    output::{plain, string, text, unpacked},
+    output::{string, text},
     session::Session,
 };
 
@@ -14,8 +15,7 @@ pub(crate) fn reason(log: &Value) -> Option<String> {
     if !log["ended_at"].is_null() {
         return None;
     }
-    let extra = unpacked(&log["extra_info"]);
-    extra.get("waiting").map(plain)
+    RunReport::read(log.get("extra_info")).waiting
 }
 
 impl Session {

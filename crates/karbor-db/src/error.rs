@@ -1,6 +1,6 @@
 //! What can go wrong, and how each is told to the caller.
 
-use karbor_model::{ApiError, ErrorKind, QuotaResource};
+use karbor_model::{ApiError, ErrorKind, IllegalTransition, QuotaResource};
 use sea_orm::{DbErr, RuntimeErr, SqlErr, sqlx::sqlite::SqliteError};
 
 /// Why the database did not do what was asked.
@@ -64,6 +64,21 @@ impl DbError {
         Self::NotFound {
             what,
             id: id.to_string(),
+        }
+    }
+
+    /// A change of state that the rules forbid.
+    pub(crate) fn illegal(
+        what: &'static str,
+        id: impl ToString,
+        refused: &IllegalTransition,
+    ) -> Self {
+        let id = id.to_string();
+        Self::Conflict {
+            message: format!("{what} {id}: {refused}."),
+            what,
+            id,
+            present: Some(refused.from.clone()),
         }
     }
 

@@ -21,9 +21,9 @@ use sea_orm::{
 
 use crate::{
     Db, DbError, Record, Write,
+    insert::{CHUNK, insert_rows},
     operation_logs::LOG,
     row::{Row, readable},
-    runs::{CHUNK, insert_rows},
     scheduled_operations::OPERATION,
     scheduled_runs::{RunState, is_unended},
     transition::not_deleted,

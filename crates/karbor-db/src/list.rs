@@ -11,8 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use karbor_model::{
-    OperationLog, OperationLogStatus, OperationType, Plan, Restore, ScheduledOperation, Trigger,
-    Verification,
+    OperationLog, OperationLogStatus, OperationType, Plan, ScheduledOperation, Trigger,
 };
 use regex::{RegexSet, RegexSetBuilder};
 use sea_orm::{
@@ -96,7 +95,7 @@ pub(crate) trait Listed: Record {
 }
 
 /// The same where a state has several texts.
-fn status_of<R: Stateful>(text: &str) -> Condition {
+pub(crate) fn status_of<R: Stateful>(text: &str) -> Condition {
     if text.parse::<R::State>().is_ok() {
         return in_state::<R>(read_state::<R>(text));
     }
@@ -111,41 +110,6 @@ impl Listed for Plan {
         ("description", Kind::Words),
         ("provider_id", Kind::OptionalText),
         ("project_id", Kind::OptionalText),
-        ("status", Kind::Status),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
-    ];
-
-    fn status(text: &str) -> Condition {
-        status_of::<Self>(text)
-    }
-}
-
-impl Listed for Restore {
-    const MANY: &'static str = "restores";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("project_id", Kind::OptionalText),
-        ("provider_id", Kind::OptionalText),
-        ("checkpoint_id", Kind::OptionalText),
-        ("restore_target", Kind::OptionalText),
-        ("status", Kind::Status),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
-    ];
-
-    fn status(text: &str) -> Condition {
-        status_of::<Self>(text)
-    }
-}
-
-impl Listed for Verification {
-    const MANY: &'static str = "verifications";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("project_id", Kind::OptionalText),
-        ("provider_id", Kind::OptionalText),
-        ("checkpoint_id", Kind::OptionalText),
         ("status", Kind::Status),
         ("created_at", Kind::Time),
         ("updated_at", Kind::OptionalTime),

@@ -68,18 +68,22 @@ fn told_of(log: &OperationLog) -> (String, Priority, Value) {
         "checkpoint_id": log.checkpoint_id,
         "plan_id": log.plan_id,
         "provider_id": log.provider_id,
-        "restore_id": log.restore_id,
-        "verification_id": log.verification_id,
+        "restore_id": log.readback_of(OperationType::Restore),
+        "verification_id": log.readback_of(OperationType::Verify),
         "scheduled_operation_id": log.scheduled_operation_id,
         "started_at": log.started_at,
         "ended_at": log.ended_at,
     });
-    let info = log.extra_info.as_ref();
-    for flaw in [INCOMPLETE, SUSPICIOUS] {
+    let report = log.report();
+    let flaws = [
+        (INCOMPLETE, report.incomplete.map(|flaw| json!(flaw))),
+        (SUSPICIOUS, report.suspicious.map(|flaw| json!(flaw))),
+    ];
+    for (flaw, found) in flaws {
         if priority != Priority::Error
-            && let Some(found) = info.and_then(|info| info.get(flaw))
+            && let Some(found) = found
         {
-            payload[flaw] = found.clone();
+            payload[flaw] = found;
             // It went well, and somebody has to look at it all the same.
             priority = Priority::Warn;
         }

@@ -1,7 +1,7 @@
 //! The operation log.
 
 use chrono::{DateTime, Utc};
-use karbor_model::{CheckpointId, OperationLog, OperationLogId, State};
+use karbor_model::{CheckpointId, OperationLog, OperationLogId, OperationType, RunReport, State};
 use sea_orm::{
     ConnectionTrait, QueryResult,
     sea_query::{Expr, ExprTrait, Query},
@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::{
     Db, DbError, ListQuery, Record, Write,
+    insert::insert_row,
     row::{Row, json_text},
-    runs::insert_row,
     transition::{read_state, select_row, update_row},
 };
 
@@ -39,7 +39,7 @@ pub struct OperationLogUpdate {
     /// The checkpoint, once it has an id.
     pub checkpoint_id: Option<CheckpointId>,
     /// Progress, or the reports at the end.
-    pub extra_info: Option<Value>,
+    pub report: Option<RunReport>,
     /// Every failing resource with its reason.
     pub error_info: Option<String>,
     /// When the operation ended.
@@ -107,8 +107,8 @@ impl Db {
         if let Some(checkpoint_id) = update.checkpoint_id {
             statement.value("checkpoint_id", checkpoint_id.to_string());
         }
-        if let Some(extra_info) = &update.extra_info {
-            statement.value("extra_info", json_text(extra_info)?);
+        if let Some(report) = &update.report {
+            statement.value("extra_info", json_text(report)?);
         }
         if let Some(error_info) = &update.error_info {
             statement.value("error_info", error_info.as_str());
@@ -124,6 +124,8 @@ impl Db {
 
     /// The values of [`LOG`].
     pub(crate) fn log_values(&self, log: &OperationLog) -> Result<[Expr; LOG.len()], DbError> {
+        // The original has a column for each.
+        let readback = |operation| log.readback_of(operation).map(|id| id.to_string());
         Ok([
             log.id.to_string().into(),
             log.project_id.as_str().into(),
@@ -131,8 +133,8 @@ impl Db {
             log.checkpoint_id.map(|id| id.to_string()).into(),
             log.plan_id.map(|id| id.to_string()).into(),
             log.provider_id.map(|id| id.to_string()).into(),
-            log.restore_id.map(|id| id.to_string()).into(),
-            log.verification_id.map(|id| id.to_string()).into(),
+            readback(OperationType::Restore).into(),
+            readback(OperationType::Verify).into(),
             log.scheduled_operation_id.clone().into(),
             log.status.as_str().into(),
             self.time(log.started_at).into(),
@@ -153,8 +155,7 @@ impl Db {
             checkpoint_id: row.parse_opt(3)?,
             plan_id: row.parse_opt(4)?,
             provider_id: row.parse_opt(5)?,
-            restore_id: row.parse_opt(6)?,
-            verification_id: row.parse_opt(7)?,
+            readback_id: row.parse_opt(6)?.or(row.parse_opt(7)?),
             scheduled_operation_id: row.get(8)?,
             status: read_state::<OperationLog>(&row.text(9)?),
             started_at: row.time_opt(10)?.unwrap_or(created_at),

@@ -4,8 +4,7 @@ use std::{fmt::Display, str::FromStr};
 
 use karbor_model::{
     FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, Plan, PlanId,
-    PlanStatus, Restore, RestoreId, RestoreStatus, ScheduledOperation, ScheduledOperationId, State,
-    Trigger, TriggerId, Verification, VerificationId, VerificationStatus,
+    PlanStatus, ScheduledOperation, ScheduledOperationId, State, Trigger, TriggerId,
 };
 use sea_orm::{
     ConnectionTrait,
@@ -71,34 +70,6 @@ impl Stateful for Plan {
     const OTHER: PlanStatus = PlanStatus::Suspended;
     const TOLD: Told = Told::Plan;
     const SINCE: Option<(&'static str, PlanStatus)> = Some(("held_at", PlanStatus::Suspended));
-}
-
-impl Record for Restore {
-    type Id = RestoreId;
-    const WHAT: &'static str = "Restore";
-    const TABLE: &'static str = "restores";
-}
-
-impl Stateful for Restore {
-    type State = RestoreStatus;
-    const STATES: &'static [RestoreStatus] = RestoreStatus::ALL;
-    const ALIASES: &'static [(&'static str, RestoreStatus)] =
-        &[("started", RestoreStatus::InProgress)];
-    const OTHER: RestoreStatus = RestoreStatus::Fail;
-}
-
-impl Record for Verification {
-    type Id = VerificationId;
-    const WHAT: &'static str = "Verification";
-    const TABLE: &'static str = "verifications";
-}
-
-impl Stateful for Verification {
-    type State = VerificationStatus;
-    const STATES: &'static [VerificationStatus] = VerificationStatus::ALL;
-    const ALIASES: &'static [(&'static str, VerificationStatus)] =
-        &[("started", VerificationStatus::InProgress)];
-    const OTHER: VerificationStatus = VerificationStatus::Fail;
 }
 
 impl Record for OperationLog {
@@ -227,12 +198,8 @@ impl Db {
         from: R::State,
         to: R::State,
     ) -> Result<(), DbError> {
-        from.becoming(to).map_err(|illegal| DbError::Conflict {
-            what: R::WHAT,
-            id: id.to_string(),
-            present: Some(from.to_string()),
-            message: format!("{} {id}: {illegal}.", R::WHAT),
-        })?;
+        from.becoming(to)
+            .map_err(|illegal| DbError::illegal(R::WHAT, id, &illegal))?;
         let mut update = update_row::<R>(self, id)
             .value("status", to.as_str())
             .cond_where(in_state::<R>(from))

@@ -9,8 +9,8 @@ use sea_orm::{
 
 use crate::{
     Db, DbError, ListQuery, Record, Write,
+    insert::insert_row,
     row::{Row, json_text},
-    runs::insert_row,
     transition::{is_row, not_deleted, select_row},
 };
 

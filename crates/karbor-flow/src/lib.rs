@@ -62,7 +62,5 @@ pub use executor::{Executor, ExecutorOptions, RetryPolicy};
 pub use journal::{EventKind, Journal, JournalError, JournalEvent, MemoryJournal};
 pub use outcome::{FlowFailure, FlowOutcome, FlowStatus};
 pub use planner::{FlowNode, FlowPlan, FlowTask, Hook, plan};
-pub use progress::{
-    ProgressBoard, ProgressSink, ProgressSnapshot, ResourceProgress, TaskResult, Unwatched,
-};
+pub use progress::{ProgressBoard, ProgressSink, TaskResult, Unwatched};
 pub use runner::{FlowTime, HookContext, HookRunner, TokioTime};

@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
+use karbor_model::{ResourceProgress, RunProgress};
 use karbor_plugin::{NoProgress, Progress};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     planner::{FlowNode, FlowPlan, Hook},
@@ -56,41 +56,6 @@ impl ProgressSink for Unwatched {
         Arc::new(NoProgress)
     }
     fn task_ended(&self, _: &FlowNode, _: Hook, _: TaskResult) {}
-}
-
-/// How far a flow has come, at one moment.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct ProgressSnapshot {
-    /// Is it being undone? Then the tasks counted are undos.
-    pub undoing: bool,
-    /// Tasks that ended.
-    pub tasks_done: usize,
-    /// All tasks.
-    pub tasks_total: usize,
-    /// Bytes moved.
-    pub bytes_done: u64,
-    /// Bytes to move, as far as hooks have said.
-    pub bytes_expected: u64,
-    /// How fast they move now, smoothed.
-    pub bytes_per_second: f64,
-    /// Resources with a running hook, then those that moved bytes; at most
-    /// [`ProgressBoard::LISTED`].
-    pub resources: Vec<ResourceProgress>,
-}
-
-/// How far one resource has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ResourceProgress {
-    /// `type#id`.
-    pub key: String,
-    /// Name.
-    pub name: String,
-    /// The hook that runs, if one does.
-    pub hook: Option<Hook>,
-    /// Bytes moved.
-    pub bytes_done: u64,
-    /// Bytes to move, as far as hooks have said.
-    pub bytes_expected: u64,
 }
 
 #[derive(Default)]
@@ -207,7 +172,7 @@ impl ProgressBoard {
 
     /// How far the flow has come.
     #[must_use]
-    pub fn snapshot(&self) -> ProgressSnapshot {
+    pub fn snapshot(&self) -> RunProgress {
         let now = self.time.elapsed();
         let mut board = self.lock();
         let (mut bytes_done, mut bytes_expected) = (0_u64, 0_u64);
@@ -227,7 +192,7 @@ impl ProgressBoard {
                 list.push(ResourceProgress {
                     key: line.key.clone(),
                     name: line.name.clone(),
-                    hook: line.running.as_ref().map(|(hook, _)| *hook),
+                    hook: line.running.as_ref().map(|(hook, _)| hook.to_string()),
                     bytes_done: done,
                     bytes_expected: expected,
                 });
@@ -235,7 +200,7 @@ impl ProgressBoard {
         }
         running.append(&mut moved);
         running.truncate(Self::LISTED);
-        ProgressSnapshot {
+        RunProgress {
             undoing: board.undoing,
             tasks_done: board.tasks_done,
             tasks_total: board.tasks_total,

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use karbor_manager::rpc_interface;
 use karbor_model::{
-    Checkpoint, CheckpointCopy, CheckpointId, OperationLogId, Plan, ProtectableType, Provider,
-    ProviderId, Resource, Restore, Verification,
+    Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLogId, Plan,
+    ProtectableType, Provider, ProviderId, Readback, Resource,
 };
 use serde_json::{Map, Value};
 
@@ -19,23 +19,20 @@ rpc_interface! {
         topic: TOPIC, version: (1, 2), client: ProtectionClient, endpoint: ProtectionEndpoint
     }
 
-    /// Makes a checkpoint of what the plan names and all it depends on. `checkpoint_properties` may
-    /// have `extra_info`, a JSON text that is kept with the checkpoint, and `operation_id`: asked
-    /// for again under the same id, the same checkpoint is answered. (The latter is not in the
-    /// original, which leaves it aside.)
+    /// Makes a checkpoint of what the plan names and all it depends on.
     since (1, 0) call fn protect(
         plan: Plan,
-        checkpoint_properties: Map<String, Value> = Map::new()
+        checkpoint_properties: CheckpointProperties = CheckpointProperties::default()
     ) -> CheckpointId;
 
     /// Brings back what a checkpoint holds. `restore_auth`: how to log in at the restore target.
     since (1, 0) call fn restore(
-        restore: Restore,
+        restore: Readback,
         restore_auth: Option<Map<String, Value>>
     );
 
     /// Checks that a checkpoint can be restored.
-    since (1, 0) call fn verification(verification: Verification);
+    since (1, 0) call fn verification(verification: Readback);
 
     /// Copies the plan's available checkpoints that are not copied yet into the provider's copy bank
     /// (without one, into its bank); answers which copies were begun. The copies are made of what the

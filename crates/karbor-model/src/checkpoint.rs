@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::{CheckpointId, CheckpointStatus, PlanId, ProviderId, Resource};
+use crate::{CheckpointId, CheckpointInfo, CheckpointStatus, PlanId, ProviderId, Resource};
 
 /// The version that the original wrote into every index file.
 pub const INDEX_VERSION: &str = "0.9";
@@ -55,34 +55,11 @@ pub struct Seal {
     pub mac: String,
 }
 
-/// Key of [`Checkpoint::info`]: what of the resources is not in the checkpoint, because it could not be read.
-pub const INCOMPLETE: &str = "incomplete";
-/// Key of [`Checkpoint::info`]: why the checkpoint may be that of a source that was lost.
-pub const SUSPICIOUS: &str = "suspicious";
-
 impl Checkpoint {
-    /// What its `extra_info` says, JSON text or JSON; nothing if that is no object.
+    /// What its `extra_info` says.
     #[must_use]
-    pub fn info(&self) -> Map<String, Value> {
-        let info = match &self.extra_info {
-            Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
-            Some(value) => value.clone(),
-            None => Value::Null,
-        };
-        match info {
-            Value::Object(info) => info,
-            _ => Map::new(),
-        }
-    }
-
-    /// Is something to be said against it: is it incomplete, or suspicious? Such a checkpoint never takes
-    /// the place of one without.
-    #[must_use]
-    pub fn is_flawed(&self) -> bool {
-        let info = self.info();
-        [INCOMPLETE, SUSPICIOUS]
-            .iter()
-            .any(|key| info.get(*key).is_some_and(|found| !found.is_null()))
+    pub fn info(&self) -> CheckpointInfo {
+        CheckpointInfo::read(self.extra_info.as_ref())
     }
 }
 

@@ -56,10 +56,8 @@ typed_id! {
     ProviderId,
     /// A checkpoint in a bank.
     CheckpointId,
-    /// A restore.
-    RestoreId,
-    /// A verification.
-    VerificationId,
+    /// A readback: a restore or a verification.
+    ReadbackId,
     /// A trigger.
     TriggerId,
     /// A scheduled operation.

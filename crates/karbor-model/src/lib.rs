@@ -5,42 +5,54 @@
 //! on it. See `docs/architecture.md`.
 
 mod checkpoint;
+mod checkpoint_info;
+mod checkpoint_properties;
 mod context;
 mod error;
 mod graph;
 mod ids;
 mod notification;
 mod openstack;
+mod operation;
 mod parameters;
 mod quota;
+mod readback;
 mod records;
+mod report;
 mod resource;
 mod scheduling;
 mod secret;
 mod states;
 mod visible;
 
-pub use checkpoint::{Checkpoint, CheckpointPlan, INCOMPLETE, INDEX_VERSION, SUSPICIOUS, Seal};
+pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION, Seal};
+pub use checkpoint_info::{
+    CheckpointInfo, Holds, INCOMPLETE, Incomplete, Missing, Origin, SUSPICIOUS, Suspicious, Unread,
+};
+pub use checkpoint_properties::CheckpointProperties;
 pub use context::{RequestContext, RequestId};
 pub use error::{ApiError, ErrorKind};
 pub use graph::{GraphError, ResourceGraph};
 pub use ids::{
-    CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, RestoreId,
-    ScheduledOperationId, TriggerId, VerificationId,
+    CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, ReadbackId,
+    ScheduledOperationId, TriggerId,
 };
 pub use notification::{Notification, Outgoing, Priority};
 pub use openstack::{OPENSTACK_PARENTS, OPENSTACK_TYPES};
+pub use operation::OperationType;
 pub use parameters::{KnownType, ParameterFault, ParameterRules, check_parameters};
 pub use quota::{QuotaChange, QuotaHolding, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};
+pub use readback::Readback;
 pub use records::{
-    OperationLog, OperationType, Parameters, Plan, ProtectableInstance, ProtectableType, Provider,
-    Restore, ServiceRecord, Verification, parameters_for,
+    OperationLog, Parameters, Plan, ProtectableInstance, ProtectableType, Provider, ServiceRecord,
+    parameters_for,
 };
+pub use report::{ResourceProgress, ResourceReport, RunProgress, RunReport};
 pub use resource::Resource;
 pub use scheduling::{CheckpointCopy, ScheduledOperation, ScheduledOperationType, Trigger};
 pub use secret::Secret;
 pub use states::{
-    CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus, RestoreStatus,
-    State, UnknownState, VerificationStatus,
+    CheckpointStatus, FlowStatus, IllegalTransition, OperationLogStatus, PlanStatus,
+    ReadbackStatus, State, UnknownState,
 };
 pub use visible::{one_line, visible};

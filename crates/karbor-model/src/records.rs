@@ -1,14 +1,14 @@
 //! Records: what the database and the wire hold.
 
-use std::{collections::BTreeMap, fmt, str::FromStr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    CheckpointId, OperationLogId, OperationLogStatus, PlanId, PlanStatus, ProviderId, Resource,
-    RestoreId, RestoreStatus, UnknownState, VerificationId, VerificationStatus,
+    CheckpointId, OperationLogId, OperationLogStatus, OperationType, PlanId, PlanStatus,
+    ProviderId, ReadbackId, Resource, RunReport,
 };
 
 /// Parameters of an operation: by resource type (`Host::Directory`) or by one resource
@@ -26,86 +26,6 @@ pub fn parameters_for(parameters: &Parameters, resource: &Resource) -> Map<Strin
         merged.extend(own.clone());
     }
     merged
-}
-
-/// The five operations that run over a graph.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OperationType {
-    /// Makes a checkpoint.
-    Protect,
-    /// Brings back what a checkpoint holds.
-    Restore,
-    /// Removes a checkpoint and its data.
-    Delete,
-    /// Checks that a checkpoint can be restored.
-    Verify,
-    /// Copies checkpoints into a second bank.
-    Copy,
-}
-
-impl OperationLogStatus {
-    /// What the API calls it: the original logged the status of the checkpoint, restore or
-    /// verification that the operation leaves.
-    #[must_use]
-    pub fn after(self, operation: OperationType) -> &'static str {
-        use OperationType::{Copy, Delete, Protect, Restore, Verify};
-        match (self, operation) {
-            (Self::InProgress, Protect) => "protecting",
-            (Self::InProgress, Copy) => "copying",
-            (Self::InProgress, Delete) => "deleting",
-            (Self::InProgress, Restore | Verify) => "in_progress",
-            (Self::Success, Protect | Copy) => "available",
-            (Self::Success, Delete) => "deleted",
-            (Self::Success, Restore | Verify) => "success",
-            (Self::Failed, Protect | Copy) => "error",
-            (Self::Failed, Delete) => "error-deleting",
-            (Self::Failed, Restore | Verify) => "fail",
-            (Self::Missed, _) => "missed",
-        }
-    }
-}
-
-impl OperationType {
-    /// Every type.
-    pub const ALL: &'static [Self] = &[
-        Self::Protect,
-        Self::Restore,
-        Self::Delete,
-        Self::Verify,
-        Self::Copy,
-    ];
-
-    /// The name on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Protect => "protect",
-            Self::Restore => "restore",
-            Self::Delete => "delete",
-            Self::Verify => "verify",
-            Self::Copy => "copy",
-        }
-    }
-}
-
-impl fmt::Display for OperationType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for OperationType {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut all = Self::ALL.iter().copied();
-        all.find(|operation| operation.as_str() == text)
-            .ok_or_else(|| UnknownState {
-                what: "operation",
-                value: text.to_owned(),
-            })
-    }
 }
 
 /// A plan: which resources are protected together, how, and where.
@@ -133,60 +53,6 @@ pub struct Plan {
     pub updated_at: Option<DateTime<Utc>>,
 }
 
-/// A restore of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restore {
-    /// Id.
-    pub id: RestoreId,
-    /// The project it runs in.
-    pub project_id: String,
-    /// The provider of the checkpoint.
-    pub provider_id: ProviderId,
-    /// The checkpoint.
-    pub checkpoint_id: CheckpointId,
-    /// Where to, if not where it came from (an identity endpoint, in the original).
-    pub restore_target: Option<String>,
-    /// Options for the protection plugins.
-    pub parameters: Parameters,
-    /// May the checkpoint be one without a seal? Nothing vouches for what such a one says.
-    #[serde(default)]
-    pub accept_unsealed: bool,
-    /// Status.
-    pub status: RestoreStatus,
-    /// Outcome by `type#id`.
-    pub resources_status: BTreeMap<String, String>,
-    /// Why not, by `type#id`.
-    pub resources_reason: BTreeMap<String, String>,
-    /// When it was asked for, UTC.
-    pub created_at: DateTime<Utc>,
-}
-
-/// A verification of a checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verification {
-    /// Id.
-    pub id: VerificationId,
-    /// The project it runs in.
-    pub project_id: String,
-    /// The provider of the checkpoint.
-    pub provider_id: ProviderId,
-    /// The checkpoint.
-    pub checkpoint_id: CheckpointId,
-    /// Options for the protection plugins.
-    pub parameters: Parameters,
-    /// May the checkpoint be one without a seal? Nothing vouches for what such a one says.
-    #[serde(default)]
-    pub accept_unsealed: bool,
-    /// Status.
-    pub status: VerificationStatus,
-    /// Outcome by `type#id`.
-    pub resources_status: BTreeMap<String, String>,
-    /// Why not, by `type#id`.
-    pub resources_reason: BTreeMap<String, String>,
-    /// When it was asked for, UTC.
-    pub created_at: DateTime<Utc>,
-}
-
 /// A record in the operation log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationLog {
@@ -202,10 +68,8 @@ pub struct OperationLog {
     pub plan_id: Option<PlanId>,
     /// The provider.
     pub provider_id: Option<ProviderId>,
-    /// The restore, for a restore.
-    pub restore_id: Option<RestoreId>,
-    /// The verification, for a verify (ours; not on the original's wire).
-    pub verification_id: Option<VerificationId>,
+    /// The readback, of an operation that is one.
+    pub readback_id: Option<ReadbackId>,
     /// The scheduled operation that asked for it, if one did.
     pub scheduled_operation_id: Option<String>,
     /// Status.
@@ -218,6 +82,21 @@ pub struct OperationLog {
     pub error_info: Option<String>,
     /// Progress while it runs, reports per resource when it ended (see `docs/operations.md`).
     pub extra_info: Option<Value>,
+}
+
+impl OperationLog {
+    /// What the run tells, or told.
+    #[must_use]
+    pub fn report(&self) -> RunReport {
+        RunReport::read(self.extra_info.as_ref())
+    }
+
+    /// The readback that it is about, if that is one of `operation`: the original names each kind by itself.
+    #[must_use]
+    pub fn readback_of(&self, operation: OperationType) -> Option<ReadbackId> {
+        self.readback_id
+            .filter(|_| self.operation_type == operation)
+    }
 }
 
 /// One service on one host, as the services table has it.

@@ -143,25 +143,13 @@ states! {
 }
 
 states! {
-    /// How a restore goes.
-    RestoreStatus ("restore") {
+    /// How a readback goes.
+    ReadbackStatus ("readback") {
         /// Running.
         InProgress = "in_progress" => [Success, Fail],
-        /// Every resource is back.
+        /// Every resource is back, or was found whole.
         Success = "success" => [],
-        /// At least one resource is not; `resources_reason` names it.
-        Fail = "fail" => [],
-    }
-}
-
-states! {
-    /// How a verification goes.
-    VerificationStatus ("verification") {
-        /// Running.
-        InProgress = "in_progress" => [Success, Fail],
-        /// Every resource was found whole.
-        Success = "success" => [],
-        /// At least one was not; `resources_reason` names it.
+        /// At least one is not; `resources_reason` names it.
         Fail = "fail" => [],
     }
 }
@@ -218,12 +206,12 @@ mod tests {
 
     #[test]
     fn the_refusal_names_both_states() {
-        let error = RestoreStatus::Fail
-            .becoming(RestoreStatus::Success)
+        let error = ReadbackStatus::Fail
+            .becoming(ReadbackStatus::Success)
             .unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a restore cannot go from 'fail' to 'success'"
+            "a readback cannot go from 'fail' to 'success'"
         );
     }
 }

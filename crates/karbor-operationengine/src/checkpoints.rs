@@ -5,20 +5,17 @@ use std::collections::BTreeMap;
 use chrono::DateTime;
 use karbor_db::{DbError, RunOutcome};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus,
-    Parameters, ProviderId, RequestContext, ScheduledOperationId, Verification, VerificationId,
-    VerificationStatus,
+    ApiError, Checkpoint, CheckpointId, CheckpointInfo, CheckpointProperties, CheckpointStatus,
+    ErrorKind, OperationLogStatus, OperationType, Parameters, ProviderId, Readback, ReadbackId,
+    ReadbackStatus, RequestContext, ScheduledOperationId,
 };
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use crate::{
     definition::{Definition, Verify},
     retention::{Candidate, RetentionPolicy},
     runner::{DELAYS, Runner, Step},
 };
-
-/// What checkpoints say of who made them, in the original's word.
-const CREATED_BY: &str = "operation-engine";
 
 /// Checkpoints of one page.
 const PAGE: usize = 500;
@@ -69,16 +66,12 @@ impl Runner {
     ) -> Result<CheckpointId, ApiError> {
         let plan = self.engine.db.plan_get(definition.plan_id).await?;
         definition.check_plan(&self.operation, &plan)?;
-        let extra_info = json!({
-            "created_by": CREATED_BY,
-            "trigger_id": self.operation.trigger_id,
-            "scheduled_operation_id": self.operation.id,
-        });
-        let properties = Map::from_iter([
-            ("extra_info".to_owned(), Value::from(extra_info.to_string())),
-            ("operation_id".to_owned(), json!(self.run.id)),
-            ("begin_before".to_owned(), json!(self.run.run_before)),
-        ]);
+        let info = CheckpointInfo::of_schedule(self.operation.trigger_id, self.operation.id);
+        let properties = CheckpointProperties {
+            extra_info: info.to_extra_info(),
+            operation_id: Some(self.run.id),
+            begin_before: Some(self.run.run_before),
+        };
         self.engine
             .protection
             .protect(context, plan, properties)
@@ -135,11 +128,8 @@ impl Runner {
         let checkpoints = self.available(context, definition).await?;
         let made = checkpoints.iter().filter(|checkpoint| {
             let info = checkpoint.info();
-            let of = |key: &str| info.get(key).and_then(Value::as_str);
-            of("created_by") == Some(CREATED_BY)
-                && made_by.is_none_or(|id| {
-                    of("scheduled_operation_id").and_then(|text| text.parse().ok()) == Some(id)
-                })
+            info.is_scheduled()
+                && made_by.is_none_or(|id| info.scheduled_operation_id() == Some(id))
         });
         Ok(made.map(candidate).collect())
     }
@@ -279,7 +269,7 @@ impl Runner {
                 .await?;
             match self.await_verification(id).await? {
                 None => return Ok(None),
-                Some(VerificationStatus::Success) => {}
+                Some(ReadbackStatus::Success) => {}
                 Some(_) => outcome = RunOutcome::Failed,
             }
         }
@@ -323,27 +313,29 @@ impl Runner {
         checkpoint: &Checkpoint,
         parameters: &Parameters,
         accept_unsealed: bool,
-    ) -> Result<VerificationId, ApiError> {
+    ) -> Result<ReadbackId, ApiError> {
         let db = &self.engine.db;
-        let verification = Verification {
-            id: VerificationId(self.id_for(&checkpoint.id.to_string())),
+        let verification = Readback {
+            id: ReadbackId(self.id_for(&checkpoint.id.to_string())),
+            operation: OperationType::Verify,
             project_id: self.operation.project_id.clone(),
             provider_id: checkpoint.provider_id,
+            restore_target: None,
             checkpoint_id: checkpoint.id,
             parameters: parameters.clone(),
             accept_unsealed,
-            status: VerificationStatus::InProgress,
+            status: ReadbackStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
             created_at: self.engine.clock.now(),
         };
         let id = verification.id;
-        match db.verification_create(&verification).await {
+        match db.readback_create(&verification).await {
             Ok(()) => {}
             // Asked for before; whether it was heard is not known, unless it has ended.
             Err(DbError::Conflict { .. }) => {
-                let status = db.verification_get(id).await?.status;
-                if status != VerificationStatus::InProgress {
+                let status = db.readback_get(OperationType::Verify, id).await?.status;
+                if status != ReadbackStatus::InProgress {
                     return Ok(id);
                 }
             }
@@ -359,10 +351,9 @@ impl Runner {
                     error.message.clone(),
                 );
                 let reasons = BTreeMap::from([reason]);
-                db.verification_update_resources(id, &BTreeMap::new(), &reasons)
-                    .await?;
-                let (from, to) = (VerificationStatus::InProgress, VerificationStatus::Fail);
-                match db.transition::<Verification>(id, from, to).await {
+                let (operation, end) = (OperationType::Verify, ReadbackStatus::Fail);
+                let none = BTreeMap::new();
+                match db.readback_end(operation, id, end, &none, &reasons).await {
                     Ok(()) | Err(DbError::Conflict { .. }) => Err(error),
                     Err(other) => Err(other.into()),
                 }
@@ -370,11 +361,16 @@ impl Runner {
         }
     }
 
-    async fn await_verification(&self, id: VerificationId) -> Step<VerificationStatus> {
+    async fn await_verification(&self, id: ReadbackId) -> Step<ReadbackStatus> {
         let mut delay = DELAYS.0;
         loop {
-            let status = self.engine.db.verification_get(id).await?.status;
-            if status != VerificationStatus::InProgress {
+            let status = self
+                .engine
+                .db
+                .readback_get(OperationType::Verify, id)
+                .await?
+                .status;
+            if status != ReadbackStatus::InProgress {
                 return Ok(Some(status));
             }
             if self.pause(&mut delay).await {
@@ -389,6 +385,6 @@ fn candidate(checkpoint: &Checkpoint) -> Candidate {
     Candidate {
         id: checkpoint.id,
         created_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
-        flawed: checkpoint.is_flawed(),
+        flawed: checkpoint.info().is_flawed(),
     }
 }

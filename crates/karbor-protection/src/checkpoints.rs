@@ -28,20 +28,14 @@ use bytes::Bytes;
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use karbor_model::{
-    Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INDEX_VERSION, PlanId, ProviderId,
-    State,
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointPlan, CheckpointStatus, INDEX_VERSION,
+    PlanId, ProviderId, State,
 };
 use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ObjectInfo, list_all};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{
-    copies::{self, Origin},
-    error::CheckpointError,
-    flaws::{self, Findings},
-    keys::MasterKey,
-    seal::SealKey,
-};
+use crate::{error::CheckpointError, flaws::Findings, keys::MasterKey, seal::SealKey};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -72,31 +66,22 @@ pub struct CheckpointCollection {
     key: Option<MasterKey>,
 }
 
-/// Key of `extra_info`: why what the bank said of a checkpoint could not be believed.
-const UNREADABLE: &str = "unreadable";
-
-/// Key of `extra_info` of a checkpoint that is deleted unread: the projects that the index lists it for, if it could not
-/// be told which of them it is of.
-const LISTED_FOR: &str = "listed_for";
-
 /// Does it stand for a checkpoint whose record could not be believed? What a user says in `extra_info` does not decide
 /// that: a checkpoint that was made has an owner.
 pub(crate) fn is_unreadable(checkpoint: &Checkpoint) -> bool {
-    checkpoint.owner_id.is_empty() && checkpoint.info().contains_key(UNREADABLE)
+    checkpoint.owner_id.is_empty() && checkpoint.info().unreadable().is_some()
 }
 
 /// Notes for what projects a checkpoint that is deleted unread is listed.
 pub(crate) fn note_listed_for(checkpoint: &mut Checkpoint, projects: &BTreeSet<&str>) {
     let mut info = checkpoint.info();
-    info.insert(LISTED_FOR.to_owned(), serde_json::json!(projects));
-    checkpoint.extra_info = Some(Value::Object(info).to_string().into());
+    info.set_listed_for(projects.iter().copied());
+    checkpoint.extra_info = info.to_extra_info();
 }
 
 /// The projects that [`note_listed_for`] noted, without the one that the checkpoint was taken for.
 pub(crate) fn other_projects(checkpoint: &Checkpoint) -> Vec<String> {
-    let noted = checkpoint.info().shift_remove(LISTED_FOR);
-    let noted = noted.and_then(|noted| serde_json::from_value::<Vec<String>>(noted).ok());
-    let mut others = noted.unwrap_or_default();
+    let mut others = checkpoint.info().listed_for();
     others.retain(|project| *project != checkpoint.project_id);
     others
 }
@@ -551,12 +536,17 @@ impl CheckpointCollection {
     ///
     /// # Errors
     /// As [`get`](Self::get).
-    pub(crate) async fn accept(&self, id: CheckpointId, at: &str) -> Result<bool, CheckpointError> {
+    pub(crate) async fn accept(
+        &self,
+        id: CheckpointId,
+        at: DateTime<Utc>,
+    ) -> Result<bool, CheckpointError> {
         let mut checkpoint = self.get(id).await?;
-        let Some(info) = flaws::accepted(checkpoint.info(), at) else {
+        let mut info = checkpoint.info();
+        if !info.accept(at) {
             return Ok(false);
-        };
-        checkpoint.extra_info = Some(Value::Object(info).to_string().into());
+        }
+        checkpoint.extra_info = info.to_extra_info();
         self.write(&checkpoint).await?;
         Ok(true)
     }
@@ -578,15 +568,15 @@ impl CheckpointCollection {
             return Ok(());
         }
         made.status = made.status.becoming(CheckpointStatus::Available)?;
-        if Origin::read(&made).is_some() {
-            made.extra_info = made.extra_info.as_ref().map(copies::finished);
+        let (said, mut info) = (made.info(), made.info());
+        if info.origin().is_some() {
+            info.set_copied();
         }
         if let Some(findings) = findings {
-            let mut info = made.info();
             findings.write(&mut info);
-            if !info.is_empty() {
-                made.extra_info = Some(Value::Object(info).to_string().into());
-            }
+        }
+        if info != said {
+            made.extra_info = info.to_extra_info();
         }
         if let Some(seal) = &mut made.seal {
             seal.objects.clone_from(objects);
@@ -853,7 +843,7 @@ impl Place {
     fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             timestamp: checkpoint.timestamp,
-            is_copy: Origin::read(checkpoint).is_some(),
+            is_copy: checkpoint.info().origin().is_some(),
             id: checkpoint.id,
             status: checkpoint.status,
             rank: match checkpoint.status {
@@ -912,11 +902,7 @@ impl Entry {
                 provider_id,
                 resources: Vec::new(),
             },
-            extra_info: Some(
-                serde_json::json!({ UNREADABLE: error.to_string() })
-                    .to_string()
-                    .into(),
-            ),
+            extra_info: CheckpointInfo::of_unreadable(&error.to_string()).to_extra_info(),
             created_at: Some(day(self.timestamp)),
             timestamp: self.timestamp,
             resource_graph: None,

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use karbor_db::DbError;
-use karbor_model::{ApiError, FlowStatus};
-use serde_json::Value;
+use karbor_model::{ApiError, FlowStatus, RunReport};
 
 use crate::providers::Provider;
 
@@ -15,8 +14,8 @@ pub(crate) struct Conclusion {
     pub(crate) status: FlowStatus,
     /// Every failing resource with its reason, one a line.
     pub(crate) error_info: Option<String>,
-    /// Reports by resource.
-    pub(crate) extra_info: Value,
+    /// What the run tells.
+    pub(crate) report: RunReport,
     /// Hashes of what the plugins wrote below `resource-data`, by its key there: for the seal.
     pub(crate) objects: BTreeMap<String, String>,
     /// Does the bank have a checkpoint of it now?
@@ -42,7 +41,7 @@ impl Conclusion {
         Self {
             status: FlowStatus::Failed,
             error_info: Some(reason),
-            extra_info: Value::Null,
+            report: RunReport::default(),
             objects: BTreeMap::new(),
             in_bank: false,
             resources_status: BTreeMap::new(),

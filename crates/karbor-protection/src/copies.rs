@@ -8,80 +8,19 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
-
-use crate::flaws;
-
-/// Key of `extra_info`: the copy lies in the bank of what it is a copy of.
-const SAME_BANK: &str = "same_bank";
+use chrono::DateTime;
+use karbor_model::{Checkpoint, CheckpointId, CheckpointStatus, Origin};
 
 /// What is to be known of copies for which a provider has no second bank.
 pub(crate) const IN_SAME_BANK: &str = "the provider names no second bank (copy_bank): the copy lies in the same bank \
                                        as what it is a copy of, and is lost with it";
 
-/// What a copy is a copy of: the checkpoint that was protected, however often it was copied since.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    copied_from: CheckpointId,
-    /// When its data were protected, UTC.
-    protected_at: DateTime<Utc>,
-}
-
-impl Origin {
-    /// What a copy says of itself; `None` of what is no copy.
-    pub(crate) fn read(checkpoint: &Checkpoint) -> Option<Self> {
-        match checkpoint.extra_info.as_ref()? {
-            Value::String(text) => serde_json::from_str(text).ok(),
-            other => serde_json::from_value(other.clone()).ok(),
-        }
-    }
-
-    /// The origin of any checkpoint: its own, if it is no copy.
-    pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
-        Self::read(checkpoint).unwrap_or_else(|| Self {
-            copied_from: checkpoint.id,
-            protected_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
-        })
-    }
-
-    /// When its data were protected, UTC.
-    pub(crate) fn protected_at(&self) -> DateTime<Utc> {
-        self.protected_at
-    }
-
-    /// What a new copy of `source` says of itself, and that it lies in the same bank if it does: JSON text.
-    pub(crate) fn of_copy(
-        &self,
-        source: &Checkpoint,
-        copied_at: DateTime<Utc>,
-        same_bank: bool,
-    ) -> Value {
-        let copied_at = copied_at.to_rfc3339_opts(SecondsFormat::Secs, false);
-        let mut info = Map::from_iter([
-            ("copied_from".to_owned(), json!(self.copied_from)),
-            (
-                "protected_at".to_owned(),
-                json!(self.protected_at.to_rfc3339()),
-            ),
-            ("copied_at".to_owned(), json!(copied_at)),
-        ]);
-        if same_bank {
-            info.insert(SAME_BANK.to_owned(), json!(true));
-        }
-        flaws::carry(&source.info(), &mut info);
-        Value::String(Value::Object(info).to_string())
-    }
-}
-
-/// What a copy says of itself, with the original's mark of a copy that is whole.
-pub(crate) fn finished(extra_info: &Value) -> Value {
-    let text = extra_info.as_str().unwrap_or_default();
-    let mut info: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
-    info.insert("copy_status".to_owned(), json!(CheckpointStatus::Finished));
-    Value::String(Value::Object(info).to_string())
+/// The origin of any checkpoint: its own, if it is no copy.
+pub(crate) fn origin(checkpoint: &Checkpoint) -> Origin {
+    checkpoint.info().origin().unwrap_or_else(|| Origin {
+        copied_from: checkpoint.id,
+        protected_at: DateTime::from_timestamp(checkpoint.timestamp, 0).unwrap_or_default(),
+    })
 }
 
 /// Does it say that somebody is making it?
@@ -103,8 +42,8 @@ pub(crate) fn pick(
     targets: &[Checkpoint],
     second_bank: bool,
 ) -> Vec<Checkpoint> {
-    let is_copy = |checkpoint: &Checkpoint| Origin::read(checkpoint).is_some();
-    let origin = |checkpoint: &Checkpoint| Origin::of(checkpoint).copied_from;
+    let is_copy = |checkpoint: &Checkpoint| checkpoint.info().origin().is_some();
+    let origin = |checkpoint: &Checkpoint| origin(checkpoint).copied_from;
     let mut there: HashSet<CheckpointId> = targets
         .iter()
         .filter(|target| counts(target) && (second_bank || is_copy(target)))
@@ -120,12 +59,14 @@ pub(crate) fn pick(
 
 #[cfg(test)]
 mod tests {
-    use karbor_model::{CheckpointPlan, INDEX_VERSION, PlanId, ProviderId};
+    use chrono::Utc;
+    use karbor_model::{CheckpointInfo, CheckpointPlan, INDEX_VERSION, PlanId, ProviderId};
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
-    fn checkpoint(status: CheckpointStatus, origin: Option<&Checkpoint>) -> Checkpoint {
+    fn checkpoint(status: CheckpointStatus, of: Option<&Checkpoint>) -> Checkpoint {
         let (plan, provider) = (PlanId::new(), ProviderId::new());
         Checkpoint {
             version: INDEX_VERSION.to_owned(),
@@ -140,8 +81,11 @@ mod tests {
                 provider_id: provider,
                 resources: Vec::new(),
             },
-            extra_info: origin
-                .map(|origin| finished(&Origin::of(origin).of_copy(origin, Utc::now(), false))),
+            extra_info: of.and_then(|of| {
+                let mut info = CheckpointInfo::of_copy(&origin(of), &of.info(), Utc::now(), false);
+                info.set_copied();
+                info.to_extra_info()
+            }),
             created_at: None,
             timestamp: 1_800_000_000,
             resource_graph: None,
@@ -158,12 +102,12 @@ mod tests {
         let first = checkpoint(CheckpointStatus::Available, None);
         let copy = checkpoint(CheckpointStatus::Available, Some(&first));
         let second = checkpoint(CheckpointStatus::Available, Some(&copy));
-        assert_eq!(Origin::of(&second), Origin::of(&first));
-        assert_eq!(Origin::read(&first), None);
+        assert_eq!(origin(&second), origin(&first));
+        assert_eq!(first.info().origin(), None);
         // What a user stores there is not taken for it.
         let mut other = first;
         other.extra_info = Some(json!({"created_by": "manual", "copied_from": "me"}));
-        assert_eq!(Origin::read(&other), None);
+        assert_eq!(other.info().origin(), None);
     }
 
     /// A bank that copies were made in becomes the bank, the old one is to hold the copies now.
@@ -201,12 +145,12 @@ mod tests {
             let picked = pick(from, &to, second_bank);
             for one in &picked {
                 prop_assert_eq!(one.status, CheckpointStatus::Available);
-                prop_assert!(Origin::read(one).is_none());
+                prop_assert!(one.info().origin().is_none());
             }
             let made = picked.iter().map(|of| checkpoint(CheckpointStatus::Available, Some(of)));
             let copies: Vec<_> = copies.iter().cloned().chain(made).collect();
             for source in sources.iter().filter(|one| one.status == CheckpointStatus::Available) {
-                let of = |copy: &&Checkpoint| counts(copy) && Origin::of(copy).copied_from == source.id;
+                let of = |copy: &&Checkpoint| counts(copy) && origin(copy).copied_from == source.id;
                 prop_assert_eq!(copies.iter().filter(of).count(), 1);
             }
             let (from, to) = all(&copies);

@@ -11,31 +11,19 @@
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
-use karbor_model::{Checkpoint, CheckpointId, INCOMPLETE, SUSPICIOUS};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use karbor_model::{
+    Checkpoint, CheckpointId, CheckpointInfo, Holds, Incomplete, Missing, RunReport, Suspicious,
+};
 
 use crate::{
     checkpoints::{CheckpointCollection, CheckpointQuery},
     error::CheckpointError,
 };
 
-/// Key of `extra_info`: what each resource holds.
-const HOLDS: &str = "holds";
-/// Key of `extra_info`: when a suspicious checkpoint was accepted, and why it had been suspicious.
-const ACCEPTED: &str = "accepted";
 /// What is said of a resource of which nothing was stored.
 const NOTHING: &str = "0 files were protected: is it empty, is its file system not mounted, or is all of it excluded?";
 /// Of fewer bytes nothing is concluded: a few lines more or less are no loss.
 const FEW_BYTES: u64 = 1 << 20;
-
-/// How much of a resource there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct Holds {
-    files: Option<u64>,
-    bytes: Option<u64>,
-}
 
 /// What a measure was taken from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +36,8 @@ struct Measure {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Findings {
     holds: BTreeMap<String, Holds>,
-    incomplete: BTreeMap<String, Value>,
+    incomplete: BTreeMap<String, Missing>,
     suspicious: BTreeMap<String, String>,
-}
-
-/// The reports of a run by resource, as the operation log keeps them.
-fn reports(told: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    told["resources"].as_object().into_iter().flatten()
 }
 
 impl Findings {
@@ -64,7 +47,7 @@ impl Findings {
     /// # Errors
     /// The bank's.
     pub(crate) async fn of(
-        told: &Value,
+        told: &RunReport,
         checkpoints: &CheckpointCollection,
         query: &CheckpointQuery,
         made: &Checkpoint,
@@ -72,19 +55,13 @@ impl Findings {
     ) -> Result<Self, CheckpointError> {
         let mut found = Self::default();
         let mut measures = BTreeMap::new();
-        for (key, report) in reports(told) {
-            if let Some(incomplete) = report.get(INCOMPLETE) {
-                found.incomplete.insert(key.clone(), incomplete.clone());
+        for (key, report) in told.each() {
+            if let Some(missing) = report.incomplete() {
+                found.incomplete.insert(key.clone(), missing);
             }
-            let number = |name: &str| report.get(name).and_then(Value::as_u64);
-            let holds = Holds {
-                files: number("files"),
-                bytes: number("bytes"),
-            };
-            if holds != Holds::default() {
+            if let Some(holds) = report.holds() {
                 found.holds.insert(key.clone(), holds);
-                if let Some(before) = report.get("before") {
-                    let holds = serde_json::from_value(before.clone()).unwrap_or_default();
+                if let Some(holds) = report.held_before() {
                     measures.insert(key.clone(), Measure { holds, of: None });
                 }
             }
@@ -93,7 +70,7 @@ impl Findings {
             .measure(&mut measures, checkpoints, query, made)
             .await?;
         for (key, holds) in &found.holds {
-            let missing = found.incomplete.get(key).map_or(0, total);
+            let missing = found.incomplete.get(key).map_or(0, |missing| missing.total);
             if let Some(measure) = measures.get(key)
                 && let Some(reason) = suspicion(holds, missing, measure, share)
             {
@@ -143,73 +120,59 @@ impl Findings {
     }
 
     /// What the checkpoint keeps, beside what the caller put into `info`.
-    pub(crate) fn write(&self, info: &mut Map<String, Value>) {
-        for key in [HOLDS, INCOMPLETE, SUSPICIOUS, ACCEPTED] {
-            info.remove(key);
-        }
-        if !self.holds.is_empty() {
-            info.insert(HOLDS.to_owned(), json!(self.holds));
-        }
-        self.flaws(info);
+    pub(crate) fn write(&self, info: &mut CheckpointInfo) {
+        let (incomplete, suspicious) = self.flaws();
+        info.set_findings(&self.holds, incomplete.as_ref(), suspicious.as_ref());
     }
 
     /// What the operation log and notifications tell.
-    pub(crate) fn tell(&self, told: &mut Value) {
-        if let Some(told) = told.as_object_mut() {
-            self.flaws(told);
-        }
-        let mut warn = |key: &String, reason: &str| {
-            let report = &mut told["resources"][key];
-            match report["warnings"].as_array_mut() {
-                Some(warnings) => warnings.push(json!(reason)),
-                None => report["warnings"] = json!([reason]),
-            }
-        };
+    pub(crate) fn tell(&self, told: &mut RunReport) {
+        (told.incomplete, told.suspicious) = self.flaws();
         for (key, reason) in &self.suspicious {
-            warn(key, reason);
+            told.of(key).warn(reason);
         }
         // What was always empty may be new: it is said, and held against nothing.
-        for key in self
+        let empty = self
             .holds
             .iter()
-            .filter_map(|(key, holds)| (holds.files == Some(0)).then_some(key))
-        {
+            .filter(|(_, holds)| holds.files == Some(0));
+        for (key, _) in empty {
             if !(self.suspicious.contains_key(key) || self.incomplete.contains_key(key)) {
-                warn(key, NOTHING);
+                told.of(key).warn(NOTHING);
             }
         }
     }
 
-    fn flaws(&self, into: &mut Map<String, Value>) {
-        if !self.incomplete.is_empty() {
-            let missing: u64 = self.incomplete.values().map(total).sum();
-            let incomplete = json!({"total": missing, "resources": self.incomplete});
-            into.insert(INCOMPLETE.to_owned(), incomplete);
-        }
-        if !self.suspicious.is_empty() {
-            let suspicious = json!({"resources": self.suspicious});
-            into.insert(SUSPICIOUS.to_owned(), suspicious);
-        }
+    fn flaws(&self) -> (Option<Incomplete>, Option<Suspicious>) {
+        let incomplete = || Incomplete {
+            total: self.incomplete.values().map(|missing| missing.total).sum(),
+            resources: self.incomplete.clone(),
+        };
+        let suspicious = || Suspicious {
+            resources: self.suspicious.clone(),
+        };
+        (
+            (!self.incomplete.is_empty()).then(incomplete),
+            (!self.suspicious.is_empty()).then(suspicious),
+        )
     }
 }
 
 /// What a checkpoint says that it held of a resource, if that is not in doubt.
-fn measure_in(info: &Map<String, Value>, key: &str, of: CheckpointId) -> Option<Measure> {
-    let said = |kind: &str| info.get(kind).map(|flaw| &flaw["resources"][key]);
-    if said(SUSPICIOUS).is_some_and(|reason| !reason.is_null()) {
+fn measure_in(info: &CheckpointInfo, key: &str, of: CheckpointId) -> Option<Measure> {
+    if info
+        .suspicious()
+        .is_some_and(|of| of.resources.contains_key(key))
+    {
         return None;
     }
-    let holds = info.get(HOLDS)?.get(key)?;
-    let mut holds: Holds = serde_json::from_value(holds.clone()).unwrap_or_default();
-    let incomplete = said(INCOMPLETE).filter(|incomplete| !incomplete.is_null());
-    let missing = incomplete.map_or(0, total);
+    let mut holds = info.holds(key)?;
+    let incomplete = info.incomplete();
+    let missing = incomplete.as_ref().and_then(|of| of.resources.get(key));
+    let missing = missing.map_or(0, |missing| missing.total);
     holds.files = holds.files.map(|files| files.saturating_add(missing));
     let of = Some(of);
     Some(Measure { holds, of })
-}
-
-fn total(incomplete: &Value) -> u64 {
-    incomplete["total"].as_u64().unwrap_or(1)
 }
 
 /// Why a resource may be the shadow of what it was.
@@ -255,27 +218,11 @@ fn shrank(now: u64, then: u64, share: f64) -> bool {
     now < then && (then - now) as f64 > then as f64 * share
 }
 
-/// What a copy takes over of what its source says of itself.
-pub(crate) fn carry(source: &Map<String, Value>, into: &mut Map<String, Value>) {
-    for key in [HOLDS, INCOMPLETE, SUSPICIOUS, ACCEPTED] {
-        if let Some(value) = source.get(key) {
-            into.insert(key.to_owned(), value.clone());
-        }
-    }
-}
-
-/// What a suspicious checkpoint says of itself when it is accepted; `None` if it is not suspicious.
-pub(crate) fn accepted(mut info: Map<String, Value>, at: &str) -> Option<Map<String, Value>> {
-    let suspicious = info.remove(SUSPICIOUS)?;
-    info.insert(
-        ACCEPTED.to_owned(),
-        json!({"at": at, SUSPICIOUS: suspicious}),
-    );
-    Some(info)
-}
-
 #[cfg(test)]
 mod tests {
+    use karbor_model::SUSPICIOUS;
+    use serde_json::json;
+
     use super::*;
 
     fn holds(files: u64, bytes: u64) -> Holds {
@@ -316,9 +263,7 @@ mod tests {
             "incomplete": {"total": 600, "resources": {"a": {"total": 600}}},
             "suspicious": {"resources": {"b": "it shrank"}},
         });
-        let Value::Object(info) = info else {
-            unreachable!("it is one");
-        };
+        let info = CheckpointInfo::read(Some(&info));
         let of = CheckpointId::new();
         let measure = measure_in(&info, "a", of).unwrap();
         assert_eq!(measure.holds.files, Some(1000));
@@ -338,8 +283,10 @@ mod tests {
             suspicious: [("c".to_owned(), "suspicious: it is empty".to_owned())].into(),
             ..Findings::default()
         };
-        let mut told = json!({"resources": {"a": {"files": 0, "warnings": ["first"]}, "b": {"files": 1}, "c": {}}});
+        let told = json!({"resources": {"a": {"files": 0, "warnings": ["first"]}, "b": {"files": 1}, "c": {}}});
+        let mut told = RunReport::read(Some(&told));
         found.tell(&mut told);
+        let told = json!(told);
         let warnings = |key: &str| told["resources"][key]["warnings"].to_string();
         assert!(
             warnings("a").contains("first") && warnings("a").contains("0 files were protected")

@@ -12,7 +12,6 @@ use std::collections::BTreeSet;
 use karbor_db::{Db, ListQuery, QuotaSettlement, Recounted};
 use karbor_model::{ApiError, CheckpointId, OperationType, QuotaHolding};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
     conclusion::Conclusion,
@@ -36,21 +35,9 @@ pub(crate) fn reserved(run: &Run) -> QuotaHolding {
 pub(crate) fn made(run: &Run, conclusion: &Conclusion) -> QuotaSettlement {
     let id = run.subject().1.id;
     match conclusion.in_bank {
-        true => QuotaSettlement::Holds(id, bytes(&conclusion.extra_info)),
+        true => QuotaSettlement::Holds(id, conclusion.report.added_bytes()),
         false => QuotaSettlement::Released(id),
     }
-}
-
-/// What the resources of a run added to the bank, by their reports: what is new where the plugin
-/// tells it apart, else all of it.
-fn bytes(extra_info: &Value) -> i64 {
-    let resources = extra_info.get("resources").and_then(Value::as_object);
-    let of = |report: &Value| {
-        let number = |key: &str| report.get(key).and_then(Value::as_i64);
-        number("new_bytes").or_else(|| number("bytes"))
-    };
-    let all = resources.into_iter().flat_map(serde_json::Map::values);
-    all.filter_map(of).fold(0, i64::saturating_add)
 }
 
 /// What a recount came to.
@@ -144,30 +131,7 @@ async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
             ..ListQuery::default()
         };
         let logs = db.operation_log_list(&query).await?;
-        let info = logs.first().and_then(|log| log.extra_info.as_ref());
-        made += info.map_or(0, bytes);
+        made += logs.first().map_or(0, |log| log.report().added_bytes());
     }
     Ok(made)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::bytes;
-
-    #[test]
-    fn bytes_are_what_is_new_else_what_there_is() {
-        let reports = json!({"resources": {
-            "Host::Directory#/a": {"bytes": 100, "new_bytes": 7},
-            "Simulated::Resource#b": {"bytes": 5},
-            "OS::Nova::Server#c": {"bytes": "many"},
-        }});
-        assert_eq!(bytes(&reports), 12);
-        for none in [json!(null), json!({}), json!({"resources": []})] {
-            assert_eq!(bytes(&none), 0, "{none}");
-        }
-        let much = json!({"resources": {"a": {"bytes": i64::MAX}, "b": {"bytes": 1}}});
-        assert_eq!(bytes(&much), i64::MAX);
-    }
 }

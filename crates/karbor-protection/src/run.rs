@@ -4,7 +4,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use karbor_model::{
     ApiError, Checkpoint, OperationId, OperationLog, OperationLogId, OperationLogStatus,
-    OperationType, Parameters, RequestContext, ResourceGraph, RestoreId, VerificationId,
+    OperationType, Parameters, ReadbackId, RequestContext, ResourceGraph,
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,10 +49,6 @@ pub(crate) struct Run {
     /// `None`: at once or not at all.
     #[serde(default)]
     pub begin_before: Option<DateTime<Utc>>,
-    /// The restore it carries out.
-    pub restore_id: Option<RestoreId>,
-    /// The verification it carries out.
-    pub verification_id: Option<VerificationId>,
 }
 
 impl Run {
@@ -76,8 +72,6 @@ impl Run {
             log: OperationLogId::new(),
             started_at: now,
             begin_before: None,
-            restore_id: None,
-            verification_id: None,
         }
     }
 
@@ -96,6 +90,13 @@ impl Run {
     pub(crate) fn late(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let was_ahead = self.started_at > now + SKEW;
         self.begin_before.filter(|end| was_ahead || now > *end)
+    }
+
+    /// The readback that it carries out, if it is one: it has the run's id.
+    #[must_use]
+    pub(crate) fn readback(&self) -> Option<ReadbackId> {
+        let is_readback = self.operation.is_readback();
+        is_readback.then_some(ReadbackId(self.id.0))
     }
 
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.
@@ -129,8 +130,7 @@ impl Run {
             checkpoint_id: Some(self.subject().1.id),
             plan_id: with_plan.then_some(plan),
             provider_id: Some(self.checkpoint.provider_id),
-            restore_id: self.restore_id,
-            verification_id: self.verification_id,
+            readback_id: self.readback(),
             scheduled_operation_id: self.context.scheduled_operation_id.map(|id| id.to_string()),
             status: OperationLogStatus::InProgress,
             started_at: self.started_at,

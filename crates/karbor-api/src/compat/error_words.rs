@@ -1,7 +1,7 @@
 //! What errors say, in the original's words where it had any: clients match on them. The class is the name of the
 //! original's exception.
 
-use karbor_model::{ApiError, ErrorKind, ParameterFault};
+use karbor_model::{ApiError, ErrorKind, OperationType, ParameterFault};
 use serde_json::Value;
 
 use super::python_texts;
@@ -106,8 +106,8 @@ impl From<Refusal> for ApiError {
 fn record(kind: RecordKind) -> &'static str {
     match kind {
         RecordKind::Plan => "Plan",
-        RecordKind::Restore => "Restore",
-        RecordKind::Verification => "Verification",
+        RecordKind::Readback(OperationType::Restore) => "Restore",
+        RecordKind::Readback(_) => "Verification",
         RecordKind::OperationLog => "OperationLog",
         RecordKind::Trigger => "Trigger",
         RecordKind::ScheduledOperation => "Scheduled Operation",

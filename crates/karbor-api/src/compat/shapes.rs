@@ -3,8 +3,8 @@
 use std::{borrow::Cow, collections::BTreeSet, marker::PhantomData};
 
 use karbor_model::{
-    CheckpointStatus, OperationLogStatus, OperationType, PlanStatus, QuotaResource, RestoreStatus,
-    ScheduledOperationType, VerificationStatus,
+    CheckpointStatus, OperationLogStatus, OperationType, PlanStatus, QuotaResource, ReadbackStatus,
+    ScheduledOperationType,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value, json};
@@ -45,8 +45,7 @@ macro_rules! names {
 names!(
     PlanStatus,
     CheckpointStatus,
-    RestoreStatus,
-    VerificationStatus,
+    ReadbackStatus,
     OperationType,
     ScheduledOperationType
 );

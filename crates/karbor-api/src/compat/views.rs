@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, NaiveDate, Timelike, Utc};
 use karbor_model::{
     Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, OperationLog, Parameters, Plan,
-    PlanId, ProtectableType, Provider, ProviderId, Resource, Restore, ScheduledOperation,
-    ServiceRecord, Trigger, Verification,
+    PlanId, ProtectableType, Provider, ProviderId, Readback, Resource, ScheduledOperation,
+    ServiceRecord, Trigger,
 };
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -178,7 +178,7 @@ fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok
 #[schemars(rename = "Restore")]
 pub(crate) struct RestoreView<'a> {
     #[schemars(with = "Id")]
-    id: karbor_model::RestoreId,
+    id: karbor_model::ReadbackId,
     project_id: &'a str,
     #[schemars(with = "Id")]
     provider_id: ProviderId,
@@ -186,14 +186,14 @@ pub(crate) struct RestoreView<'a> {
     checkpoint_id: CheckpointId,
     restore_target: Option<&'a str>,
     parameters: &'a Parameters,
-    #[schemars(with = "State<karbor_model::RestoreStatus>")]
-    status: karbor_model::RestoreStatus,
+    #[schemars(with = "State<karbor_model::ReadbackStatus>")]
+    status: karbor_model::ReadbackStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
 }
 
-impl<'a> From<&'a Restore> for RestoreView<'a> {
-    fn from(restore: &'a Restore) -> Self {
+impl<'a> From<&'a Readback> for RestoreView<'a> {
+    fn from(restore: &'a Readback) -> Self {
         Self {
             id: restore.id,
             project_id: &restore.project_id,
@@ -213,21 +213,21 @@ impl<'a> From<&'a Restore> for RestoreView<'a> {
 #[schemars(rename = "Verification")]
 pub(crate) struct VerificationView<'a> {
     #[schemars(with = "Id")]
-    id: karbor_model::VerificationId,
+    id: karbor_model::ReadbackId,
     project_id: &'a str,
     #[schemars(with = "Id")]
     provider_id: ProviderId,
     #[schemars(with = "Id")]
     checkpoint_id: CheckpointId,
     parameters: &'a Parameters,
-    #[schemars(with = "State<karbor_model::VerificationStatus>")]
-    status: karbor_model::VerificationStatus,
+    #[schemars(with = "State<karbor_model::ReadbackStatus>")]
+    status: karbor_model::ReadbackStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
 }
 
-impl<'a> From<&'a Verification> for VerificationView<'a> {
-    fn from(verification: &'a Verification) -> Self {
+impl<'a> From<&'a Readback> for VerificationView<'a> {
+    fn from(verification: &'a Readback) -> Self {
         Self {
             id: verification.id,
             project_id: &verification.project_id,
@@ -283,7 +283,7 @@ pub(crate) struct OperationLogView<'a> {
     #[schemars(with = "Option<Id>")]
     provider_id: Option<ProviderId>,
     #[schemars(with = "Option<Id>")]
-    restore_id: Option<karbor_model::RestoreId>,
+    restore_id: Option<karbor_model::ReadbackId>,
     scheduled_operation_id: Option<&'a str>,
     /// That of the checkpoint, restore or verification that the operation leaves, or `missed`.
     #[schemars(with = "State<karbor_model::OperationLogStatus>")]
@@ -304,7 +304,7 @@ impl<'a> From<&'a OperationLog> for OperationLogView<'a> {
             checkpoint_id: log.checkpoint_id,
             plan_id: log.plan_id,
             provider_id: log.provider_id,
-            restore_id: log.restore_id,
+            restore_id: log.readback_of(karbor_model::OperationType::Restore),
             scheduled_operation_id: log.scheduled_operation_id.as_deref(),
             status: log.status.after(log.operation_type),
             started_at: time(log.started_at),

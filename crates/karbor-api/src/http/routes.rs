@@ -16,7 +16,8 @@ use super::{
     call::host_url,
     guard::{Guarded, guard},
     handlers::{
-        checkpoints, plans, protectables, quotas, runs, scheduled_operations, services, triggers,
+        checkpoints, operation_logs, plans, protectables, quotas, readbacks, scheduled_operations,
+        services, triggers,
     },
 };
 use crate::{
@@ -31,7 +32,8 @@ fn operations() -> Vec<Operation> {
         plans::operations(),
         checkpoints::operations(),
         protectables::operations(),
-        runs::operations(),
+        readbacks::operations(),
+        operation_logs::operations(),
         services::operations(),
         triggers::operations(),
         scheduled_operations::operations(),

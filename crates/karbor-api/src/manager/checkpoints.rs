@@ -1,10 +1,10 @@
 //! Providers and checkpoints: the protection manager's; here only what a request means.
 
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, OperationType, Parameters, Plan, PlanId,
-    Provider, ProviderId, RequestContext, check_parameters,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationType,
+    Parameters, Plan, PlanId, Provider, ProviderId, RequestContext, check_parameters,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{ApiManager, plans::OfProvider};
 use crate::{
@@ -72,7 +72,10 @@ impl ApiManager {
         if provider_id.parse() != Ok(plan.provider_id) {
             return Err(Refusal::ProtectedByAnotherProvider);
         }
-        let properties = Map::from_iter([("extra_info".to_owned(), extra_info)]);
+        let properties = CheckpointProperties {
+            extra_info: Some(extra_info),
+            ..CheckpointProperties::default()
+        };
         let asked = self.protection.protect(context, plan.clone(), properties);
         let id = match asked.await {
             Ok(id) => id,

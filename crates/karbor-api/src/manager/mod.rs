@@ -15,10 +15,11 @@
 //! database has, `ProtectionManager::checkpoint`'s for what the banks have.
 
 mod checkpoints;
+mod operation_logs;
 mod plans;
 mod protectables;
 mod quotas;
-mod runs;
+mod readbacks;
 mod scheduled_operations;
 mod services;
 mod tenancy;
@@ -36,11 +37,10 @@ use karbor_model::{
 
 pub(crate) use self::{
     checkpoints::{CHECKPOINT_FILTERS, PROVIDER_FILTERS},
+    operation_logs::OPERATION_LOG_FILTERS,
     plans::{NewPlan, PLAN_FILTERS, PlanChange},
     protectables::INSTANCE_FILTERS,
-    runs::{
-        NewRestore, NewVerification, OPERATION_LOG_FILTERS, RESTORE_FILTERS, VERIFICATION_FILTERS,
-    },
+    readbacks::NewReadback,
     scheduled_operations::{NewScheduledOperation, SCHEDULED_OPERATION_FILTERS},
     triggers::{NewTrigger, TRIGGER_FILTERS, TriggerChange},
 };
@@ -158,8 +158,7 @@ impl ApiManager {
             checkpoint_id: None,
             plan_id: None,
             provider_id: None,
-            restore_id: None,
-            verification_id: None,
+            readback_id: None,
             scheduled_operation_id: None,
             status: OperationLogStatus::Failed,
             started_at: now,

@@ -8,9 +8,7 @@
 use std::collections::BTreeSet;
 
 use karbor_db::ListQuery;
-use karbor_model::{
-    OperationLog, Plan, RequestContext, Restore, ScheduledOperation, Trigger, Verification,
-};
+use karbor_model::{OperationLog, Plan, Readback, RequestContext, ScheduledOperation, Trigger};
 use serde::Serialize;
 
 use super::ApiManager;
@@ -22,7 +20,7 @@ use crate::{
 
 /// A record that belongs to a project.
 pub(super) trait Owned: Serialize {
-    const KIND: RecordKind;
+    fn kind(&self) -> RecordKind;
 
     fn shown_id(&self) -> String;
 
@@ -30,9 +28,12 @@ pub(super) trait Owned: Serialize {
 }
 
 macro_rules! owned {
-    ($($record:ident),+) => {$(
+    ($($record:ident: $kind:expr),+ $(,)?) => {$(
         impl Owned for $record {
-            const KIND: RecordKind = RecordKind::$record;
+            fn kind(&self) -> RecordKind {
+                let kind: fn(&Self) -> RecordKind = $kind;
+                kind(self)
+            }
 
             fn shown_id(&self) -> String {
                 self.id.to_string()
@@ -46,12 +47,11 @@ macro_rules! owned {
 }
 
 owned!(
-    Plan,
-    Restore,
-    Verification,
-    OperationLog,
-    Trigger,
-    ScheduledOperation
+    Plan: |_| RecordKind::Plan,
+    Readback: |readback| RecordKind::Readback(readback.operation),
+    OperationLog: |_| RecordKind::OperationLog,
+    Trigger: |_| RecordKind::Trigger,
+    ScheduledOperation: |_| RecordKind::ScheduledOperation,
 );
 
 /// Did the original admit that another project has a record of this kind?
@@ -66,7 +66,7 @@ fn is_admitted(kind: RecordKind) -> bool {
 fn require_own<R: Owned>(caller: Caller<'_>, record: &R) -> Result<(), Refusal> {
     if caller.context().may_access(record.project()) {
         Ok(())
-    } else if is_admitted(R::KIND) {
+    } else if is_admitted(record.kind()) {
         let rule = caller.rule();
         Err(Denied { rule }.into())
     } else {
@@ -75,7 +75,7 @@ fn require_own<R: Owned>(caller: Caller<'_>, record: &R) -> Result<(), Refusal> 
 }
 
 fn hidden<R: Owned>(record: &R) -> Refusal {
-    Refusal::not_found(R::KIND, record.shown_id())
+    Refusal::not_found(record.kind(), record.shown_id())
 }
 
 impl ApiManager {

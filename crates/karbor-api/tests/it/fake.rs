@@ -9,9 +9,9 @@ use std::{
 use async_trait::async_trait;
 use karbor_interfaces::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
-    ErrorKind, OperationLogId, Plan, ProtectableType, Provider, ProviderId, RequestContext,
-    Resource, ResourceGraph, Restore, Verification,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
+    CheckpointStatus, ErrorKind, OperationLogId, Plan, ProtectableType, Provider, ProviderId,
+    Readback, RequestContext, Resource, ResourceGraph,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -139,7 +139,7 @@ impl ProtectionApi for Fake {
         &self,
         context: &RequestContext,
         plan: Plan,
-        checkpoint_properties: Map<String, Value>,
+        checkpoint_properties: CheckpointProperties,
     ) -> Answer<CheckpointId> {
         if self.waits.load(Ordering::Relaxed) {
             self.reached.notify_one();
@@ -178,7 +178,7 @@ impl ProtectionApi for Fake {
                 provider_id: plan.provider_id,
                 resources: plan.resources,
             },
-            extra_info: checkpoint_properties.get("extra_info").cloned(),
+            extra_info: checkpoint_properties.extra_info,
             created_at: Some("2026-11-22".parse().unwrap()),
             timestamp: 0,
             resource_graph: Some(graph.pack().unwrap()),
@@ -190,7 +190,7 @@ impl ProtectionApi for Fake {
     async fn restore(
         &self,
         context: &RequestContext,
-        restore: Restore,
+        restore: Readback,
         restore_auth: Option<Map<String, Value>>,
     ) -> Answer<()> {
         self.note(json!({"restore": restore.id, "auth": restore_auth}))?;
@@ -198,11 +198,7 @@ impl ProtectionApi for Fake {
             .map(drop)
     }
 
-    async fn verification(
-        &self,
-        context: &RequestContext,
-        verification: Verification,
-    ) -> Answer<()> {
+    async fn verification(&self, context: &RequestContext, verification: Readback) -> Answer<()> {
         self.note(json!({"verification": verification.id}))?;
         self.find(
             context,

@@ -66,7 +66,10 @@ async fn a_restore_as_recorded() {
     assert!(
         !format!(
             "{:?}",
-            app.db.restore_list(&ListQuery::default()).await.unwrap()
+            app.db
+                .readback_list(OperationType::Restore, &ListQuery::default())
+                .await
+                .unwrap()
         )
         .contains("hunter2")
     );
@@ -238,8 +241,7 @@ async fn q54_operation_logs_as_recorded() {
         checkpoint_id: Some(NOBODY.parse().unwrap()),
         plan_id: None,
         provider_id: Some(NOOP.parse().unwrap()),
-        restore_id: None,
-        verification_id: None,
+        readback_id: None,
         scheduled_operation_id: None,
         status: OperationLogStatus::InProgress,
         started_at: "2026-11-22T10:21:08.161356Z".parse().unwrap(),

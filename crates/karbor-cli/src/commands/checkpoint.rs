@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use karbor_model::CheckpointStatus;
+use karbor_model::{CheckpointStatus, RunReport};
 use serde_json::{Value, json};
 
 use super::copy::CopyArguments;
@@ -11,7 +11,7 @@ use crate::{
     arguments::{ListOptions, WaitOptions, states},
     error::{CliError, Exit},
     flaws::Flaws,
-    output::{Column, column, plain, string, text, time, unpacked},
+    output::{Column, column, string, text, time, unpacked},
     report,
     session::Session,
     wait::{Job, Operation, wait},
@@ -393,7 +393,7 @@ async fn show(session: &mut Session, mut checkpoint: Value) -> Result<(), CliErr
         })
         .collect();
     session.more("Resources", vec!["TYPE", "NAME", "ID"], rows)?;
-    match checkpoint["sealed"] == Value::Bool(false) && !flaws.is_unreadable() {
+    match checkpoint["sealed"] == Value::Bool(false) && flaws.unreadable().is_none() {
         true => {
             session.note("\nno seal: nothing vouches for what the bank says of this checkpoint")
         }
@@ -424,13 +424,9 @@ async fn delete(
     };
     let outcome = wait(session, &job, options.timeout).await?;
     if outcome.ok {
-        let told = outcome.log.map(|log| unpacked(&log["extra_info"]));
-        for warning in told
-            .iter()
-            .filter_map(|told| told["warnings"].as_array())
-            .flatten()
-        {
-            session.warn(&plain(warning))?;
+        let log = outcome.log.unwrap_or_default();
+        for warning in RunReport::read(log.get("extra_info")).warnings {
+            session.warn(&warning)?;
         }
         return session.note(&format!("checkpoint {id} deleted"));
     }

@@ -9,13 +9,7 @@ use karbor_model::one_line;
 use serde_json::Value;
 
 use super::checkpoint::{Search, add_times, made, made_on};
-use crate::{
-    error::CliError,
-    flaws::Flaws,
-    output::{string, unpacked},
-    report,
-    session::Session,
-};
+use crate::{error::CliError, flaws::Flaws, output::string, report, session::Session};
 
 /// By how much the clocks of a service and its client may differ.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -91,8 +85,7 @@ async fn passed_over(
     };
     let failed = search.run(session).await.unwrap_or_default();
     let unreadable = failed.iter().filter_map(|(_, checkpoint)| {
-        let info = unpacked(&checkpoint["extra_info"]);
-        let reason = info["unreadable"].as_str()?.to_owned();
+        let reason = Flaws::of(checkpoint).unreadable()?.to_owned();
         (made_on(checkpoint) >= made_on(found)).then_some((checkpoint, reason))
     });
     for (checkpoint, reason) in unreadable.take(PASSED_OVER) {

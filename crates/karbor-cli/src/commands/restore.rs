@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use karbor_model::RestoreStatus;
+use karbor_model::ReadbackStatus;
 use serde_json::{Value, json};
 
 use super::{
@@ -14,7 +14,8 @@ use super::{
 use crate::{
     arguments::{ListOptions, WaitOptions, json_object, states},
     error::{CliError, Exit},
-    output::{Column, column, string, text, unpacked},
+    flaws::Flaws,
+    output::{Column, column, string, text},
     report,
     session::Session,
     wait::{Job, Operation},
@@ -58,7 +59,7 @@ enum RestoreCommand {
     /// The restores that were asked for
     List {
         /// Of this status only
-        #[arg(long, value_parser = states(RestoreStatus::ALL))]
+        #[arg(long, value_parser = states(ReadbackStatus::ALL))]
         status: Option<String>,
         #[command(flatten)]
         list: ListOptions,
@@ -218,9 +219,8 @@ fn of_seal(found: (String, Value), accept_unsealed: bool) -> Result<(String, Val
 
 /// A checkpoint given by id must be of the plan that was named: the name is there as a check.
 fn of_plan(plan: &str, found: (String, Value)) -> Result<(String, Value), CliError> {
-    let info = unpacked(&found.1["extra_info"]);
     if string(&found.1, "status") == "error"
-        && let Some(reason) = info["unreadable"].as_str()
+        && let Some(reason) = Flaws::of(&found.1).unreadable()
     {
         let id = string(&found.1, "id");
         let message = format!("checkpoint {id} cannot be restored: {reason}");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use karbor_model::VerificationStatus;
+use karbor_model::ReadbackStatus;
 use serde_json::{Value, json};
 
 use super::wishes;
@@ -44,7 +44,7 @@ pub enum VerificationCommand {
     /// The verifications that were asked for
     List {
         /// Of this status only
-        #[arg(long, value_parser = states(VerificationStatus::ALL))]
+        #[arg(long, value_parser = states(ReadbackStatus::ALL))]
         status: Option<String>,
         #[command(flatten)]
         list: ListOptions,

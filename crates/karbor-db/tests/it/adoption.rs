@@ -1,7 +1,9 @@
 //! A database that the original made and filled.
 
 use karbor_db::{Db, ListQuery};
-use karbor_model::{OperationLog, OperationLogStatus, Plan, PlanStatus, RestoreStatus};
+use karbor_model::{
+    OperationLog, OperationLogStatus, OperationType, Plan, PlanStatus, ReadbackStatus,
+};
 use serde_json::json;
 
 async fn adopted() -> (Db, tempfile::TempDir, rusqlite::Connection) {
@@ -48,8 +50,11 @@ async fn its_records_are_read_as_they_are() {
         "Q10: any text was a status"
     );
 
-    let restores = db.restore_list(&ListQuery::default()).await.unwrap();
-    assert_eq!(restores[0].status, RestoreStatus::Success);
+    let restores = db
+        .readback_list(OperationType::Restore, &ListQuery::default())
+        .await
+        .unwrap();
+    assert_eq!(restores[0].status, ReadbackStatus::Success);
     assert!(restores[0].resources_status.is_empty());
 
     let logs = db.operation_log_list(&ListQuery::default()).await.unwrap();

@@ -1,5 +1,5 @@
 use karbor_db::{Db, DbError, Direction, ListQuery};
-use karbor_model::{Plan, PlanId, PlanStatus};
+use karbor_model::{OperationType, Plan, PlanId, PlanStatus};
 use proptest::prelude::*;
 
 use crate::support::{at, fixture, operation_log, plan, restore};
@@ -82,10 +82,16 @@ async fn filters_by_known_columns_and_ignores_others() {
 async fn q15_unknown_filters_are_ignored_everywhere() {
     let fixture = fixture().await;
     let db = &fixture.db;
-    db.restore_create(&restore("p")).await.unwrap();
+    db.readback_create(&restore("p")).await.unwrap();
     db.operation_log_create(&operation_log("p")).await.unwrap();
     let query = filtered(&[("colour", "red")]);
-    assert_eq!(db.restore_list(&query).await.unwrap().len(), 1);
+    assert_eq!(
+        db.readback_list(OperationType::Restore, &query)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
     assert_eq!(db.operation_log_list(&query).await.unwrap().len(), 1);
     let query = filtered(&[("verification_id", "none")]);
     assert!(db.operation_log_list(&query).await.unwrap().is_empty());

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use karbor_db::{DbError, ListQuery, OperationLogUpdate};
 use karbor_manager::{Clock, ServiceStore, TaskOutcome, TaskReport};
-use karbor_model::{ApiError, ErrorKind, PlanId, Resource};
+use karbor_model::{ApiError, ErrorKind, OperationType, PlanId, ReadbackStatus, Resource};
 use karbor_testkit::FakeClock;
 use serde_json::json;
 
@@ -122,28 +122,32 @@ async fn restores_and_verifications_keep_their_outcome() {
     let db = &fixture.db;
     let (mut restore, mut verification) = (restore("p"), verification("p"));
     restore.parameters = serde_json::from_value(json!({"T#1": {"where": "/x"}})).unwrap();
-    db.restore_create(&restore).await.unwrap();
-    db.verification_create(&verification).await.unwrap();
+    db.readback_create(&restore).await.unwrap();
+    db.readback_create(&verification).await.unwrap();
     let status: BTreeMap<_, _> = [("T#1".to_owned(), "error".to_owned())].into();
     let reason: BTreeMap<_, _> = [("T#1".to_owned(), "disk \"full\"".to_owned())].into();
-    db.restore_update_resources(restore.id, &status, &reason)
+    for readback in [&mut restore, &mut verification] {
+        readback.status = ReadbackStatus::Fail;
+        readback.resources_status.clone_from(&status);
+        readback.resources_reason.clone_from(&reason);
+        let (operation, end) = (readback.operation, readback.status);
+        db.readback_end(operation, readback.id, end, &status, &reason)
+            .await
+            .unwrap();
+    }
+    let read = db
+        .readback_get(OperationType::Restore, restore.id)
         .await
         .unwrap();
-    db.verification_update_resources(verification.id, &status, &reason)
-        .await
-        .unwrap();
-    restore.resources_status.clone_from(&status);
-    restore.resources_reason.clone_from(&reason);
-    verification.resources_status.clone_from(&status);
-    verification.resources_reason.clone_from(&reason);
-    let read = db.restore_get(restore.id).await.unwrap();
     assert_eq!(read, restore);
-    let read = db.verification_get(verification.id).await.unwrap();
-    assert_eq!(read, verification);
-    let unknown = db
-        .restore_update_resources(karbor_model::RestoreId::new(), &status, &reason)
+    let read = db
+        .readback_get(OperationType::Verify, verification.id)
         .await
-        .unwrap_err();
+        .unwrap();
+    assert_eq!(read, verification);
+    let (id, end) = (karbor_model::ReadbackId::new(), ReadbackStatus::Fail);
+    let unknown = db.readback_end(OperationType::Restore, id, end, &status, &reason);
+    let unknown = unknown.await.unwrap_err();
     let unknown = ApiError::from(unknown);
     assert_eq!(unknown.class, "RestoreNotFound");
 }

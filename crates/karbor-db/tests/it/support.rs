@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use karbor_db::{Db, FlowEvent, FlowEventKind, FlowRecord};
 use karbor_model::{
     CheckpointId, FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus,
-    OperationType, Plan, PlanId, PlanStatus, ProviderId, Resource, Restore, RestoreId,
-    RestoreStatus, Verification, VerificationId, VerificationStatus,
+    OperationType, Plan, PlanId, PlanStatus, ProviderId, Readback, ReadbackId, ReadbackStatus,
+    Resource,
 };
 use serde_json::json;
 
@@ -67,31 +67,34 @@ pub fn plan(project: &str, name: &str) -> Plan {
     }
 }
 
-pub fn restore(project: &str) -> Restore {
-    Restore {
-        id: RestoreId::new(),
+pub fn restore(project: &str) -> Readback {
+    Readback {
+        operation: OperationType::Restore,
+        id: ReadbackId::new(),
         project_id: project.to_owned(),
         provider_id: ProviderId::new(),
         checkpoint_id: CheckpointId::new(),
         restore_target: Some("http://keystone/v3".to_owned()),
         parameters: Default::default(),
         accept_unsealed: false,
-        status: RestoreStatus::InProgress,
+        status: ReadbackStatus::InProgress,
         resources_status: Default::default(),
         resources_reason: Default::default(),
         created_at: at(1),
     }
 }
 
-pub fn verification(project: &str) -> Verification {
-    Verification {
-        id: VerificationId::new(),
+pub fn verification(project: &str) -> Readback {
+    Readback {
+        operation: OperationType::Verify,
+        restore_target: None,
+        id: ReadbackId::new(),
         project_id: project.to_owned(),
         provider_id: ProviderId::new(),
         checkpoint_id: CheckpointId::new(),
         parameters: Default::default(),
         accept_unsealed: false,
-        status: VerificationStatus::InProgress,
+        status: ReadbackStatus::InProgress,
         resources_status: Default::default(),
         resources_reason: Default::default(),
         created_at: at(1),
@@ -106,8 +109,7 @@ pub fn operation_log(project: &str) -> OperationLog {
         checkpoint_id: None,
         plan_id: Some(PlanId::new()),
         provider_id: Some(ProviderId::new()),
-        restore_id: Some(RestoreId::new()),
-        verification_id: Some(VerificationId::new()),
+        readback_id: Some(ReadbackId::new()),
         scheduled_operation_id: None,
         status: OperationLogStatus::InProgress,
         started_at: at(5),

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
+
 use karbor_db::{Db, DbError, FlowRecord, Stateful};
 use karbor_model::{
-    FlowStatus, OperationLog, OperationLogStatus, Plan, PlanStatus, Restore, RestoreId,
-    RestoreStatus, State, Verification, VerificationStatus,
+    FlowStatus, OperationLog, OperationLogStatus, OperationType, Plan, PlanStatus, Readback,
+    ReadbackStatus, State,
 };
 use proptest::prelude::*;
 
@@ -16,16 +18,20 @@ async fn every_kind_of_record_goes_its_way_once() {
     let (plan, restore, verification) = (plan("p", "n"), restore("p"), verification("p"));
     let (log, flow) = (operation_log("p"), flow("h"));
     db.plan_create(&plan).await.unwrap();
-    db.restore_create(&restore).await.unwrap();
-    db.verification_create(&verification).await.unwrap();
+    db.readback_create(&restore).await.unwrap();
+    db.readback_create(&verification).await.unwrap();
     db.operation_log_create(&log).await.unwrap();
     db.flow_create(&flow).await.unwrap();
     let (from, to) = (PlanStatus::Suspended, PlanStatus::Started);
     once::<Plan>(db, plan.id, from, to).await;
-    let (from, to) = (RestoreStatus::InProgress, RestoreStatus::Success);
-    once::<Restore>(db, restore.id, from, to).await;
-    let (from, to) = (VerificationStatus::InProgress, VerificationStatus::Fail);
-    once::<Verification>(db, verification.id, from, to).await;
+    let (from, to) = (ReadbackStatus::InProgress, ReadbackStatus::Success);
+    assert_once(&restore.id.to_string(), (from, to), async || {
+        end(db, &restore, to).await
+    })
+    .await;
+    let (from, to) = (ReadbackStatus::InProgress, ReadbackStatus::Fail);
+    let id = verification.id.to_string();
+    assert_once(&id, (from, to), async || end(db, &verification, to).await).await;
     let (from, to) = (OperationLogStatus::InProgress, OperationLogStatus::Failed);
     once::<OperationLog>(db, log.id, from, to).await;
     let (from, to) = (FlowStatus::Running, FlowStatus::Failed);
@@ -33,16 +39,32 @@ async fn every_kind_of_record_goes_its_way_once() {
     assert!(db.plan_get(plan.id).await.unwrap().updated_at.is_some());
 }
 
-/// Once it goes; the second time the present state is named, or the rules are.
 async fn once<R: Stateful>(db: &Db, id: R::Id, from: R::State, to: R::State) {
-    db.transition::<R>(id, from, to).await.unwrap();
-    let error = db.transition::<R>(id, from, to).await.unwrap_err();
+    let change = async || db.transition::<R>(id, from, to).await;
+    assert_once(&id.to_string(), (from, to), change).await;
+}
+
+/// How a readback ends, without a word of its resources.
+async fn end(db: &Db, readback: &Readback, to: ReadbackStatus) -> Result<(), DbError> {
+    let none = BTreeMap::new();
+    db.readback_end(readback.operation, readback.id, to, &none, &none)
+        .await
+}
+
+/// Once it goes; the second time the present state is named, or the rules are.
+async fn assert_once<S: State>(
+    id: &str,
+    (from, to): (S, S),
+    change: impl AsyncFn() -> Result<(), DbError>,
+) {
+    change().await.unwrap();
+    let error = change().await.unwrap_err();
     let DbError::Conflict { present, .. } = &error else {
         panic!("{error:?}");
     };
     assert_eq!(present.as_deref(), Some(to.as_str()));
     let text = error.to_string();
-    assert!(text.contains(&id.to_string()), "{text}");
+    assert!(text.contains(id), "{text}");
     assert!(text.contains(&format!("'{to}', not '{from}'")), "{text}");
 }
 
@@ -50,14 +72,23 @@ async fn once<R: Stateful>(db: &Db, id: R::Id, from: R::State, to: R::State) {
 async fn what_the_rules_forbid_is_refused() {
     let fixture = fixture().await;
     let restore = restore("p");
-    fixture.db.restore_create(&restore).await.unwrap();
-    let error = fixture
-        .db
-        .transition::<Restore>(restore.id, RestoreStatus::Success, RestoreStatus::Fail)
+    fixture.db.readback_create(&restore).await.unwrap();
+    let error = end(&fixture.db, &restore, ReadbackStatus::InProgress)
         .await
         .unwrap_err();
     assert!(matches!(error, DbError::Conflict { .. }), "{error:?}");
-    let reason = "cannot go from 'success' to 'fail'";
+    let reason = "cannot go from 'in_progress' to 'in_progress'";
+    assert!(error.to_string().contains(reason), "{error}");
+    let log = operation_log("p");
+    fixture.db.operation_log_create(&log).await.unwrap();
+    let (from, to) = (OperationLogStatus::Success, OperationLogStatus::Failed);
+    let error = fixture
+        .db
+        .transition::<OperationLog>(log.id, from, to)
+        .await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, DbError::Conflict { .. }), "{error:?}");
+    let reason = "cannot go from 'success' to 'failed'";
     assert!(error.to_string().contains(reason), "{error}");
 }
 
@@ -65,8 +96,7 @@ async fn what_the_rules_forbid_is_refused() {
 async fn no_record_no_transition() {
     let fixture = fixture().await;
     let db = &fixture.db;
-    let (from, to) = (RestoreStatus::InProgress, RestoreStatus::Fail);
-    let unknown = db.transition::<Restore>(RestoreId::new(), from, to).await;
+    let unknown = end(db, &restore("p"), ReadbackStatus::Fail).await;
     assert!(
         matches!(unknown, Err(DbError::NotFound { .. })),
         "{unknown:?}"
@@ -101,21 +131,18 @@ async fn race(wishes: Vec<bool>) {
     let fixture = fixture().await;
     let dbs = [fixture.db.clone(), fixture.other().await];
     let restore = restore("p");
-    fixture.db.restore_create(&restore).await.unwrap();
+    fixture.db.readback_create(&restore).await.unwrap();
     let tasks: Vec<_> = wishes
         .into_iter()
         .enumerate()
         .map(|(number, well)| {
-            let (db, id) = (dbs[number % 2].clone(), restore.id);
+            let (db, restore) = (dbs[number % 2].clone(), restore.clone());
             let to = if well {
-                RestoreStatus::Success
+                ReadbackStatus::Success
             } else {
-                RestoreStatus::Fail
+                ReadbackStatus::Fail
             };
-            tokio::spawn(async move {
-                let from = RestoreStatus::InProgress;
-                (to, db.transition::<Restore>(id, from, to).await)
-            })
+            tokio::spawn(async move { (to, end(&db, &restore, to).await) })
         })
         .collect();
     let (mut winners, mut losers) = (Vec::new(), Vec::new());
@@ -126,7 +153,11 @@ async fn race(wishes: Vec<bool>) {
         }
     }
     assert_eq!(winners.len(), 1);
-    let stored = fixture.db.restore_get(restore.id).await.unwrap();
+    let stored = fixture
+        .db
+        .readback_get(OperationType::Restore, restore.id)
+        .await
+        .unwrap();
     assert_eq!(stored.status, winners[0]);
     for error in losers {
         let DbError::Conflict { present, .. } = &error else {

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use karbor_flow::{
     Executor, FlowNode, FlowStatus, FlowTime, Hook, HookContext, HookRunner, MemoryJournal,
-    ProgressBoard, ProgressSink, ProgressSnapshot, TaskResult, TokioTime,
+    ProgressBoard, ProgressSink, TaskResult, TokioTime,
 };
+use karbor_model::RunProgress;
 use karbor_plugin::{HookReport, PluginError};
 use tokio_util::sync::CancellationToken;
 
@@ -81,7 +82,7 @@ fn an_attempt_that_starts_over_counts_from_zero() {
     assert_eq!((snapshot.tasks_done, snapshot.tasks_total), (3, 8));
     assert_eq!(snapshot.resources.len(), 1);
     assert_eq!(snapshot.resources[0].key, "T#1");
-    assert_eq!(snapshot.resources[0].hook, Some(Hook::Main));
+    assert_eq!(snapshot.resources[0].hook.as_deref(), Some("main"));
     // A hook that ends has moved what there was to move.
     board.task_ended(&plan.nodes()[1], Hook::Main, TaskResult::Finished);
     let snapshot = board.snapshot();
@@ -89,7 +90,7 @@ fn an_attempt_that_starts_over_counts_from_zero() {
     assert_eq!(snapshot.tasks_done, 4);
     assert_eq!(snapshot.resources[0].hook, None);
     let json = serde_json::to_value(&snapshot).unwrap();
-    let back: ProgressSnapshot = serde_json::from_value(json).unwrap();
+    let back: RunProgress = serde_json::from_value(json).unwrap();
     assert_eq!(back, snapshot);
 }
 
@@ -110,7 +111,7 @@ fn a_snapshot_of_a_large_flow_stays_small() {
     assert_eq!(snapshot.resources[0].key, "T#990");
 }
 
-struct Mover(Mutex<Vec<ProgressSnapshot>>, Arc<ProgressBoard>);
+struct Mover(Mutex<Vec<RunProgress>>, Arc<ProgressBoard>);
 
 #[async_trait]
 impl HookRunner for Mover {

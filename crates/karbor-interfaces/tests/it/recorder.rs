@@ -11,10 +11,10 @@ use chrono::{DateTime, Utc};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, Target, rpc::RpcArgs};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
-    INDEX_VERSION, OperationLogId, Parameters, Plan, PlanId, PlanStatus, ProtectableType, Provider,
-    ProviderId, RequestContext, Resource, Restore, RestoreId, RestoreStatus, Verification,
-    VerificationId, VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
+    CheckpointStatus, INDEX_VERSION, OperationLogId, OperationType, Parameters, Plan, PlanId,
+    PlanStatus, ProtectableType, Provider, ProviderId, Readback, ReadbackId, ReadbackStatus,
+    RequestContext, Resource,
 };
 use serde_json::{Map, Value, json};
 
@@ -63,31 +63,34 @@ pub fn plan() -> Plan {
     }
 }
 
-pub fn restore() -> Restore {
-    Restore {
-        id: ID.parse::<RestoreId>().unwrap(),
+pub fn restore() -> Readback {
+    Readback {
+        operation: OperationType::Restore,
+        id: ID.parse::<ReadbackId>().unwrap(),
         project_id: "p".to_owned(),
         provider_id: provider_id(),
         checkpoint_id: checkpoint_id(),
         restore_target: Some("http://elsewhere".to_owned()),
         parameters: parameters(),
         accept_unsealed: false,
-        status: RestoreStatus::InProgress,
+        status: ReadbackStatus::InProgress,
         resources_status: BTreeMap::new(),
         resources_reason: BTreeMap::from([("a#b".to_owned(), "why".to_owned())]),
         created_at: noon(),
     }
 }
 
-pub fn verification() -> Verification {
-    Verification {
-        id: ID.parse::<VerificationId>().unwrap(),
+pub fn verification() -> Readback {
+    Readback {
+        operation: OperationType::Verify,
+        restore_target: None,
+        id: ID.parse::<ReadbackId>().unwrap(),
         project_id: "p".to_owned(),
         provider_id: provider_id(),
         checkpoint_id: checkpoint_id(),
         parameters: parameters(),
         accept_unsealed: false,
-        status: VerificationStatus::InProgress,
+        status: ReadbackStatus::InProgress,
         resources_status: BTreeMap::new(),
         resources_reason: BTreeMap::new(),
         created_at: noon(),
@@ -146,17 +149,22 @@ type Context = RequestContext;
 
 #[async_trait]
 impl ProtectionApi for Recorder {
-    async fn protect(&self, c: &Context, plan: Plan, properties: Map_) -> Answer<CheckpointId> {
+    async fn protect(
+        &self,
+        c: &Context,
+        plan: Plan,
+        properties: CheckpointProperties,
+    ) -> Answer<CheckpointId> {
         self.note(c, json!(["protect", plan, properties]));
         Ok(checkpoint_id())
     }
 
-    async fn restore(&self, c: &Context, restore: Restore, auth: Option<Map_>) -> Answer<()> {
+    async fn restore(&self, c: &Context, restore: Readback, auth: Option<Map_>) -> Answer<()> {
         self.note(c, json!(["restore", restore, auth]));
         Err(ApiError::forbidden("PolicyNotAuthorized", "You may not."))
     }
 
-    async fn verification(&self, c: &Context, verification: Verification) -> Answer<()> {
+    async fn verification(&self, c: &Context, verification: Readback) -> Answer<()> {
         self.note(c, json!(["verification", verification]));
         Ok(())
     }

@@ -12,10 +12,10 @@ use karbor_db::{Db, DbError};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::Clock;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointStatus,
-    OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType, Plan,
-    ProtectableType, Provider, ProviderId, RequestContext, Resource, Restore, Verification,
-    VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
+    CheckpointStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    Plan, ProtectableType, Provider, ProviderId, Readback, ReadbackStatus, RequestContext,
+    Resource,
 };
 use karbor_testkit::FakeClock;
 use serde_json::{Map, Value, json};
@@ -36,9 +36,9 @@ pub struct State {
     pub checkpoints: BTreeMap<CheckpointId, Checkpoint>,
     pub by_operation: BTreeMap<OperationId, CheckpointId>,
     /// Who asked for each checkpoint, in order.
-    pub asked: Vec<(RequestContext, Map<String, Value>)>,
+    pub asked: Vec<(RequestContext, CheckpointProperties)>,
     pub deleted: Vec<CheckpointId>,
-    pub verified: Vec<Verification>,
+    pub verified: Vec<Readback>,
     pub hang: Option<Hang>,
     /// Checkpoints stay `protecting`.
     pub slow: bool,
@@ -136,8 +136,7 @@ impl Fake {
             checkpoint_id: Some(checkpoint),
             plan_id: Some(plan.id),
             provider_id: Some(plan.provider_id),
-            restore_id: None,
-            verification_id: None,
+            readback_id: None,
             scheduled_operation_id: None,
             status,
             started_at: self.clock.now(),
@@ -159,7 +158,7 @@ impl ProtectionApi for Fake {
         &self,
         context: &RequestContext,
         plan: Plan,
-        properties: Map<String, Value>,
+        properties: CheckpointProperties,
     ) -> Answer<CheckpointId> {
         self.state().calls += 1;
         self.hang_at(Hang::BeforeProtect).await;
@@ -171,17 +170,13 @@ impl ProtectionApi for Fake {
         if let Some(refusal) = self.state().refusals.pop() {
             return Err(refusal);
         }
-        let operation: OperationId = properties["operation_id"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap();
+        let operation = properties.operation_id.unwrap();
         let known = self.state().by_operation.get(&operation).copied();
         let id = match known {
             Some(id) => id,
             None => {
-                let text = properties["extra_info"].as_str().unwrap();
-                let id = self.add(&plan, 0, serde_json::from_str(text).unwrap());
+                let said = properties.extra_info.as_ref().and_then(Value::as_str);
+                let id = self.add(&plan, 0, serde_json::from_str(said.unwrap()).unwrap());
                 self.record(operation, &plan, id).await?;
                 let mut state = self.state();
                 let status = match (state.slow, state.bad) {
@@ -203,14 +198,18 @@ impl ProtectionApi for Fake {
         Ok(id)
     }
 
-    async fn verification(&self, _: &RequestContext, verification: Verification) -> Answer<()> {
-        let (id, from) = (verification.id, VerificationStatus::InProgress);
+    async fn verification(&self, _: &RequestContext, verification: Readback) -> Answer<()> {
+        let id = verification.id;
         let to = match self.state().bad {
-            true => VerificationStatus::Fail,
-            false => VerificationStatus::Success,
+            true => ReadbackStatus::Fail,
+            false => ReadbackStatus::Success,
         };
         self.state().verified.push(verification);
-        self.db.transition::<Verification>(id, from, to).await?;
+        let none = BTreeMap::new();
+        let operation = OperationType::Verify;
+        self.db
+            .readback_end(operation, id, to, &none, &none)
+            .await?;
         Ok(())
     }
 
@@ -289,7 +288,7 @@ impl ProtectionApi for Fake {
     async fn restore(
         &self,
         _: &RequestContext,
-        _: Restore,
+        _: Readback,
         _: Option<Map<String, Value>>,
     ) -> Answer<()> {
         unreachable!()

@@ -27,11 +27,12 @@ async fn an_operation_runs_on_time_as_its_owner() {
     assert!(!context.is_admin);
     assert_eq!(context.scheduled_operation_id, Some(operation.id));
     assert_eq!(
-        properties["begin_before"], "2026-01-01T01:15:00Z",
+        json!(properties.begin_before),
+        "2026-01-01T01:15:00Z",
         "its window"
     );
-    let info: serde_json::Value =
-        serde_json::from_str(properties["extra_info"].as_str().unwrap()).unwrap();
+    let said = properties.extra_info.unwrap();
+    let info: serde_json::Value = serde_json::from_str(said.as_str().unwrap()).unwrap();
     assert_eq!(info["created_by"], "operation-engine");
     assert_eq!(info["trigger_id"], operation.trigger_id.to_string());
     assert_eq!(info["scheduled_operation_id"], operation.id.to_string());

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use chrono::{NaiveDate, SecondsFormat};
+use chrono::NaiveDate;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, ErrorKind,
-    OperationLogId, Parameters, Plan, ProtectableType, Provider as ProviderRecord, ProviderId,
-    RequestContext, Resource, Restore, Verification,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
+    ErrorKind, OperationLogId, Parameters, Plan, ProtectableType, Provider as ProviderRecord,
+    ProviderId, Readback, RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
@@ -21,7 +21,7 @@ use crate::{
     error::{CheckpointError, bank_error},
     graph, leases,
     listing::{list_by_name, page},
-    operations::{delete, protect},
+    operations::delete,
     parameters,
     providers::Place,
 };
@@ -32,9 +32,9 @@ impl ProtectionApi for ProtectionManager {
         &self,
         context: &RequestContext,
         plan: Plan,
-        checkpoint_properties: Map<String, Value>,
+        checkpoint_properties: CheckpointProperties,
     ) -> Result<CheckpointId, ApiError> {
-        let asked_as = protect::operation_id(&checkpoint_properties)?;
+        let asked_as = checkpoint_properties.operation_id;
         if let Some(id) = asked_as
             && let Some(made) = self.ground.protected_before(id, &plan).await?
         {
@@ -42,7 +42,7 @@ impl ProtectionApi for ProtectionManager {
         }
         let ground = &self.ground;
         let run = ground
-            .protect_run(context, &plan, &checkpoint_properties)
+            .protect_run(context, &plan, checkpoint_properties)
             .await?;
         let id = run.checkpoint.id;
         let Err(refused) = self.worker.start(run).await else {
@@ -62,20 +62,20 @@ impl ProtectionApi for ProtectionManager {
     async fn restore(
         &self,
         context: &RequestContext,
-        restore: Restore,
+        restore: Readback,
         // For plugins that act on another cloud as somebody else: there is none yet.
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
-        let run = self.ground.restore_run(context, restore).await?;
+        let run = self.ground.readback_run(context, restore).await?;
         known_is_begun(self.worker.start(run).await)
     }
 
     async fn verification(
         &self,
         context: &RequestContext,
-        verification: Verification,
+        verification: Readback,
     ) -> Result<(), ApiError> {
-        let run = self.ground.verify_run(context, verification).await?;
+        let run = self.ground.readback_run(context, verification).await?;
         known_is_begun(self.worker.start(run).await)
     }
 
@@ -168,8 +168,7 @@ impl ProtectionApi for ProtectionManager {
         let busy = || refused("an operation works on it; try again");
         let lease = self.alone(home, checkpoint_id, busy).await?;
         let now = self.ground.clock.now();
-        let at = now.to_rfc3339_opts(SecondsFormat::Secs, true);
-        let done = home.checkpoints().accept(checkpoint_id, &at).await;
+        let done = home.checkpoints().accept(checkpoint_id, now).await;
         lease.release().await;
         match done? {
             true => {

@@ -2,22 +2,21 @@
 //!
 //! Which checkpoints are copies, and of what, is in [`copies`](crate::copies).
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use karbor_db::{ListQuery, QuotaSettlement};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationId, OperationLog,
-    OperationLogStatus, OperationType, Parameters, Plan, QuotaHolding, RequestContext, Seal,
+    ApiError, Checkpoint, CheckpointId, CheckpointInfo, CheckpointStatus, OperationId,
+    OperationLog, OperationLogStatus, OperationType, Parameters, Plan, QuotaHolding,
+    RequestContext, RunReport, Seal,
 };
-use karbor_plugin::{BankError, HookReport};
+use karbor_plugin::BankError;
 
 use super::{Evidence, Line, Rules, refuse_hollow, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::{CheckpointCollection, CheckpointQuery},
     conclusion::Conclusion,
-    copies::{self, Origin},
+    copies,
     error::{CheckpointError, bank_error},
     ground::Ground,
     leases::{self, CheckpointLease, Purpose},
@@ -92,7 +91,7 @@ impl Ground {
         let home = provider.home(provider.place_of_copies())?;
         let mut targets = home.checkpoints().list(query).await?;
         for target in &mut targets {
-            let is_unfinished = Origin::read(target).is_some() && copies::is_unfinished(target);
+            let is_unfinished = target.info().origin().is_some() && copies::is_unfinished(target);
             if is_unfinished && !self.is_being_made(home, target).await? {
                 *target = self.give_up(home, target).await?;
             }
@@ -160,15 +159,16 @@ impl Ground {
         parameters: &Parameters,
     ) -> Run {
         let now = self.clock.now();
-        let origin = Origin::of(&source);
+        let origin = copies::origin(&source);
         let place = provider.place_of_copies();
         // As old as its data: the newest is not what was copied last.
-        let protected_at = origin.protected_at();
+        let protected_at = origin.protected_at;
+        let info = CheckpointInfo::of_copy(&origin, &source.info(), now, place == Place::Bank);
         let checkpoint = Checkpoint {
             id: CheckpointId::next(),
             status: CheckpointStatus::WaitCopying,
             owner_id: self.owner.clone(),
-            extra_info: Some(origin.of_copy(&source, now, place == Place::Bank)),
+            extra_info: info.to_extra_info(),
             created_at: Some(protected_at.date_naive()),
             timestamp: protected_at.timestamp(),
             // A copy of what nothing vouches for is no better than that.
@@ -231,8 +231,10 @@ impl Rules for Copy {
         Ok(())
     }
 
-    fn warn(&self, run: &Run, _: &mut BTreeMap<String, HookReport>) -> Option<String> {
-        (run.subject().0 == run.place).then(|| copies::IN_SAME_BANK.to_owned())
+    fn warn(&self, run: &Run, report: &mut RunReport) {
+        if run.subject().0 == run.place {
+            report.warnings.push(copies::IN_SAME_BANK.to_owned());
+        }
     }
 
     async fn conclude(

@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use karbor_db::QuotaSettlement;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationType, ProviderId,
-    RequestContext,
+    RequestContext, RunReport,
 };
-use karbor_plugin::HookReport;
 use serde_json::Value;
 
 use super::{Evidence, Line, Rules};
@@ -131,7 +130,10 @@ impl Rules for Delete {
     }
 
     /// Of what a checkpoint without a record that can be believed was made, only its folder could tell.
-    fn warn(&self, run: &Run, _: &mut BTreeMap<String, HookReport>) -> Option<String> {
+    fn warn(&self, run: &Run, report: &mut RunReport) {
+        if !is_unreadable(&run.checkpoint) {
+            return;
+        }
         let id = run.checkpoint.id;
         let others = other_projects(&run.checkpoint);
         let not_in = match others.is_empty() {
@@ -141,13 +143,11 @@ impl Rules for Delete {
                 others.join(", ")
             ),
         };
-        is_unreadable(&run.checkpoint).then(|| {
-            format!(
-                "the index of the checkpoint could not be believed: what was stored for it was looked for by the names \
-                 in its folder; if snapshots of other resources are left, `restic snapshots --tag \
-                 karbor:checkpoint={id}` shows them{not_in}"
-            )
-        })
+        report.warnings.push(format!(
+            "the index of the checkpoint could not be believed: what was stored for it was looked for by the names \
+             in its folder; if snapshots of other resources are left, `restic snapshots --tag \
+             karbor:checkpoint={id}` shows them{not_in}"
+        ));
     }
 
     async fn conclude(

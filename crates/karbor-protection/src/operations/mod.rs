@@ -7,20 +7,18 @@
 mod copy;
 pub(crate) mod delete;
 pub(crate) mod protect;
+mod readback;
 mod restore;
 mod table;
 mod verify;
 
 pub(crate) use table::rules;
 
-use std::collections::BTreeMap;
-
 use async_trait::async_trait;
 use karbor_db::{Db, QuotaSettlement};
 use karbor_flow::FlowOutcome;
-use karbor_model::{ApiError, CheckpointStatus, OperationLog, QuotaHolding, Resource};
-use karbor_plugin::HookReport;
-use serde_json::{Value, json};
+use karbor_model::{ApiError, CheckpointStatus, OperationLog, QuotaHolding, RunReport};
+use karbor_plugin::SchemaKind;
 
 use crate::{
     begin_error::BeginError, checkpoints::CheckpointCollection, conclusion::Conclusion,
@@ -49,6 +47,11 @@ pub(crate) trait Rules: Send + Sync {
 
     fn line(&self) -> Line;
 
+    /// The schema of its parameters, if it reads a checkpoint back.
+    fn readback_schema(&self) -> Option<SchemaKind> {
+        None
+    }
+
     /// Tells the bank, before the first hook. Safe to repeat.
     ///
     /// # Errors
@@ -68,11 +71,8 @@ pub(crate) trait Rules: Send + Sync {
         Ok(())
     }
 
-    /// Adds to the reports of a run's hooks what is to be told with each resource, and answers with what is to be told
-    /// of the run as a whole.
-    fn warn(&self, _: &Run, _: &mut BTreeMap<String, HookReport>) -> Option<String> {
-        None
-    }
+    /// Adds to what a run tells what the hooks do not know.
+    fn warn(&self, _: &Run, _: &mut RunReport) {}
 
     /// The resources whose turn came, by `type#id`, with those that failed; of an operation whose record keeps them.
     fn reached(&self, _: &Run, _: &FlowOutcome) -> Vec<String> {
@@ -159,29 +159,5 @@ async fn refuse_hollow(ground: &Ground, run: &Run) -> Result<(), BeginError> {
     match ground.db.flow_events(run.id).await?.is_empty() {
         true => Ok(()),
         false => Err(CheckpointError::NotFound(run.subject().1.id).into()),
-    }
-}
-
-/// Says with each resource that its checkpoint has no seal, if it has none.
-fn warn_unsealed(run: &Run, reports: &mut BTreeMap<String, HookReport>) {
-    if run.checkpoint.seal.is_some() {
-        return;
-    }
-    let warning = "the checkpoint has no seal: nothing vouches for its index and metadata, which were accepted as they are in the bank";
-    let graph = run.graph().unwrap_or_default();
-    for resource in graph.nodes() {
-        let report = reports.entry(resource.key()).or_default();
-        let warnings = report.entry("warnings").or_insert_with(|| json!([]));
-        if let Value::Array(warnings) = warnings {
-            warnings.push(Value::from(warning));
-        }
-    }
-}
-
-/// The resources whose turn came in a run that kept no record of each: all of them if it came `to_the_end`.
-fn reached(run: &Run, outcome: &FlowOutcome, to_the_end: bool) -> Vec<String> {
-    match run.graph() {
-        Ok(graph) if to_the_end => graph.nodes().iter().map(Resource::key).collect(),
-        _ => outcome.reports.keys().cloned().collect(),
     }
 }

@@ -3,15 +3,14 @@
 //! A protect may be asked for under an id: asked for again, it is not begun again.
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use karbor_db::{DbError, QuotaSettlement};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointStatus, INCOMPLETE,
+    ApiError, Checkpoint, CheckpointId, CheckpointPlan, CheckpointProperties, CheckpointStatus,
     INDEX_VERSION, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    Plan, QuotaHolding, RequestContext, Resource, SUSPICIOUS, Seal,
+    Plan, QuotaHolding, RequestContext, Resource, Seal,
 };
 use karbor_plugin::SchemaKind;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Evidence, Line, Rules, refuse_hollow};
 use crate::{
@@ -31,30 +30,6 @@ use crate::{
 
 pub(crate) struct Protect;
 
-/// The id under which a checkpoint is asked for, if it is.
-pub(crate) fn operation_id(
-    properties: &Map<String, Value>,
-) -> Result<Option<OperationId>, ApiError> {
-    let Some(given) = properties.get("operation_id").filter(|id| !id.is_null()) else {
-        return Ok(None);
-    };
-    let id = given.as_str().and_then(|text| text.parse().ok());
-    id.map(Some)
-        .ok_or_else(|| ApiError::invalid_field("operation_id", given, "It must be a uuid."))
-}
-
-/// Until when what is asked for may begin, if it has time.
-fn begin_before(properties: &Map<String, Value>) -> Result<Option<DateTime<Utc>>, ApiError> {
-    let Some(given) = properties.get("begin_before").filter(|at| !at.is_null()) else {
-        return Ok(None);
-    };
-    let at = given.as_str().and_then(|text| text.parse().ok());
-    at.map(Some).ok_or_else(|| {
-        let reason = "It must be a time like 2026-11-22T01:15:00Z.";
-        ApiError::invalid_field("begin_before", given, reason)
-    })
-}
-
 impl Ground {
     /// The run of a protect that a user asks for.
     ///
@@ -64,13 +39,12 @@ impl Ground {
         &self,
         context: &RequestContext,
         plan: &Plan,
-        checkpoint_properties: &Map<String, Value>,
+        properties: CheckpointProperties,
     ) -> Result<Run, ApiError> {
-        let begin_before = begin_before(checkpoint_properties)?;
         let provider = self.providers.get(plan.provider_id)?;
         let graph = graph::build(&self.registry, context, &plan.resources).await?;
         let graph = graph.pack().map_err(ApiError::invalid_input)?;
-        let checkpoint = self.new_checkpoint(plan, graph, checkpoint_properties);
+        let checkpoint = self.new_checkpoint(plan, graph, properties.extra_info);
         let mut run = Run::new(
             OperationType::Protect,
             context,
@@ -78,8 +52,8 @@ impl Ground {
             parameters::typed(provider, SchemaKind::Options, plan.parameters.clone()),
             self.clock.now(),
         );
-        run.begin_before = begin_before;
-        Ok(match operation_id(checkpoint_properties)? {
+        run.begin_before = properties.begin_before;
+        Ok(match properties.operation_id {
             Some(id) => run.with_id(id),
             None => run,
         })
@@ -121,12 +95,7 @@ impl Ground {
         }
         Err(ended(format!("Operation {id} is another one.")))
     }
-    fn new_checkpoint(
-        &self,
-        plan: &Plan,
-        graph: String,
-        properties: &Map<String, Value>,
-    ) -> Checkpoint {
+    fn new_checkpoint(&self, plan: &Plan, graph: String, extra_info: Option<Value>) -> Checkpoint {
         let now = self.clock.now();
         Checkpoint {
             version: INDEX_VERSION.to_owned(),
@@ -141,7 +110,7 @@ impl Ground {
                 provider_id: plan.provider_id,
                 resources: plan.resources.iter().map(as_stored).collect(),
             },
-            extra_info: properties.get("extra_info").cloned(),
+            extra_info,
             created_at: Some(now.date_naive()),
             timestamp: now.timestamp(),
             resource_graph: Some(graph),
@@ -237,7 +206,7 @@ async fn finish(
     conclusion: &mut Conclusion,
     share: f64,
 ) -> Result<(), CheckpointError> {
-    let told = &mut conclusion.extra_info;
+    let told = &mut conclusion.report;
     let checkpoint = &run.checkpoint;
     let same_plan = CheckpointQuery {
         project_id: Some(checkpoint.project_id.clone()),
@@ -252,9 +221,9 @@ async fn finish(
         .await?;
     findings.tell(told);
     if findings.are_bad() {
-        let (incomplete, suspicious) = (&told[INCOMPLETE], &told[SUSPICIOUS]);
+        let (incomplete, suspicious) = (&told.incomplete, &told.suspicious);
         tracing::warn!(
-            checkpoint = %checkpoint.id, plan = %checkpoint.protection_plan.id, %incomplete, %suspicious,
+            checkpoint = %checkpoint.id, plan = %checkpoint.protection_plan.id, ?incomplete, ?suspicious,
             "a checkpoint was made that is incomplete or suspicious"
         );
     }

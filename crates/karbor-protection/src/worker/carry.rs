@@ -6,8 +6,7 @@ use futures::future::join_all;
 use karbor_db::OperationLogUpdate;
 use karbor_flow::{FlowOutcome, FlowStatus as Ending, ProgressBoard};
 use karbor_manager::caught;
-use karbor_model::ApiError;
-use serde_json::json;
+use karbor_model::{ApiError, RunReport};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -194,7 +193,7 @@ impl Worker {
             loop {
                 self.ground.clock.sleep(PROGRESS_INTERVAL).await;
                 let update = OperationLogUpdate {
-                    extra_info: Some(json!({ "progress": board.snapshot() })),
+                    report: Some(RunReport::working(board.snapshot())),
                     ..OperationLogUpdate::default()
                 };
                 // Progress is a courtesy: the run goes on without it.

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use karbor_flow::{FlowOutcome, FlowStatus as Ending};
-use karbor_model::{ApiError, FlowStatus};
-use serde_json::json;
+use karbor_model::{ApiError, FlowStatus, ResourceReport, RunReport};
 
 use crate::{
     checkpoints::is_unreadable, conclusion::Conclusion, error::CheckpointError, ground::Ground,
@@ -24,16 +23,18 @@ pub(super) fn conclusion(run: &Run, outcome: &FlowOutcome) -> Conclusion {
         seal::objects(report, &mut objects);
     }
     reports.retain(|_, report| !report.is_empty());
+    let reports = reports.into_iter();
+    let reports = reports.map(|(key, report)| (key, ResourceReport(report)));
+    let mut report = RunReport {
+        resources: Some(reports.collect()),
+        ..RunReport::default()
+    };
     let rules = rules(run.operation);
-    let warning = rules.warn(run, &mut reports);
-    let mut extra_info = json!({ "resources": reports });
-    if let Some(warning) = warning {
-        extra_info["warnings"] = json!([warning]);
-    }
+    rules.warn(run, &mut report);
     let mut conclusion = Conclusion {
         status,
         error_info: outcome.error_info(),
-        extra_info,
+        report,
         objects,
         in_bank: true,
         resources_status: BTreeMap::new(),
@@ -102,7 +103,7 @@ pub(super) async fn conclude_in_bank(
             | CheckpointError::Corrupt { .. }
             | CheckpointError::Tampered(_)),
         ) => Ok(Conclusion {
-            extra_info: conclusion.extra_info.clone(),
+            report: conclusion.report.clone(),
             in_bank: !matches!(error, CheckpointError::NotFound(_)),
             ..Conclusion::failed(error.to_string())
         }),

@@ -93,7 +93,7 @@ impl Worker {
 
     async fn end_log(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
         let update = OperationLogUpdate {
-            extra_info: Some(conclusion.extra_info.clone()),
+            report: Some(conclusion.report.clone()),
             error_info: conclusion.error_info.clone(),
             ended_at: Some(self.ground.clock.now()),
             ..OperationLogUpdate::default()

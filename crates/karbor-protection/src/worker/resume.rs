@@ -3,10 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use karbor_db::{DbError, FlowRecord, OperationLogUpdate};
-use karbor_model::{ApiError, FlowStatus, OperationLogStatus};
+use karbor_model::{ApiError, FlowStatus, OperationLogStatus, RunReport};
 use karbor_plugin::Bank;
-
-use serde_json::json;
 
 use super::{RETRY_DELAYS, Worker, conclude::conclude_in_bank, release};
 use crate::{
@@ -103,7 +101,7 @@ impl Worker {
     async fn pause(&self, run: &Run, error: ApiError, delay: &mut Duration) -> bool {
         tracing::error!(run = %run.id, ?error, "a run cannot go on yet");
         let update = OperationLogUpdate {
-            extra_info: Some(json!({ "waiting": error.message })),
+            report: Some(RunReport::waits(error.message.clone())),
             ..OperationLogUpdate::default()
         };
         if let Err(error) = self.ground.db.operation_log_update(run.log, &update).await {

@@ -7,9 +7,7 @@
 use std::sync::Arc;
 
 use karbor_db::OperationLogUpdate;
-use karbor_flow::ProgressSnapshot;
-use karbor_model::{ApiError, OperationId, OperationLogId, OperationType};
-use serde_json::{Value, json};
+use karbor_model::{ApiError, OperationId, OperationLogId, OperationType, RunProgress, RunReport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{RETRY_DELAYS, Worker, carry::Stop};
@@ -122,7 +120,7 @@ impl Worker {
     /// Has a run wait for its turn, and carries it out then. One that is cancelled ends at once; one that
     /// waits when the service stops stays as it is, for the next start.
     pub(super) async fn in_line(self: Arc<Self>, waiting: Waiting, stop: Stop) -> Left {
-        let why = json!({ "waiting": self.slots.why(waiting.operation) });
+        let why = RunReport::waits(self.slots.why(waiting.operation));
         self.tell_log(waiting.log, why).await;
         let turn = tokio::select! {
             turn = self.slots.turn(waiting.operation) => turn,
@@ -131,7 +129,7 @@ impl Worker {
             () = self.tasks.cancelled().cancelled() => return Left::Nothing,
         };
         if turn.is_some() {
-            let begun = json!({ "progress": ProgressSnapshot::default() });
+            let begun = RunReport::working(RunProgress::default());
             self.tell_log(waiting.log, begun).await;
         }
         let Some((run, provider, hooks)) = self.read_again(&waiting).await else {
@@ -147,9 +145,9 @@ impl Worker {
     }
 
     /// What the log says meanwhile is a courtesy: the run goes on without it.
-    async fn tell_log(&self, log: OperationLogId, extra_info: Value) {
+    async fn tell_log(&self, log: OperationLogId, report: RunReport) {
         let update = OperationLogUpdate {
-            extra_info: Some(extra_info),
+            report: Some(report),
             ..OperationLogUpdate::default()
         };
         if let Err(error) = self.ground.db.operation_log_update(log, &update).await {

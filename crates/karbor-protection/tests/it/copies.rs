@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus, OperationType,
-    Parameters, Plan, Resource, RestoreStatus, VerificationStatus,
+    Parameters, Plan, ReadbackStatus, Resource,
 };
 use karbor_plugin::{Bank, BankKey};
 use karbor_testkit::Fault;
@@ -60,13 +60,13 @@ pub async fn is_whole(running: &Running, checkpoint: CheckpointId) {
         .await
         .unwrap();
     let verified = running.verified(verified).await;
-    assert_eq!(verified.status, VerificationStatus::Success);
+    assert_eq!(verified.status, ReadbackStatus::Success);
     let restored = running
         .restore(checkpoint, Parameters::new())
         .await
         .unwrap();
     let restored = running.restored(restored).await;
-    assert_eq!(restored.status, RestoreStatus::Success);
+    assert_eq!(restored.status, ReadbackStatus::Success);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Crashes within the process: the service is dropped where it stands. (`kill -9` of a real one is
 //! tested with the binary.)
 
-use karbor_model::{CheckpointStatus, OperationLogStatus, Parameters, RestoreStatus};
+use karbor_model::{CheckpointStatus, OperationLogStatus, Parameters, ReadbackStatus};
 use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
 
 use crate::house::{House, until};
@@ -102,7 +102,7 @@ async fn a_crash_at_every_write_to_the_bank_ends_truthfully() {
                 let restore = second.restore(checkpoint, Parameters::new()).await.unwrap();
                 assert_eq!(
                     second.restored(restore).await.status,
-                    RestoreStatus::Success,
+                    ReadbackStatus::Success,
                     "write {nth}"
                 );
             }

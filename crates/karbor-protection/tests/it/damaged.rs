@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus,
-    OperationType, Parameters, Plan, PlanId, ProviderId, RequestContext,
+    ApiError, Checkpoint, CheckpointId, CheckpointProperties, CheckpointStatus, ErrorKind,
+    OperationLogStatus, OperationType, Parameters, Plan, PlanId, ProviderId, RequestContext,
 };
 use karbor_plugin::{Bank, BankKey};
 use karbor_testkit::{Call, Fault, Verb};
@@ -111,7 +111,7 @@ async fn a_damaged_checkpoint_is_shown_as_it_is_listed_and_can_be_deleted() {
             "{what}"
         );
         assert!(
-            seen.info()["unreadable"]
+            json!(seen.info())["unreadable"]
                 .as_str()
                 .unwrap()
                 .contains("cannot be read"),
@@ -672,11 +672,12 @@ async fn what_is_in_the_way_of_a_deletion_is_named() {
 async fn a_user_s_words_make_nothing_unreadable() {
     let house = House::new().with_resources(&["one bytes=10"]);
     let running = house.open().await;
-    let properties = [("extra_info".to_owned(), json!({"unreadable": "so I say"}))];
+    let properties = CheckpointProperties {
+        extra_info: Some(json!({"unreadable": "so I say"})),
+        ..CheckpointProperties::default()
+    };
     let (asker, plan) = (member(), running.plan(1));
-    let made = running
-        .api()
-        .protect(&asker, plan, properties.into_iter().collect());
+    let made = running.api().protect(&asker, plan, properties);
     let made = made.await.unwrap();
     assert_eq!(running.settled(made).await, CheckpointStatus::Available);
     running.log_of(made).await;

@@ -5,6 +5,8 @@ use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{CheckpointId, ErrorKind, PlanId};
 use karbor_testkit::FakeClock;
 
+use serde_json::json;
+
 use crate::house::{House, Running, id, member, stranger};
 
 const MIB: u64 = 1 << 20;
@@ -23,8 +25,7 @@ async fn holding(running: &Running, plan: PlanId, bytes: u64) -> CheckpointId {
 async fn suspicion(running: &Running, id: CheckpointId) -> Option<String> {
     let info = running.checkpoint(id).await.info();
     let key = format!("{}#{}", crate::house::SIMULATED, crate::house::id(0));
-    let suspicious = info.get("suspicious")?;
-    Some(suspicious["resources"][&key].as_str().unwrap().to_owned())
+    Some(info.suspicious()?.resources[&key].clone())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -43,7 +44,7 @@ async fn a_source_that_shrank_is_suspicious_each_time_until_it_is_accepted() {
         let reason = suspicion(&running, last).await.unwrap();
         // It is measured against the last good one, not against its like.
         assert!(reason.contains(&half.to_string()), "{reason}");
-        assert!(running.checkpoint(last).await.is_flawed());
+        assert!(running.checkpoint(last).await.info().is_flawed());
         let log = running.log_of(last).await;
         let told = log.extra_info.unwrap();
         assert!(told["suspicious"].is_object(), "{told}");
@@ -73,8 +74,8 @@ async fn a_source_that_shrank_is_suspicious_each_time_until_it_is_accepted() {
         .await
         .unwrap();
     let accepted = running.checkpoint(last).await;
-    assert!(!accepted.is_flawed());
-    assert!(accepted.info()["accepted"]["at"].is_string());
+    assert!(!accepted.info().is_flawed());
+    assert!(json!(accepted.info())["accepted"]["at"].is_string());
     let again = api.accept_checkpoint(&member(), provider, last).await;
     assert_eq!(again.unwrap_err().kind, ErrorKind::Conflict);
     let next = holding(&running, plan, MIB / 2).await;

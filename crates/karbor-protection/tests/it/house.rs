@@ -14,9 +14,9 @@ use karbor_manager::{
     Clock, Config, InProcess, RunningService, Service, ServiceOptions, SystemClock,
 };
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointStatus, OperationLog,
-    OperationLogStatus, Parameters, Plan, PlanId, PlanStatus, ProviderId, RequestContext, Resource,
-    Restore, RestoreId, RestoreStatus, Verification, VerificationId, VerificationStatus,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
+    OperationLog, OperationLogStatus, OperationType, Parameters, Plan, PlanId, PlanStatus,
+    ProviderId, Readback, ReadbackId, ReadbackStatus, RequestContext, Resource,
 };
 use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
 use karbor_plugins::protectables::openstack::OpenStackType;
@@ -26,7 +26,6 @@ use karbor_protection::{
     checkpoints::CheckpointCollection,
 };
 use karbor_testkit::{FakeClock, FaultyBank, MemoryBank};
-use serde_json::Map;
 
 pub const SIMULATED: &str = "Simulated::Resource";
 pub const PROJECT: &str = "p1";
@@ -313,7 +312,8 @@ impl Running {
     }
 
     pub async fn protect(&self, plan: Plan) -> Result<CheckpointId, ApiError> {
-        self.api().protect(&member(), plan, Map::new()).await
+        let properties = CheckpointProperties::default();
+        self.api().protect(&member(), plan, properties).await
     }
 
     pub async fn checkpoint(&self, id: CheckpointId) -> Checkpoint {
@@ -405,31 +405,36 @@ impl Running {
         &self,
         checkpoint: CheckpointId,
         parameters: Parameters,
-    ) -> Result<RestoreId, ApiError> {
-        let restore = Restore {
-            id: RestoreId::new(),
+    ) -> Result<ReadbackId, ApiError> {
+        let restore = Readback {
+            operation: OperationType::Restore,
+            id: ReadbackId::new(),
             project_id: PROJECT.to_owned(),
             provider_id: self.provider,
             checkpoint_id: checkpoint,
             restore_target: None,
             parameters,
             accept_unsealed: self.accept_unsealed,
-            status: RestoreStatus::InProgress,
+            status: ReadbackStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
             created_at: chrono::Utc::now(),
         };
-        self.db.restore_create(&restore).await.unwrap();
+        self.db.readback_create(&restore).await.unwrap();
         self.api()
             .restore(&member(), restore.clone(), None)
             .await
             .map(|()| restore.id)
     }
 
-    pub async fn restored(&self, id: RestoreId) -> Restore {
+    pub async fn restored(&self, id: ReadbackId) -> Readback {
         until(async || {
-            let restore = self.db.restore_get(id).await.unwrap();
-            (restore.status != RestoreStatus::InProgress).then_some(restore)
+            let restore = self
+                .db
+                .readback_get(OperationType::Restore, id)
+                .await
+                .unwrap();
+            (restore.status != ReadbackStatus::InProgress).then_some(restore)
         })
         .await
     }
@@ -438,7 +443,7 @@ impl Running {
         &self,
         context: &RequestContext,
         checkpoint: CheckpointId,
-    ) -> Result<VerificationId, ApiError> {
+    ) -> Result<ReadbackId, ApiError> {
         self.verify_with(context, checkpoint, Parameters::new())
             .await
     }
@@ -448,30 +453,36 @@ impl Running {
         context: &RequestContext,
         checkpoint: CheckpointId,
         parameters: Parameters,
-    ) -> Result<VerificationId, ApiError> {
-        let verification = Verification {
-            id: VerificationId::new(),
+    ) -> Result<ReadbackId, ApiError> {
+        let verification = Readback {
+            operation: OperationType::Verify,
+            restore_target: None,
+            id: ReadbackId::new(),
             project_id: context.project_id.clone(),
             provider_id: self.provider,
             checkpoint_id: checkpoint,
             parameters,
             accept_unsealed: self.accept_unsealed,
-            status: VerificationStatus::InProgress,
+            status: ReadbackStatus::InProgress,
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
             created_at: chrono::Utc::now(),
         };
-        self.db.verification_create(&verification).await.unwrap();
+        self.db.readback_create(&verification).await.unwrap();
         self.api()
             .verification(context, verification.clone())
             .await
             .map(|()| verification.id)
     }
 
-    pub async fn verified(&self, id: VerificationId) -> Verification {
+    pub async fn verified(&self, id: ReadbackId) -> Readback {
         until(async || {
-            let verification = self.db.verification_get(id).await.unwrap();
-            (verification.status != VerificationStatus::InProgress).then_some(verification)
+            let verification = self
+                .db
+                .readback_get(OperationType::Verify, id)
+                .await
+                .unwrap();
+            (verification.status != ReadbackStatus::InProgress).then_some(verification)
         })
         .await
     }

@@ -3,16 +3,18 @@
 use karbor_db::{Db, ListQuery};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    CheckpointStatus, ErrorKind, FlowStatus, OperationId, OperationLog, OperationLogId,
-    OperationLogStatus, Plan, RequestContext, ScheduledOperationId,
+    CheckpointProperties, CheckpointStatus, ErrorKind, FlowStatus, OperationId, OperationLog,
+    OperationLogId, OperationLogStatus, OperationType, Plan, RequestContext, ScheduledOperationId,
 };
 use karbor_testkit::Fault;
-use serde_json::{Map, Value, json};
 
 use crate::house::{House, member, until};
 
-fn under(id: OperationId) -> Map<String, Value> {
-    Map::from_iter([("operation_id".to_owned(), json!(id))])
+fn under(id: OperationId) -> CheckpointProperties {
+    CheckpointProperties {
+        operation_id: Some(id),
+        ..CheckpointProperties::default()
+    }
 }
 
 fn scheduled(by: ScheduledOperationId) -> RequestContext {
@@ -76,9 +78,6 @@ async fn what_was_given_up_makes_no_checkpoint_any_more() {
     let log = running.db.operation_log_get(missed.id).await.unwrap();
     assert_eq!(log.error_info.as_deref(), Some("too late"));
     assert!(house.keys().is_empty(), "{:?}", house.keys());
-    let bad = Map::from_iter([("operation_id".to_owned(), json!("x"))]);
-    let refused = running.api().protect(&member(), plan, bad).await;
-    assert_eq!(refused.unwrap_err().kind, ErrorKind::BadRequest);
 }
 
 /// A run that came to nothing before it was asked for.
@@ -90,8 +89,7 @@ fn missed(id: OperationId, plan: &Plan) -> OperationLog {
         checkpoint_id: None,
         plan_id: Some(plan.id),
         provider_id: Some(plan.provider_id),
-        restore_id: None,
-        verification_id: None,
+        readback_id: None,
         scheduled_operation_id: None,
         status: OperationLogStatus::Missed,
         started_at: chrono::DateTime::UNIX_EPOCH,
@@ -156,7 +154,11 @@ async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     let running = house.open().await;
     let checkpoint = running.available(1).await;
     let id = running.verify(&member(), checkpoint).await.unwrap();
-    let verification = running.db.verification_get(id).await.unwrap();
+    let verification = running
+        .db
+        .readback_get(OperationType::Verify, id)
+        .await
+        .unwrap();
     let context = member();
     let again = running.api().verification(&context, verification);
     again.await.unwrap();
@@ -165,7 +167,7 @@ async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     let of_it = logs.unwrap();
     let of_it: Vec<_> = of_it
         .iter()
-        .filter(|log| log.verification_id == Some(id))
+        .filter(|log| log.readback_of(OperationType::Verify) == Some(id))
         .collect();
     assert_eq!(of_it.len(), 1);
     assert_eq!(

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
-    CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, Resource,
-    RestoreStatus, VerificationStatus,
+    CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, ReadbackStatus,
+    Resource,
 };
 use karbor_plugin::{Bank, BankError};
 use karbor_testkit::{Fault, Verb};
@@ -19,7 +19,7 @@ async fn protect_verify_restore_delete() {
     let verification = running.verify(&member(), checkpoint).await.unwrap();
     assert_eq!(
         running.verified(verification).await.status,
-        VerificationStatus::Success
+        ReadbackStatus::Success
     );
     let restore = running
         .restore(checkpoint, Parameters::new())
@@ -27,7 +27,7 @@ async fn protect_verify_restore_delete() {
         .unwrap();
     assert_eq!(
         running.restored(restore).await.status,
-        RestoreStatus::Success
+        ReadbackStatus::Success
     );
     until(async || running.delete(checkpoint).await.ok()).await;
     assert_eq!(running.settled(checkpoint).await, CheckpointStatus::Deleted);
@@ -177,7 +177,7 @@ async fn restore_parameters_are_checked_against_the_schema() {
     let fail = parameters(SIMULATED, json!({ "fail": "true" }));
     let restore = running.restore(checkpoint, fail).await.unwrap();
     let ended = running.restored(restore).await;
-    assert_eq!(ended.status, RestoreStatus::Fail);
+    assert_eq!(ended.status, ReadbackStatus::Fail);
     let key = format!("{SIMULATED}#{}", id(0));
     assert_eq!(ended.resources_status[&key], "error");
     assert!(ended.resources_reason[&key].contains("told to fail"));
@@ -267,7 +267,7 @@ async fn a_checkpoint_that_is_being_restored_is_not_deleted() {
         .unwrap();
     assert_eq!(
         running.restored(second).await.status,
-        RestoreStatus::Success
+        ReadbackStatus::Success
     );
 }
 
@@ -440,7 +440,7 @@ async fn of_two_that_exclude_each_other_one_goes_on() {
         if let Ok(restore) = restored {
             assert_eq!(
                 running.restored(restore).await.status,
-                RestoreStatus::Success
+                ReadbackStatus::Success
             );
         }
         if deleted.is_ok() {
@@ -489,12 +489,12 @@ async fn a_bank_that_takes_no_writes_can_still_be_restored_from() {
         .unwrap();
     assert_eq!(
         running.restored(restore).await.status,
-        RestoreStatus::Success
+        ReadbackStatus::Success
     );
     let verification = running.verify(&member(), checkpoint).await.unwrap();
     assert_eq!(
         running.verified(verification).await.status,
-        VerificationStatus::Success
+        ReadbackStatus::Success
     );
     assert!(running.delete(checkpoint).await.is_err());
 }
@@ -514,13 +514,13 @@ async fn the_original_s_plugins_tell_no_outcome_but_failures() {
     );
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
-    assert_eq!(restored.status, RestoreStatus::Success);
+    assert_eq!(restored.status, ReadbackStatus::Success);
     assert!(restored.resources_status.is_empty());
     running.provider = house.provider;
     let checkpoint = running.available(1).await;
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
-    assert_eq!(restored.status, RestoreStatus::Success);
+    assert_eq!(restored.status, ReadbackStatus::Success);
     assert!(restored.resources_status.is_empty());
 }
 

@@ -7,7 +7,7 @@ use karbor_banks::file_system::FileSystemBank;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationLogStatus, Parameters,
-    RequestContext, ResourceGraph, RestoreStatus, VerificationStatus,
+    ReadbackStatus, RequestContext, ResourceGraph,
 };
 use karbor_plugin::{Bank, BankKey};
 use karbor_protection::{
@@ -40,7 +40,7 @@ async fn refused(running: &Running, id: CheckpointId, words: &str, what: &str) {
         Err(error) => error.message,
         Ok(restore) => {
             let restore = running.restored(restore).await;
-            assert_eq!(restore.status, RestoreStatus::Fail, "{what}");
+            assert_eq!(restore.status, ReadbackStatus::Fail, "{what}");
             format!("{:?}", restore.resources_reason)
         }
     };
@@ -49,7 +49,7 @@ async fn refused(running: &Running, id: CheckpointId, words: &str, what: &str) {
         Err(error) => error.message,
         Ok(verification) => {
             let verification = running.verified(verification).await;
-            assert_eq!(verification.status, VerificationStatus::Fail, "{what}");
+            assert_eq!(verification.status, ReadbackStatus::Fail, "{what}");
             format!("{:?}", verification.resources_reason)
         }
     };
@@ -372,7 +372,7 @@ async fn what_has_no_seal_has_to_be_asked_for() {
         let verification = running.verify(&member(), one).await.unwrap();
         assert_eq!(
             running.verified(verification).await.status,
-            VerificationStatus::Success
+            ReadbackStatus::Success
         );
         let log = until(async || {
             let log = running

@@ -1,5 +1,5 @@
 use karbor_interfaces::protection::ProtectionApi;
-use karbor_model::{CheckpointStatus, ErrorKind, VerificationStatus};
+use karbor_model::{CheckpointStatus, ErrorKind, ReadbackStatus};
 
 use crate::house::{House, SIMULATED, WHO_ASKS, member, stranger};
 
@@ -58,10 +58,7 @@ async fn q64_a_foreign_checkpoint_is_not_verified() {
         ErrorKind::Forbidden
     );
     let own = running.verify(&member(), id).await.unwrap();
-    assert_eq!(
-        running.verified(own).await.status,
-        VerificationStatus::Success
-    );
+    assert_eq!(running.verified(own).await.status, ReadbackStatus::Success);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,8 +7,8 @@ use std::{
 
 use karbor_interfaces::protection::ProtectionApi as _;
 use karbor_model::{
-    CheckpointId, CheckpointStatus, OperationLog, OperationLogId, Parameters, RestoreStatus,
-    VerificationId, VerificationStatus,
+    CheckpointId, CheckpointStatus, OperationLog, OperationLogId, OperationType, Parameters,
+    ReadbackId, ReadbackStatus,
 };
 use karbor_protection::OPTIONS;
 use karbor_testkit::{FakeClock, Fault, Verb};
@@ -22,20 +22,20 @@ fn slowly(seconds: &str) -> Parameters {
 }
 
 impl Running {
-    async fn verify_slowly(&self, checkpoint: CheckpointId) -> VerificationId {
+    async fn verify_slowly(&self, checkpoint: CheckpointId) -> ReadbackId {
         self.verify_with(&member(), checkpoint, slowly("600"))
             .await
             .unwrap()
     }
 
     /// The record of a run, which has the run's id.
-    async fn log(&self, id: VerificationId) -> OperationLog {
+    async fn log(&self, id: ReadbackId) -> OperationLog {
         let log = self.db.operation_log_get(OperationLogId(id.0)).await;
         log.unwrap()
     }
 
     /// What the record says that the run waits for, once it does.
-    async fn waits(&self, id: VerificationId) -> String {
+    async fn waits(&self, id: ReadbackId) -> String {
         until(async || {
             let told = self.log(id).await.extra_info.unwrap_or_default();
             told["waiting"].as_str().map(str::to_owned)
@@ -43,7 +43,7 @@ impl Running {
         .await
     }
 
-    async fn cancel(&self, id: VerificationId) {
+    async fn cancel(&self, id: ReadbackId) {
         let log = OperationLogId(id.0);
         let cancelled = self.api().cancel_operation(&member(), log).await;
         cancelled.unwrap();
@@ -71,17 +71,21 @@ async fn what_is_too_much_at_once_waits_and_says_so() {
     let second = running.verify(&member(), checkpoint).await.unwrap();
     let waits = running.waits(second).await;
     assert!(waits.contains("max_concurrent_operations"), "{waits}");
-    let waiting = running.db.verification_get(second).await.unwrap();
-    assert_eq!(waiting.status, VerificationStatus::InProgress);
+    let waiting = running
+        .db
+        .readback_get(OperationType::Verify, second)
+        .await
+        .unwrap();
+    assert_eq!(waiting.status, ReadbackStatus::InProgress);
     // Verifications leave room for what is in a hurry.
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
-    assert_eq!(restored.status, RestoreStatus::Success);
+    assert_eq!(restored.status, ReadbackStatus::Success);
     assert!(running.log(second).await.extra_info.unwrap()["waiting"].is_string());
     // Its turn comes with the end of the first.
     running.cancel(first).await;
     let done = running.verified(second).await;
-    assert_eq!(done.status, VerificationStatus::Success);
+    assert_eq!(done.status, ReadbackStatus::Success);
     until(async || {
         let log = running.log(second).await;
         let told = log.extra_info.unwrap_or_default();
@@ -102,15 +106,19 @@ async fn one_that_waits_is_cancelled_at_once() {
     running.waits(second).await;
     running.cancel(second).await;
     let ended = running.verified(second).await;
-    assert_eq!(ended.status, VerificationStatus::Fail);
+    assert_eq!(ended.status, ReadbackStatus::Fail);
     let log = until(async || {
         let log = running.log(second).await;
         log.ended_at.is_some().then_some(log)
     })
     .await;
     assert!(log.error_info.unwrap().contains("cancelled"));
-    let first = running.db.verification_get(first).await.unwrap();
-    assert_eq!(first.status, VerificationStatus::InProgress);
+    let first = running
+        .db
+        .readback_get(OperationType::Verify, first)
+        .await
+        .unwrap();
+    assert_eq!(first.status, ReadbackStatus::InProgress);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,7 +140,7 @@ async fn what_waited_when_the_service_died_has_its_turn_after_the_start() {
     let running = house.open().await;
     for id in waiting {
         let done = running.verified(id).await;
-        assert_eq!(done.status, VerificationStatus::Success);
+        assert_eq!(done.status, ReadbackStatus::Success);
     }
 }
 
@@ -172,7 +180,7 @@ async fn what_cannot_write_down_its_end_gives_its_turn_to_others() {
     let stuck = running.protect(running.plan(1)).await.unwrap();
     let verification = running.verify(&member(), good).await.unwrap();
     let done = running.verified(verification).await;
-    assert_eq!(done.status, VerificationStatus::Success);
+    assert_eq!(done.status, ReadbackStatus::Success);
     let status = running.checkpoint(stuck).await.status;
     assert_eq!(status, CheckpointStatus::Protecting);
     house.bank.heal();
@@ -190,7 +198,7 @@ async fn a_restore_waits_for_restores_only() {
     let first = running.verify_slowly(checkpoint).await;
     let restore = running.restore(checkpoint, Parameters::new()).await;
     let restored = running.restored(restore.unwrap()).await;
-    assert_eq!(restored.status, RestoreStatus::Success);
+    assert_eq!(restored.status, ReadbackStatus::Success);
     running.cancel(first).await;
     running.verified(first).await;
 }
@@ -229,9 +237,13 @@ async fn what_waits_while_its_claim_lapses_claims_anew() {
     running.cancel(first).await;
     let done = until(async || {
         pass();
-        let found = running.db.verification_get(second).await.unwrap();
-        (found.status != VerificationStatus::InProgress).then_some(found)
+        let found = running
+            .db
+            .readback_get(OperationType::Verify, second)
+            .await
+            .unwrap();
+        (found.status != ReadbackStatus::InProgress).then_some(found)
     })
     .await;
-    assert_eq!(done.status, VerificationStatus::Success);
+    assert_eq!(done.status, ReadbackStatus::Success);
 }

@@ -8,10 +8,10 @@ use karbor_db::ListQuery;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_manager::Clock;
 use karbor_model::{
-    CheckpointId, CheckpointStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus,
+    CheckpointId, CheckpointProperties, CheckpointStatus, OperationId, OperationLog,
+    OperationLogId, OperationLogStatus,
 };
 use karbor_testkit::{FakeClock, Fault, Verb};
-use serde_json::{Map, Value, json};
 
 use crate::house::{House, Running, member, until};
 
@@ -23,17 +23,21 @@ struct Asked {
     house: House,
     clock: FakeClock,
     id: OperationId,
-    properties: Map<String, Value>,
+    properties: CheckpointProperties,
 }
 
 impl Asked {
     fn new() -> Self {
         let clock = FakeClock::new();
         let id = OperationId::new();
-        let properties = json!({"operation_id": id, "begin_before": clock.now() + WINDOW});
+        let properties = CheckpointProperties {
+            operation_id: Some(id),
+            begin_before: Some(clock.now() + WINDOW),
+            ..CheckpointProperties::default()
+        };
         Self {
             house: House::new().with_resources(&["a"]).with_clock(&clock),
-            properties: properties.as_object().unwrap().clone(),
+            properties,
             clock,
             id,
         }
@@ -204,7 +208,7 @@ async fn what_was_asked_for_in_time_begins_at_once() {
 #[tokio::test]
 async fn without_time_it_is_refused_at_once() {
     let mut asked = Asked::new();
-    asked.properties.remove("begin_before");
+    asked.properties.begin_before = None;
     let running = asked.house.open().await;
     asked.away_from(1);
     let (context, properties) = (member(), asked.properties.clone());

@@ -1,0 +1,39 @@
+//! Readbacks: operations that a user asks for to read a checkpoint back, and that leave an outcome for each resource.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{CheckpointId, OperationType, Parameters, ProviderId, ReadbackId, ReadbackStatus};
+
+/// A readback of a checkpoint: a restore brings its resources back, a verification looks whether that can be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readback {
+    /// Id; that of its run and of its record in the operation log, too.
+    pub id: ReadbackId,
+    /// Which operation reads the checkpoint.
+    pub operation: OperationType,
+    /// The project it runs in.
+    pub project_id: String,
+    /// The provider of the checkpoint.
+    pub provider_id: ProviderId,
+    /// The checkpoint.
+    pub checkpoint_id: CheckpointId,
+    /// Where to, if not where it came from (an identity endpoint, in the original); of a restore alone.
+    #[serde(default)]
+    pub restore_target: Option<String>,
+    /// Options for the protection plugins.
+    pub parameters: Parameters,
+    /// May the checkpoint be one without a seal? Nothing vouches for what such a one says.
+    #[serde(default)]
+    pub accept_unsealed: bool,
+    /// Status.
+    pub status: ReadbackStatus,
+    /// Outcome by `type#id`.
+    pub resources_status: BTreeMap<String, String>,
+    /// Why not, by `type#id`.
+    pub resources_reason: BTreeMap<String, String>,
+    /// When it was asked for, UTC.
+    pub created_at: DateTime<Utc>,
+}

@@ -1,0 +1,138 @@
+//! What restore and verify share: they read a checkpoint back and leave an outcome for each resource.
+
+use async_trait::async_trait;
+use karbor_db::Db;
+use karbor_flow::{FlowOutcome, FlowStatus};
+use karbor_model::{
+    ApiError, OperationId, OperationLog, OperationLogStatus, Readback, ReadbackStatus,
+    RequestContext, Resource, RunReport,
+};
+use karbor_plugin::SchemaKind;
+
+use super::{Evidence, Line, Rules, refuse_unreadable, rules};
+use crate::{
+    begin_error::BeginError,
+    checkpoints::CheckpointCollection,
+    conclusion::{Conclusion, once},
+    error::CheckpointError,
+    ground::Ground,
+    leases::Purpose,
+    parameters,
+    providers::Provider,
+    run::Run,
+};
+
+/// What is particular to an operation that reads a checkpoint back.
+pub(super) trait Reads: Send + Sync {
+    /// What it claims the checkpoint for: one of the purposes that only read.
+    fn claim(&self) -> Purpose;
+
+    fn line(&self) -> Line;
+
+    /// The schema of its parameters.
+    fn schema(&self) -> SchemaKind;
+
+    /// Did every resource have its turn in a flow that ended so?
+    fn reached_all(&self, end: FlowStatus) -> bool;
+
+    /// What one that went well says of its checkpoint.
+    fn success(&self) -> Evidence;
+}
+
+impl Ground {
+    /// The run of a readback that a user asks for.
+    ///
+    /// # Errors
+    /// A 400 that names what is wrong with its parameters; what forbids to read the checkpoint.
+    pub(crate) async fn readback_run(
+        &self,
+        context: &RequestContext,
+        asked: Readback,
+    ) -> Result<Run, ApiError> {
+        let operation = asked.operation;
+        let Some(schema) = rules(operation).readback_schema() else {
+            let reason = "It must be an operation that reads a checkpoint back.";
+            return Err(ApiError::invalid_field("operation", operation, reason));
+        };
+        let provider = self.providers.get(asked.provider_id)?;
+        let parameters = parameters::typed(provider, schema, asked.parameters);
+        parameters::validate(provider, schema, operation.as_str(), &parameters)?;
+        let (id, accept_unsealed) = (asked.checkpoint_id, asked.accept_unsealed);
+        let checkpoint = self
+            .available(context, provider, id, accept_unsealed)
+            .await?;
+        let run = Run::new(operation, context, checkpoint, parameters, self.clock.now());
+        Ok(run.with_id(OperationId(asked.id.0)))
+    }
+}
+
+#[async_trait]
+impl<R: Reads> Rules for R {
+    fn claim(&self) -> Purpose {
+        Reads::claim(self)
+    }
+
+    fn line(&self) -> Line {
+        Reads::line(self)
+    }
+
+    fn readback_schema(&self) -> Option<SchemaKind> {
+        Some(self.schema())
+    }
+
+    async fn prepare(&self, _: &Ground, run: &Run, provider: &Provider) -> Result<(), BeginError> {
+        refuse_unreadable(run, provider).await
+    }
+
+    /// Says with each resource that its checkpoint has no seal, if it has none.
+    fn warn(&self, run: &Run, report: &mut RunReport) {
+        if run.checkpoint.seal.is_some() {
+            return;
+        }
+        let warning = "the checkpoint has no seal: nothing vouches for its index and metadata, which were accepted as they are in the bank";
+        for resource in run.graph().unwrap_or_default().nodes() {
+            report.of(&resource.key()).warn(warning);
+        }
+    }
+
+    fn reached(&self, run: &Run, outcome: &FlowOutcome) -> Vec<String> {
+        match run.graph() {
+            Ok(graph) if self.reached_all(outcome.status) => {
+                graph.nodes().iter().map(Resource::key).collect()
+            }
+            _ => outcome.reports.keys().cloned().collect(),
+        }
+    }
+
+    async fn conclude(
+        &self,
+        _: &Ground,
+        _: &Run,
+        _: &CheckpointCollection,
+        _: &mut Conclusion,
+    ) -> Result<(), CheckpointError> {
+        Ok(())
+    }
+
+    async fn settle(&self, db: &Db, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
+        let Some(id) = run.readback() else {
+            return Ok(());
+        };
+        let end = match conclusion.is_success() {
+            true => ReadbackStatus::Success,
+            false => ReadbackStatus::Fail,
+        };
+        let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
+        once(
+            db.readback_end(run.operation, id, end, status, reason)
+                .await,
+        )
+    }
+
+    fn evidence(&self, log: &OperationLog) -> Evidence {
+        match log.status {
+            OperationLogStatus::Success => self.success(),
+            _ => Evidence::Nothing,
+        }
+    }
+}
