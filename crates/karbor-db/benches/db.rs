@@ -10,10 +10,10 @@
 use std::{fs, future::Future, time::Instant};
 
 use chrono::{TimeDelta, Utc};
-use karbor_db::{Db, FlowEvent, FlowEventKind, FlowRecord, ListQuery, QuotaDefaults};
+use karbor_db::{Db, FlowRecord, ListQuery, QuotaDefaults};
 use karbor_model::{
-    FlowStatus, OperationId, OperationType, Plan, PlanId, PlanStatus, ProviderId, QuotaResource,
-    Resource,
+    EventKind, FlowStatus, JournalEvent, OperationId, OperationType, Plan, PlanId, PlanStatus,
+    ProviderId, QuotaResource, Resource,
 };
 use serde_json::json;
 
@@ -115,15 +115,14 @@ async fn main() {
             &format!("flow_append, {batch} events"),
             (4000 / (batch + 100)).max(5),
             || {
-                let events: Vec<FlowEvent> = (0..batch)
+                let events: Vec<JournalEvent> = (0..batch)
                     .map(|number| {
                         seq += 1;
-                        FlowEvent {
+                        JournalEvent {
                             seq,
                             task: format!("main:Host::Directory#{number}"),
-                            kind: FlowEventKind::Started,
+                            kind: EventKind::Started,
                             at: Utc::now(),
-                            detail: None,
                         }
                     })
                     .collect();

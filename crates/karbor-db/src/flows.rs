@@ -4,10 +4,8 @@
 //! batch of events is one transaction that is on the disk when [`Db::flow_append`] returns. Two
 //! executors of the same flow cannot both write: an event's number is taken once.
 
-use std::{fmt, str::FromStr};
-
 use chrono::{DateTime, Utc};
-use karbor_model::{FlowStatus, OperationId, OperationType, State, UnknownState};
+use karbor_model::{EventKind, FlowStatus, JournalEvent, OperationId, OperationType, State};
 use sea_orm::{
     ConnectionTrait, QueryResult, SqlErr,
     sea_query::{Alias, Expr, ExprTrait, InsertStatement, Order, Query},
@@ -46,68 +44,6 @@ pub struct FlowRecord {
     pub payload: Value,
     /// Where it is.
     pub status: FlowStatus,
-}
-
-/// What happened to a task of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FlowEventKind {
-    /// It is about to run.
-    Started,
-    /// It ran to its end.
-    Finished,
-    /// It failed.
-    Failed,
-    /// What it made was removed.
-    Undone,
-}
-
-impl FlowEventKind {
-    /// Every kind.
-    pub const ALL: &'static [Self] = &[Self::Started, Self::Finished, Self::Failed, Self::Undone];
-
-    /// The text in the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Started => "started",
-            Self::Finished => "finished",
-            Self::Failed => "failed",
-            Self::Undone => "undone",
-        }
-    }
-}
-
-impl fmt::Display for FlowEventKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-impl FromStr for FlowEventKind {
-    type Err = UnknownState;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = Self::ALL.iter().find(|kind| kind.as_str() == text);
-        known.copied().ok_or_else(|| UnknownState {
-            what: "flow event",
-            value: text.to_owned(),
-        })
-    }
-}
-
-/// One line of the journal.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FlowEvent {
-    /// Place in the journal of its flow; no two events share one.
-    pub seq: u64,
-    /// The task's name.
-    pub task: String,
-    /// What happened.
-    pub kind: FlowEventKind,
-    /// When, UTC.
-    pub at: DateTime<Utc>,
-    /// What the task reported, or why it failed.
-    pub detail: Option<Value>,
 }
 
 impl Db {
@@ -152,7 +88,11 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] when a `seq` is taken: somebody else runs the same flow;
     /// [`DbError::NotFound`] when there is no such flow.
-    pub async fn flow_append(&self, id: OperationId, events: &[FlowEvent]) -> Result<(), DbError> {
+    pub async fn flow_append(
+        &self,
+        id: OperationId,
+        events: &[JournalEvent],
+    ) -> Result<(), DbError> {
         let operation_id = id.to_string();
         let write = self.write().await?;
         for events in events.chunks(CHUNK) {
@@ -167,9 +107,15 @@ impl Db {
                         operation_id.as_str().into(),
                         seq.into(),
                         event.task.as_str().into(),
-                        event.kind.as_str().into(),
+                        event.kind.name().into(),
                         self.time(event.at).into(),
-                        event.detail.as_ref().map(json_text).transpose()?.into(),
+                        event
+                            .kind
+                            .detail()
+                            .as_ref()
+                            .map(json_text)
+                            .transpose()?
+                            .into(),
                     ])
                     .map_err(|error| DbError::Internal(error.to_string()))?;
             }
@@ -191,7 +137,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn flow_events(&self, id: OperationId) -> Result<Vec<FlowEvent>, DbError> {
+    pub async fn flow_events(&self, id: OperationId) -> Result<Vec<JournalEvent>, DbError> {
         let select = Query::select()
             .columns(EVENT.iter().copied())
             .from("flow_events")
@@ -257,14 +203,14 @@ impl Db {
         })
     }
 
-    fn event_from(&self, row: &QueryResult) -> Result<FlowEvent, DbError> {
+    fn event_from(&self, row: &QueryResult) -> Result<JournalEvent, DbError> {
         let row = Row::new(row, self.backend(), "flow_events", EVENT);
-        Ok(FlowEvent {
+        Ok(JournalEvent {
             seq: u64::try_from(row.get::<i64>(1)?).unwrap_or_default(),
             task: row.text(2)?,
-            kind: row.parse(3)?,
+            kind: EventKind::read(&row.text(3)?, row.json_opt(5)?)
+                .map_err(|error| DbError::Internal(error.to_string()))?,
             at: row.time(4)?,
-            detail: row.json_opt(5)?,
         })
     }
 }

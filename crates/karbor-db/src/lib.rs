@@ -43,7 +43,7 @@ pub use db::Db;
 pub(crate) use db::Write;
 pub use error::DbError;
 pub use executions::{Fired, Firing, Planned, Replanned};
-pub use flows::{FlowEvent, FlowEventKind, FlowRecord};
+pub use flows::FlowRecord;
 pub use holdings::{QuotaSettlement, Recounted};
 pub use list::{Direction, ListQuery};
 pub use migrations::SchemaState;

@@ -1,6 +1,7 @@
 //! What the executor itself costs: hooks that do nothing, a journal in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+use karbor_manager::SystemClock;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -9,9 +10,9 @@ use std::{
 use async_trait::async_trait;
 use karbor_flow::{
     Executor, ExecutorOptions, FlowNode, FlowStatus, Hook, HookContext, HookRunner, Journal,
-    JournalError, JournalEvent, MemoryJournal, ProgressBoard, TokioTime, plan,
+    JournalError, MemoryJournal, ProgressBoard, plan,
 };
-use karbor_model::{OperationType, Resource, ResourceGraph};
+use karbor_model::{JournalEvent, OperationType, Resource, ResourceGraph};
 use karbor_plugin::{HookReport, PluginError};
 use tokio_util::sync::CancellationToken;
 
@@ -72,7 +73,7 @@ async fn once(graph: &ResourceGraph, limit: usize, journal: Arc<dyn Journal>) ->
     let started = Instant::now();
     let plan = Arc::new(plan(graph, OperationType::Protect).unwrap());
     let planned = started.elapsed();
-    let time = Arc::new(TokioTime::new());
+    let time = Arc::new(SystemClock::new());
     let options = ExecutorOptions {
         limit,
         ..ExecutorOptions::default()

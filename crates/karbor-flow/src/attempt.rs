@@ -3,6 +3,7 @@
 use std::{future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 
 use futures::FutureExt;
+use karbor_manager::Clock;
 use karbor_plugin::{HookReport, PluginError};
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,7 @@ use crate::{
     executor::ExecutorOptions,
     planner::{FlowNode, FlowPlan, Hook},
     progress::{ProgressSink, TaskResult},
-    runner::{FlowTime, HookContext, HookRunner},
+    runner::{HookContext, HookRunner},
 };
 
 /// How a task ended.
@@ -39,7 +40,7 @@ pub(crate) struct Attempts {
     pub(crate) hook: Hook,
     pub(crate) hooks: Arc<dyn HookRunner>,
     pub(crate) progress: Arc<dyn ProgressSink>,
-    pub(crate) time: Arc<dyn FlowTime>,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) options: ExecutorOptions,
     /// This task's own.
     pub(crate) cancel: CancellationToken,
@@ -62,7 +63,7 @@ impl Attempts {
     }
 
     async fn attempts(&self) -> TaskEnd {
-        let mut deadline = self.time.sleep(self.options.task_timeout);
+        let mut deadline = self.clock.sleep(self.options.task_timeout);
         let mut delay = self.options.retry.first_delay;
         let mut attempt = 1;
         loop {
@@ -93,7 +94,7 @@ impl Attempts {
                 biased;
                 () = self.cancel.cancelled() => return TaskEnd::Cancelled,
                 () = &mut deadline => return TaskEnd::Failed(self.timed_out(Some(&error))),
-                () = self.time.sleep(delay) => {}
+                () = self.clock.sleep(delay) => {}
             }
             delay = (delay * 2).min(self.options.retry.longest_delay);
             attempt += 1;
@@ -122,7 +123,7 @@ impl Attempts {
         let end = tokio::select! {
             biased;
             end = &mut call => Some(self.returned(end)),
-            () = self.time.sleep(self.options.cancel_grace) => None,
+            () = self.clock.sleep(self.options.cancel_grace) => None,
         };
         if end.is_none() {
             let (resource, hook) = (&self.node().key, self.hook);

@@ -2,19 +2,20 @@
 
 use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
-use serde_json::Value;
+use karbor_manager::Clock;
+use karbor_model::{EventKind, JournalEvent};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     attempt::{Attempts, TaskEnd},
-    journal::{EventKind, Journal, JournalError, JournalEvent},
+    journal::{Journal, JournalError},
     outcome::FlowOutcome,
     planner::{FlowPlan, Hook},
     progress::ProgressSink,
     ready::Ready,
-    runner::{FlowTime, HookRunner},
-    state::{State, Step, detail},
+    runner::HookRunner,
+    state::{State, Step},
 };
 
 /// How often a hook is tried that fails with a retryable error.
@@ -71,14 +72,14 @@ impl Default for ExecutorOptions {
 /// Runs flows. One executor may run many at once; the limit is each flow's.
 pub struct Executor {
     options: ExecutorOptions,
-    time: Arc<dyn FlowTime>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Executor {
     /// An executor.
     #[must_use]
-    pub fn new(options: ExecutorOptions, time: Arc<dyn FlowTime>) -> Self {
-        Self { options, time }
+    pub fn new(options: ExecutorOptions, clock: Arc<dyn Clock>) -> Self {
+        Self { options, clock }
     }
 
     /// Runs a flow to its end: success, or failure or cancel with everything undone. `resume` is
@@ -102,7 +103,7 @@ impl Executor {
         };
         let mut run = Run {
             options: self.options,
-            time: Arc::clone(&self.time),
+            clock: Arc::clone(&self.clock),
             plan,
             hooks,
             journal,
@@ -140,7 +141,7 @@ type Append = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 /// run hooks and hand back how they ended.
 struct Run {
     options: ExecutorOptions,
-    time: Arc<dyn FlowTime>,
+    clock: Arc<dyn Clock>,
     plan: Arc<FlowPlan>,
     hooks: Arc<dyn HookRunner>,
     journal: Arc<dyn Journal>,
@@ -186,7 +187,7 @@ impl Run {
             // When everything is done, a cancel comes too late.
             let cancellable = forward && self.state.stop().is_none() && !self.state.complete();
             if cancellable && self.cancel.is_cancelled() {
-                self.record(Step::Flow, EventKind::Failed, detail::of_cancel());
+                self.record(Step::Flow, EventKind::cancelled());
                 continue;
             }
             let stopping = forward && self.state.stop().is_some();
@@ -248,7 +249,7 @@ impl Run {
                 return;
             }
             let Some(at) = lane.ready.pop() else { return };
-            self.record(phase.step(at), EventKind::Started, None);
+            self.record(phase.step(at), EventKind::Started);
             lane.announced.push(at);
             busy += 1;
         }
@@ -275,7 +276,7 @@ impl Run {
             hook,
             hooks: Arc::clone(&self.hooks),
             progress: Arc::clone(&self.progress),
-            time: Arc::clone(&self.time),
+            clock: Arc::clone(&self.clock),
             options: self.options,
             cancel: lane.halt.child_token(),
         };
@@ -287,25 +288,25 @@ impl Run {
         let step = phase.step(at);
         match (phase, end) {
             (Phase::Forward, TaskEnd::Finished(report)) => {
-                self.record(step, EventKind::Finished, detail::of_report(report));
+                self.record(step, EventKind::Finished { report });
                 ready.ended(at);
             }
             (Phase::Forward, TaskEnd::Failed(reason)) => {
-                self.record(step, EventKind::Failed, detail::of_failure(&reason));
+                self.record(step, EventKind::failed(reason));
                 if self.plan.goes_on() {
                     ready.ended(at);
                 }
             }
             (Phase::Forward, TaskEnd::Cancelled) => {
-                self.record(step, EventKind::Failed, detail::of_cancel());
+                self.record(step, EventKind::cancelled());
             }
             (Phase::Undo, TaskEnd::Finished(_)) => {
-                self.record(step, EventKind::Undone, None);
+                self.record(step, EventKind::Undone);
                 ready.ended(at);
             }
             // What could not be undone does not keep others from it.
             (Phase::Undo, TaskEnd::Failed(reason)) => {
-                self.record(step, EventKind::Failed, detail::of_failure(&reason));
+                self.record(step, EventKind::failed(reason));
                 ready.ended(at);
             }
             // A broken journal cancels undos, and then nobody asks how they ended.
@@ -313,9 +314,9 @@ impl Run {
         }
     }
 
-    fn record(&mut self, step: Step, kind: EventKind, detail: Option<Value>) {
-        let mut event = self.state.record(step, kind, detail);
-        event.at = self.time.now();
+    fn record(&mut self, step: Step, kind: EventKind) {
+        let mut event = self.state.record(step, kind);
+        event.at = self.clock.now();
         self.pending.push(event);
     }
 }

@@ -59,8 +59,8 @@ mod runner;
 mod state;
 
 pub use executor::{Executor, ExecutorOptions, RetryPolicy};
-pub use journal::{EventKind, Journal, JournalError, JournalEvent, MemoryJournal};
+pub use journal::{Journal, JournalError, MemoryJournal};
 pub use outcome::{FlowFailure, FlowOutcome, FlowStatus};
 pub use planner::{FlowNode, FlowPlan, FlowTask, Hook, plan};
 pub use progress::{ProgressBoard, ProgressSink, TaskResult, Unwatched};
-pub use runner::{FlowTime, HookContext, HookRunner, TokioTime};
+pub use runner::{HookContext, HookRunner};

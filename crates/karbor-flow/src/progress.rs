@@ -11,13 +11,11 @@ use std::{
     time::Duration,
 };
 
+use karbor_manager::Clock;
 use karbor_model::{ResourceProgress, RunProgress};
 use karbor_plugin::{NoProgress, Progress};
 
-use crate::{
-    planner::{FlowNode, FlowPlan, Hook},
-    runner::FlowTime,
-};
+use crate::planner::{FlowNode, FlowPlan, Hook};
 
 /// How a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +147,7 @@ impl Rate {
 
 /// Aggregates what a flow's hooks report and shows it to those who ask.
 pub struct ProgressBoard {
-    time: Arc<dyn FlowTime>,
+    clock: Arc<dyn Clock>,
     board: Mutex<Board>,
 }
 
@@ -159,9 +157,9 @@ impl ProgressBoard {
 
     /// An empty board.
     #[must_use]
-    pub fn new(time: Arc<dyn FlowTime>) -> Self {
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
-            time,
+            clock,
             board: Mutex::default(),
         }
     }
@@ -173,7 +171,7 @@ impl ProgressBoard {
     /// How far the flow has come.
     #[must_use]
     pub fn snapshot(&self) -> RunProgress {
-        let now = self.time.elapsed();
+        let now = self.clock.monotonic();
         let mut board = self.lock();
         let (mut bytes_done, mut bytes_expected) = (0_u64, 0_u64);
         let (mut running, mut moved) = (Vec::new(), Vec::new());
@@ -214,7 +212,7 @@ impl ProgressBoard {
 
 impl ProgressSink for ProgressBoard {
     fn flow_started(&self, plan: &FlowPlan, done: usize) {
-        let now = self.time.elapsed();
+        let now = self.clock.monotonic();
         let mut board = self.lock();
         *board = Board {
             tasks_done: done,

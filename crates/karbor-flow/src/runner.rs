@@ -1,9 +1,8 @@
-//! What the executor asks of its surroundings: hooks to run, and time.
+//! What the executor asks of its surroundings: hooks to run.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use chrono::{DateTime, Utc};
 use karbor_plugin::{HookReport, PluginError, Progress};
 use tokio_util::sync::CancellationToken;
 
@@ -50,54 +49,4 @@ pub trait HookRunner: Send + Sync {
     /// # Errors
     /// Why it could not be undone; the message reaches the user.
     async fn undo(&self, node: &FlowNode, context: HookContext) -> Result<(), PluginError>;
-}
-
-/// Time, injected.
-#[async_trait]
-pub trait FlowTime: Send + Sync {
-    /// The time of day, UTC.
-    fn now(&self) -> DateTime<Utc>;
-
-    /// Time since a fixed moment; never goes back.
-    fn elapsed(&self) -> Duration;
-
-    /// Waits.
-    async fn sleep(&self, duration: Duration);
-}
-
-/// Tokio's time, which tests can pause.
-#[derive(Debug, Clone, Copy)]
-pub struct TokioTime {
-    since: tokio::time::Instant,
-}
-
-impl TokioTime {
-    /// Starts at zero.
-    #[must_use]
-    pub fn new() -> Self {
-        Self {
-            since: tokio::time::Instant::now(),
-        }
-    }
-}
-
-impl Default for TokioTime {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-#[async_trait]
-impl FlowTime for TokioTime {
-    fn now(&self) -> DateTime<Utc> {
-        Utc::now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.since.elapsed()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        tokio::time::sleep(duration).await;
-    }
 }

@@ -4,11 +4,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use karbor_model::{EventKind, JournalEvent};
 use karbor_plugin::HookReport;
-use serde_json::{Map, Value, json};
 
 use crate::{
-    journal::{EventKind, JournalEvent},
     outcome::{FlowFailure, FlowOutcome, FlowStatus, merge},
     planner::{FlowPlan, Hook},
     ready::Ready,
@@ -93,10 +92,12 @@ impl State {
             }
             state.last_seq = event.seq;
             let step = steps.get(event.task.as_str());
-            if !step.is_some_and(|&step| state.apply(step, event.kind, event.detail.as_ref())) {
+            if !step.is_some_and(|&step| state.apply(step, &event.kind)) {
                 return Err(format!(
                     "the journal is not of this flow: its event {} says '{} {}'",
-                    event.seq, event.task, event.kind
+                    event.seq,
+                    event.task,
+                    event.kind.name()
                 ));
             }
         }
@@ -105,13 +106,8 @@ impl State {
 
     /// Takes note of an event that happens now, and makes the line for the journal (all but its
     /// time).
-    pub(crate) fn record(
-        &mut self,
-        step: Step,
-        kind: EventKind,
-        detail: Option<Value>,
-    ) -> JournalEvent {
-        self.apply(step, kind, detail.as_ref());
+    pub(crate) fn record(&mut self, step: Step, kind: EventKind) -> JournalEvent {
+        self.apply(step, &kind);
         self.last_seq += 1;
         JournalEvent {
             seq: self.last_seq,
@@ -122,44 +118,47 @@ impl State {
             },
             kind,
             at: chrono::DateTime::UNIX_EPOCH,
-            detail,
         }
     }
 
     /// False if there can be no such event.
-    fn apply(&mut self, step: Step, kind: EventKind, detail: Option<&Value>) -> bool {
+    fn apply(&mut self, step: Step, kind: &EventKind) -> bool {
         match (step, kind) {
             (Step::Task(at), EventKind::Started) => self.touched[self.plan.tasks()[at].node] = true,
-            (Step::Task(at), EventKind::Finished) => {
+            (Step::Task(at), EventKind::Finished { report }) => {
                 if !self.finished[at] {
                     self.finish(at);
                     let node = self.plan.tasks()[at].node;
-                    merge(&mut self.reports[node], detail::report(detail));
+                    merge(&mut self.reports[node], report.clone());
                 }
             }
-            (Step::Task(at), EventKind::Failed) => {
-                if detail::cancelled(detail) {
-                    // It may be the first to notice that the flow was cancelled.
-                    self.stop.get_or_insert(FlowStatus::Cancelled);
+            // It may be the first to notice that the flow was cancelled.
+            (
+                Step::Task(_),
+                EventKind::Failed {
+                    cancelled: true, ..
+                },
+            ) => {
+                self.stop.get_or_insert(FlowStatus::Cancelled);
+            }
+            (Step::Task(at), EventKind::Failed { reason, .. }) => {
+                if self.plan.goes_on() {
+                    self.finish(at);
                 } else {
-                    if self.plan.goes_on() {
-                        self.finish(at);
-                    } else {
-                        self.stop.get_or_insert(FlowStatus::Failed);
-                    }
-                    let (node, hook) = (self.plan.tasks()[at].node, self.plan.tasks()[at].hook);
-                    self.fail(node, hook, detail);
+                    self.stop.get_or_insert(FlowStatus::Failed);
                 }
+                let (node, hook) = (self.plan.tasks()[at].node, self.plan.tasks()[at].hook);
+                self.fail(node, hook, reason);
             }
             (Step::Undo(_), EventKind::Started) => {
                 self.stop.get_or_insert(FlowStatus::Failed);
             }
             (Step::Undo(node), EventKind::Undone) => self.settled[node] = true,
-            (Step::Undo(node), EventKind::Failed) => {
+            (Step::Undo(node), EventKind::Failed { reason, .. }) => {
                 self.settled[node] = true;
-                self.fail(node, Hook::Undo, detail);
+                self.fail(node, Hook::Undo, reason);
             }
-            (Step::Flow, EventKind::Failed) => {
+            (Step::Flow, EventKind::Failed { .. }) => {
                 self.stop.get_or_insert(FlowStatus::Cancelled);
             }
             _ => return false,
@@ -181,14 +180,14 @@ impl State {
         }
     }
 
-    fn fail(&mut self, node: usize, hook: Hook, detail: Option<&Value>) {
+    fn fail(&mut self, node: usize, hook: Hook, reason: &str) {
         let own = &self.plan.nodes()[node];
         self.failures.push(FlowFailure {
             node,
             resource: own.key.clone(),
             name: own.resource.name.clone(),
             hook,
-            reason: detail::reason(detail),
+            reason: reason.to_owned(),
         });
     }
 
@@ -266,42 +265,5 @@ impl State {
                 .collect(),
             interrupted,
         }
-    }
-}
-
-/// What the journal keeps beside an event.
-pub(crate) mod detail {
-    use super::{HookReport, Map, Value, json};
-
-    pub(crate) fn of_report(report: HookReport) -> Option<Value> {
-        (!report.is_empty()).then(|| json!({"report": report}))
-    }
-
-    pub(crate) fn of_failure(reason: &str) -> Option<Value> {
-        Some(json!({"reason": reason}))
-    }
-
-    pub(crate) fn of_cancel() -> Option<Value> {
-        Some(json!({"reason": "cancelled", "cancelled": true}))
-    }
-
-    pub(super) fn report(detail: Option<&Value>) -> HookReport {
-        let report = detail.and_then(|detail| detail.get("report"));
-        report
-            .and_then(Value::as_object)
-            .cloned()
-            .unwrap_or_else(Map::new)
-    }
-
-    pub(super) fn cancelled(detail: Option<&Value>) -> bool {
-        detail.and_then(|detail| detail.get("cancelled")) == Some(&Value::Bool(true))
-    }
-
-    pub(super) fn reason(detail: Option<&Value>) -> String {
-        let reason = detail.and_then(|detail| detail.get("reason"));
-        reason
-            .and_then(Value::as_str)
-            .unwrap_or("the journal does not say why")
-            .to_owned()
     }
 }

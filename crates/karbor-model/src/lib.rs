@@ -11,6 +11,7 @@ mod context;
 mod error;
 mod graph;
 mod ids;
+mod journal;
 mod notification;
 mod openstack;
 mod operation;
@@ -37,6 +38,7 @@ pub use ids::{
     CheckpointId, IdError, OperationId, OperationLogId, PlanId, ProviderId, ReadbackId,
     ScheduledOperationId, TriggerId,
 };
+pub use journal::{EventKind, JournalEvent};
 pub use notification::{Notification, Outgoing, Priority};
 pub use openstack::{OPENSTACK_PARENTS, OPENSTACK_TYPES};
 pub use operation::OperationType;

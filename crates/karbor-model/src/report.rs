@@ -46,7 +46,7 @@ impl RunReport {
             serde_json::from_value(told.get(key)?.clone()).ok()
         }
         Self {
-            progress: part(&told, "progress"),
+            progress: told.get("progress").and_then(RunProgress::read),
             waiting: part(&told, "waiting"),
             resources: part(&told, "resources"),
             warnings: part(&told, "warnings").unwrap_or_default(),
@@ -171,6 +171,38 @@ pub struct RunProgress {
     pub bytes_per_second: f64,
     /// Resources with a running hook, then those that moved bytes; not all of many.
     pub resources: Vec<ResourceProgress>,
+}
+
+impl RunProgress {
+    /// What an object says; what it says in another form is nothing.
+    fn read(told: &Value) -> Option<Self> {
+        let number = |told: &Value, name: &str| told.get(name).and_then(Value::as_u64);
+        let count = |name: &str| number(told, name).and_then(|count| count.try_into().ok());
+        let text = |told: &Value, name: &str| Some(told.get(name)?.as_str()?.to_owned());
+        let resources = told.get("resources").and_then(Value::as_array);
+        let resources = resources
+            .into_iter()
+            .flatten()
+            .map(|told| ResourceProgress {
+                key: text(told, "key").unwrap_or_default(),
+                name: text(told, "name").unwrap_or_default(),
+                hook: text(told, "hook"),
+                bytes_done: number(told, "bytes_done").unwrap_or_default(),
+                bytes_expected: number(told, "bytes_expected").unwrap_or_default(),
+            });
+        told.is_object().then(|| Self {
+            undoing: told.get("undoing") == Some(&Value::Bool(true)),
+            tasks_done: count("tasks_done").unwrap_or_default(),
+            tasks_total: count("tasks_total").unwrap_or_default(),
+            bytes_done: number(told, "bytes_done").unwrap_or_default(),
+            bytes_expected: number(told, "bytes_expected").unwrap_or_default(),
+            bytes_per_second: told
+                .get("bytes_per_second")
+                .and_then(Value::as_f64)
+                .unwrap_or_default(),
+            resources: resources.collect(),
+        })
+    }
 }
 
 /// How far a run is with one resource.

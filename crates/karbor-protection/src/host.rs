@@ -1,17 +1,12 @@
 //! The manager's part in a service: what happens at start, periodically, and how it is.
 
-use std::{
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, PoisonError};
 
-use async_trait::async_trait;
 use chrono::TimeDelta;
 use karbor_db::Db;
-use karbor_flow::FlowTime;
 use karbor_interfaces::protection::ProtectionEndpoint;
 use karbor_manager::{
-    Clock, Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
+    Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
     rpc::{RpcEndpoint, RpcVersion},
 };
 use karbor_model::{ApiError, ServiceRecord};
@@ -91,21 +86,3 @@ const RECOUNT_INTERVAL: i64 = 3600;
 
 /// How long the flow record and journal of an ended run are kept; the operation log is kept for good.
 const KEEP_ENDED_RUNS: TimeDelta = TimeDelta::days(7);
-
-/// The manager's clock, as flows want it.
-pub(crate) struct ManagerTime(pub(crate) Arc<dyn Clock>);
-
-#[async_trait]
-impl FlowTime for ManagerTime {
-    fn now(&self) -> chrono::DateTime<chrono::Utc> {
-        self.0.now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.0.monotonic()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        self.0.sleep(duration).await;
-    }
-}

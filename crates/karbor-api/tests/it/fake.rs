@@ -252,7 +252,7 @@ impl ProtectionApi for Fake {
         let mut found = checkpoints.iter_mut();
         let found = found.find(|c| c.id == checkpoint_id).unwrap();
         let mut info = found.info();
-        if info.remove("suspicious").is_none() {
+        if !info.accept(chrono::Utc::now()) {
             return Err(ApiError::conflict(
                 "CheckpointNotAccepted",
                 format!(
@@ -260,7 +260,7 @@ impl ProtectionApi for Fake {
                 ),
             ));
         }
-        found.extra_info = Some(Value::Object(info));
+        found.extra_info = info.to_extra_info();
         Ok(())
     }
 

@@ -2,7 +2,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use karbor_db::{DbError, ListQuery, OperationLogUpdate};
 use karbor_manager::{Clock, ServiceStore, TaskOutcome, TaskReport};
-use karbor_model::{ApiError, ErrorKind, OperationType, PlanId, ReadbackStatus, Resource};
+use karbor_model::{
+    ApiError, ErrorKind, OperationType, PlanId, ReadbackStatus, Resource, RunReport,
+};
 use karbor_testkit::FakeClock;
 use serde_json::json;
 
@@ -159,9 +161,9 @@ async fn operation_logs_change_only_what_is_given() {
     let mut log = operation_log("p");
     db.operation_log_create(&log).await.unwrap();
     assert_eq!(db.operation_log_get(log.id).await.unwrap(), log);
-    log.extra_info = Some(json!({"progress": 0.5}));
+    log.extra_info = Some(json!({"waiting": "for room"}));
     let progress = OperationLogUpdate {
-        extra_info: log.extra_info.clone(),
+        report: Some(RunReport::waits("for room")),
         ..OperationLogUpdate::default()
     };
     db.operation_log_update(log.id, &progress).await.unwrap();

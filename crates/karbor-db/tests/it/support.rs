@@ -6,11 +6,11 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use karbor_db::{Db, FlowEvent, FlowEventKind, FlowRecord};
+use karbor_db::{Db, FlowRecord};
 use karbor_model::{
-    CheckpointId, FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus,
-    OperationType, Plan, PlanId, PlanStatus, ProviderId, Readback, ReadbackId, ReadbackStatus,
-    Resource,
+    CheckpointId, EventKind, FlowStatus, JournalEvent, OperationId, OperationLog, OperationLogId,
+    OperationLogStatus, OperationType, Plan, PlanId, PlanStatus, ProviderId, Readback, ReadbackId,
+    ReadbackStatus, Resource,
 };
 use serde_json::json;
 
@@ -129,14 +129,24 @@ pub fn flow(host: &str) -> FlowRecord {
     }
 }
 
-pub fn events(range: std::ops::Range<u64>) -> Vec<FlowEvent> {
+fn event_kind(seq: u64) -> EventKind {
+    match seq % 4 {
+        0 => EventKind::Started,
+        1 => EventKind::Finished {
+            report: [("bytes".to_owned(), json!(seq))].into_iter().collect(),
+        },
+        2 => EventKind::failed(format!("no room for {seq}")),
+        _ => EventKind::Undone,
+    }
+}
+
+pub fn events(range: std::ops::Range<u64>) -> Vec<JournalEvent> {
     range
-        .map(|seq| FlowEvent {
+        .map(|seq| JournalEvent {
             seq,
             task: format!("main:Host::Directory#{seq}"),
-            kind: FlowEventKind::ALL[usize::try_from(seq).unwrap() % 4],
+            kind: event_kind(seq),
             at: at(i64::try_from(seq).unwrap()),
-            detail: (seq % 2 == 0).then(|| json!({"bytes": seq})),
         })
         .collect()
 }

@@ -1,11 +1,10 @@
 //! What `kill -9` and a broken disk do to a flow.
 
+use karbor_manager::SystemClock;
+use karbor_model::JournalEvent;
 use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
-use karbor_flow::{
-    Executor, FlowOutcome, FlowPlan, FlowStatus, Hook, JournalEvent, MemoryJournal, TokioTime,
-    Unwatched,
-};
+use karbor_flow::{Executor, FlowOutcome, FlowPlan, FlowStatus, Hook, MemoryJournal, Unwatched};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
@@ -293,7 +292,7 @@ fn of_two_executors_on_one_flow_the_slower_is_stopped() {
     let world = Arc::new(World::default());
     let journal = Arc::new(MemoryJournal::default());
     let flow = || {
-        let executor = Executor::new(options(), Arc::new(TokioTime::new()));
+        let executor = Executor::new(options(), Arc::new(SystemClock::new()));
         let (plan, world, journal) = (plan.clone(), world.clone(), journal.clone());
         async move {
             let cancel = CancellationToken::new();

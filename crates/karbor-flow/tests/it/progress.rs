@@ -6,9 +6,10 @@ use std::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use karbor_flow::{
-    Executor, FlowNode, FlowStatus, FlowTime, Hook, HookContext, HookRunner, MemoryJournal,
-    ProgressBoard, ProgressSink, TaskResult, TokioTime,
+    Executor, FlowNode, FlowStatus, Hook, HookContext, HookRunner, MemoryJournal, ProgressBoard,
+    ProgressSink, TaskResult,
 };
+use karbor_manager::{Clock, SystemClock};
 use karbor_model::RunProgress;
 use karbor_plugin::{HookReport, PluginError};
 use tokio_util::sync::CancellationToken;
@@ -25,11 +26,11 @@ impl HandTime {
 }
 
 #[async_trait]
-impl FlowTime for HandTime {
+impl Clock for HandTime {
     fn now(&self) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH
     }
-    fn elapsed(&self) -> Duration {
+    fn monotonic(&self) -> Duration {
         *self.0.lock().unwrap()
     }
     async fn sleep(&self, duration: Duration) {
@@ -141,7 +142,7 @@ impl HookRunner for Mover {
 #[test]
 fn a_flow_tells_its_board() {
     paused(async {
-        let time = Arc::new(TokioTime::new());
+        let time = Arc::new(SystemClock::new());
         let board = Arc::new(ProgressBoard::new(time.clone()));
         let mover = Arc::new(Mover(Mutex::default(), board.clone()));
         let outcome = Executor::new(options(), time)

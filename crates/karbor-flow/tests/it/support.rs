@@ -12,10 +12,11 @@ use std::{
 
 use async_trait::async_trait;
 use karbor_flow::{
-    EventKind, Executor, ExecutorOptions, FlowNode, FlowOutcome, FlowPlan, Hook, HookContext,
-    HookRunner, Journal, JournalError, JournalEvent, RetryPolicy, TokioTime, Unwatched, plan,
+    Executor, ExecutorOptions, FlowNode, FlowOutcome, FlowPlan, Hook, HookContext, HookRunner,
+    Journal, JournalError, RetryPolicy, Unwatched, plan,
 };
-use karbor_model::{OperationType, Resource, ResourceGraph};
+use karbor_manager::SystemClock;
+use karbor_model::{JournalEvent, OperationType, Resource, ResourceGraph};
 use karbor_plugin::{HookReport, PluginError};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -47,8 +48,8 @@ pub enum Entry {
     Begin(String),
     /// A hook ended, whatever the way.
     End(String),
-    /// An event became durable.
-    Durable(String, EventKind),
+    /// An event of this kind became durable.
+    Durable(String, &'static str),
 }
 
 /// What a hook does.
@@ -135,7 +136,7 @@ impl World {
         diary
             .iter()
             .filter_map(|entry| match entry {
-                Entry::Durable(task, EventKind::Started) if !task.starts_with("undo:") => {
+                Entry::Durable(task, "started") if !task.starts_with("undo:") => {
                     Some(task.split_once(':').unwrap().1.to_owned())
                 }
                 _ => None,
@@ -256,7 +257,7 @@ pub struct Paper {
     /// So long takes an append.
     pub slow: Duration,
     /// Cancelled when this event is being written.
-    pub trip: Option<(String, EventKind, CancellationToken)>,
+    pub trip: Option<(String, &'static str, CancellationToken)>,
     pub world: Arc<World>,
 }
 
@@ -295,7 +296,9 @@ impl Journal for Paper {
         assert!(!events.is_empty(), "an append costs an fsync");
         let number = self.appends.fetch_add(1, Ordering::SeqCst);
         if let Some((task, kind, token)) = &self.trip
-            && events.iter().any(|e| e.task == *task && e.kind == *kind)
+            && events
+                .iter()
+                .any(|e| e.task == *task && e.kind.name() == *kind)
         {
             token.cancel();
         }
@@ -311,7 +314,7 @@ impl Journal for Paper {
             let mut held = self.events.lock().unwrap();
             assert_eq!(event.seq, held.len() as u64 + 1, "numbers without gaps");
             self.world
-                .note(Entry::Durable(event.task.clone(), event.kind));
+                .note(Entry::Durable(event.task.clone(), event.kind.name()));
             held.push(event);
         }
         if whole {
@@ -340,7 +343,7 @@ pub async fn run_with(
     cancel: CancellationToken,
 ) -> FlowOutcome {
     let resume = journal.events();
-    Executor::new(options, Arc::new(TokioTime::new()))
+    Executor::new(options, Arc::new(SystemClock::new()))
         .run(
             Arc::clone(plan),
             world.clone(),
@@ -373,8 +376,8 @@ pub fn check_order(plan: &FlowPlan, diary: &[Entry]) {
     for entry in diary {
         match entry {
             Entry::Durable(task, kind) => {
-                *durable.entry((task, kind.as_str())).or_default() += 1;
-                stopped |= *kind == EventKind::Failed && !task.starts_with("undo:");
+                *durable.entry((task, *kind)).or_default() += 1;
+                stopped |= *kind == "failed" && !task.starts_with("undo:");
             }
             Entry::End(task) => assert!(open.remove(task.as_str()), "{task} ended twice"),
             Entry::Begin(name) => {

@@ -13,7 +13,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use karbor_interfaces::{ProtectionApi, ProtectionClient, ProtectionEndpoint};
 use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, RpcVersion, Target};
-use karbor_model::{ApiError, CheckpointId, ErrorKind, ProviderId, RequestContext};
+use karbor_model::{
+    ApiError, CheckpointId, CheckpointProperties, ErrorKind, OperationId, ProviderId,
+    RequestContext,
+};
 use recorder::{Recorder, Wiretap, plan, restore, verification};
 use serde_json::{Map, Value, json};
 
@@ -103,9 +106,14 @@ async fn call_all(api: &dyn ProtectionApi, context: &RequestContext) -> Vec<Valu
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
     let filters = BTreeMap::from([("plan_id".to_owned(), "p".to_owned())]);
     let map: Map<String, Value> = serde_json::from_value(json!({"extra_info": "{}"})).unwrap();
+    let properties = CheckpointProperties {
+        extra_info: Some("{}".into()),
+        operation_id: Some(OperationId(checkpoint.0)),
+        begin_before: Some(chrono::DateTime::UNIX_EPOCH),
+    };
     let c = context;
     vec![
-        told(api.protect(c, plan(), map.clone()).await),
+        told(api.protect(c, plan(), properties).await),
         told(api.restore(c, restore(), Some(map.clone())).await),
         told(api.verification(c, verification()).await),
         told(api.copy(c, plan()).await),
@@ -227,6 +235,22 @@ async fn an_id_that_is_none_is_refused_by_its_name() {
     let error = refused.unwrap_err();
     assert_eq!(error.kind, ErrorKind::BadRequest);
     assert!(error.message.contains("provider_id"), "{error}");
+    let protect = async |properties: Value| {
+        let args = json!({"plan": plan(), "checkpoint_properties": properties});
+        let args = serde_json::from_value(args).unwrap();
+        let admin = RequestContext::admin();
+        endpoint.dispatch(&admin, "protect", args).await
+    };
+    for bad in [
+        json!({"operation_id": "x"}),
+        json!({"begin_before": "soon"}),
+    ] {
+        let error = protect(bad).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::BadRequest);
+        assert!(error.message.contains("checkpoint_properties"), "{error}");
+    }
+    let original = json!({"extra_info": null, "name": "of the original"});
+    assert!(protect(original).await.is_ok());
 }
 
 /// A method that came later is not understood by a service of before, and that is said.

@@ -27,7 +27,7 @@ async fn an_operation_runs_on_time_as_its_owner() {
     assert!(!context.is_admin);
     assert_eq!(context.scheduled_operation_id, Some(operation.id));
     assert_eq!(
-        json!(properties.begin_before),
+        serde_json::json!(properties.begin_before),
         "2026-01-01T01:15:00Z",
         "its window"
     );

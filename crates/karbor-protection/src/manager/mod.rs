@@ -10,14 +10,13 @@ use std::{
 };
 
 use karbor_db::{Db, QuotaDefaults};
-use karbor_flow::{Executor, ExecutorOptions, FlowTime};
+use karbor_flow::{Executor, ExecutorOptions};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{ApiError, ErrorKind};
 use karbor_plugin::{Protectable, Registry};
 
 use crate::{
     ground::Ground,
-    host::ManagerTime,
     keys::MasterKey,
     providers::Providers,
     worker::{Slots, Worker},
@@ -70,7 +69,6 @@ impl ProtectionManager {
             .config()
             .float("protection", "suspicious_share")
             .map_err(ApiError::internal)?;
-        let time: Arc<dyn FlowTime> = Arc::new(ManagerTime(clock.clone()));
         let options = ExecutorOptions {
             limit,
             task_timeout,
@@ -87,8 +85,7 @@ impl ProtectionManager {
         });
         let worker = Arc::new(Worker {
             ground: ground.clone(),
-            executor: Executor::new(options, time.clone()),
-            time,
+            executor: Executor::new(options, ground.clock.clone()),
             tasks: base.tasks().clone(),
             key: parts.master_key,
             host: base.host().to_owned(),

@@ -132,7 +132,7 @@ impl Worker {
         mut turn: Option<Turn>,
     ) {
         let journal = Arc::new(DbJournal::new(self.ground.db.clone(), run.id));
-        let board = Arc::new(ProgressBoard::new(self.time.clone()));
+        let board = Arc::new(ProgressBoard::new(self.ground.clock.clone()));
         let mut delay = RETRY_DELAYS.0;
         loop {
             // One that is cancelled undoes what it did, and waits for nobody.

@@ -22,7 +22,7 @@ use std::{
 };
 
 use karbor_db::{DbError, FlowRecord, QuotaDefaults};
-use karbor_flow::{Executor, FlowTime, plan};
+use karbor_flow::{Executor, plan};
 use karbor_manager::TaskSet;
 use karbor_model::{ApiError, FlowStatus, OperationLogId};
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,6 @@ const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// What the worker works with.
 pub(crate) struct Worker {
     pub(crate) ground: Arc<Ground>,
-    pub(crate) time: Arc<dyn FlowTime>,
     pub(crate) tasks: TaskSet,
     pub(crate) key: MasterKey,
     pub(crate) host: String,

@@ -1,11 +1,12 @@
 //! The operator's commands around an application, in real flows.
 
+use karbor_manager::SystemClock;
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use karbor_flow::{
     Executor, ExecutorOptions, FlowNode, FlowOutcome, FlowStatus, Hook, HookContext, HookRunner,
-    MemoryJournal, TokioTime, Unwatched, plan,
+    MemoryJournal, Unwatched, plan,
 };
 use karbor_model::{CheckpointId, OperationId, OperationType, ResourceGraph};
 use karbor_plugin::{HookReport, OperationContext, PluginError};
@@ -136,7 +137,7 @@ impl Shop {
             parameters,
             times,
         };
-        let executor = Executor::new(ExecutorOptions::default(), Arc::new(TokioTime::new()));
+        let executor = Executor::new(ExecutorOptions::default(), Arc::new(SystemClock::new()));
         let plan = plan(&self.graph, kind).unwrap();
         executor
             .run(
