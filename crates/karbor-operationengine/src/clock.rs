@@ -23,9 +23,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    engine::{Engine, lock},
+    engine::{BATCH, Engine, lock},
     schedule::Schedule,
-    scheduler::BATCH,
 };
 
 /// A clock that is kept right is moved by less.
@@ -39,9 +38,6 @@ const STOPPED: TimeDelta = TimeDelta::days(1);
 
 /// How often next due times are looked through when no jump was noticed.
 const LOOK_THROUGH: Duration = Duration::from_secs(300);
-
-/// Clocks of hosts that work together may differ by so much.
-pub(crate) const SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// What an engine knows of its clock.
 #[derive(Debug)]

@@ -24,6 +24,9 @@ use crate::{
     schedule::ScheduleLimits,
 };
 
+/// How many triggers, or runs, one transaction is about.
+pub(crate) const BATCH: u64 = 500;
+
 /// A lease that is renewed three times before it ends takes at least this.
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 

@@ -19,10 +19,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{DateTime, Datelike, TimeDelta, Timelike, Utc};
 use karbor_model::{ApiError, CheckpointId};
 
-use crate::clock::SKEW;
+/// Clocks of hosts that work together may differ by so much.
+pub(crate) const SKEW: TimeDelta = TimeDelta::minutes(5);
 
 /// A checkpoint that a retention policy decides about: one that the operation made and that is
 /// `available`. Others are not shown to it: they are neither counted nor deleted.

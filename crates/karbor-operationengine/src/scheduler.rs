@@ -8,13 +8,10 @@ use karbor_model::{ApiError, Trigger};
 
 use crate::{
     due::{Decision, decide},
-    engine::{Engine, count, lock},
+    engine::{BATCH, Engine, count, lock},
     runner::Runner,
     schedule::Schedule,
 };
-
-/// How many triggers, or runs, one transaction is about.
-pub(crate) const BATCH: u64 = 500;
 
 /// How far back a trigger is followed that no engine was there for when it was made or changed. It
 /// bounds what is recorded as missed when a database of the original is taken over.

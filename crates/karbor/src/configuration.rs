@@ -8,8 +8,8 @@ use karbor_operationengine::ScheduleLimits;
 use karbor_plugins::applications::{Applications, Severity};
 
 use crate::{
+    configured::Configured,
     original,
-    serve::Configured,
     settings::{self, ConfigFiles, Loaded, Place},
 };
 
@@ -95,7 +95,7 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     for remark in remarks {
         print(&format!("warning: {remark}"));
     }
-    let runtime = crate::command::runtime()?;
+    let runtime = crate::terminal::runtime()?;
     let url = settings::database(&config, &state)?;
     errors.extend(
         runtime

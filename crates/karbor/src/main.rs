@@ -2,8 +2,10 @@
 
 mod command;
 mod configuration;
+mod configured;
 mod demo;
 mod documents;
+mod logging;
 mod manage;
 mod original;
 mod owners;
@@ -12,6 +14,7 @@ mod serve;
 mod settings;
 mod state;
 mod status;
+mod terminal;
 
 use std::{ffi::OsStr, process::ExitCode};
 

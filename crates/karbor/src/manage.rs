@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     configuration::print,
-    serve::Configured,
+    configured::Configured,
     settings::{self, ConfigFiles, Loaded, Place},
     state::StateDir,
 };
@@ -155,13 +155,13 @@ impl ManageCommand {
                         .expose(),
                 );
             }
-            Self::Token(command) => crate::command::runtime()?.block_on(token(command, place))?,
-            Self::Db(command) => crate::command::runtime()?.block_on(database(command, place))?,
+            Self::Token(command) => crate::terminal::runtime()?.block_on(token(command, place))?,
+            Self::Db(command) => crate::terminal::runtime()?.block_on(database(command, place))?,
             Self::Service(ServiceCommand::List) => {
-                crate::command::runtime()?.block_on(services(place))?;
+                crate::terminal::runtime()?.block_on(services(place))?;
             }
             Self::Quota(QuotaCommand::UsageFix) => {
-                crate::command::runtime()?.block_on(usage_fix(place))?;
+                crate::terminal::runtime()?.block_on(usage_fix(place))?;
             }
             Self::Config(ConfigCommand::List { param }) => {
                 config_list(&place.load(&[])?.config, param.as_deref())?;

@@ -17,7 +17,7 @@ use karbor_protection::{
 
 use crate::{
     configuration::print,
-    serve::Configured,
+    configured::Configured,
     settings::{self, ConfigFiles, Loaded, Place},
 };
 
@@ -95,7 +95,7 @@ impl Finding {
 impl StatusArguments {
     pub(crate) fn run(&self, place: &Place<'_>) -> ExitCode {
         let StatusCommand::Upgrade(UpgradeCommand::Check) = self.command;
-        match crate::command::runtime()
+        match crate::terminal::runtime()
             .map_err(Failure::from)
             .and_then(|runtime| runtime.block_on(check(place)))
         {
@@ -105,7 +105,7 @@ impl StatusArguments {
                 ExitCode::from(worst.unwrap_or(Code::Success) as u8)
             }
             Err(error) => {
-                crate::command::failed(&error);
+                crate::terminal::failed(&error);
                 ExitCode::from(255)
             }
         }

@@ -6,7 +6,7 @@ use karbor_model::{ApiError, RequestContext};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{Health, Manager, TaskReport, tasks::lock};
 
 /// How a service is.

@@ -12,7 +12,7 @@ use karbor_model::{ApiError, ErrorKind, RequestContext};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     Health, Manager,
     periodic::random_part,
@@ -22,24 +22,6 @@ use crate::{
 
 /// The shortest time that the database is given to take a heartbeat or a report.
 const SHORTEST_STORE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// How the heart beats.
-#[derive(Debug, Clone)]
-pub(super) struct Beat {
-    pub(super) store_reachable: bool,
-    pub(super) working: bool,
-    pub(super) last: Option<DateTime<Utc>>,
-}
-
-impl Default for Beat {
-    fn default() -> Self {
-        Self {
-            store_reachable: true,
-            working: true,
-            last: None,
-        }
-    }
-}
 
 impl<M: Manager> Shared<M> {
     /// Beats at once, then every `report_interval`, however long the database takes to note a beat.

@@ -22,24 +22,23 @@ mod api;
 mod loops;
 mod options;
 mod running;
+mod shared;
 mod signals;
 
 use std::sync::{Arc, Mutex};
 
 pub use api::{ServiceApi, ServiceClient, ServiceEndpoint, ServiceHealth};
-use chrono::{DateTime, Utc};
-use karbor_model::{ApiError, ServiceRecord};
-use loops::Beat;
+use karbor_model::ApiError;
 pub use options::{OPTIONS, ServiceOptions};
 pub use running::{RunningService, ShutdownReport};
+use shared::{Beat, Shared};
 pub use signals::{
     Signal, Signals, Started, Stopped, drain_unless_signal, run_until_signal, start_unless_signal,
 };
 use tracing::{info, warn};
 
 use crate::{
-    Clock, Manager, PeriodicTasks, RpcEndpoint, RpcTransport, ServiceStore, Target, TaskSet,
-    tasks::lock, timeout,
+    Manager, RpcEndpoint, RpcTransport, ServiceStore, Target, TaskSet, tasks::lock, timeout,
 };
 
 /// A service that has not been started.
@@ -48,29 +47,6 @@ pub struct Service<M: Manager> {
     options: ServiceOptions,
     store: Arc<dyn ServiceStore>,
     transport: Arc<dyn RpcTransport>,
-}
-
-/// What the loops and the endpoint of a running service share.
-pub(crate) struct Shared<M: Manager> {
-    manager: Arc<M>,
-    options: ServiceOptions,
-    store: Arc<dyn ServiceStore>,
-    periodic: PeriodicTasks<M>,
-    record: Mutex<ServiceRecord>,
-    beat: Mutex<Beat>,
-    heart: TaskSet,
-    periodic_loop: TaskSet,
-    started_at: DateTime<Utc>,
-}
-
-impl<M: Manager> Shared<M> {
-    fn clock(&self) -> &dyn Clock {
-        &**self.manager.base().clock()
-    }
-
-    fn record(&self) -> ServiceRecord {
-        lock(&self.record).clone()
-    }
 }
 
 impl<M: Manager> Service<M> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use karbor_model::ServiceRecord;
 use tracing::{info, warn};
 
-use super::{ServiceApi, Shared};
+use super::{api::ServiceApi, shared::Shared};
 use crate::{Manager, PeriodicTasks, RpcServer, ServiceOptions, timeout};
 
 /// How a shutdown went.

@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
 use icalendar::parser::{Component, Property, read_components, unfold};
 use karbor_model::ApiError;
 
-use super::{invalid, recurrence::Recurrence};
+use super::{invalid::invalid, recurrence::Recurrence};
 
 /// How deep components may stand in each other: the parser recurses.
 const MAX_COMPONENTS: usize = 32;

@@ -9,7 +9,7 @@ use croner::{
 };
 use karbor_model::ApiError;
 
-use super::invalid;
+use super::invalid::invalid;
 
 const MONTHS: &[&str] = &[
     "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC",

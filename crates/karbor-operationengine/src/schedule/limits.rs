@@ -4,7 +4,7 @@ use karbor_manager::{Config, ConfigError};
 use karbor_model::ApiError;
 use serde_json::Value;
 
-use super::invalid;
+use super::invalid::invalid;
 
 /// What is wrong with the limits.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -16,6 +16,7 @@
 
 mod calendar;
 mod crontab;
+mod invalid;
 mod limits;
 mod recurrence;
 
@@ -24,7 +25,8 @@ use std::time::Duration;
 use calendar::Calendar;
 use chrono::{DateTime, Datelike, NaiveDateTime, SubsecRound, TimeDelta, Timelike, Utc};
 use crontab::Crontab;
-use karbor_model::{ApiError, ErrorKind};
+use invalid::invalid;
+use karbor_model::ApiError;
 pub use limits::{LimitsError, ScheduleLimits};
 use serde_json::{Map, Value};
 
@@ -216,11 +218,6 @@ fn time(properties: &Map<String, Value>, name: &str) -> Result<Option<DateTime<U
         .filter(|time| time.nanosecond() == 0 && (1..=9999).contains(&time.year()))
         .map(|time| Some(time.and_utc()))
         .ok_or_else(|| invalid(format!("The format of trigger {name} is not correct")))
-}
-
-/// A 400 of the original's class.
-fn invalid(message: impl Into<String>) -> ApiError {
-    ApiError::new(ErrorKind::BadRequest, "InvalidInput", message)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use chrono::TimeZone;
+use karbor_model::ErrorKind;
 use proptest::prelude::*;
 use serde_json::json;
 

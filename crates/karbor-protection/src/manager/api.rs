@@ -15,13 +15,13 @@ use serde_json::{Map, Value};
 
 use super::ProtectionManager;
 use crate::{
-    begin_error::{BeginError, Why},
+    begin_error::Why,
     checkpoints::CheckpointQuery,
     copies,
     error::{CheckpointError, bank_error},
     graph, leases,
     listing::{list_by_name, page},
-    operations::delete,
+    operations::{delete, rules},
     parameters,
     providers::Place,
 };
@@ -66,8 +66,7 @@ impl ProtectionApi for ProtectionManager {
         // For plugins that act on another cloud as somebody else: there is none yet.
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
-        let run = self.ground.readback_run(context, restore).await?;
-        known_is_begun(self.worker.start(run).await)
+        self.readback(context, restore).await
     }
 
     async fn verification(
@@ -75,8 +74,7 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         verification: Readback,
     ) -> Result<(), ApiError> {
-        let run = self.ground.readback_run(context, verification).await?;
-        known_is_begun(self.worker.start(run).await)
+        self.readback(context, verification).await
     }
 
     async fn copy(
@@ -383,6 +381,16 @@ impl ProtectionApi for ProtectionManager {
 }
 
 impl ProtectionManager {
+    /// Begins a readback. One that was asked for before has begun.
+    async fn readback(&self, context: &RequestContext, asked: Readback) -> Result<(), ApiError> {
+        let rules = rules(asked.operation);
+        let run = self.ground.readback_run(context, rules, asked).await?;
+        match self.worker.start(run).await {
+            Err(error) if error.why == Why::Known => Ok(()),
+            begun => Ok(begun?),
+        }
+    }
+
     /// Begins a run for every checkpoint of the plan that is not copied yet. What the answer does not
     /// name is copied, or being copied; or else its failure is in the operation log, and asking again
     /// tells it, too.
@@ -436,14 +444,6 @@ impl ProtectionManager {
         };
         error.message = format!("{left} not copied: {}", error.message);
         Err(error)
-    }
-}
-
-/// A run that was asked for before has begun.
-fn known_is_begun(started: Result<(), BeginError>) -> Result<(), ApiError> {
-    match started {
-        Err(error) if error.why == Why::Known => Ok(()),
-        other => Ok(other?),
     }
 }
 

@@ -9,7 +9,7 @@ use karbor_model::{
 };
 use karbor_plugin::SchemaKind;
 
-use super::{Evidence, Line, Rules, refuse_unreadable, rules};
+use super::{Evidence, Line, Rules, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::CheckpointCollection,
@@ -40,17 +40,18 @@ pub(super) trait Reads: Send + Sync {
 }
 
 impl Ground {
-    /// The run of a readback that a user asks for.
+    /// The run of a readback that a user asks for, by the rules of its operation.
     ///
     /// # Errors
     /// A 400 that names what is wrong with its parameters; what forbids to read the checkpoint.
     pub(crate) async fn readback_run(
         &self,
         context: &RequestContext,
+        rules: &dyn Rules,
         asked: Readback,
     ) -> Result<Run, ApiError> {
         let operation = asked.operation;
-        let Some(schema) = rules(operation).readback_schema() else {
+        let Some(schema) = rules.readback_schema() else {
             let reason = "It must be an operation that reads a checkpoint back.";
             return Err(ApiError::invalid_field("operation", operation, reason));
         };

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use rusqlite::Connection;
 
 use super::{
-    Failure, during, files,
+    failure::{Failure, during},
+    files,
     postgres::{PORT, Postgres, USER},
     stage::{Stage, print},
 };

@@ -3,14 +3,16 @@
 //! service on a private port and directory; nothing outside that directory is touched.
 
 mod application;
+mod failure;
 mod files;
 mod postgres;
 mod stage;
 
-use std::{io, time::Instant};
+use std::time::Instant;
 
 use application::Shop;
 use clap::Args;
+use failure::Failure;
 use stage::Stage;
 
 /// Arguments of `karbor demo`.
@@ -20,9 +22,6 @@ pub(crate) struct DemoArguments {
     #[arg(long)]
     keep: bool,
 }
-
-/// Why the demo ended early.
-pub(crate) type Failure = Box<dyn std::error::Error>;
 
 /// Runs the demo.
 pub(crate) fn run(arguments: &DemoArguments) -> Result<(), Failure> {
@@ -94,9 +93,4 @@ fn play(stage: &Stage, started: Instant) -> Result<(), Failure> {
         started.elapsed().as_secs_f64()
     ));
     Ok(())
-}
-
-/// An error with a word about what was being done.
-fn during(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Failure {
-    move |error| format!("{what}: {error}").into()
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Failure, during};
+use super::failure::{Failure, during};
 
 /// Its port: the name of a socket in a folder of its own, so it meets no other server.
 pub(super) const PORT: u16 = 54_329;

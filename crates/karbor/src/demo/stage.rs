@@ -12,7 +12,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Failure, during};
+use super::failure::{Failure, during};
 
 /// How long the service may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
