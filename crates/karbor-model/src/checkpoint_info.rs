@@ -87,6 +87,20 @@ impl From<MissingAsStored> for Missing {
 pub struct Suspicious {
     /// Why, by `type#id`.
     pub resources: BTreeMap<String, String>,
+    /// What each was measured against; checkpoints of earlier versions do not say that.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub measured: BTreeMap<String, Measure>,
+}
+
+/// What a resource of a checkpoint is measured against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measure {
+    /// How much of it there was.
+    #[serde(flatten)]
+    pub holds: Holds,
+    /// The checkpoint that held it; `None`: the plugin knows it from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<CheckpointId>,
 }
 
 /// What a copy is a copy of: the checkpoint that was protected, however often it was copied since.
@@ -174,6 +188,7 @@ impl CheckpointInfo {
     pub fn suspicious(&self) -> Option<Suspicious> {
         self.flaw(SUSPICIOUS, |said| Suspicious {
             resources: entries(&said["resources"], Value::to_string),
+            measured: BTreeMap::new(),
         })
     }
 

@@ -28,7 +28,8 @@ mod visible;
 
 pub use checkpoint::{Checkpoint, CheckpointPlan, INDEX_VERSION, Seal};
 pub use checkpoint_info::{
-    CheckpointInfo, Holds, INCOMPLETE, Incomplete, Missing, Origin, SUSPICIOUS, Suspicious, Unread,
+    CheckpointInfo, Holds, INCOMPLETE, Incomplete, Measure, Missing, Origin, SUSPICIOUS,
+    Suspicious, Unread,
 };
 pub use checkpoint_properties::CheckpointProperties;
 pub use context::{RequestContext, RequestId};

@@ -20,7 +20,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -31,7 +31,7 @@ use karbor_model::{
     Checkpoint, CheckpointId, CheckpointInfo, CheckpointPlan, CheckpointStatus, INDEX_VERSION,
     PlanId, ProviderId, State,
 };
-use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ObjectInfo, list_all};
+use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ObjectInfo, SortDirection, list_all};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -631,18 +631,37 @@ impl CheckpointCollection {
     /// [`CheckpointError::UnknownMarker`], or the bank's.
     pub async fn list(&self, query: &CheckpointQuery) -> Result<Vec<Checkpoint>, CheckpointError> {
         let wanted = query.limit.unwrap_or(usize::MAX);
-        self.each(query).await?.take(wanted).try_collect().await
-    }
-
-    /// As [`list`](Self::list), read one after the other as they are asked for, without a limit.
-    pub(crate) async fn each(
-        &self,
-        query: &CheckpointQuery,
-    ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
-    {
         let entries = self.entries(query).await?;
         let entries = entries.into_iter().map(|entry| (entry, 0)).collect();
-        Self::pick(query, [self.clone()].into(), entries).await
+        let picked = Self::pick(query, [self.clone()].into(), entries).await?;
+        picked.take(wanted).try_collect().await
+    }
+
+    /// The checkpoints of the same plan that are not newer than `one` by the index, itself among them, newest first; read
+    /// one after the other, as they are asked for. What is not where its record belongs, or has none that can be
+    /// believed, is left out.
+    pub(crate) fn back_from(
+        &self,
+        one: &Checkpoint,
+    ) -> impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<> {
+        let from = Backwards {
+            checkpoints: self.clone(),
+            plan: format!(
+                "indices/by-plan/{}/{}",
+                one.protection_plan.id, one.project_id
+            ),
+            // Of the same second are those whose names begin with it.
+            marker: format!(
+                "{}/{}",
+                one.created_at.unwrap_or_default(),
+                one.timestamp.saturating_add(1)
+            ),
+            names: VecDeque::new(),
+            is_last_page: false,
+        };
+        stream::try_unfold(from, |mut from| async move {
+            Ok(from.next().await?.map(|checkpoint| (checkpoint, from)))
+        })
     }
 
     /// As [`list`](Self::list), of two banks in one order. A second bank that cannot be listed now (a
@@ -825,6 +844,62 @@ impl CheckpointCollection {
             return Err(CheckpointError::Corrupt { id, reason });
         }
         Ok(self.bank.put(&index_file(id)?, bytes.into()).await?)
+    }
+}
+
+/// How many names a walk back asks for at once.
+const NAMES_BACK: usize = 64;
+
+/// A walk back through the index of a plan.
+struct Backwards {
+    checkpoints: CheckpointCollection,
+    /// The part of the index.
+    plan: String,
+    /// The names below it that come before this are still to be asked for.
+    marker: String,
+    names: VecDeque<BankKey>,
+    is_last_page: bool,
+}
+
+impl Backwards {
+    async fn next(&mut self) -> Result<Option<Checkpoint>, CheckpointError> {
+        loop {
+            let Some(name) = self.names.pop_front() else {
+                match self.is_last_page {
+                    true => return Ok(None),
+                    false => self.more().await?,
+                }
+                continue;
+            };
+            let Some(id) = Entry::parse(&name, None).map(|entry| entry.id) else {
+                continue;
+            };
+            match self.checkpoints.get(id).await {
+                Ok(read) if index_keys(&read)?.contains(&name) => return Ok(Some(read)),
+                Ok(_) => {}
+                Err(error) if error.is_of_the_checkpoint() => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn more(&mut self) -> Result<(), CheckpointError> {
+        let plan = BankKey::parse(&self.plan)?;
+        let request = ListRequest {
+            marker: Some(plan.join(&self.marker)?),
+            prefix: Some(plan),
+            limit: Some(NAMES_BACK),
+            sort: SortDirection::Descending,
+        };
+        let page = self.checkpoints.bank.list(&request).await?;
+        self.is_last_page = page.len() < NAMES_BACK;
+        if let Some(last) = page.last() {
+            let below = last.key.as_str().strip_prefix(self.plan.as_str());
+            let below = below.and_then(|below| below.strip_prefix('/'));
+            self.marker = below.unwrap_or_default().to_owned();
+        }
+        self.names = page.into_iter().map(|object| object.key).collect();
+        Ok(())
     }
 }
 

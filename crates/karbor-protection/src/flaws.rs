@@ -7,30 +7,27 @@
 //! resource: so a source that stays away is a warning each time, and not only the first. What that one could not
 //! read counts, for it was there. Who accepts a suspicious checkpoint makes it the measure. One that a wrong
 //! clock dated later is none.
+//!
+//! The newest good one is what is needed, and mostly one record is read. No more than [`LOOKS_BACK`] good or suspicious
+//! ones are: a suspicious checkpoint keeps what it was measured against, and behind so many of them that stays the
+//! measure. What is in none of them is new to the plan, or was out of it for long: then what the plugin knows counts.
 
 use std::collections::BTreeMap;
 
 use futures::{StreamExt, TryStreamExt};
 use karbor_model::{
-    Checkpoint, CheckpointId, CheckpointInfo, Holds, Incomplete, Missing, RunReport, Suspicious,
+    Checkpoint, CheckpointId, CheckpointInfo, CheckpointStatus, Holds, Incomplete, Measure,
+    Missing, RunReport, Suspicious,
 };
 
-use crate::{
-    checkpoints::{CheckpointCollection, CheckpointQuery},
-    error::CheckpointError,
-};
+use crate::{checkpoints::CheckpointCollection, error::CheckpointError};
 
 /// What is said of a resource of which nothing was stored.
 const NOTHING: &str = "0 files were protected: is it empty, is its file system not mounted, or is all of it excluded?";
+/// So many checkpoints are looked at for a measure.
+const LOOKS_BACK: usize = 64;
 /// Of fewer bytes nothing is concluded: a few lines more or less are no loss.
 const FEW_BYTES: u64 = 1 << 20;
-
-/// What a measure was taken from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Measure {
-    holds: Holds,
-    of: Option<CheckpointId>,
-}
 
 /// What was found out about a checkpoint.
 #[derive(Debug, Clone, Default)]
@@ -38,10 +35,12 @@ pub(crate) struct Findings {
     holds: BTreeMap<String, Holds>,
     incomplete: BTreeMap<String, Missing>,
     suspicious: BTreeMap<String, String>,
+    /// What those that are suspicious were measured against.
+    measured: BTreeMap<String, Measure>,
 }
 
 impl Findings {
-    /// What the reports of a protect say, measured against the checkpoints of its plan that `query` lists.
+    /// What the reports of a protect say, measured against the checkpoints of its plan.
     /// `share` of a resource may be gone before that is suspicious.
     ///
     /// # Errors
@@ -49,7 +48,6 @@ impl Findings {
     pub(crate) async fn of(
         told: &RunReport,
         checkpoints: &CheckpointCollection,
-        query: &CheckpointQuery,
         made: &Checkpoint,
         share: f64,
     ) -> Result<Self, CheckpointError> {
@@ -66,15 +64,14 @@ impl Findings {
                 }
             }
         }
-        found
-            .measure(&mut measures, checkpoints, query, made)
-            .await?;
+        found.measure(&mut measures, checkpoints, made).await?;
         for (key, holds) in &found.holds {
             let missing = found.incomplete.get(key).map_or(0, |missing| missing.total);
             if let Some(measure) = measures.get(key)
                 && let Some(reason) = suspicion(holds, missing, measure, share)
             {
                 found.suspicious.insert(key.clone(), reason);
+                found.measured.insert(key.clone(), *measure);
             }
         }
         Ok(found)
@@ -85,19 +82,21 @@ impl Findings {
         &self,
         measures: &mut BTreeMap<String, Measure>,
         checkpoints: &CheckpointCollection,
-        query: &CheckpointQuery,
         made: &Checkpoint,
     ) -> Result<(), CheckpointError> {
         let mut wanted: Vec<_> = self.holds.keys().collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        let is_before = |one: &Checkpoint| one.id != made.id && one.timestamp <= made.timestamp;
+        let counts = |one: &Checkpoint| {
+            let is_before = one.id != made.id && one.timestamp <= made.timestamp;
+            is_before && one.status == CheckpointStatus::Available
+        };
         let mut earlier = checkpoints
-            .each(query)
-            .await?
-            .try_filter(|one| std::future::ready(is_before(one)))
+            .back_from(made)
+            .try_filter(|one| std::future::ready(counts(one)))
             .boxed();
+        let (mut looks, mut handed_on) = (0, BTreeMap::new());
         while let Some(checkpoint) = earlier.try_next().await? {
             let info = checkpoint.info();
             wanted.retain(|key| match measure_in(&info, key, checkpoint.id) {
@@ -107,7 +106,18 @@ impl Findings {
                 }
                 None => true,
             });
+            for key in &wanted {
+                let suspicious = info.suspicious();
+                if let Some(measure) = suspicious.and_then(|of| of.measured.get(*key).copied()) {
+                    handed_on.entry((*key).clone()).or_insert(measure);
+                }
+            }
+            looks += 1;
             if wanted.is_empty() {
+                break;
+            }
+            if looks == LOOKS_BACK {
+                measures.extend(handed_on);
                 break;
             }
         }
@@ -150,6 +160,7 @@ impl Findings {
         };
         let suspicious = || Suspicious {
             resources: self.suspicious.clone(),
+            measured: self.measured.clone(),
         };
         (
             (!self.incomplete.is_empty()).then(incomplete),

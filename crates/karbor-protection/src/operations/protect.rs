@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{Evidence, Line, Rules, refuse_hollow};
 use crate::{
     begin_error::BeginError,
-    checkpoints::{CheckpointCollection, CheckpointQuery},
+    checkpoints::CheckpointCollection,
     conclusion::Conclusion,
     error::CheckpointError,
     flaws::Findings,
@@ -208,13 +208,7 @@ async fn finish(
 ) -> Result<(), CheckpointError> {
     let told = &mut conclusion.report;
     let checkpoint = &run.checkpoint;
-    let same_plan = CheckpointQuery {
-        project_id: Some(checkpoint.project_id.clone()),
-        plan_id: Some(checkpoint.protection_plan.id),
-        status: Some(CheckpointStatus::Available),
-        ..CheckpointQuery::default()
-    };
-    let findings = Findings::of(told, checkpoints, &same_plan, checkpoint, share).await?;
+    let findings = Findings::of(told, checkpoints, checkpoint, share).await?;
     let objects = &conclusion.objects;
     checkpoints
         .finish(checkpoint.id, objects, Some(&findings))

@@ -2,12 +2,12 @@
 
 use chrono::{TimeDelta, Utc};
 use karbor_interfaces::protection::ProtectionApi;
-use karbor_model::{CheckpointId, ErrorKind, PlanId};
-use karbor_testkit::FakeClock;
+use karbor_model::{CheckpointId, CheckpointStatus, ErrorKind, PlanId};
+use karbor_testkit::{FakeClock, Verb};
 
 use serde_json::json;
 
-use crate::house::{House, Running, id, member, stranger};
+use crate::house::{House, PROJECT, Running, id, member, stranger};
 
 const MIB: u64 = 1 << 20;
 
@@ -102,4 +102,101 @@ async fn a_checkpoint_from_the_future_is_no_measure() {
     let reason = suspicion(&running, less).await.unwrap();
     assert!(!reason.contains(&future.to_string()), "{reason}");
     assert_ne!(good, half);
+}
+
+/// Makes a checkpoint that holds so many bytes; answers with how many records of checkpoints were read for it.
+async fn records_read(
+    house: &House,
+    running: &Running,
+    plan: PlanId,
+    bytes: u64,
+) -> (CheckpointId, usize) {
+    running.inventory.lock().unwrap().resources[0].name = format!("bytes={bytes}");
+    let mut wanted = running.plan(1);
+    wanted.id = plan;
+    house.bank.forget_calls();
+    let id = running.protect(wanted).await.unwrap();
+    // Asks the database alone.
+    running.log_of(id).await;
+    let is_record =
+        |call: &karbor_testkit::Call| call.verb == Verb::Get && call.key.ends_with("/index.json");
+    (
+        id,
+        house
+            .bank
+            .calls()
+            .iter()
+            .filter(|call| is_record(call))
+            .count(),
+    )
+}
+
+/// However many checkpoints there are, and however long the source has been away.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_measure_is_found_without_reading_the_history() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let plan = PlanId::new();
+    let make = |bytes| records_read(&house, &running, plan, bytes);
+    let (mut good, first) = make(4 * MIB).await;
+    for _ in 0..9 {
+        let (id, read) = make(4 * MIB).await;
+        assert_eq!(read, first + 1);
+        good = id;
+    }
+    // Longer than is looked back: what one was measured against, it hands on.
+    let mut last = good;
+    for _ in 0..80 {
+        let (id, read) = make(MIB).await;
+        assert!(read <= first + 64, "{read} records were read");
+        last = id;
+    }
+    let reason = suspicion(&running, last).await.unwrap();
+    assert!(reason.contains(&good.to_string()), "{reason}");
+    running
+        .api()
+        .accept_checkpoint(&member(), running.provider, last)
+        .await
+        .unwrap();
+    let (next, read) = make(MIB).await;
+    assert_eq!((suspicion(&running, next).await, read), (None, first + 1));
+}
+
+/// A name that does not fit what its record says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_checkpoint_under_a_newer_name_is_no_measure() {
+    let clock = FakeClock::new();
+    let now = Utc::now();
+    clock.set_time_of_day(now);
+    let house = House::new().with_resources(&["a"]).with_clock(&clock);
+    let running = house.open().await;
+    let plan = PlanId::new();
+    let old = holding(&running, plan, 9 * MIB).await;
+    clock.set_time_of_day(now + TimeDelta::seconds(1));
+    holding(&running, plan, 5 * MIB).await;
+    holding(&running, plan, 3 * MIB).await;
+    let record = running.checkpoint(old).await;
+    let (day, later) = (record.created_at.unwrap(), record.timestamp + 3);
+    let name = format!("indices/by-plan/{plan}/{PROJECT}/{day}/{later}@{old}");
+    house.tamper(&name, old.to_string());
+    clock.set_time_of_day(now + TimeDelta::seconds(9));
+    let less = holding(&running, plan, 2 * MIB).await;
+    assert_eq!(suspicion(&running, less).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_failed_is_no_measure() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let plan = PlanId::new();
+    let good = holding(&running, plan, 4 * MIB).await;
+    running.inventory.lock().unwrap().resources[0].name = "bytes=1 fail_protect".to_owned();
+    let mut failing = running.plan(1);
+    failing.id = plan;
+    let failed = running.protect(failing).await.unwrap();
+    assert_eq!(running.settled(failed).await, CheckpointStatus::Error);
+    running.log_of(failed).await;
+    let less = holding(&running, plan, MIB).await;
+    let reason = suspicion(&running, less).await.unwrap();
+    assert!(reason.contains(&good.to_string()), "{reason}");
 }
