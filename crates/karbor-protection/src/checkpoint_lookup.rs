@@ -70,15 +70,11 @@ impl Ground {
         id: CheckpointId,
     ) -> Result<(Place, Checkpoint), ApiError> {
         match provider.find(id).await {
-            Ok((place, checkpoint)) if context.may_access(&checkpoint.project_id) => {
-                Ok((place, checkpoint))
-            }
-            Ok(_) => Err(not_allowed(id)),
             Err(error) if error.is_damage() => match self.damaged(context, provider, id).await? {
                 Some(found) => Err(found.refusal(id)),
                 None => Err(error.into()),
             },
-            Err(error) => Err(error.into()),
+            found => allowed(context, found?),
         }
     }
 
@@ -216,7 +212,7 @@ impl Ground {
     ) -> Result<Checkpoint, ApiError> {
         let error = match provider.find(id).await {
             Err(error) if error.is_damage() => error,
-            _ => return Ok(self.checkpoint(context, provider, id).await?.1),
+            found => return Ok(allowed(context, found?)?.1),
         };
         let Some(found) = self.damaged(context, provider, id).await? else {
             return Err(error.into());
@@ -241,7 +237,7 @@ impl Ground {
     ) -> Result<(Place, Checkpoint), ApiError> {
         let unreadable = match provider.find(id).await {
             Err(error) if error.is_damage() => error,
-            _ => return self.checkpoint(context, provider, id).await,
+            found => return allowed(context, found?),
         };
         let Some(found) = self.damaged(context, provider, id).await? else {
             return Err(unreadable.into());
@@ -312,6 +308,17 @@ fn cannot_be_asked(
         told.message
     );
     told
+}
+
+/// A checkpoint that was found, if `context` may see it.
+fn allowed(
+    context: &RequestContext,
+    (place, checkpoint): (Place, Checkpoint),
+) -> Result<(Place, Checkpoint), ApiError> {
+    match context.may_access(&checkpoint.project_id) {
+        true => Ok((place, checkpoint)),
+        false => Err(not_allowed(checkpoint.id)),
+    }
 }
 
 fn not_allowed(id: CheckpointId) -> ApiError {

@@ -35,7 +35,7 @@ use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ObjectInfo, SortDirec
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{error::CheckpointError, flaws::Findings, keys::MasterKey, seal::SealKey};
+use crate::{copies, error::CheckpointError, flaws::Findings, keys::MasterKey, seal::SealKey};
 
 /// What to list.
 #[derive(Debug, Clone, Default)]
@@ -262,6 +262,14 @@ impl CheckpointCollection {
         let (record, checkpoint) = self.record(id, &index_file(id)?).await?;
         let is_another = checkpoint.provider_id != self.provider_id;
         Ok(is_another && self.sealed(&record, checkpoint).is_ok())
+    }
+
+    /// Does the record of a checkpoint, of whatever provider, say that it is deleted? `None`: it has none that can be
+    /// believed now.
+    pub(crate) async fn says_deleted(&self, id: CheckpointId) -> Option<bool> {
+        let (record, checkpoint) = self.record(id, &index_file(id).ok()?).await.ok()?;
+        let checkpoint = self.sealed(&record, checkpoint).ok()?;
+        Some(checkpoint.status == CheckpointStatus::Deleted)
     }
 
     /// A checkpoint whose record cannot be believed because of `error`, with its names in the index; `None` when
@@ -511,7 +519,18 @@ impl CheckpointCollection {
         id: CheckpointId,
         to: CheckpointStatus,
     ) -> Result<Checkpoint, CheckpointError> {
-        let mut checkpoint = self.get(id).await?;
+        self.set_status(self.get(id).await?, to).await
+    }
+
+    /// As [`transition`](Self::transition), of a checkpoint that was read under the lease which the caller holds.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Transition`], or the bank's.
+    pub(crate) async fn set_status(
+        &self,
+        mut checkpoint: Checkpoint,
+        to: CheckpointStatus,
+    ) -> Result<Checkpoint, CheckpointError> {
         if checkpoint.status != to {
             checkpoint.status = checkpoint.status.becoming(to)?;
             self.write(&checkpoint).await?;
@@ -584,8 +603,9 @@ impl CheckpointCollection {
         self.write(&made).await
     }
 
-    /// Removes everything of a checkpoint but its index file, which says `deleted` from then on. Names in the index
-    /// that the index file does not account for go, too. Safe to repeat: the index file is changed last.
+    /// Removes everything of a checkpoint but its index file, which says `deleted` from then on. What was deleted unread
+    /// has an index file of ours: all names that the index has for it go, which are all looked at. Any other has the
+    /// names that its index file accounts for. Safe to repeat: the index file is changed last.
     ///
     /// # Errors
     /// As [`transition`](Self::transition).
@@ -598,9 +618,12 @@ impl CheckpointCollection {
         for key in index_keys(&checkpoint)? {
             self.bank.delete(&key).await?;
         }
-        self.unlist_others(&checkpoint).await?;
+        if is_unreadable(&checkpoint) {
+            self.unlist_others(&checkpoint).await?;
+        }
         self.forget_kept(id).await?;
-        self.transition(id, CheckpointStatus::Deleted).await?;
+        self.set_status(checkpoint, CheckpointStatus::Deleted)
+            .await?;
         Ok(())
     }
 
@@ -637,15 +660,15 @@ impl CheckpointCollection {
         picked.take(wanted).try_collect().await
     }
 
-    /// The checkpoints of the same plan that are not newer than `one` by the index, itself among them, newest first; read
-    /// one after the other, as they are asked for. What is not where its record belongs, or has none that can be
-    /// believed, is left out.
+    /// The other checkpoints of the same plan that are not newer than `one` by the index, newest first; read one after the
+    /// other, as they are asked for. What is not where its record belongs, or has none that can be believed, is left out.
     pub(crate) fn back_from(
         &self,
         one: &Checkpoint,
     ) -> impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<> {
         let from = Backwards {
             checkpoints: self.clone(),
+            from: one.id,
             plan: format!(
                 "indices/by-plan/{}/{}",
                 one.protection_plan.id, one.project_id
@@ -765,6 +788,37 @@ impl CheckpointCollection {
             }))
     }
 
+    /// The checkpoints of the same plan whose data were protected in the same second: every copy of `one` among them.
+    ///
+    /// # Errors
+    /// The bank's.
+    pub(crate) async fn of_same_time(
+        &self,
+        one: &Checkpoint,
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let protected_at = copies::origin(one).protected_at;
+        let (plan, project) = (one.protection_plan.id, &one.project_id);
+        let day = protected_at.date_naive();
+        let prefix = format!("indices/by-plan/{plan}/{project}/{day}");
+        let start = format!("{}@", protected_at.timestamp());
+        let marker = BankKey::parse(&format!("{prefix}/{}", protected_at.timestamp()))?;
+        let mut entries = Vec::new();
+        self.walk(&prefix, Some(marker), |key| {
+            let is_same = key.name().starts_with(&start);
+            if is_same {
+                entries.extend(Entry::parse(key, Some(plan)));
+            }
+            is_same
+        })
+        .await?;
+        let mut found = Vec::new();
+        for entry in entries {
+            found.extend(Self::read_entry(std::slice::from_ref(self), &entry, 0).await?);
+        }
+        found.retain(|found| found.status != CheckpointStatus::Deleted);
+        Ok(found)
+    }
+
     /// Every checkpoint that is not deleted, with its project, by the index alone.
     ///
     /// # Errors
@@ -853,6 +907,7 @@ const NAMES_BACK: usize = 64;
 /// A walk back through the index of a plan.
 struct Backwards {
     checkpoints: CheckpointCollection,
+    from: CheckpointId,
     /// The part of the index.
     plan: String,
     /// The names below it that come before this are still to be asked for.
@@ -871,7 +926,8 @@ impl Backwards {
                 }
                 continue;
             };
-            let Some(id) = Entry::parse(&name, None).map(|entry| entry.id) else {
+            let id = Entry::parse(&name, None).map(|entry| entry.id);
+            let Some(id) = id.filter(|id| *id != self.from) else {
                 continue;
             };
             match self.checkpoints.get(id).await {

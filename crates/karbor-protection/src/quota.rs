@@ -105,6 +105,8 @@ async fn found(
     for (checkpoint_id, project_id) in there {
         let bytes = match known.contains(&checkpoint_id) {
             true => 0,
+            // A name that its record did not account for may outlive it.
+            false if is_deleted(provider, checkpoint_id).await => continue,
             false => logged_bytes(db, checkpoint_id).await?,
         };
         found.push(QuotaHolding {
@@ -116,6 +118,19 @@ async fn found(
         });
     }
     Ok(found)
+}
+
+/// Is a record all that there is of a checkpoint, and says so?
+async fn is_deleted(provider: &Provider, id: CheckpointId) -> bool {
+    let mut is_deleted = false;
+    for home in provider.homes() {
+        match home.checkpoints().says_deleted(id).await {
+            Some(true) => is_deleted = true,
+            Some(false) => return false,
+            None => {}
+        }
+    }
+    is_deleted
 }
 
 /// What the operation log knows of the bytes of a checkpoint; nothing if it was lost.

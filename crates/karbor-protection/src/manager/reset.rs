@@ -28,7 +28,7 @@ impl ProtectionManager {
         let allowed = checkpoint.status.can_become(state)
             && (state != CheckpointStatus::Available || self.was_whole(&checkpoint).await?);
         if allowed {
-            home.checkpoints().transition(id, state).await?;
+            home.checkpoints().set_status(checkpoint, state).await?;
         }
         Ok(allowed)
     }

@@ -2,6 +2,8 @@
 //!
 //! Which checkpoints are copies, and of what, is in [`copies`](crate::copies).
 
+use std::collections::HashSet;
+
 use async_trait::async_trait;
 use karbor_db::{ListQuery, QuotaSettlement};
 use karbor_model::{
@@ -47,8 +49,8 @@ impl Ground {
         let sources = provider.home(Place::Bank)?.checkpoints();
         let sources = sources.list(&query).await?;
         let second_bank = provider.place_of_copies() == Place::CopyBank;
-        let is_there = |source: &Checkpoint| targets.iter().any(|target| target.id == source.id);
-        if second_bank && sources.iter().any(is_there) {
+        let there: HashSet<_> = targets.iter().map(|target| target.id).collect();
+        if second_bank && sources.iter().any(|source| there.contains(&source.id)) {
             let name = &provider.record().name;
             return Err(ApiError::conflict(
                 "CopyBankIsBank",
@@ -60,7 +62,8 @@ impl Ground {
         Ok(copies::pick(sources, &targets, second_bank))
     }
 
-    /// Refuses to copy what is copied already.
+    /// Refuses to copy what is copied already. What was planned with one listing of all is looked at once more under the
+    /// source's claim, by the names alone that a copy of it can have.
     ///
     /// # Errors
     /// [`BeginError::copied`]; or when the bank cannot be used.
@@ -69,12 +72,9 @@ impl Ground {
         provider: &Provider,
         source: &Checkpoint,
     ) -> Result<(), BeginError> {
-        let query = CheckpointQuery {
-            project_id: Some(source.project_id.clone()),
-            plan_id: Some(source.protection_plan.id),
-            ..CheckpointQuery::default()
-        };
-        let targets = self.targets(provider, &query).await?;
+        let home = provider.home(provider.place_of_copies())?;
+        let there = home.checkpoints().of_same_time(source).await?;
+        let targets = self.settled(home, there).await?;
         let second_bank = provider.place_of_copies() == Place::CopyBank;
         match copies::pick(vec![source.clone()], &targets, second_bank).is_empty() {
             false => Ok(()),
@@ -82,21 +82,30 @@ impl Ground {
         }
     }
 
-    /// What is where copies go. A copy that nobody makes any more is in error.
+    /// What is where copies go.
     async fn targets(
         &self,
         provider: &Provider,
         query: &CheckpointQuery,
     ) -> Result<Vec<Checkpoint>, ApiError> {
         let home = provider.home(provider.place_of_copies())?;
-        let mut targets = home.checkpoints().list(query).await?;
-        for target in &mut targets {
-            let is_unfinished = target.info().origin().is_some() && copies::is_unfinished(target);
-            if is_unfinished && !self.is_being_made(home, target).await? {
-                *target = self.give_up(home, target).await?;
+        let there = home.checkpoints().list(query).await?;
+        self.settled(home, there).await
+    }
+
+    /// Checkpoints where copies go, as they are. A copy that nobody makes any more is in error.
+    async fn settled(
+        &self,
+        home: &Home,
+        mut there: Vec<Checkpoint>,
+    ) -> Result<Vec<Checkpoint>, ApiError> {
+        for copy in &mut there {
+            let is_unfinished = copy.info().origin().is_some() && copies::is_unfinished(copy);
+            if is_unfinished && !self.is_being_made(home, copy).await? {
+                *copy = self.give_up(home, copy).await?;
             }
         }
-        Ok(targets)
+        Ok(there)
     }
 
     /// Has somebody claimed it, or has our database a run that is to go on with it?
@@ -147,7 +156,7 @@ impl Ground {
         }
         tracing::warn!(copy = %copy.id, "nobody makes this copy any more: it is called failed");
         let error = CheckpointStatus::Error;
-        Ok(home.checkpoints().transition(copy.id, error).await?)
+        Ok(home.checkpoints().set_status(there, error).await?)
     }
 
     /// The run that copies a checkpoint.
@@ -226,7 +235,7 @@ impl Rules for Copy {
         let there = checkpoints.get(copy.id).await?;
         if there.status == CheckpointStatus::WaitCopying {
             let copying = CheckpointStatus::Copying;
-            checkpoints.transition(there.id, copying).await?;
+            checkpoints.set_status(there, copying).await?;
         }
         Ok(())
     }

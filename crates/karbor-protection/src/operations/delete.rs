@@ -124,7 +124,7 @@ impl Rules for Delete {
         }
         let ended = there.status == ErrorDeleting && run.checkpoint.status != ErrorDeleting;
         if !ended {
-            checkpoints.transition(id, Deleting).await?;
+            checkpoints.set_status(there, Deleting).await?;
         }
         Ok(())
     }
