@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use karbor_manager::rpc_interface;
 use karbor_model::{
     Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLogId, Plan,
-    ProtectableType, Provider, ProviderId, Readback, Resource,
+    ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, Resource,
 };
 use serde_json::{Map, Value};
 
@@ -73,7 +73,8 @@ rpc_interface! {
     /// One type, with the types that it may depend on.
     since (1, 0) call fn show_protectable_type(protectable_type: String) -> ProtectableType;
 
-    /// Resources of a type that the project may see, a page at a time.
+    /// Resources of a type that the project may see, a page at a time, each with what it depends on directly. (An
+    /// original service answers without.)
     since (1, 0) call fn list_protectable_instances(
         protectable_type: String,
         marker: Option<String>,
@@ -82,7 +83,7 @@ rpc_interface! {
         sort_dirs: Vec<String> = Vec::new(),
         filters: BTreeMap<String, String> = BTreeMap::new(),
         parameters: Option<Map<String, Value>>
-    ) -> Vec<Resource>;
+    ) -> Vec<ProtectableInstance>;
 
     /// One resource, if the project may see it.
     since (1, 0) call fn show_protectable_instance(

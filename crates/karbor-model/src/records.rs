@@ -151,6 +151,16 @@ pub struct ProtectableInstance {
     /// The resource.
     #[serde(flatten)]
     pub resource: Resource,
-    /// What it depends on directly.
-    pub dependent_resources: Vec<Resource>,
+    /// What it depends on directly; `None` where the one who answered did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependent_resources: Option<Vec<Resource>>,
+}
+
+impl From<Resource> for ProtectableInstance {
+    fn from(resource: Resource) -> Self {
+        Self {
+            resource,
+            dependent_resources: None,
+        }
+    }
 }

@@ -471,7 +471,7 @@ struct DependentView<'a> {
 impl<'a> From<&'a karbor_model::ProtectableInstance> for InstanceView<'a> {
     fn from(instance: &'a karbor_model::ProtectableInstance) -> Self {
         let resource = &instance.resource;
-        let dependents = instance.dependent_resources.iter();
+        let dependents = instance.dependent_resources.iter().flatten();
         Self {
             id: &resource.id,
             resource_type: &resource.resource_type,

@@ -1,7 +1,7 @@
 //! What can be protected.
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use karbor_model::{ProtectableInstance, ProtectableType, RequestContext, Resource};
+use karbor_model::{ProtectableInstance, ProtectableType, RequestContext};
 use serde_json::{Map, Value};
 
 use super::ApiManager;
@@ -10,7 +10,7 @@ use crate::{page::Page, policy::Permit, refusal::Refusal};
 /// What a list of instances can be narrowed down by.
 pub(crate) const INSTANCE_FILTERS: [&str; 3] = ["id", "name", "status"];
 
-/// How many lookups of dependents one list keeps going at once.
+/// How many lookups of dependents one list keeps going at once, where the list came without.
 const LOOKUPS: usize = 8;
 
 impl ApiManager {
@@ -61,7 +61,7 @@ impl ApiManager {
         let lookups = page
             .skip_offset(found)
             .into_iter()
-            .map(|resource| self.with_dependents(context, resource));
+            .map(|instance| self.with_dependents(context, instance));
         stream::iter(lookups).buffered(LOOKUPS).try_collect().await
     }
 
@@ -82,34 +82,36 @@ impl ApiManager {
             .protection
             .show_protectable_instance(context, protectable_type, id, parameters)
             .await?;
-        self.with_dependents(context, found.ok_or(missing)?).await
+        let found = found.ok_or(missing)?;
+        self.with_dependents(context, found.into()).await
     }
 
+    /// The same with what it depends on, asked for if the answer came without: as from an original service.
     async fn with_dependents(
         &self,
         context: &RequestContext,
-        resource: Resource,
+        mut instance: ProtectableInstance,
     ) -> Result<ProtectableInstance, Refusal> {
-        // Nobody knows what one that cannot be used depends on; it must not hide the others.
-        if resource.broken().is_some() {
-            return Ok(ProtectableInstance {
-                resource,
-                dependent_resources: Vec::new(),
-            });
+        if instance.dependent_resources.is_some() {
+            return Ok(instance);
         }
-        let dependent_resources = self
-            .protection
-            .list_protectable_dependents(
-                context,
-                resource.id.clone(),
-                resource.resource_type.clone(),
-                resource.name.clone(),
-            )
-            .await?;
-        Ok(ProtectableInstance {
-            resource,
-            dependent_resources,
-        })
+        let resource = &instance.resource;
+        let dependents = match resource.broken() {
+            // Nobody knows what one that cannot be used depends on; it must not hide the others.
+            Some(_) => Vec::new(),
+            None => {
+                self.protection
+                    .list_protectable_dependents(
+                        context,
+                        resource.id.clone(),
+                        resource.resource_type.clone(),
+                        resource.name.clone(),
+                    )
+                    .await?
+            }
+        };
+        instance.dependent_resources = Some(dependents);
+        Ok(instance)
     }
 
     async fn check_type(

@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use karbor_interfaces::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
-    CheckpointStatus, ErrorKind, OperationLogId, Plan, ProtectableType, Provider, ProviderId,
-    Readback, RequestContext, Resource, ResourceGraph,
+    CheckpointStatus, ErrorKind, OperationLogId, Plan, ProtectableInstance, ProtectableType,
+    Provider, ProviderId, Readback, RequestContext, Resource, ResourceGraph,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -27,6 +27,8 @@ pub struct Fake {
     /// What restore, verification and protect answer instead.
     pub refusal: Mutex<Option<ApiError>>,
     pub panics: AtomicBool,
+    /// Lists instances without what they depend on, as an original service does.
+    pub lists_bare: AtomicBool,
     /// What was asked for, with its arguments.
     pub calls: Mutex<Vec<Value>>,
     /// `protect` waits for this if `waits` is set.
@@ -109,6 +111,16 @@ impl Fake {
                 format!("Access checkpoint {id} is not allowed"),
             ))
         }
+    }
+}
+
+fn dependents_of(resource_type: &str, id: &str) -> Vec<Resource> {
+    let mut volume = Resource::new("OS::Cinder::Volume", format!("vol-of-{id}"), "volume-1");
+    volume.extra_info = Some(json!({"availability_zone": "nova"}));
+    if resource_type == "OS::Nova::Server" {
+        vec![volume]
+    } else {
+        Vec::new()
     }
 }
 
@@ -349,17 +361,19 @@ impl ProtectionApi for Fake {
         _: Vec<String>,
         _: BTreeMap<String, String>,
         parameters: Option<Map<String, Value>>,
-    ) -> Answer<Vec<Resource>> {
+    ) -> Answer<Vec<ProtectableInstance>> {
         self.note(json!({"list_protectable_instances": parameters}))?;
+        let bare = self.lists_bare.load(Ordering::Relaxed);
         let all = (1..=3).map(|n| {
-            Resource::new(
-                protectable_type.clone(),
-                format!("id-{n}"),
-                format!("name-{n}"),
-            )
+            let (id, name) = (format!("id-{n}"), format!("name-{n}"));
+            let dependents = dependents_of(&protectable_type, &id);
+            ProtectableInstance {
+                resource: Resource::new(protectable_type.clone(), id, name),
+                dependent_resources: (!bare).then_some(dependents),
+            }
         });
-        Ok(page(all.collect(), marker.as_deref(), limit, |r| {
-            r.id.clone()
+        Ok(page(all.collect(), marker.as_deref(), limit, |instance| {
+            instance.resource.id.clone()
         }))
     }
 
@@ -381,17 +395,8 @@ impl ProtectionApi for Fake {
         protectable_type: String,
         _: String,
     ) -> Answer<Vec<Resource>> {
-        let mut volume = Resource::new(
-            "OS::Cinder::Volume",
-            format!("vol-of-{protectable_id}"),
-            "volume-1",
-        );
-        volume.extra_info = Some(json!({"availability_zone": "nova"}));
-        Ok(if protectable_type == "OS::Nova::Server" {
-            vec![volume]
-        } else {
-            Vec::new()
-        })
+        self.note(json!({"list_protectable_dependents": protectable_id}))?;
+        Ok(dependents_of(&protectable_type, &protectable_id))
     }
 
     async fn list_providers(

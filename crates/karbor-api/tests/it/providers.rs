@@ -1,5 +1,7 @@
 //! Providers and protectables as they were recorded from the original.
 
+use std::sync::atomic::Ordering;
+
 use serde_json::json;
 
 use crate::{
@@ -75,4 +77,25 @@ async fn q17_q46_q50_providers_and_protectables() {
             .fault(400),
         "Invalid input received: The parameters must be a dict."
     );
+}
+
+/// A page of instances is two calls, however long it is. Where the service lists without what they depend on, as the
+/// original's did, that is asked for, and the answer is the same.
+#[tokio::test]
+async fn a_page_of_instances_asks_for_none_of_them() {
+    let app = app().await;
+    let path = "/protectables/OS::Nova::Server/instances";
+    let whole = app.get(path).await.json();
+    assert_eq!(whole["instances"].as_array().unwrap().len(), 3);
+    let calls = std::mem::take(&mut *app.protection.calls.lock().unwrap());
+    assert_eq!(
+        calls,
+        [
+            json!("list_protectable_types"),
+            json!({"list_protectable_instances": null})
+        ]
+    );
+    app.protection.lists_bare.store(true, Ordering::Relaxed);
+    assert_eq!(app.get(path).await.json(), whole);
+    assert_eq!(app.protection.calls.lock().unwrap().len(), 5);
 }

@@ -296,3 +296,12 @@ async fn an_older_service_refuses_what_it_does_not_know() {
         .await;
     assert_eq!(refused.unwrap_err().class, "UnsupportedVersion");
 }
+
+/// An original service lists instances without what they depend on.
+#[test]
+fn an_instance_of_an_original_service_is_read() {
+    let told = json!({"id": "i", "type": "OS::Nova::Server", "name": "n", "extra_info": null});
+    let read: karbor_model::ProtectableInstance = serde_json::from_value(told.clone()).unwrap();
+    assert_eq!(read.dependent_resources, None);
+    assert_eq!(serde_json::to_value(read).unwrap(), told);
+}

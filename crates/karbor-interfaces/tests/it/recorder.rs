@@ -13,8 +13,8 @@ use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, Target, rp
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
     CheckpointStatus, INDEX_VERSION, OperationLogId, OperationType, Parameters, Plan, PlanId,
-    PlanStatus, ProtectableType, Provider, ProviderId, Readback, ReadbackId, ReadbackStatus,
-    RequestContext, Resource,
+    PlanStatus, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, ReadbackId,
+    ReadbackStatus, RequestContext, Resource,
 };
 use serde_json::{Map, Value, json};
 
@@ -254,10 +254,14 @@ impl ProtectionApi for Recorder {
         dirs: Vec<String>,
         filters: Filters,
         parameters: Option<Map_>,
-    ) -> Answer<Vec<Resource>> {
+    ) -> Answer<Vec<ProtectableInstance>> {
         let page = json!([marker, limit, keys, dirs, filters, parameters]);
         self.note(c, json!(["list_protectable_instances", kind, page]));
-        Ok(vec![resource()])
+        let whole = ProtectableInstance {
+            resource: resource(),
+            dependent_resources: Some(vec![resource()]),
+        };
+        Ok(vec![resource().into(), whole])
     }
 
     async fn show_protectable_instance(

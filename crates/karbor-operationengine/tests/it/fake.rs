@@ -14,8 +14,8 @@ use karbor_manager::Clock;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
     CheckpointStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    Plan, ProtectableType, Provider, ProviderId, Readback, ReadbackStatus, RequestContext,
-    Resource,
+    Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, ReadbackStatus,
+    RequestContext, Resource,
 };
 use karbor_testkit::FakeClock;
 use serde_json::{Map, Value, json};
@@ -339,7 +339,7 @@ impl ProtectionApi for Fake {
         _: Vec<String>,
         _: BTreeMap<String, String>,
         _: Option<Map<String, Value>>,
-    ) -> Answer<Vec<Resource>> {
+    ) -> Answer<Vec<ProtectableInstance>> {
         unreachable!()
     }
 

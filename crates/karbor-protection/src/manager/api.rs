@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
-    ErrorKind, OperationLogId, Parameters, Plan, ProtectableType, Provider as ProviderRecord,
-    ProviderId, Readback, RequestContext, Resource,
+    ErrorKind, OperationLogId, Parameters, Plan, ProtectableInstance, ProtectableType,
+    Provider as ProviderRecord, ProviderId, Readback, RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
@@ -25,6 +26,9 @@ use crate::{
     parameters,
     providers::Place,
 };
+
+/// How many lookups of dependents one list keeps going at once.
+const LOOKUPS: usize = 8;
 
 #[async_trait]
 impl ProtectionApi for ProtectionManager {
@@ -276,7 +280,7 @@ impl ProtectionApi for ProtectionManager {
         sort_dirs: Vec<String>,
         filters: BTreeMap<String, String>,
         _parameters: Option<Map<String, Value>>,
-    ) -> Result<Vec<Resource>, ApiError> {
+    ) -> Result<Vec<ProtectableInstance>, ApiError> {
         let found = self.lookup(&protectable_type)?.list(context).await;
         let found = found.map_err(|error| graph::lookup_failed(&error))?;
         let field = |resource: &Resource, key: &str| match key {
@@ -285,9 +289,13 @@ impl ProtectionApi for ProtectionManager {
             _ => None,
         };
         let sorted = list_by_name(found, &sort_keys, &sort_dirs, &filters, field)?;
-        page(sorted, marker.as_deref(), limit, |resource| {
+        let listed = page(sorted, marker.as_deref(), limit, |resource| {
             resource.id.clone()
-        })
+        })?;
+        let lookups = listed
+            .into_iter()
+            .map(|resource| self.with_dependents(context, resource));
+        stream::iter(lookups).buffered(LOOKUPS).try_collect().await
     }
 
     async fn show_protectable_instance(

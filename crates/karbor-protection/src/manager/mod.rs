@@ -12,10 +12,11 @@ use std::{
 use karbor_db::{Db, QuotaDefaults};
 use karbor_flow::{Executor, ExecutorOptions};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
-use karbor_model::{ApiError, ErrorKind};
+use karbor_model::{ApiError, ErrorKind, ProtectableInstance, RequestContext, Resource};
 use karbor_plugin::{Protectable, Registry};
 
 use crate::{
+    graph,
     ground::Ground,
     keys::MasterKey,
     providers::Providers,
@@ -98,6 +99,23 @@ impl ProtectionManager {
             base,
             ground,
             worker,
+        })
+    }
+
+    /// A resource with what it depends on directly. Nobody knows that of one that cannot be used; it must not hide
+    /// the others.
+    async fn with_dependents(
+        &self,
+        context: &RequestContext,
+        resource: Resource,
+    ) -> Result<ProtectableInstance, ApiError> {
+        let dependents = match resource.broken() {
+            Some(_) => Vec::new(),
+            None => graph::dependents(&self.ground.registry, context, &resource).await?,
+        };
+        Ok(ProtectableInstance {
+            resource,
+            dependent_resources: Some(dependents),
         })
     }
 

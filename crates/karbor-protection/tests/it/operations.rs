@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
@@ -90,6 +90,44 @@ async fn a_lookup_that_fails_fails_the_protect() {
         "{error}"
     );
     assert!(house.keys().is_empty());
+}
+
+/// Who lists what can be protected need not ask what each of it depends on. One that cannot be used hides no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listed_resource_comes_with_what_it_depends_on() {
+    let house = House::new()
+        .with_resources(&["app", "part", "broken"])
+        .with_edges(&[(0, 1), (2, 1)]);
+    {
+        let resources = &mut house.inventory.lock().unwrap().resources;
+        resources[2] = resources[2].clone().broken_because("bad.toml");
+    }
+    let running = house.open().await;
+    let none = Vec::new;
+    let listed = running
+        .api()
+        .list_protectable_instances(
+            &member(),
+            SIMULATED.to_owned(),
+            None,
+            None,
+            vec!["name".to_owned()],
+            none(),
+            BTreeMap::new(),
+            None,
+        )
+        .await
+        .unwrap();
+    let listed = listed.iter().map(|instance| {
+        let dependents = instance.dependent_resources.iter().flatten();
+        let dependents: Vec<_> = dependents.map(|resource| resource.name.as_str()).collect();
+        (instance.resource.name.as_str(), dependents)
+    });
+    let listed: BTreeMap<_, _> = listed.collect();
+    assert_eq!(
+        listed,
+        BTreeMap::from([("app", vec!["part"]), ("broken", vec![]), ("part", vec![])])
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
