@@ -2,8 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{self, IoSlice, Read as _, Write as _},
-    mem::MaybeUninit,
+    io::{self, Read as _},
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::{
@@ -20,14 +19,17 @@ use karbor_fs::{Dir, Found};
 use karbor_plugin::PluginError;
 use rustix::{
     fs::{AtFlags, FileType, Stat, statat},
-    net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg},
     process::Signal,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     super::command::ending,
-    worker::{Account, Answer, Inode, Limits, Request, Task, room},
+    worker::{
+        account::Account,
+        protocol::{Answer, Inode, Limits, Request, Task, send},
+        room::room,
+    },
 };
 
 /// The argument that makes a program a worker: `karbor sqlite-worker`.
@@ -393,26 +395,6 @@ fn refusal(answer: Answer) -> PluginError {
                 .with_cause(format!("{other:?}"))
         }
     }
-}
-
-/// Sends a worker its task.
-pub(super) fn send(
-    socket: &UnixStream,
-    request: &Request,
-    dirs: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(dirs));
-    sendmsg(
-        socket,
-        &[IoSlice::new(b"\n")],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
-    let mut line = serde_json::to_vec(request)?;
-    line.push(b'\n');
-    (&*socket).write_all(&line)
 }
 
 /// A worker, which goes with the one who waits for it.

@@ -10,7 +10,12 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use rustix::process::fchdir;
 
-use super::{Answer, Failure, Inode, Link, Outcome, Request, confine, harden, here, still};
+use super::{
+    confine,
+    hardened::{harden, here},
+    protocol::{Answer, Failure, Inode, Link, Outcome, Request},
+    still,
+};
 
 /// Looks whether there is a database that can be read; nothing is made beside it.
 pub(super) fn look(link: &Arc<Link>, request: &Request, is: Inode) -> Outcome {

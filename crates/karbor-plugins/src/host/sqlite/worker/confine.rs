@@ -15,7 +15,10 @@ use rustix::{
     },
 };
 
-use super::{Account, Failure, Limits};
+use super::{
+    account::Account,
+    protocol::{Failure, Limits},
+};
 
 /// Descriptors: a database, its journals, a copy, and what the process had.
 const FILES: u64 = 64;

@@ -27,7 +27,10 @@ use rustix::{
 };
 
 use super::{
-    Answer, Failure, Inode, Link, Outcome, Request, confine, fits, harden, here, is_busy,
+    confine,
+    hardened::{harden, here, is_busy},
+    protocol::{Answer, Failure, Inode, Link, Outcome, Request},
+    room::fits,
     still::{self, Files},
 };
 

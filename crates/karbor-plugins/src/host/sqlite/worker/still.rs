@@ -23,7 +23,10 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Answer, Failure, Inode, Link, Outcome, Request, fits};
+use super::{
+    protocol::{Answer, Failure, Inode, Link, Outcome, Request},
+    room::fits,
+};
 
 /// So often it is tried.
 const TRIES: usize = 3;
