@@ -139,7 +139,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn tell_refused(&self, log: &OperationLog) -> Result<(), DbError> {
+    pub async fn announce_refused_operation(&self, log: &OperationLog) -> Result<(), DbError> {
         let (event_type, priority, mut payload) = told_of(log);
         if let Some(fields) = payload.as_object_mut() {
             fields.remove("operation_log_id");

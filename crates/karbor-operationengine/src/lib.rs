@@ -42,19 +42,19 @@
 //! and listed, only those that the operation made, and never the newest; those from the future are neither
 //! counted nor deleted (`retention`).
 
-mod checkpoints;
 mod clock;
 mod definition;
 mod due;
 mod engine;
 mod manager;
+mod operations;
 mod options;
 mod owners;
+mod registration;
 mod retention;
 mod runner;
 mod schedule;
 mod scheduler;
-mod taking;
 
 pub use clock::ClockReading;
 pub use engine::EngineReport;

@@ -28,7 +28,7 @@ pub(crate) struct Conclusion {
 
 impl Conclusion {
     /// Without the good outcomes that their plugins do not tell.
-    pub(crate) fn told_by(mut self, provider: &Provider) -> Self {
+    pub(crate) fn with_told_successes_of(mut self, provider: &Provider) -> Self {
         self.resources_status.retain(|key, status| {
             let resource_type = key.split_once('#').map_or(key.as_str(), |(of, _)| of);
             status != "available" || provider.tells_success(resource_type)
@@ -65,7 +65,7 @@ impl Conclusion {
 ///
 /// # Errors
 /// Any other of the database.
-pub(crate) fn once(changed: Result<(), DbError>) -> Result<(), ApiError> {
+pub(crate) fn unless_done_before(changed: Result<(), DbError>) -> Result<(), ApiError> {
     match changed {
         Ok(()) | Err(DbError::Conflict { .. } | DbError::NotFound { .. }) => Ok(()),
         Err(error) => Err(error.into()),

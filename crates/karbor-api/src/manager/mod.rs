@@ -137,7 +137,12 @@ impl ApiManager {
             return;
         }
         let log = self.refused(context, operation_type, reason, about);
-        if let Err(error) = self.db().asked_by(context).tell_refused(&log).await {
+        if let Err(error) = self
+            .db()
+            .asked_by(context)
+            .announce_refused_operation(&log)
+            .await
+        {
             tracing::error!(%error, "a refused operation could not be told");
         }
     }

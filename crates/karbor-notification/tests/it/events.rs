@@ -200,7 +200,7 @@ async fn what_is_refused_before_it_has_a_record_is_told() {
     let db = database().await;
     let mut log = log(OperationType::Copy, OperationLogStatus::Failed);
     log.error_info = Some("no such bank".to_owned());
-    db.tell_refused(&log).await.unwrap();
+    db.announce_refused_operation(&log).await.unwrap();
     let told = told(&db).await;
     assert_eq!(told[0].event_type, "karbor.checkpoint_copy.error");
     assert_eq!(told[0].payload["message"], "no such bank");

@@ -441,7 +441,7 @@ impl ProtectionManager {
             return Ok(begun);
         };
         if !begun.is_empty() {
-            self.worker.tell_refused(&copy, &error).await;
+            self.worker.record_refusal(&copy, &error).await;
             return Ok(begun);
         }
         // Somebody else may have copied, or removed, what could not be copied here.

@@ -13,7 +13,7 @@ use super::{Evidence, Line, Rules, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::CheckpointCollection,
-    conclusion::{Conclusion, once},
+    conclusion::{Conclusion, unless_done_before},
     error::CheckpointError,
     ground::Ground,
     leases::Purpose,
@@ -124,7 +124,7 @@ impl<R: Reads> Rules for R {
             false => ReadbackStatus::Fail,
         };
         let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
-        once(
+        unless_done_before(
             db.readback_end(run.operation, id, end, status, reason)
                 .await,
         )

@@ -7,8 +7,8 @@
 //! every other record telling how it ended.
 
 mod begin;
-mod carry;
 mod conclude;
+mod execution;
 mod record;
 mod resume;
 mod turns;

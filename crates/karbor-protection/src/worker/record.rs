@@ -8,7 +8,7 @@ use karbor_model::{ApiError, OperationLog, OperationLogStatus};
 use super::{RETRY_DELAYS, Worker, begin::log_record, conclude::conclude_in_bank, release};
 use crate::{
     begin_error::Why,
-    conclusion::{Conclusion, once},
+    conclusion::{Conclusion, unless_done_before},
     operations::rules,
     providers::Provider,
     run::Run,
@@ -73,7 +73,7 @@ impl Worker {
 
     /// Closes a run: a restart does not go on with it.
     pub(super) async fn close(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
-        once(
+        unless_done_before(
             self.ground
                 .db
                 .flow_end(
@@ -107,7 +107,7 @@ impl Worker {
         } else {
             OperationLogStatus::Failed
         };
-        once(
+        unless_done_before(
             self.ground
                 .db
                 .asked_by(&run.context)
@@ -154,7 +154,7 @@ impl Worker {
 
     /// Enters a run in the operation log that failed before it got there, and whose error no answer
     /// tells.
-    pub(crate) async fn tell_refused(&self, run: &Run, error: &ApiError) {
+    pub(crate) async fn record_refusal(&self, run: &Run, error: &ApiError) {
         let log = OperationLog {
             status: OperationLogStatus::Failed,
             ended_at: Some(self.ground.clock.now()),

@@ -10,7 +10,7 @@ use karbor_db::OperationLogUpdate;
 use karbor_model::{ApiError, OperationId, OperationLogId, OperationType, RunProgress, RunReport};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{RETRY_DELAYS, Worker, carry::Stop};
+use super::{RETRY_DELAYS, Worker, execution::Stop};
 use crate::{
     conclusion::Conclusion,
     hooks::RunHooks,
@@ -140,7 +140,7 @@ impl Worker {
         }
         let turn = turn.unwrap_or_default();
         // Boxed, for those that wait are many.
-        Box::pin(self.carry_out_at_last(&run, &provider, &hooks, &stop, turn)).await;
+        Box::pin(self.execute_despite_panics(&run, &provider, &hooks, &stop, turn)).await;
         Left::Nothing
     }
 

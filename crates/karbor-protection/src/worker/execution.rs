@@ -58,7 +58,7 @@ impl Worker {
                 let (worker, stop) = (worker.clone(), stop.clone());
                 Box::pin(async move {
                     worker
-                        .carry_out_at_last(&run, &provider, &hooks, &stop, turn)
+                        .execute_despite_panics(&run, &provider, &hooks, &stop, turn)
                         .await;
                     Left::Nothing
                 })
@@ -88,7 +88,7 @@ impl Worker {
     }
 
     /// Carries a run out, also when a panic interrupts that.
-    pub(super) async fn carry_out_at_last(
+    pub(super) async fn execute_despite_panics(
         &self,
         run: &Run,
         provider: &Provider,
@@ -99,7 +99,7 @@ impl Worker {
         let mut delay = RETRY_DELAYS.0;
         let mut turn = Some(turn);
         loop {
-            let carried = self.carry_out(run, provider, hooks.clone(), stop, turn.take());
+            let carried = self.execute(run, provider, hooks.clone(), stop, turn.take());
             let cancel_if_lost = async {
                 stop.lost.cancelled().await;
                 stop.cancel.cancel();
@@ -123,7 +123,7 @@ impl Worker {
 
     /// Runs the flow to its end and writes the end down; as often as it takes. A turn is for work: it is not
     /// kept while the end cannot be written down, or the flow cannot go on.
-    async fn carry_out(
+    async fn execute(
         &self,
         run: &Run,
         provider: &Provider,
@@ -165,7 +165,7 @@ impl Worker {
             drop(turn);
             if outcome.status != Ending::Interrupted {
                 self.unstuck(run.log);
-                let mut ended = conclusion(run, &outcome).told_by(provider);
+                let mut ended = conclusion(run, &outcome).with_told_successes_of(provider);
                 if stop.lost.is_cancelled() && !ended.is_success() {
                     ended.add_reason(LOST);
                 }
