@@ -108,7 +108,9 @@ impl Db {
             statement.value("checkpoint_id", checkpoint_id.to_string());
         }
         if let Some(report) = &update.report {
-            statement.value("extra_info", json_text(report)?);
+            // A run that tells nothing has no report.
+            let told = (*report != RunReport::default()).then_some(report);
+            statement.value("extra_info", json_text(&told)?);
         }
         if let Some(error_info) = &update.error_info {
             statement.value("error_info", error_info.as_str());

@@ -7,12 +7,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{CheckpointId, OperationType, Parameters, ProviderId, ReadbackId, ReadbackStatus};
 
+fn restore() -> OperationType {
+    OperationType::Restore
+}
+
 /// A readback of a checkpoint: a restore brings its resources back, a verification looks whether that can be done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Readback {
     /// Id; that of its run and of its record in the operation log, too.
     pub id: ReadbackId,
-    /// Which operation reads the checkpoint.
+    /// Which operation reads the checkpoint. Messages do not say it, as the original's: the method that is called does.
+    #[serde(skip, default = "restore")]
     pub operation: OperationType,
     /// The project it runs in.
     pub project_id: String,

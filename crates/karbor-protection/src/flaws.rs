@@ -12,7 +12,7 @@
 //! ones are: a suspicious checkpoint keeps what it was measured against, and behind so many of them that stays the
 //! measure. What is in none of them is new to the plan, or was out of it for long: then what the plugin knows counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 use karbor_model::{
@@ -97,6 +97,8 @@ impl Findings {
             .try_filter(|one| std::future::ready(counts(one)))
             .boxed();
         let (mut looks, mut handed_on) = (0, BTreeMap::new());
+        // Suspicious ones of versions before hand nothing on: there the search goes on.
+        let mut unmeasured = BTreeSet::new();
         while let Some(checkpoint) = earlier.try_next().await? {
             let info = checkpoint.info();
             wanted.retain(|key| match measure_in(&info, key, checkpoint.id) {
@@ -106,18 +108,25 @@ impl Findings {
                 }
                 None => true,
             });
+            let suspicious = info.suspicious().unwrap_or_default();
             for key in &wanted {
-                let suspicious = info.suspicious();
-                if let Some(measure) = suspicious.and_then(|of| of.measured.get(*key).copied()) {
-                    handed_on.entry((*key).clone()).or_insert(measure);
+                if let Some(measure) = suspicious.measured.get(*key) {
+                    handed_on.entry((*key).clone()).or_insert(*measure);
+                } else if suspicious.resources.contains_key(*key) {
+                    unmeasured.insert((*key).clone());
                 }
             }
             looks += 1;
-            if wanted.is_empty() {
-                break;
+            if looks >= LOOKS_BACK {
+                wanted.retain(|key| match handed_on.remove(*key) {
+                    Some(measure) => {
+                        measures.insert((*key).clone(), measure);
+                        false
+                    }
+                    None => unmeasured.contains(*key),
+                });
             }
-            if looks == LOOKS_BACK {
-                measures.extend(handed_on);
+            if wanted.is_empty() {
                 break;
             }
         }

@@ -8,8 +8,11 @@
 use std::collections::BTreeSet;
 
 use karbor_db::ListQuery;
-use karbor_model::{OperationLog, Plan, Readback, RequestContext, ScheduledOperation, Trigger};
+use karbor_model::{
+    OperationLog, OperationType, Plan, Readback, RequestContext, ScheduledOperation, Trigger,
+};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::ApiManager;
 use crate::{
@@ -25,6 +28,11 @@ pub(super) trait Owned: Serialize {
     fn shown_id(&self) -> String;
 
     fn project(&self) -> &str;
+
+    /// What a policy can name of it.
+    fn attributes(&self) -> Value {
+        json!(self)
+    }
 }
 
 macro_rules! owned {
@@ -46,10 +54,31 @@ macro_rules! owned {
     )+};
 }
 
+impl Owned for OperationLog {
+    fn kind(&self) -> RecordKind {
+        RecordKind::OperationLog
+    }
+
+    fn shown_id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn project(&self) -> &str {
+        &self.project_id
+    }
+
+    /// With the original's name for the readback that it is about.
+    fn attributes(&self) -> Value {
+        let mut attributes = json!(self);
+        attributes["restore_id"] = json!(self.readback_of(OperationType::Restore));
+        attributes["verification_id"] = json!(self.readback_of(OperationType::Verify));
+        attributes
+    }
+}
+
 owned!(
     Plan: |_| RecordKind::Plan,
     Readback: |readback| RecordKind::Readback(readback.operation),
-    OperationLog: |_| RecordKind::OperationLog,
     Trigger: |_| RecordKind::Trigger,
     ScheduledOperation: |_| RecordKind::ScheduledOperation,
 );
@@ -82,7 +111,9 @@ impl ApiManager {
     /// May the caller do what its rule names to a record?
     pub(super) fn may_use(&self, caller: Caller<'_>, record: &impl Owned) -> Result<(), Refusal> {
         require_own(caller, record)?;
-        Ok(self.policy.allow_on(caller, record.project(), record)?)
+        Ok(self
+            .policy
+            .allow_on(caller, record.project(), &|| record.attributes())?)
     }
 
     /// May the caller see a record? One that its rule forbids it to see does not exist for it: so it was
@@ -90,7 +121,7 @@ impl ApiManager {
     pub(super) fn may_see(&self, caller: Caller<'_>, record: &impl Owned) -> Result<(), Refusal> {
         require_own(caller, record)?;
         self.policy
-            .allow_on(caller, record.project(), record)
+            .allow_on(caller, record.project(), &|| record.attributes())
             .map_err(|_| hidden(record))
     }
 }

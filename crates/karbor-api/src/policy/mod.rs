@@ -31,8 +31,7 @@ use std::{
 
 use karbor_manager::Clock;
 use karbor_model::RequestContext;
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 pub(crate) use self::caller::{Caller, Permit};
 use self::files::Stamp;
@@ -180,10 +179,9 @@ impl Policy {
         &self,
         caller: Caller<'_>,
         project: &str,
-        record: &impl Serialize,
+        record: &dyn Fn() -> Value,
     ) -> Result<(), Denied> {
-        let record = || json!(record);
-        let target = Asked::new(caller.context(), project, Some(&record));
+        let target = Asked::new(caller.context(), project, Some(record));
         self.ask(caller, &target)
     }
 

@@ -3,6 +3,8 @@ use std::{fs, path::Path};
 use karbor_manager::Config;
 use karbor_testkit::FakeClock;
 
+use serde_json::{json};
+
 use super::*;
 
 fn files(folder: &Path, named: Option<&str>) -> PolicyFiles {
@@ -118,7 +120,7 @@ fn a_rule_may_ask_for_attributes_of_the_record_and_of_who_asks() {
     let on = |rule: &'static str, record: Value| {
         let member = member();
         let caller = Caller::new(&member, rule);
-        policy.allow_on(caller, "p", &record).is_ok()
+        policy.allow_on(caller, "p", &|| record.clone()).is_ok()
     };
     assert!(on("plan:get", json!({"status": "started"})));
     assert!(!on("plan:get", json!({"status": "suspended"})));

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
-    ErrorKind, OperationLogId, Parameters, Plan, ProtectableInstance, ProtectableType,
-    Provider as ProviderRecord, ProviderId, Readback, RequestContext, Resource,
+    ErrorKind, OperationLogId, OperationType, Parameters, Plan, ProtectableInstance,
+    ProtectableType, Provider as ProviderRecord, ProviderId, Readback, RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
@@ -70,7 +70,12 @@ impl ProtectionApi for ProtectionManager {
         // For plugins that act on another cloud as somebody else: there is none yet.
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
-        self.readback(context, restore).await
+        let operation = OperationType::Restore;
+        let asked = Readback {
+            operation,
+            ..restore
+        };
+        self.readback(context, asked).await
     }
 
     async fn verification(
@@ -78,7 +83,12 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         verification: Readback,
     ) -> Result<(), ApiError> {
-        self.readback(context, verification).await
+        let operation = OperationType::Verify;
+        let asked = Readback {
+            operation,
+            ..verification
+        };
+        self.readback(context, asked).await
     }
 
     async fn copy(
@@ -295,7 +305,7 @@ impl ProtectionApi for ProtectionManager {
         let lookups = listed
             .into_iter()
             .map(|resource| self.with_dependents(context, resource));
-        stream::iter(lookups).buffered(LOOKUPS).try_collect().await
+        Ok(stream::iter(lookups).buffered(LOOKUPS).collect().await)
     }
 
     async fn show_protectable_instance(

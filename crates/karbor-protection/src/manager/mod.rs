@@ -108,15 +108,16 @@ impl ProtectionManager {
         &self,
         context: &RequestContext,
         resource: Resource,
-    ) -> Result<ProtectableInstance, ApiError> {
+    ) -> ProtectableInstance {
         let dependents = match resource.broken() {
-            Some(_) => Vec::new(),
-            None => graph::dependents(&self.ground.registry, context, &resource).await?,
+            Some(_) => Ok(Vec::new()),
+            None => graph::dependents(&self.ground.registry, context, &resource).await,
         };
-        Ok(ProtectableInstance {
+        ProtectableInstance {
             resource,
-            dependent_resources: Some(dependents),
-        })
+            // Who shows it asks for them, and hears why they cannot be looked up.
+            dependent_resources: dependents.ok(),
+        }
     }
 
     fn protectable(&self, resource_type: &str) -> Result<&Arc<dyn Protectable>, ApiError> {

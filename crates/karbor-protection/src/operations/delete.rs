@@ -8,7 +8,7 @@ use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationType, ProviderId,
     RequestContext, RunReport,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Evidence, Line, Rules};
 use crate::{
@@ -176,9 +176,10 @@ impl Rules for Delete {
         true
     }
 
-    /// One whose hooks began has removed data.
+    /// One whose hooks began has removed data; one that never began tells nothing.
     fn evidence(&self, log: &OperationLog) -> Evidence {
-        match log.extra_info.as_ref().is_none_or(Value::is_null) {
+        let tells_nothing = |info: &Value| info.is_null() || *info == json!({});
+        match log.extra_info.as_ref().is_none_or(tells_nothing) {
             true => Evidence::Nothing,
             false => Evidence::Spoilt,
         }

@@ -162,6 +162,31 @@ async fn the_measure_is_found_without_reading_the_history() {
     assert_eq!((suspicion(&running, next).await, read), (None, first + 1));
 }
 
+/// Versions before did not keep what a suspicious checkpoint was measured against.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_many_suspicious_ones_of_a_version_before_the_good_one_is_found() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let plan = PlanId::new();
+    let good = holding(&running, plan, 4 * MIB).await;
+    for _ in 0..66 {
+        let id = holding(&running, plan, MIB).await;
+        let mut checkpoint = running.checkpoint(id).await;
+        let mut info = json!(checkpoint.info());
+        info["suspicious"]
+            .as_object_mut()
+            .unwrap()
+            .shift_remove("measured")
+            .unwrap();
+        checkpoint.extra_info = Some(info.to_string().into());
+        let checkpoints = house.checkpoints(&house.bank);
+        checkpoints.create(&checkpoint).await.unwrap();
+    }
+    let last = holding(&running, plan, MIB).await;
+    let reason = suspicion(&running, last).await.unwrap();
+    assert!(reason.contains(&good.to_string()), "{reason}");
+}
+
 /// A name that does not fit what its record says.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_old_checkpoint_under_a_newer_name_is_no_measure() {

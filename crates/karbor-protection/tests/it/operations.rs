@@ -242,6 +242,38 @@ async fn q27_a_checkpoint_at_work_is_left_alone() {
     );
 }
 
+/// A deletion that was refused has removed nothing: it says nothing against the checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_deletion_does_not_spoil_a_checkpoint() {
+    let house = House::new().with_resources(&["a"]);
+    let running = house.open().await;
+    let checkpoint = running.protect(running.plan(1)).await.unwrap();
+    running.settled(checkpoint).await;
+    running.log_of(checkpoint).await;
+    let slow = json!({"sleep": "600"}).as_object().unwrap().clone();
+    let slow = [(SIMULATED.to_owned(), slow)].into();
+    let restore = running.restore(checkpoint, slow).await.unwrap();
+    let refused = running.delete(checkpoint).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    let log = karbor_model::OperationLogId(restore.0);
+    running
+        .api()
+        .cancel_operation(&member(), log)
+        .await
+        .unwrap();
+    running.restored(restore).await;
+    for state in ["error", "available"] {
+        until(async || {
+            let (api, asker) = (running.api(), member());
+            let reset = api.reset_state(&asker, running.provider, checkpoint, state.to_owned());
+            reset.await.ok()
+        })
+        .await;
+    }
+    let status = running.checkpoint(checkpoint).await.status;
+    assert_eq!(status, CheckpointStatus::Available);
+}
+
 /// A person who may not delete what is being made hears that it is being made, and what to do.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_being_made_is_refused_with_what_to_do() {
