@@ -1,8 +1,5 @@
 //! Protection of what runs on this host: the operator's applications and their components.
 //!
-//! **Kinds.** What an application can be made of is one list ([`kinds`]); each kind is a folder here, and all else treats
-//! them alike.
-//!
 //! **Bytes** go through the vault of the provider and project: one snapshot for each component and
 //! checkpoint, tagged `karbor:checkpoint=<id>`, `karbor:resource=<type>#<id>` and
 //! `karbor:operation=<id>`. The section of the checkpoint in the bank gets one object, `metadata`
@@ -17,7 +14,7 @@
 //! **Where a restore may write** is decided by what the operator declares *now*, in [`places`]:
 //! the component's own place if it is declared as it was when it was protected, or a place under a
 //! declared restore root. The checkpoint's memory alone permits nothing: a bank that somebody
-//! tampered with must not turn the service into a tool that writes anywhere. Connections to servers
+//! tampered with must not turn the service into a tool that writes anywhere. PostgreSQL connections
 //! and hook commands come from the declaration alone.
 //!
 //! **Quiescing** is the application's ([`application`]): its `prepare_begin` runs before those of
@@ -25,14 +22,13 @@
 //! resume is noted before quiescing: a declaration that is changed or broken meanwhile must not keep
 //! the application stopped.
 
-mod application;
+pub(crate) mod application;
 pub mod applications;
 mod command;
 mod component;
 mod copy;
 mod directory;
 mod kinds;
-mod mariadb;
 mod metadata;
 mod notes;
 mod occupied;
@@ -45,7 +41,7 @@ mod shared;
 mod sqlite;
 mod vaults;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use karbor_plugin::{ProtectionPlugin, Registry};
 
@@ -54,8 +50,22 @@ use self::{
 };
 
 pub use kinds::{PLUGINS, TYPES};
-pub use shared::HostOptions;
 pub use sqlite::{SQLITE_WORKER, worker::run as sqlite_worker};
+
+/// What the plugins for this host need to know.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// The operator's declarations: `applications.d`.
+    pub applications_dir: PathBuf,
+    /// For temporary copies (as large as the largest SQLite database) and notes on restores under
+    /// way. Private to the service; made when needed.
+    pub scratch_dir: PathBuf,
+    /// The program that becomes a process for SQLite when it is run with [`SQLITE_WORKER`].
+    pub sqlite_worker: PathBuf,
+    /// The service's own places (state, banks): never protected as part of a directory, since a
+    /// bank that holds itself grows for ever, and never restored into.
+    pub off_limits: Vec<PathBuf>,
+}
 
 /// Adds the protectables and protection plugins of this host. Nothing is read until they are used.
 pub fn register(registry: &mut Registry, options: HostOptions) {

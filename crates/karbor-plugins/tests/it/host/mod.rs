@@ -4,7 +4,6 @@ mod applications;
 mod contract;
 mod damage;
 mod directory;
-mod mariadb;
 mod postgresql;
 mod protectables;
 mod quiesce;
@@ -34,7 +33,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DIRECTORY: &str = "Host::Directory";
 pub(crate) const SQLITE: &str = "Host::SQLite::Database";
 pub(crate) const POSTGRESQL: &str = "Host::PostgreSQL::Database";
-pub(crate) const MARIADB: &str = "Host::MariaDB::Database";
 
 /// Says where the program for SQLite is, when it is not where it was built.
 pub(crate) const WORKER: &str = "KARBOR_TEST_SQLITE_WORKER";
@@ -68,13 +66,7 @@ impl Lab {
             sqlite_worker: sqlite_worker(),
             off_limits: vec![dir.path().join("state")],
         });
-        let names = [
-            "application",
-            "directory",
-            "sqlite",
-            "postgresql",
-            "mariadb",
-        ];
+        let names = ["application", "directory", "sqlite", "postgresql"];
         let config = ProviderConfig {
             file: None,
             copy_bank: None,
