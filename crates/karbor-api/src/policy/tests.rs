@@ -3,7 +3,7 @@ use std::{fs, path::Path};
 use karbor_manager::Config;
 use karbor_testkit::FakeClock;
 
-use serde_json::{json};
+use serde_json::json;
 
 use super::*;
 
