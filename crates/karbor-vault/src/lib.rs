@@ -25,8 +25,8 @@
 //! * Restores replace files atomically and never write outside the target.
 //! * Memory is bounded for each vault, whatever the sizes of files and the number of writers: see
 //!   `engine/mod.rs` for writing (about 130 MiB with two workers), `restore/mod.rs` for reading (about 50).
-//!   Besides, the index takes 48 bytes a blob and the slack of a hash table, and the entries of
-//!   directories that are being read are in memory.
+//!   Besides, the index takes 48 bytes a blob and the slack of a hash table, the catalog some 300 bytes a
+//!   snapshot (`catalog.rs`), and the entries of directories that are being read are in memory.
 //! * All CPU work and file access is on threads that may block.
 //!
 //! # Locks
@@ -58,6 +58,7 @@ mod keyfile;
 mod latest;
 mod lock;
 mod mend;
+mod mishaps;
 mod node;
 mod pack;
 mod polynomial;
@@ -76,11 +77,12 @@ mod writer;
 pub use catalog::{Catalog, SnapshotBrief};
 pub use error::VaultError;
 pub use id::{SnapshotId, SnapshotIdError};
+pub use mishaps::{Mishap, Mishaps};
 pub use stream::BlobStream;
 pub use types::{
-    Change, ChangeKind, Control, Mishap, Mishaps, OnUnreadable, Overwrite, RestoreOptions,
-    RestoreSummary, Snapshot, SnapshotMeta, SnapshotNumbers, SnapshotSummary, TreeFilter,
-    TreeOptions, TreeSummary, VaultOptions, VerifyLevel, VerifySummary,
+    Change, ChangeKind, Control, OnUnreadable, Overwrite, RestoreOptions, RestoreSummary, Snapshot,
+    SnapshotMeta, SnapshotNumbers, SnapshotSummary, TreeFilter, TreeOptions, TreeSummary,
+    VaultOptions, VerifyLevel, VerifySummary,
 };
 pub use vault::Vault;
 pub use writer::SnapshotWriter;

@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::Run;
+use super::run::{Run, is_refusal};
 use crate::{VaultError, fsio, node::Node, time::Time};
 
 /// Attributes that are removed if the snapshot does not have them. Others, such as security labels, are
@@ -43,14 +43,6 @@ fn times(node: &Node) -> Timestamps {
 /// Does a file run with other rights than those of the account that runs it?
 pub(super) fn is_privileged(node: &Node) -> bool {
     node.mode & SET_ID != 0 || node.xattrs.iter().any(|(name, _)| name == CAPABILITIES)
-}
-
-/// Is this how a file system or a kernel says that it does not do this, or not for this account?
-pub(super) fn is_refusal(error: Errno) -> bool {
-    matches!(
-        error,
-        Errno::PERM | Errno::ACCESS | Errno::NOTSUP | Errno::NOSYS | Errno::INVAL
-    )
 }
 
 /// The extended attributes of an open file or directory; none where they cannot be read.

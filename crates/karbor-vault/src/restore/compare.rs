@@ -11,9 +11,9 @@ use karbor_fs::{Dir, File, Staging};
 use rustix::fs::Stat;
 
 use super::{
-    Run,
     attributes::{is_privileged, xattrs_of},
     file::{Batch, Writing},
+    run::{Job, Run},
 };
 use crate::{
     ChangeKind, Overwrite, VaultError,
@@ -40,10 +40,10 @@ enum Found {
     Other,
 }
 
-impl Check {
+impl Job for Check {
     /// Compares the file, and writes it anew where it differs.
-    pub(super) fn run(
-        self,
+    fn carry_out(
+        self: Box<Self>,
         run: &Run,
         batch: &mut Batch,
         decoder: &mut Decoder,
@@ -77,7 +77,9 @@ impl Check {
         }
         Ok(())
     }
+}
 
+impl Check {
     fn path(&self) -> std::path::PathBuf {
         self.staging.place().path_of(&self.node.os_name())
     }

@@ -15,7 +15,7 @@ use std::{
 use karbor_fs::{Dir, Refused, Staging};
 use rustix::io::Errno;
 
-use super::{Run, refused};
+use super::run::{Job, Run, refused};
 use crate::{VaultError, engine::Decoder, node::Node, pack::BlobKind};
 
 /// A segment of a file is about so large: several threads write one file.
@@ -173,6 +173,20 @@ fn segments(
         node.size
     );
     Err(VaultError::damaged("the tree of the snapshot", reason).for_file(&name))
+}
+
+impl Job for Segment {
+    fn carry_out(
+        self: Box<Self>,
+        run: &Run,
+        batch: &mut Batch,
+        decoder: &mut Decoder,
+    ) -> Result<(), VaultError> {
+        match self.write(run, decoder)? {
+            Some(file) => batch.add(run, file),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Segment {

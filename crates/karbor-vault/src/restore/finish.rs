@@ -11,13 +11,11 @@ use karbor_fs::{Dir, Identity, Movers, Refused, Staging, Trail};
 use rustix::fs::Stat;
 
 use super::{
-    Run,
     attributes::xattrs_of,
     compare::has_content,
     file::{Batch, Writing, temp_name},
-    has_no_links,
     plan::{Link, Planner, Visited},
-    refused,
+    run::{Run, has_no_links, refused},
 };
 use crate::{Overwrite, RestoreSummary, VaultError, node::Node, repository::lock};
 

@@ -37,11 +37,10 @@ mod compare;
 mod file;
 mod finish;
 mod plan;
+mod run;
 
 use std::{
     collections::HashMap,
-    ffi::{OsStr, OsString},
-    os::fd::AsFd,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -49,273 +48,18 @@ use std::{
     },
 };
 
-use karbor_fs::{Access, Dir, Found, Identity, NotGiven, Refused, Replace, Staging};
-use rustix::io::Errno;
+use karbor_fs::{Access, Dir, Found, NotGiven, Staging};
 
 use crate::{
-    Change, ChangeKind, Control, Overwrite, RestoreOptions, RestoreSummary, Snapshot, SnapshotId,
-    Vault, VaultError, crypto,
+    Control, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError, crypto,
     engine::{Decoder, Queue, worker_count},
-    id::Id,
     node::{Kind, Node},
     reader::BlobReader,
     repository::{blocking, lock},
 };
-use attributes::is_refusal;
-use compare::Check;
-use file::{Batch, Segment, temp_name};
-use plan::Planner;
-
-/// So much of files waits for a worker; it is their number that matters, for each keeps two files open.
-const QUEUE_LIMIT: usize = 128;
-
-/// Work for a thread.
-enum Job {
-    Write(Segment),
-    Check(Box<Check>),
-}
-
-/// What the threads of a restore share.
-pub(crate) struct Run {
-    reader: BlobReader,
-    options: RestoreOptions,
-    control: Control,
-    queue: Queue<Job>,
-    failure: Mutex<Option<VaultError>>,
-    failed: AtomicBool,
-    is_root: bool,
-    /// Random, for names that no other restore uses.
-    id: u64,
-    temps: AtomicU64,
-    /// The target's path, for messages.
-    target: PathBuf,
-    stash: Mutex<Option<Stash>>,
-    files: AtomicU64,
-    bytes: AtomicU64,
-    unchanged: AtomicU64,
-    skipped: AtomicU64,
-    warnings: AtomicU64,
-    notes: Mutex<Notes>,
-}
-
-/// What is told by name.
-#[derive(Default)]
-struct Notes {
-    changes: Vec<Change>,
-    changes_total: u64,
-    warned: Vec<String>,
-}
-
-/// One file of the snapshot, whatever its names. By content too, for a file may change between the reading
-/// of one name and the other.
-type LinkKey = (u64, u64, Id);
-
-fn link_key(node: &Node) -> LinkKey {
-    let blobs: Vec<u8> = node.content.iter().flat_map(|blob| blob.0).collect();
-    (node.inode, node.device_id, Id::of(&blobs))
-}
-
-/// Files with several names have one more here, until the end: the one that the others are made from, since
-/// nobody else can exchange it.
-struct Stash {
-    staging: Staging,
-    files: HashMap<LinkKey, Stashed>,
-}
-
-#[derive(Clone)]
-struct Stashed {
-    name: OsString,
-    identity: Identity,
-}
-
-impl Drop for Stash {
-    fn drop(&mut self) {
-        for stashed in self.files.values() {
-            let dir = self.staging.dir();
-            if let Err(error) = dir.and_then(|dir| dir.remove_file(&stashed.name)) {
-                tracing::warn!(%error, "a name of a restored file stays behind");
-            }
-        }
-    }
-}
-
-/// An error about a file of the target.
-fn refused(path: &Path, error: &Refused) -> VaultError {
-    let reason = match error {
-        Refused::System { errno, .. } => errno.to_string(),
-        other => other.to_string(),
-    };
-    VaultError::target(path.to_string_lossy(), reason)
-}
-
-impl Run {
-    fn is_stopped(&self) -> bool {
-        self.failed.load(Ordering::Acquire) || self.control.cancel.is_cancelled()
-    }
-
-    fn fail(&self, error: VaultError) {
-        lock(&self.failure).get_or_insert(error);
-        self.failed.store(true, Ordering::Release);
-        // Files that were begun go as their segments do.
-        self.queue.clear();
-    }
-
-    fn check(&self) -> Result<(), VaultError> {
-        if let Some(error) = lock(&self.failure).clone() {
-            return Err(error);
-        }
-        match self.control.cancel.is_cancelled() {
-            true => Err(VaultError::Cancelled),
-            false => Ok(()),
-        }
-    }
-
-    /// Is everything that is there left as it is?
-    fn leaves_all(&self) -> bool {
-        self.options.overwrite == Overwrite::Never && !self.options.goes_on
-    }
-
-    fn is_dry(&self) -> bool {
-        self.options.dry_run
-    }
-
-    /// What was made under a name of ours gets its own.
-    fn rename(
-        &self,
-        staging: &Staging,
-        within: &Dir,
-        temp: &OsStr,
-        name: &OsStr,
-        replaces: bool,
-    ) -> Result<(), VaultError> {
-        let is_never = self.options.overwrite == Overwrite::Never && !replaces;
-        let replace = match is_never {
-            true => Replace::No,
-            false => Replace::Yes,
-        };
-        let done = staging.finish(within, temp, name, replace);
-        done.map_err(|error| {
-            let path = staging.place().path_of(name);
-            let reason = match error.errno() {
-                Some(Errno::EXIST) if is_never => "somebody made it while it was being restored",
-                Some(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                    "a directory is in its place"
-                }
-                _ => return refused(&path, &error),
-            };
-            VaultError::target(path.to_string_lossy(), reason)
-        })
-    }
-
-    /// Keeps an open file for the hard links to it. Where files can have one name only, each is written.
-    fn stash(&self, file: impl AsFd, node: &Node) -> Result<(), VaultError> {
-        let mut stash = lock(&self.stash);
-        let Some(stash) = &mut *stash else {
-            return Ok(());
-        };
-        let path = stash.staging.place().path_of(&node.os_name());
-        let name = temp_name(self);
-        let dir = stash.staging.dir();
-        match dir.and_then(|dir| dir.link_file(&file, &name)) {
-            Ok(()) => {}
-            Err(error) if error.errno().is_some_and(has_no_links) => return Ok(()),
-            Err(error) => return Err(refused(&path, &error)),
-        }
-        let stat = rustix::fs::fstat(&file)
-            .map_err(|error| VaultError::target(path.to_string_lossy(), error))?;
-        let identity = Identity::of(&stat);
-        let stashed = Stashed { name, identity };
-        // One that can have no more names is written again, and the next are made from that.
-        let full = stash.files.insert(link_key(node), stashed);
-        if let Some(full) = full {
-            let removed = stash
-                .staging
-                .dir()
-                .and_then(|dir| dir.remove_file(&full.name));
-            removed.map_err(|error| refused(&path, &error))?;
-        }
-        Ok(())
-    }
-
-    /// What hard links are made from: the directory, and the file in it.
-    fn stashed(&self, key: &LinkKey) -> Result<Option<(Dir, Stashed)>, Refused> {
-        let stash = lock(&self.stash);
-        let Some(stash) = &*stash else {
-            return Ok(None);
-        };
-        let Some(stashed) = stash.files.get(key) else {
-            return Ok(None);
-        };
-        Ok(Some((stash.staging.dir()?, stashed.clone())))
-    }
-
-    fn relative(&self, path: &Path) -> PathBuf {
-        match path.strip_prefix(&self.target) {
-            Ok(top) if top.as_os_str().is_empty() => PathBuf::from("."),
-            Ok(below) => below.to_owned(),
-            Err(_) => path.to_owned(),
-        }
-    }
-
-    /// In a dry run: what would happen to a path.
-    fn note(&self, path: &Path, kind: ChangeKind) {
-        if !self.is_dry() {
-            return;
-        }
-        let mut notes = lock(&self.notes);
-        if kind != ChangeKind::Skip {
-            notes.changes_total += 1;
-        }
-        if notes.changes.len() < RestoreSummary::MAX_CHANGES {
-            let path = self.relative(path);
-            notes.changes.push(Change { path, kind });
-        }
-    }
-
-    fn skip(&self, path: &Path) {
-        self.note(path, ChangeKind::Skip);
-        self.skipped.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn warn(&self, path: &Path, what: &str, error: impl std::fmt::Display) {
-        self.tell(path, &format!("{what} could not be restored: {error}"));
-    }
-
-    /// Warns of a path; the first are named.
-    fn tell(&self, path: &Path, what: &str) {
-        tracing::debug!(path = %path.display(), "{what}");
-        self.warnings.fetch_add(1, Ordering::Relaxed);
-        let mut notes = lock(&self.notes);
-        if notes.warned.len() < RestoreSummary::MAX_NAMED {
-            let relative = self.relative(path);
-            notes
-                .warned
-                .push(format!("'{}': {what}", relative.display()));
-        }
-    }
-
-    fn work(&self, workers: usize) {
-        let mut batch = Batch::new(workers);
-        let done = Decoder::new().and_then(|mut decoder| {
-            while let Some(job) = self.queue.pop() {
-                self.check()?;
-                match job {
-                    Job::Write(segment) => {
-                        if let Some(file) = segment.write(self, &mut decoder)? {
-                            batch.add(self, file)?;
-                        }
-                    }
-                    Job::Check(check) => check.run(self, &mut batch, &mut decoder)?,
-                }
-            }
-            self.check()?;
-            batch.place(self)
-        });
-        if let Err(error) = done {
-            self.fail(error);
-        }
-    }
-}
+use file::temp_name;
+use plan::{Planner, Start};
+use run::{QUEUE_LIMIT, Run, Stash, refused};
 
 impl Vault {
     /// Restores the files of a snapshot below `target` ([`Dir::find`]), which is made if it is not there, and
@@ -429,14 +173,6 @@ fn restore(
     Ok(summary)
 }
 
-/// What to restore.
-enum Start {
-    /// What this tree holds; the node of its directory, if it has one.
-    Tree(crate::id::Id, Option<Node>),
-    /// This one thing.
-    Single(Node),
-}
-
 /// The entries on a path in a snapshot, outermost first; none for its root.
 fn find_way(
     reader: &BlobReader,
@@ -533,9 +269,4 @@ fn open_target(
     let made = dir.make_dirs(names, || temp_name(run), access, not_given);
     let (root, is_new) = made.map_err(|error| refused(&run.target, &error))?;
     Ok((Some(root), is_new))
-}
-
-/// Is this how a file system says that a file can have no more names?
-fn has_no_links(error: Errno) -> bool {
-    is_refusal(error) || matches!(error, Errno::MLINK | Errno::XDEV | Errno::ROFS)
 }

@@ -15,11 +15,10 @@ use rustix::{
 };
 
 use super::{
-    Job, LinkKey, Run, Start,
-    attributes::{is_refusal, xattrs_of},
+    attributes::xattrs_of,
     compare::{Check, is_same_special, may_be_same},
     file::{Segment, Writing, temp_name},
-    link_key, refused,
+    run::{Job, LinkKey, Run, is_refusal, link_key, refused},
 };
 use crate::{
     ChangeKind, Overwrite, RestoreOptions, RestoreSummary, VaultError,
@@ -28,6 +27,14 @@ use crate::{
     id::Id,
     node::{Kind, Node},
 };
+
+/// What to restore.
+pub(super) enum Start {
+    /// What this tree holds; the node of its directory, if it has one.
+    Tree(Id, Option<Node>),
+    /// This one thing.
+    Single(Node),
+}
 
 pub(super) struct Planner {
     pub(super) run: Arc<Run>,
@@ -527,7 +534,7 @@ impl Planner {
         };
         let staging = staging.clone();
         if fate == Fate::Check {
-            return self.push(Job::Check(Box::new(Check { staging, node })));
+            return self.push(Box::new(Check { staging, node }));
         }
         if self.is_dry() {
             return Ok(());
@@ -536,12 +543,12 @@ impl Planner {
             return self.special(apart, &node, path);
         }
         for segment in Writing::begin(&self.run, staging, node, false)? {
-            self.push(Job::Write(segment))?;
+            self.push(Box::new(segment))?;
         }
         Ok(())
     }
 
-    fn push(&self, job: Job) -> Result<(), VaultError> {
+    fn push(&self, job: Box<dyn Job>) -> Result<(), VaultError> {
         let stop = || self.run.is_stopped();
         if self.run.queue.push(Segment::weight(), job, stop).is_err() {
             self.run.check()?;
