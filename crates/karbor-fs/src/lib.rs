@@ -17,8 +17,10 @@
 
 mod closed;
 mod dir;
+mod identity;
 mod staging;
 mod stale;
+mod temp_name;
 mod trail;
 mod walk;
 mod write;
@@ -29,11 +31,12 @@ use rustix::io::Errno;
 
 pub use closed::{closed, make_closed, without_parents};
 pub use dir::{Dir, File, Found, Movers, shown, shown_way};
+pub use identity::{Identity, Known};
 pub use staging::{Access, NotGiven, Staging};
-pub use stale::{is_temp_name, temp_name};
+pub use temp_name::{is_temp_name, temp_name};
 pub use trail::Trail;
 pub use walk::resolve;
-pub use write::{Identity, Known, Replace};
+pub use write::Replace;
 
 /// Why a path is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,39 +1,14 @@
-//! Names of what is made before it gets its own, and what is left of them when a run died.
+//! What a run that died left under names of [`temp_name`](crate::temp_name).
 //!
 //! What is made is locked (flock(2)) as long as its run is alive: a file itself, and whatever cannot be locked, such as links
 //! and further names of files, by the [`Staging`] directory that it is made in. So all runs of all
 //! services know whose is dead.
 
-use std::{
-    ffi::{OsStr, OsString},
-    os::unix::ffi::OsStrExt as _,
-};
+use std::ffi::{OsStr, OsString};
 
 use rustix::fs::{FileType, FlockOperation};
 
-use crate::{Dir, Refused, Staging};
-
-const TEMP: &str = ".karbor-restore-";
-
-/// The name under which something is made. `run` is a number that no other run has, and `number` one that the run
-/// has not used.
-#[must_use]
-pub fn temp_name(run: u64, number: u64) -> OsString {
-    OsString::from(format!("{TEMP}{run:016x}-{number:x}"))
-}
-
-/// Is it a name that [`temp_name`] gives?
-#[must_use]
-pub fn is_temp_name(name: &OsStr) -> bool {
-    let rest = name.as_bytes().strip_prefix(TEMP.as_bytes());
-    let rest = rest.unwrap_or_default();
-    let mut parts = rest.split(|byte| *byte == b'-');
-    let (id, number) = (parts.next(), parts.next());
-    let is_hex = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_hexdigit);
-    parts.next().is_none()
-        && id.is_some_and(|id| id.len() == 16 && is_hex(id))
-        && number.is_some_and(is_hex)
-}
+use crate::{Dir, Refused, Staging, temp_name::is_temp_name};
 
 impl Dir {
     /// Removes what runs that died left in this directory under names of [`temp_name`]. `names` are all that are
@@ -73,6 +48,7 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     use super::*;
+    use crate::temp_name;
 
     #[test]
     fn what_is_left_of_the_dead_goes_whatever_it_is_and_the_living_keep_theirs() {

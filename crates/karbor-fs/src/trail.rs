@@ -9,7 +9,7 @@ use std::{
 use crate::{
     Dir, Refused,
     dir::{Movers, shown_way},
-    write::{Identity, Known},
+    identity::{Identity, Known},
 };
 
 /// So many directories on the way are held open. Those further up are opened again from below.
