@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::{Failure, levels, reference, shell, test};
+use crate::{circles, failure::Failure, levels, reference, shell, test};
 
 #[derive(Args)]
 pub(crate) struct CiArguments {
@@ -17,6 +17,7 @@ type Step = (&'static str, fn() -> Result<(), Failure>);
 
 const STEPS: &[Step] = &[
     ("levels", levels::run),
+    ("circles", circles::run),
     ("format", format),
     ("lints", lints),
     ("licences and bans", deny),

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{Failure, shell};
+use crate::{failure::Failure, shell};
 
 /// Every crate and its level.
 const LEVELS: &[(&str, u8)] = &[

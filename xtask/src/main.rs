@@ -6,6 +6,8 @@
 )]
 
 mod ci;
+mod circles;
+mod failure;
 mod levels;
 mod original;
 mod python;
@@ -17,9 +19,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Why a task failed, for a person.
-type Failure = Box<dyn std::error::Error>;
-
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "What the workspace asks of itself")]
 struct Arguments {
@@ -29,7 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Check that crates import downward only, and that heavy libraries stay in their one room
+    /// Check that crates import downward only, that heavy libraries stay in their one room, and that no many files
+    /// import each other
     Levels,
     /// Install and check the servers and tools that tests need, then run every test
     Test(test::TestArguments),
@@ -47,7 +47,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Levels => levels::run(),
+        Task::Levels => levels::run().and_then(|()| circles::run()),
         Task::Test(arguments) => test::run(&arguments),
         Task::Python => python::run(),
         Task::Ci(arguments) => ci::run(&arguments),

@@ -3,7 +3,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-use crate::{Failure, shell};
+use crate::{failure::Failure, shell};
 
 const VERSION: &str = "karbor-1.6.0";
 

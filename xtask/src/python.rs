@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Failure, shell};
+use crate::{failure::Failure, shell};
 
 /// Makes them all.
 pub(crate) fn run() -> Result<(), Failure> {

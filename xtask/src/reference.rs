@@ -6,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use crate::{Failure, shell};
+use crate::{failure::Failure, shell};
 
 const DOCUMENT: &str = "docs/configuration.md";
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {

@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use clap::Args;
 
-use crate::{Failure, original, python, shell};
+use crate::{failure::Failure, original, python, shell};
 
 /// The variable that turns "passed over" into "failed".
 const REQUIRE_SERVERS: &str = "KARBOR_REQUIRE_SERVERS";

@@ -18,7 +18,11 @@ use rustix::{
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::{Checked, FilePlace, Folders, Workers};
+use super::{
+    super::places::FilePlace,
+    folders::Folders,
+    process::{Checked, Workers},
+};
 
 /// The bytes that SQLite's locks are on (<https://www.sqlite.org/lockingv3.html>): pending, reserved, shared.
 const LOCKS: (u64, u64) = (0x4000_0000, 512);
