@@ -22,7 +22,7 @@
 //! resume is noted before quiescing: a declaration that is changed or broken meanwhile must not keep
 //! the application stopped.
 
-pub(crate) mod application;
+mod application;
 pub mod applications;
 mod command;
 mod component;
@@ -41,7 +41,7 @@ mod shared;
 mod sqlite;
 mod vaults;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use karbor_plugin::{ProtectionPlugin, Registry};
 
@@ -50,22 +50,8 @@ use self::{
 };
 
 pub use kinds::{PLUGINS, TYPES};
+pub use shared::HostOptions;
 pub use sqlite::{SQLITE_WORKER, worker::run as sqlite_worker};
-
-/// What the plugins for this host need to know.
-#[derive(Debug, Clone)]
-pub struct HostOptions {
-    /// The operator's declarations: `applications.d`.
-    pub applications_dir: PathBuf,
-    /// For temporary copies (as large as the largest SQLite database) and notes on restores under
-    /// way. Private to the service; made when needed.
-    pub scratch_dir: PathBuf,
-    /// The program that becomes a process for SQLite when it is run with [`SQLITE_WORKER`].
-    pub sqlite_worker: PathBuf,
-    /// The service's own places (state, banks): never protected as part of a directory, since a
-    /// bank that holds itself grows for ever, and never restored into.
-    pub off_limits: Vec<PathBuf>,
-}
 
 /// Adds the protectables and protection plugins of this host. Nothing is read until they are used.
 pub fn register(registry: &mut Registry, options: HostOptions) {

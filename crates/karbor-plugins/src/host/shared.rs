@@ -6,11 +6,25 @@ use karbor_model::Resource;
 use karbor_plugin::{OperationContext, PluginError};
 
 use super::{
-    HostOptions,
     applications::{Application, ApplicationStore, Applications, Component, Source},
     occupied::Occupied,
     vaults::Vaults,
 };
+
+/// What the plugins for this host need to know.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// The operator's declarations: `applications.d`.
+    pub applications_dir: PathBuf,
+    /// For temporary copies (as large as the largest SQLite database) and notes on restores under
+    /// way. Private to the service; made when needed.
+    pub scratch_dir: PathBuf,
+    /// The program that becomes a process for SQLite when it is run with [`SQLITE_WORKER`](crate::SQLITE_WORKER).
+    pub sqlite_worker: PathBuf,
+    /// The service's own places (state, banks): never protected as part of a directory, since a
+    /// bank that holds itself grows for ever, and never restored into.
+    pub off_limits: Vec<PathBuf>,
+}
 
 /// What the plugins share.
 pub(crate) struct Host {
