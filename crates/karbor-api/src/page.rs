@@ -7,7 +7,7 @@ use karbor_model::RequestContext;
 
 use crate::refusal::Refusal;
 
-/// What part of a list is asked for, as the client wrote it: what of it the client gets is the manager's.
+/// The part of a list that a client asks for, as the client wrote it. The manager decides how much of that the client gets.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     /// At most so many.

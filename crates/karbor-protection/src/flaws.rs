@@ -100,19 +100,18 @@ impl Findings {
         // Suspicious ones of versions before hand nothing on: there the search goes on.
         let mut unmeasured = BTreeSet::new();
         while let Some(checkpoint) = earlier.try_next().await? {
-            let info = checkpoint.info();
-            wanted.retain(|key| match measure_in(&info, key, checkpoint.id) {
+            let earlier = Said::by(&checkpoint);
+            wanted.retain(|key| match earlier.measure_of(key) {
                 Some(measure) => {
                     measures.insert((*key).clone(), measure);
                     false
                 }
                 None => true,
             });
-            let suspicious = info.suspicious().unwrap_or_default();
             for key in &wanted {
-                if let Some(measure) = suspicious.measured.get(*key) {
+                if let Some(measure) = earlier.suspicious.measured.get(*key) {
                     handed_on.entry((*key).clone()).or_insert(*measure);
-                } else if suspicious.resources.contains_key(*key) {
+                } else if earlier.suspicious.resources.contains_key(*key) {
                     unmeasured.insert((*key).clone());
                 }
             }
@@ -178,21 +177,37 @@ impl Findings {
     }
 }
 
-/// What a checkpoint says that it held of a resource, if that is not in doubt.
-fn measure_in(info: &CheckpointInfo, key: &str, of: CheckpointId) -> Option<Measure> {
-    if info
-        .suspicious()
-        .is_some_and(|of| of.resources.contains_key(key))
-    {
-        return None;
+/// What a checkpoint says of itself, read once for all resources: they may be many.
+struct Said {
+    of: CheckpointId,
+    info: CheckpointInfo,
+    incomplete: Incomplete,
+    suspicious: Suspicious,
+}
+
+impl Said {
+    fn by(checkpoint: &Checkpoint) -> Self {
+        let info = checkpoint.info();
+        Self {
+            of: checkpoint.id,
+            incomplete: info.incomplete().unwrap_or_default(),
+            suspicious: info.suspicious().unwrap_or_default(),
+            info,
+        }
     }
-    let mut holds = info.holds(key)?;
-    let incomplete = info.incomplete();
-    let missing = incomplete.as_ref().and_then(|of| of.resources.get(key));
-    let missing = missing.map_or(0, |missing| missing.total);
-    holds.files = holds.files.map(|files| files.saturating_add(missing));
-    let of = Some(of);
-    Some(Measure { holds, of })
+
+    /// What it held of a resource, if that is not in doubt.
+    fn measure_of(&self, key: &str) -> Option<Measure> {
+        if self.suspicious.resources.contains_key(key) {
+            return None;
+        }
+        let mut holds = self.info.holds(key)?;
+        let missing = self.incomplete.resources.get(key);
+        let missing = missing.map_or(0, |missing| missing.total);
+        holds.files = holds.files.map(|files| files.saturating_add(missing));
+        let of = Some(self.of);
+        Some(Measure { holds, of })
+    }
 }
 
 /// Why a resource may be the shadow of what it was.
@@ -284,13 +299,18 @@ mod tests {
             "suspicious": {"resources": {"b": "it shrank"}},
         });
         let info = CheckpointInfo::read(Some(&info));
-        let of = CheckpointId::new();
-        let measure = measure_in(&info, "a", of).unwrap();
+        let said = Said {
+            of: CheckpointId::new(),
+            incomplete: info.incomplete().unwrap(),
+            suspicious: info.suspicious().unwrap(),
+            info,
+        };
+        let measure = said.measure_of("a").unwrap();
         assert_eq!(measure.holds.files, Some(1000));
         let lost = suspicion(&holds(400, 1), 0, &measure, 0.5).unwrap();
         assert!(lost.contains("held 1000"), "{lost}");
-        assert_eq!(measure_in(&info, "b", of), None);
-        assert_eq!(measure_in(&info, "c", of), None);
+        assert_eq!(said.measure_of("b"), None);
+        assert_eq!(said.measure_of("c"), None);
     }
 
     /// What was empty from the first may be new: it is said, and held against nothing.

@@ -173,10 +173,10 @@ fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok
     }
 }
 
-/// A restore.
+/// A restore or a verification of a checkpoint, and what became of each resource.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Restore")]
-pub(crate) struct RestoreView<'a> {
+#[schemars(rename = "{Own}")]
+pub(crate) struct ReadbackView<'a, Own> {
     #[schemars(with = "Id")]
     id: karbor_model::ReadbackId,
     project_id: &'a str,
@@ -184,7 +184,8 @@ pub(crate) struct RestoreView<'a> {
     provider_id: ProviderId,
     #[schemars(with = "Id")]
     checkpoint_id: CheckpointId,
-    restore_target: Option<&'a str>,
+    #[serde(flatten)]
+    own: Own,
     parameters: &'a Parameters,
     #[schemars(with = "State<karbor_model::ReadbackStatus>")]
     status: karbor_model::ReadbackStatus,
@@ -192,51 +193,44 @@ pub(crate) struct RestoreView<'a> {
     resources_reason: &'a BTreeMap<String, String>,
 }
 
-impl<'a> From<&'a Readback> for RestoreView<'a> {
+/// What a restore alone has.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restore")]
+pub(crate) struct OfRestore<'a> {
+    restore_target: Option<&'a str>,
+}
+
+impl<'a> From<&'a Readback> for OfRestore<'a> {
     fn from(restore: &'a Readback) -> Self {
         Self {
-            id: restore.id,
-            project_id: &restore.project_id,
-            provider_id: restore.provider_id,
-            checkpoint_id: restore.checkpoint_id,
             restore_target: restore.restore_target.as_deref(),
-            parameters: &restore.parameters,
-            status: restore.status,
-            resources_status: &restore.resources_status,
-            resources_reason: &restore.resources_reason,
         }
     }
 }
 
-/// A verification.
+/// What a verification alone has.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Verification")]
-pub(crate) struct VerificationView<'a> {
-    #[schemars(with = "Id")]
-    id: karbor_model::ReadbackId,
-    project_id: &'a str,
-    #[schemars(with = "Id")]
-    provider_id: ProviderId,
-    #[schemars(with = "Id")]
-    checkpoint_id: CheckpointId,
-    parameters: &'a Parameters,
-    #[schemars(with = "State<karbor_model::ReadbackStatus>")]
-    status: karbor_model::ReadbackStatus,
-    resources_status: &'a BTreeMap<String, String>,
-    resources_reason: &'a BTreeMap<String, String>,
+pub(crate) struct OfVerification {}
+
+impl From<&Readback> for OfVerification {
+    fn from(_: &Readback) -> Self {
+        Self {}
+    }
 }
 
-impl<'a> From<&'a Readback> for VerificationView<'a> {
-    fn from(verification: &'a Readback) -> Self {
+impl<'a, Own: From<&'a Readback>> From<&'a Readback> for ReadbackView<'a, Own> {
+    fn from(readback: &'a Readback) -> Self {
         Self {
-            id: verification.id,
-            project_id: &verification.project_id,
-            provider_id: verification.provider_id,
-            checkpoint_id: verification.checkpoint_id,
-            parameters: &verification.parameters,
-            status: verification.status,
-            resources_status: &verification.resources_status,
-            resources_reason: &verification.resources_reason,
+            id: readback.id,
+            project_id: &readback.project_id,
+            provider_id: readback.provider_id,
+            checkpoint_id: readback.checkpoint_id,
+            own: readback.into(),
+            parameters: &readback.parameters,
+            status: readback.status,
+            resources_status: &readback.resources_status,
+            resources_reason: &readback.resources_reason,
         }
     }
 }

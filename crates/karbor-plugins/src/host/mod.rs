@@ -3,8 +3,8 @@
 //! **Bytes** go through the vault of the provider and project: one snapshot for each component and
 //! checkpoint, tagged `karbor:checkpoint=<id>`, `karbor:resource=<type>#<id>` and
 //! `karbor:operation=<id>`. The section of the checkpoint in the bank gets one object, `metadata`
-//! ([`metadata::Metadata`]): which snapshot, what of it, and where it came from. It is written after the
-//! snapshot is durable, so a checkpoint never points at nothing.
+//! ([`metadata::Metadata`]): the snapshot, the part of the snapshot that is the component, and the place it came from. The
+//! plugin writes it after the snapshot is durable, so a checkpoint never points at nothing.
 //!
 //! **Repeats.** A hook that is run again finds its snapshot by the operation's tag and uses it. A
 //! restore notes in the scratch directory, before it writes, that it found its place free

@@ -13,7 +13,7 @@ use karbor_model::{
 };
 use karbor_plugin::BankError;
 
-use super::{Evidence, Line, Rules, refuse_hollow, refuse_unreadable};
+use super::{Evidence, Line, Rules, enter_in_bank, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::{CheckpointCollection, CheckpointQuery},
@@ -214,19 +214,11 @@ impl Rules for Copy {
         run: &Run,
         provider: &Provider,
     ) -> Result<(), BeginError> {
-        let (place, copy) = run.subject();
-        let checkpoints = provider.home(place)?.checkpoints();
-        let written = match checkpoints.get(copy.id).await {
-            Ok(there) => there,
-            Err(CheckpointError::NotFound(_)) => {
-                refuse_hollow(ground, run).await?;
-                refuse_unreadable(run, provider).await?;
-                ground.refuse_second(provider, &run.checkpoint).await?;
-                copy.clone()
-            }
-            Err(error) => return Err(error.into()),
+        let may_be_made = async {
+            refuse_unreadable(run, provider).await?;
+            ground.refuse_second(provider, &run.checkpoint).await
         };
-        Ok(checkpoints.create(&written).await?)
+        enter_in_bank(ground, run, provider, may_be_made).await
     }
 
     async fn take_turn(&self, run: &Run, provider: &Provider) -> Result<(), ApiError> {

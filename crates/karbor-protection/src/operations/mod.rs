@@ -150,6 +150,31 @@ async fn refuse_unreadable(run: &Run, provider: &Provider) -> Result<(), BeginEr
     }
 }
 
+/// Enters the checkpoint that a run makes in its bank. On a resume it may be there already, perhaps ended: it is not set
+/// back. `may_be_made` is asked before it is entered for the first time.
+///
+/// # Errors
+/// What `may_be_made` refuses with; the bank's, the database's.
+async fn enter_in_bank(
+    ground: &Ground,
+    run: &Run,
+    provider: &Provider,
+    may_be_made: impl Future<Output = Result<(), BeginError>>,
+) -> Result<(), BeginError> {
+    let (place, made) = run.subject();
+    let checkpoints = provider.home(place)?.checkpoints();
+    let written = match checkpoints.get(made.id).await {
+        Ok(there) => there,
+        Err(CheckpointError::NotFound(_)) => {
+            refuse_hollow(ground, run).await?;
+            may_be_made.await?;
+            made.clone()
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(checkpoints.create(&written).await?)
+}
+
 /// Refuses a run whose hooks have begun, in a bank that does not know its checkpoint: the bank was lost or is another.
 /// What those hooks wrote is not in it, and they would not run again.
 ///

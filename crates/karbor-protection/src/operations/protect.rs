@@ -12,7 +12,7 @@ use karbor_model::{
 use karbor_plugin::SchemaKind;
 use serde_json::Value;
 
-use super::{Evidence, Line, Rules, refuse_hollow};
+use super::{Evidence, Line, Rules, enter_in_bank};
 use crate::{
     begin_error::BeginError,
     checkpoints::CheckpointCollection,
@@ -146,23 +146,13 @@ impl Rules for Protect {
         Line::Common
     }
 
-    /// On a resume the checkpoint may be there already, perhaps ended: it is not set back.
     async fn prepare(
         &self,
         ground: &Ground,
         run: &Run,
         provider: &Provider,
     ) -> Result<(), BeginError> {
-        let checkpoints = provider.home(run.place)?.checkpoints();
-        let written = match checkpoints.get(run.checkpoint.id).await {
-            Ok(there) => there,
-            Err(CheckpointError::NotFound(_)) => {
-                refuse_hollow(ground, run).await?;
-                run.checkpoint.clone()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(checkpoints.create(&written).await?)
+        enter_in_bank(ground, run, provider, async { Ok(()) }).await
     }
 
     async fn conclude(

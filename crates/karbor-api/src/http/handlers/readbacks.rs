@@ -11,7 +11,7 @@ use crate::{
         body_schemas::{RESTORE_CREATE, VERIFICATION_CREATE},
         envelope::{Answer, many, one},
         schema::Schema,
-        views::{RestoreView, VerificationView},
+        views::{OfRestore, OfVerification, ReadbackView},
     },
     http::call::{Call, Json},
     manager::NewReadback,
@@ -31,8 +31,8 @@ trait Kind: 'static {
     const FILTERS: &'static [&'static str];
     /// What creates one.
     const BODY: &'static Schema;
-    /// How one is shown.
-    type View<'a>: From<&'a Readback> + Serialize + JsonSchema;
+    /// What it alone has, as it is shown.
+    type Own<'a>: From<&'a Readback> + Serialize + JsonSchema;
 }
 
 struct Restores;
@@ -54,7 +54,7 @@ impl Kind for Restores {
         "restore_target",
     ];
     const BODY: &'static Schema = &RESTORE_CREATE;
-    type View<'a> = RestoreView<'a>;
+    type Own<'a> = OfRestore<'a>;
 }
 
 struct Verifications;
@@ -70,7 +70,7 @@ impl Kind for Verifications {
     ];
     const FILTERS: &'static [&'static str] = &["id", "status", "provider_id", "checkpoint_id"];
     const BODY: &'static Schema = &VERIFICATION_CREATE;
-    type View<'a> = VerificationView<'a>;
+    type Own<'a> = OfVerification;
 }
 
 /// The endpoints of this module.
@@ -86,11 +86,12 @@ fn operations_of<K: Kind>() -> [Operation; 3] {
     let [create_rule, show_rule, list_rule] = K::RULES;
     [
         get(K::PATHS.0, list::<K>, list_rule.0, list_rule.1)
-            .lists::<K::View<'_>>(K::NAMES.1, K::FILTERS),
+            .lists::<ReadbackView<'_, K::Own<'_>>>(K::NAMES.1, K::FILTERS),
         post(K::PATHS.0, create::<K>, create_rule.0, create_rule.1)
             .takes(K::BODY)
-            .gives::<K::View<'_>>(K::NAMES.0),
-        get(K::PATHS.1, show::<K>, show_rule.0, show_rule.1).gives::<K::View<'_>>(K::NAMES.0),
+            .gives::<ReadbackView<'_, K::Own<'_>>>(K::NAMES.0),
+        get(K::PATHS.1, show::<K>, show_rule.0, show_rule.1)
+            .gives::<ReadbackView<'_, K::Own<'_>>>(K::NAMES.0),
     ]
 }
 
@@ -102,7 +103,11 @@ async fn list<K: Kind>(call: Call) -> Answer {
         .await?;
     let last = found.last().map(|readback| readback.id);
     let next = call.next(&query, K::NAMES.1, found.len(), last);
-    many(K::NAMES.1, found.iter().map(K::View::from), next)
+    many(
+        K::NAMES.1,
+        found.iter().map(ReadbackView::<K::Own<'_>>::from),
+        next,
+    )
 }
 
 async fn create<K: Kind>(call: Call, body: Json) -> Answer {
@@ -121,7 +126,7 @@ async fn create<K: Kind>(call: Call, body: Json) -> Answer {
         parameters: parameters(asked.remove("parameters")),
     };
     let readback = call.manager.readback(call.permit()?, new).await?;
-    one(K::NAMES.0, &K::View::from(&readback))
+    one(K::NAMES.0, &ReadbackView::<K::Own<'_>>::from(&readback))
 }
 
 async fn show<K: Kind>(call: Call) -> Answer {
@@ -130,5 +135,5 @@ async fn show<K: Kind>(call: Call) -> Answer {
         .manager
         .readback_get(call.caller(), K::OPERATION, id)
         .await?;
-    one(K::NAMES.0, &K::View::from(&readback))
+    one(K::NAMES.0, &ReadbackView::<K::Own<'_>>::from(&readback))
 }
