@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use karbor_model::{CheckpointInfo, INCOMPLETE, Incomplete, SUSPICIOUS, Suspicious};
 use serde_json::Value;
 
-/// What of a checkpoint's `extra_info` is said against it.
+/// The flaws that a checkpoint's `extra_info` tells.
 pub(crate) struct Flaws {
     incomplete: Option<Incomplete>,
     suspicious: Option<Suspicious>,

@@ -22,7 +22,7 @@ pub struct Access {
     pub owner: Option<(u32, u32)>,
 }
 
-/// What of an [`Access`] a directory that was made could not be given.
+/// The parts of an [`Access`] that a new directory could not be given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotGiven {
     /// The directory.

@@ -171,7 +171,7 @@ impl CheckpointInfo {
         Some(serde_json::from_value(holds.clone()).unwrap_or_default())
     }
 
-    /// What of its resources is not in it. What is said in a form that cannot be read is one thing more.
+    /// The files and directories that are missing from it. A statement in a form that cannot be read counts as one more.
     #[must_use]
     pub fn incomplete(&self) -> Option<Incomplete> {
         self.flaw(INCOMPLETE, |said| Incomplete {

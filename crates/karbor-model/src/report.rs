@@ -24,7 +24,7 @@ pub struct RunReport {
     /// What is to be known of the run as a whole.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// What of the resources is not in the checkpoint that it made.
+    /// The files and directories that are missing from the checkpoint that it made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub incomplete: Option<Incomplete>,
     /// Why that checkpoint may be the one of a source that was lost.

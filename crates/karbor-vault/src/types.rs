@@ -78,11 +78,11 @@ impl fmt::Debug for Control {
     }
 }
 
-/// Decides what of a tree is stored: called with the path relative to the tree's root and whether it
+/// Decides which entries of a tree are stored: called with the path relative to the tree's root and whether it
 /// is a directory. `false` leaves it out, and all below it.
 pub type TreeFilter = Arc<dyn Fn(&Path, bool) -> bool + Send + Sync>;
 
-/// What to do about what of a tree cannot be read.
+/// What to do about entries of a tree that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnUnreadable {
@@ -93,7 +93,7 @@ pub enum OnUnreadable {
     Fail,
 }
 
-/// What of a tree is stored.
+/// The part of a tree that is stored.
 #[derive(Clone, Default)]
 pub struct TreeOptions {
     /// Which entries; `None` is all.

@@ -69,7 +69,7 @@ pub(crate) trait Kind: Send + Sync + Sized + 'static {
         None
     }
 
-    /// What of the snapshot is the component.
+    /// The part of the snapshot that is the component.
     fn item(snapshot: &Snapshot, name: &str) -> Result<String, PluginError>;
 
     /// Brings it back.

@@ -26,7 +26,7 @@ pub(crate) struct Metadata {
     pub(crate) name: String,
     /// The snapshot that holds it.
     pub(crate) snapshot: SnapshotId,
-    /// What of the snapshot: a folder or a file.
+    /// The part of the snapshot: a folder or a file.
     pub(crate) item: String,
     /// Where it came from; each kind has its own.
     pub(crate) place: Value,

@@ -68,7 +68,7 @@ pub(super) struct Visited {
     pub(super) is_new: bool,
     /// So much is in it that the snapshot does not have.
     pub(super) more: usize,
-    /// What of that is to be removed.
+    /// Names of those that are to be removed.
     pub(super) extras: Vec<OsString>,
     pub(super) links: Vec<Link>,
 }

@@ -27,7 +27,7 @@ pub struct Surroundings {
     pub sqlite_worker: PathBuf,
 }
 
-/// A provider, and what of applications it protects.
+/// A provider, and the types of components that it protects.
 #[derive(Debug, Clone)]
 pub struct Protector {
     /// Name and file.

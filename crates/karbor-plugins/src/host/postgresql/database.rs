@@ -440,7 +440,7 @@ impl Properties {
         }))
     }
 
-    /// What of a database is not as here.
+    /// The properties that differ in `now`, for people.
     fn differs(&self, now: &Self, no_owner: bool) -> Vec<String> {
         let mut differs = Vec::new();
         let mut same = |same: bool, what: String| {

@@ -615,7 +615,7 @@ impl Job<'_> {
         }
     }
 
-    /// What of the server is not as the dump needs it.
+    /// What the dump needs and the server lacks.
     async fn lacking(&self) -> Result<Vec<String>, PluginError> {
         let list = |names: &[String]| -> String {
             let names: Vec<_> = names
