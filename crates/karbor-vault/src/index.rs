@@ -85,7 +85,9 @@ pub(crate) struct Index {
     blobs: [IdMap<Entry>; 2],
     /// Of blobs that are in several packs, the other places.
     others: [IdMap<Vec<Entry>>; 2],
-    /// Packs that are not in the bank, or too short, by its latest listing.
+    /// Packs that were looked for in the bank since writing began, whatever was found.
+    looked_for: IdSet,
+    /// Packs that are not in the bank, or too short, by the latest look.
     lost: IdSet,
     /// Packs in which something was read that is not what was written.
     damaged: IdSet,
@@ -96,18 +98,46 @@ impl Index {
         &self.files
     }
 
-    /// One without files that knows the same packs as lost and damaged.
+    /// One without files that knows the same packs as looked for, lost and damaged.
     pub(crate) fn emptied(&self) -> Self {
         Self {
+            looked_for: self.looked_for.clone(),
             lost: self.lost.clone(),
             damaged: self.damaged.clone(),
             ..Self::default()
         }
     }
 
-    /// Is a blob in a pack that is good, as far as is known?
+    /// Is a blob in a pack that was found in the bank since writing began, and is good as far as is known? What was not
+    /// looked for counts as not there: see [`Index::to_look_for`].
     pub(crate) fn has(&self, kind: BlobKind, id: &Id) -> bool {
-        self.find(kind, id).is_some_and(|at| self.is_good(&at.pack))
+        self.places(kind, id)
+            .any(|at| self.looked_for.contains(&at.pack) && self.is_good(&at.pack))
+    }
+
+    /// A pack to look for in the bank before a blob counts as there.
+    pub(crate) fn to_look_for(&self, kind: BlobKind, id: &Id) -> Option<Id> {
+        if self.has(kind, id) {
+            return None;
+        }
+        let mut packs = self.places(kind, id).map(|at| at.pack);
+        packs.find(|pack| !self.looked_for.contains(pack) && !self.damaged.contains(pack))
+    }
+
+    /// Notes what was found where a pack should be; answers with whether it is as large as it should be.
+    pub(crate) fn note_looked_for(&mut self, pack: Id, size: Option<u64>) -> bool {
+        self.looked_for.insert(pack);
+        let is_there = size.is_some_and(|size| size >= self.smallest_size(&pack));
+        match is_there {
+            true => self.lost.remove(&pack),
+            false => self.lost.insert(pack),
+        };
+        is_there
+    }
+
+    /// From now on every pack has to be looked for again: while nobody wrote, anybody may have removed some.
+    pub(crate) fn forget_looks(&mut self) {
+        self.looked_for.clear();
     }
 
     fn is_good(&self, pack: &Id) -> bool {
@@ -142,12 +172,7 @@ impl Index {
     /// Looks which of the `known` packs are in the bank as they should be; answers with how many are not.
     pub(crate) fn note_lost(&mut self, known: &[Id], sizes: &IdMap<u64>) -> usize {
         for pack in known {
-            let size = sizes.get(pack).copied();
-            if size.is_some_and(|size| size >= self.smallest_size(pack)) {
-                self.lost.remove(pack);
-            } else {
-                self.lost.insert(*pack);
-            }
+            self.note_looked_for(*pack, sizes.get(pack).copied());
         }
         self.lost.len()
     }
@@ -197,6 +222,20 @@ impl Index {
         self.files.insert(file);
         for (id, entries) in packs {
             self.add_pack(id, entries);
+        }
+    }
+
+    /// Takes in the index file `file` of packs that were written just now.
+    pub(crate) fn add_written<'a>(
+        &mut self,
+        file: Id,
+        packs: impl IntoIterator<Item = (Id, &'a [PackEntry])>,
+    ) {
+        self.files.insert(file);
+        for (id, entries) in packs {
+            self.add_pack(id, entries);
+            self.looked_for.insert(id);
+            self.lost.remove(&id);
         }
     }
 

@@ -77,6 +77,11 @@ impl BlobReader {
         &self.repository
     }
 
+    /// Looks whether a blob that the index knows is in the bank. Call it from a thread that may block.
+    pub(crate) fn look_for(&self, kind: BlobKind, id: &Id) -> Result<(), VaultError> {
+        self.runtime.block_on(self.repository.look_for(kind, id))
+    }
+
     /// Where a blob is, or that it is nowhere.
     pub(crate) fn locate(&self, kind: BlobKind, id: &Id) -> Result<Location, VaultError> {
         let found = read(&self.repository.index).find(kind, id);

@@ -1,6 +1,13 @@
 //! The files of a repository in a bank: where they are, how they are sealed, who has read them.
 
-use std::{io::Read, sync::RwLock, time::Duration};
+use std::{
+    io::Read,
+    sync::{
+        RwLock,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chrono::Utc;
@@ -15,7 +22,7 @@ use crate::{
     index::{self, IdMap, Index},
     keyfile::{self, KeyFile},
     latest::Latest,
-    pack::PackEntry,
+    pack::{BlobKind, PackEntry},
     polynomial,
     time::Time,
 };
@@ -117,7 +124,12 @@ pub(crate) struct Repository {
     /// What the index files say, as of the last [`Repository::refresh_index`], and what we wrote.
     pub(crate) index: RwLock<Index>,
     refreshing: Latest,
+    /// How many packs were looked for, one by one, since the latest listing of all.
+    looks: AtomicUsize,
 }
+
+/// So many packs are looked for one by one; when there are more, all are listed.
+const MOST_LOOKS: usize = 256;
 
 impl std::fmt::Debug for Repository {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -213,6 +225,7 @@ impl Repository {
             seed,
             index: RwLock::default(),
             refreshing: Latest::default(),
+            looks: AtomicUsize::new(0),
         };
         Ok(repository)
     }
@@ -402,6 +415,35 @@ impl Repository {
 }
 
 impl Repository {
+    /// Looks whether a blob that the index knows is in the bank, in a pack that is as large as it should be: before
+    /// anything that is written relies on it. Each pack is looked for once while the vault is being written to; many are
+    /// listed instead.
+    pub(crate) async fn look_for(&self, kind: BlobKind, id: &Id) -> Result<(), VaultError> {
+        loop {
+            // Not over the question, which others may ask meanwhile.
+            let pack = read(&self.index).to_look_for(kind, id);
+            let Some(pack) = pack else {
+                return Ok(());
+            };
+            if self.looks.fetch_add(1, Relaxed) >= MOST_LOOKS {
+                self.packs_in_bank().await?;
+                continue;
+            }
+            let key = bank_key(FileKind::Pack, &pack)?;
+            let size = match retried(|| self.section.stat(&key)).await {
+                Ok(info) => Some(info.size),
+                Err(BankError::NotFound(_)) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if !write(&self.index).note_looked_for(pack, size) {
+                tracing::warn!(
+                    repository = %self.place(), %pack,
+                    "a pack is missing from the bank or too short; its data are stored again"
+                );
+            }
+        }
+    }
+
     /// The packs in the bank and their sizes. What the index places in others, or in packs that are too
     /// short, is looked for elsewhere from now on, and stored again when it comes along.
     pub(crate) async fn packs_in_bank(&self) -> Result<IdMap<u64>, VaultError> {
@@ -409,6 +451,7 @@ impl Repository {
         let known = read(&self.index).packs();
         let sizes: IdMap<u64> = self.list(FileKind::Pack).await?.into_iter().collect();
         let lost = write(&self.index).note_lost(&known, &sizes);
+        self.looks.store(0, Relaxed);
         if lost > 0 {
             tracing::warn!(
                 repository = %self.place(),

@@ -10,7 +10,7 @@ use crate::{
     catalog::{self, Following},
     engine::{Engine, WriterState},
     lock::{Locks, hostname},
-    repository::{self, FileKind, Repository, lock},
+    repository::{self, FileKind, Repository, lock, write},
     writer::Before,
 };
 
@@ -112,9 +112,6 @@ impl Vault {
             None => None,
             Some(id) => self.parent(id).await?,
         };
-        if lock(&self.inner.engine).strong_count() == 0 {
-            repository.packs_in_bank().await?;
-        }
         self.mend_or_warn(&held).await;
         let engine = self.engine()?;
         let state = Arc::new(WriterState::new(control));
@@ -146,6 +143,7 @@ impl Vault {
         if let Some(running) = engine.upgrade() {
             return Ok(running);
         }
+        write(&self.inner.repository.index).forget_looks();
         let started = Arc::new(Engine::start(self.inner.repository.clone())?);
         *engine = Arc::downgrade(&started);
         Ok(started)

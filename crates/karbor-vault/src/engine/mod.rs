@@ -238,17 +238,18 @@ impl State {
 }
 
 impl Shared {
-    /// Takes a blob on; `None` if it is known already.
-    fn reserve(&self, kind: BlobKind, id: Id) -> Option<u64> {
+    /// Takes a blob on; `None` if it is known already. Call it from a thread that may block.
+    fn reserve(&self, kind: BlobKind, id: Id) -> Result<Option<u64>, VaultError> {
+        self.wait_for(self.repository.look_for(kind, &id))?;
         let mut state = lock(&self.state);
         // In this order, for blobs move from `fresh` into the index under the lock that we hold.
         if state.fresh[kind as usize].contains_key(&id)
             || read(&self.repository.index).has(kind, &id)
         {
-            return None;
+            return Ok(None);
         }
         state.fresh[kind as usize].insert(id, 0);
-        Some(state.reserved.take())
+        Ok(Some(state.reserved.take()))
     }
 
     /// Puts a sealed blob that was reserved into the open pack; a pack that is full now comes back.
@@ -374,7 +375,7 @@ impl Shared {
             let mut state = lock(&self.state);
             match written {
                 Ok(file) => {
-                    write(&self.repository.index).add(file, borrowed(&packs));
+                    write(&self.repository.index).add_written(file, borrowed(&packs));
                     for entry in packs.iter().flat_map(|(_, entries)| entries) {
                         state.fresh[entry.kind as usize].remove(&entry.id);
                     }

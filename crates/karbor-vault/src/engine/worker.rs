@@ -131,7 +131,7 @@ impl Worker {
             )));
         }
         let id = Id::of(data);
-        let Some(reservation) = self.shared.reserve(kind, id) else {
+        let Some(reservation) = self.shared.reserve(kind, id)? else {
             return Ok(id);
         };
         let encoded = self.encoder.encode(data, &self.shared.repository.crypto);

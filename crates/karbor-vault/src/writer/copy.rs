@@ -137,7 +137,7 @@ impl Copier {
         let json = json.map_err(named)?;
         let nodes = tree_from_json(&json)
             .map_err(|reason| named(VaultError::damaged(format!("tree {tree}"), reason)))?;
-        if !self.is_there(BlobKind::Tree, tree) {
+        if !self.is_there(BlobKind::Tree, tree)? {
             self.submit(BlobKind::Tree, json)?;
         }
         Ok(nodes)
@@ -156,7 +156,7 @@ impl Copier {
 
     fn blob(&mut self, blob: &Id) -> Result<(), VaultError> {
         let is_new = self.seen[BlobKind::Data as usize].insert(*blob);
-        if !is_new || self.is_there(BlobKind::Data, blob) {
+        if !is_new || self.is_there(BlobKind::Data, blob)? {
             return Ok(());
         }
         self.intake.writer.check()?;
@@ -165,8 +165,10 @@ impl Copier {
     }
 
     /// Does the target have it, in a pack that is in its bank?
-    fn is_there(&self, kind: BlobKind, blob: &Id) -> bool {
-        read(&self.intake.shared.repository.index).has(kind, blob)
+    fn is_there(&self, kind: BlobKind, blob: &Id) -> Result<bool, VaultError> {
+        let shared = &self.intake.shared;
+        shared.wait_for(shared.repository.look_for(kind, blob))?;
+        Ok(read(&shared.repository.index).has(kind, blob))
     }
 
     fn submit(&self, kind: BlobKind, data: Vec<u8>) -> Result<(), VaultError> {

@@ -90,6 +90,12 @@ impl ParentTrees {
 
     /// All blobs are in packs that are in the bank, and they are as long as the file.
     fn has_content(&self, node: &Node) -> bool {
+        for blob in &node.content {
+            if let Err(error) = self.reader.look_for(BlobKind::Data, blob) {
+                tracing::warn!(%error, "a pack could not be looked for; reading the file again");
+                return false;
+            }
+        }
         let index = read(&self.reader.repository().index);
         let mut size = 0;
         for blob in &node.content {

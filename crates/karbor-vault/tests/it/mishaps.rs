@@ -237,3 +237,64 @@ async fn the_owner_s_special_bits_come_back_with_the_owner() {
     let mode = fs::metadata(target.path().join("tool")).unwrap().mode();
     assert_eq!(mode & 0o7777, 0o4755);
 }
+
+/// How often packs were looked for one by one, and how often all were listed, since the last time.
+fn looked_for(bank: &Memory) -> (usize, usize) {
+    let calls = bank.calls();
+    bank.forget_calls();
+    let of_packs = |verb: Verb| {
+        let calls = calls.iter().filter(|call| call.verb == verb);
+        calls.filter(|call| call.key.contains("/data")).count()
+    };
+    (of_packs(Verb::Stat), of_packs(Verb::List))
+}
+
+/// What a writer relies on is looked for in the bank, and nothing else of a long history.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_looks_for_the_packs_that_it_relies_on() {
+    let (bank, vault) = memory().await;
+    for nth in 0..20_u8 {
+        store_stream(&vault, "x", &[nth; 5]).await;
+    }
+    looked_for(&bank);
+    store_stream(&vault, "x", b"new").await;
+    assert_eq!(looked_for(&bank), (0, 0));
+    // Its data and its tree.
+    store_stream(&vault, "x", &[7; 5]).await;
+    assert_eq!(looked_for(&bank), (2, 0));
+    // As soon as nobody writes any more, somebody may have removed one.
+    store_stream(&vault, "x", &[7; 5]).await;
+    assert_eq!(looked_for(&bank), (2, 0));
+}
+
+/// Each of very many would take longer than a listing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_that_relies_on_many_packs_lists_them() {
+    let bank = std::sync::Arc::new(Memory::new(karbor_testkit::MemoryBank::new()));
+    let mut options = VaultOptions::default();
+    // A pack for each blob.
+    options.pack_size = 1;
+    let vault = Vault::open_or_init(section(bank.clone()), &secret(), options)
+        .await
+        .unwrap();
+    let store = async || {
+        let mut writer = vault.writer(meta(), Control::default()).await.unwrap();
+        for nth in 0..400_u32 {
+            let name = format!("x{nth}");
+            writer
+                .add_stream(&name, &nth.to_le_bytes()[..])
+                .await
+                .unwrap();
+        }
+        writer.commit().await.unwrap().id
+    };
+    store().await;
+    looked_for(&bank);
+    let again = store().await;
+    let (one_by_one, listings) = looked_for(&bank);
+    assert!(
+        one_by_one <= 256 + 8 && listings >= 1 && listings <= 8,
+        "{one_by_one}, {listings}"
+    );
+    vault.verify(&again, ALL, Control::default()).await.unwrap();
+}
