@@ -293,7 +293,7 @@ async fn a_writer_that_relies_on_many_packs_lists_them() {
     let again = store().await;
     let (one_by_one, listings) = looked_for(&bank);
     assert!(
-        one_by_one <= 256 + 8 && listings >= 1 && listings <= 8,
+        one_by_one <= 256 + 8 && (1..=8).contains(&listings),
         "{one_by_one}, {listings}"
     );
     vault.verify(&again, ALL, Control::default()).await.unwrap();
