@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use karbor_manager::rpc_interface;
 use karbor_model::{
-    Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLogId, Plan,
-    ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, Resource,
+    Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLog, OperationLogId,
+    Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, Resource,
 };
 use serde_json::{Map, Value};
 
@@ -16,7 +16,7 @@ rpc_interface! {
     /// What other services may ask of the protection manager. Operations are refused at once with
     /// the reason, or accepted and run on in the background.
     pub trait ProtectionApi {
-        topic: TOPIC, version: (1, 2), client: ProtectionClient, endpoint: ProtectionEndpoint
+        topic: TOPIC, version: (1, 3), client: ProtectionClient, endpoint: ProtectionEndpoint
     }
 
     /// Makes a checkpoint of what the plan names and all it depends on.
@@ -25,13 +25,15 @@ rpc_interface! {
         checkpoint_properties: CheckpointProperties = CheckpointProperties::default()
     ) -> CheckpointId;
 
-    /// Brings back what a checkpoint holds. `restore_auth`: how to log in at the restore target.
+    /// Brings back what a checkpoint holds. `restore_auth`: how to log in at the restore target. Records the restore
+    /// under its id, unless it is recorded; what is refused is recorded as failed, but for what a schedule may ask
+    /// again. One that was asked for before is begun once.
     since (1, 0) call fn restore(
         restore: Readback,
         restore_auth: Option<Map<String, Value>>
     );
 
-    /// Checks that a checkpoint can be restored.
+    /// Checks that a checkpoint can be restored. Records the verification as `restore` does the restore.
     since (1, 0) call fn verification(verification: Readback);
 
     /// Copies the plan's available checkpoints that are not copied yet into the provider's copy bank
@@ -116,4 +118,15 @@ rpc_interface! {
 
     /// Takes the suspicion off a checkpoint: it is what the next ones are measured by. (Not in the original.)
     since (1, 2) call fn accept_checkpoint(provider_id: ProviderId, checkpoint_id: CheckpointId);
+
+    /// Enters in the operation log what came to its end without a run: one of a schedule that did not begin. Answers
+    /// whether it is entered; a record with its id is left as it is. (Not in the original.)
+    since (1, 3) call fn record_operation(operation_log: OperationLog) -> bool;
+
+    /// Answers with an operation's record as soon as the operation has ended, or when it has gone on for so many
+    /// `seconds`. (Not in the original.)
+    since (1, 3) call fn await_operation(
+        operation_log_id: OperationLogId,
+        seconds: u64
+    ) -> OperationLog;
 }

@@ -270,7 +270,7 @@ impl Runner {
     }
 
     /// The id of the run's own record in the operation log.
-    fn log_id(&self) -> OperationLogId {
+    pub(crate) fn log_id(&self) -> OperationLogId {
         OperationLogId(self.run.id.0)
     }
 
@@ -309,11 +309,13 @@ impl Runner {
         }
         let mut delay = DELAYS.0;
         loop {
-            match self.engine.db.operation_log_create(&log).await {
-                Ok(()) => return Some(true),
-                Err(DbError::Conflict { .. }) => return Some(log.id != self.log_id()),
+            let admin = RequestContext::admin();
+            let recorded = self.engine.protection.record_operation(&admin, log.clone());
+            match recorded.await {
+                Ok(true) => return Some(true),
+                Ok(false) => return Some(log.id != self.log_id()),
                 Err(error) => {
-                    tracing::error!(run = %self.run.id, %error, "a scheduled run cannot be noted yet");
+                    tracing::error!(run = %self.run.id, ?error, "a scheduled run cannot be noted yet");
                 }
             }
             if self.pause(&mut delay).await {
@@ -349,6 +351,35 @@ impl Runner {
             RunOutcome::Missed => {}
         }
         Some(())
+    }
+
+    /// Waits, longer each time, but no longer than until the `awaited` operation ends; says whether to stop instead. An
+    /// operation that has ended is awaited no more.
+    pub(crate) async fn pause_or_end(
+        &self,
+        awaited: &mut Option<OperationLogId>,
+        delay: &mut Duration,
+    ) -> bool {
+        let admin = RequestContext::admin();
+        let ended = async {
+            let Some(id) = *awaited else {
+                return std::future::pending().await;
+            };
+            let told = self
+                .engine
+                .protection
+                .await_operation(&admin, id, DELAYS.1.as_secs());
+            match told.await {
+                Ok(log) if log.status != OperationLogStatus::InProgress => {}
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            stopped = self.pause(delay) => return stopped,
+            () = ended => {}
+        }
+        *awaited = None;
+        false
     }
 
     /// Waits, longer each time; says whether to stop instead.

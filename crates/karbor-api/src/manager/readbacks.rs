@@ -1,15 +1,14 @@
 //! Readbacks: restores and verifications.
 //!
-//! One is recorded before the protection manager is asked for it, so that nothing runs unrecorded. What was refused
-//! stays recorded as failed, with the reason beside the checkpoint it was about (Q28), and in the operation log;
-//! nothing refused stays `in_progress` (Q63).
+//! The protection manager records them. One that it refused it has recorded as failed, with the reason beside the
+//! checkpoint it was about (Q28): a client that asked for what cannot be had reads that in the record.
 
 use std::collections::BTreeMap;
 
 use karbor_db::DbError;
 use karbor_model::{
-    ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationType, Parameters,
-    ProviderId, Readback, ReadbackId, ReadbackStatus, RequestContext,
+    ApiError, CheckpointId, ErrorKind, OperationType, Parameters, ProviderId, Readback, ReadbackId,
+    ReadbackStatus,
 };
 use serde_json::{Map, Value};
 
@@ -34,22 +33,12 @@ pub(crate) struct NewReadback {
     pub(crate) accept_unsealed: bool,
 }
 
-/// What becomes of a readback that the protection manager did not take.
-enum Fate {
-    /// It is recorded as failed and the client told so in the record.
-    Recorded,
-    /// It is recorded as failed and the client gets the error.
-    Answered,
-    /// Nobody knows whether it runs: the record stays as it is and the client gets the error.
-    Unknown,
-}
-
-fn fate(error: &ApiError) -> Fate {
-    match error.kind {
-        ErrorKind::Timeout => Fate::Unknown,
-        ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict => Fate::Recorded,
-        _ => Fate::Answered,
-    }
+/// Is an error about what was asked for? Then the client reads it in the record.
+fn is_about_what_was_asked(error: &ApiError) -> bool {
+    matches!(
+        error.kind,
+        ErrorKind::BadRequest | ErrorKind::NotFound | ErrorKind::Conflict
+    )
 }
 
 impl ApiManager {
@@ -60,7 +49,7 @@ impl ApiManager {
         new: NewReadback,
     ) -> Result<Readback, Refusal> {
         let context = permit.context();
-        let mut readback = Readback {
+        let readback = Readback {
             id: ReadbackId::new(),
             operation: new.operation,
             project_id: context.project_id.clone(),
@@ -74,7 +63,6 @@ impl ApiManager {
             resources_reason: BTreeMap::new(),
             created_at: self.base.clock().now(),
         };
-        self.db().readback_create(&readback).await?;
         let (protection, asked) = (&self.protection, readback.clone());
         let begun = match new.operation {
             OperationType::Restore => protection.restore(context, asked, new.restore_auth).await,
@@ -83,8 +71,7 @@ impl ApiManager {
         let Err(error) = begun else {
             return Ok(readback);
         };
-        let fate = fate(&error);
-        if let Fate::Unknown = fate {
+        if error.kind == ErrorKind::Timeout {
             return Err(Refusal::MayHaveBegun {
                 what: RecordKind::Readback(readback.operation),
                 id: readback.id.to_string(),
@@ -92,43 +79,23 @@ impl ApiManager {
             });
         }
         let reason = error.message.clone();
-        let log = self.refused(context, readback.operation, reason.clone(), |log| {
-            log.id = OperationLogId(readback.id.0);
+        self.announce_refused(context, readback.operation, &error, reason, |log| {
             log.readback_id = Some(readback.id);
             log.provider_id = Some(readback.provider_id);
             log.checkpoint_id = Some(readback.checkpoint_id);
-        });
-        self.enter_refused(context, &log).await;
-        readback.status = ReadbackStatus::Fail;
-        let about = format!("Checkpoint#{}", readback.checkpoint_id);
-        readback.resources_reason = BTreeMap::from([(about, reason)]);
-        self.readback_end(&readback).await?;
-        match fate {
-            Fate::Answered => Err(error.into()),
-            _ => Ok(readback),
+        })
+        .await;
+        if !is_about_what_was_asked(&error) {
+            return Err(error.into());
         }
-    }
-
-    /// Enters in the operation log what was refused: under the run's own id, so that it is there once when
-    /// the protection manager has entered it already.
-    async fn enter_refused(&self, context: &RequestContext, log: &OperationLog) {
-        let db = self.db().asked_by(context);
-        match db.operation_log_create(log).await {
-            Ok(()) | Err(DbError::Conflict { .. }) => {}
-            Err(error) => tracing::error!(%error, "a refused operation could not be logged"),
-        }
-    }
-
-    /// The protection manager may have recorded the failure itself; that is as good.
-    async fn readback_end(&self, ended: &Readback) -> Result<(), Refusal> {
-        let (status, reason) = (&ended.resources_status, &ended.resources_reason);
-        let recorded = self
+        match self
             .db()
-            .readback_end(ended.operation, ended.id, ended.status, status, reason)
-            .await;
-        match recorded {
-            Ok(()) | Err(DbError::Conflict { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            .readback_get(readback.operation, readback.id)
+            .await
+        {
+            Ok(recorded) => Ok(recorded),
+            Err(DbError::NotFound { .. }) => Err(error.into()),
+            Err(other) => Err(other.into()),
         }
     }
 

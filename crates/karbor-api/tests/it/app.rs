@@ -125,6 +125,7 @@ pub async fn app_under(options: &[(&str, &str, &str)], policies: Option<&Path>) 
     };
     let base = ManagerBase::new(Some("host".into()), db.clone(), config, clock.shared());
     let protection = Arc::new(Fake::default());
+    protection.db.set(db.clone()).ok();
     let engine = Arc::new(FakeEngine::default());
     let manager = ApiManager::new(base, protection.clone(), engine.clone(), services()).unwrap();
     let manager = Arc::new(manager.with_policy(policy));

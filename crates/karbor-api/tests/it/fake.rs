@@ -1,17 +1,19 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use async_trait::async_trait;
+use karbor_db::Db;
 use karbor_interfaces::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
-    CheckpointStatus, ErrorKind, OperationLogId, Plan, ProtectableInstance, ProtectableType,
-    Provider, ProviderId, Readback, RequestContext, Resource, ResourceGraph,
+    CheckpointStatus, ErrorKind, OperationLog, OperationLogId, Plan, ProtectableInstance,
+    ProtectableType, Provider, ProviderId, Readback, ReadbackStatus, RequestContext, Resource,
+    ResourceGraph,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -24,6 +26,8 @@ type Answer<T> = Result<T, ApiError>;
 #[derive(Default)]
 pub struct Fake {
     pub checkpoints: Mutex<Vec<Checkpoint>>,
+    /// Where it records readbacks, as the real one.
+    pub db: OnceLock<Db>,
     /// What restore, verification and protect answer instead.
     pub refusal: Mutex<Option<ApiError>>,
     pub panics: AtomicBool,
@@ -89,6 +93,35 @@ impl Fake {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
+    }
+
+    /// Records a readback; one that is refused has failed, but nobody knows that of one whose answer is late.
+    async fn read_back(
+        &self,
+        context: &RequestContext,
+        readback: Readback,
+        asked: Answer<()>,
+    ) -> Answer<()> {
+        let db = self.db.get().expect("a database");
+        db.readback_create(&readback).await?;
+        let (provider, checkpoint) = (readback.provider_id, readback.checkpoint_id);
+        let found = asked.and_then(|()| self.find(context, provider, checkpoint).map(drop));
+        if let Err(error) = &found
+            && error.kind != ErrorKind::Timeout
+        {
+            let about = format!("Checkpoint#{checkpoint}");
+            let reason = BTreeMap::from([(about, error.message.clone())]);
+            let failed = ReadbackStatus::Fail;
+            db.readback_end(
+                readback.operation,
+                readback.id,
+                failed,
+                &BTreeMap::new(),
+                &reason,
+            )
+            .await?;
+        }
+        found
     }
 
     fn find(
@@ -205,19 +238,13 @@ impl ProtectionApi for Fake {
         restore: Readback,
         restore_auth: Option<Map<String, Value>>,
     ) -> Answer<()> {
-        self.note(json!({"restore": restore.id, "auth": restore_auth}))?;
-        self.find(context, restore.provider_id, restore.checkpoint_id)
-            .map(drop)
+        let asked = self.note(json!({"restore": restore.id, "auth": restore_auth}));
+        self.read_back(context, restore, asked).await
     }
 
     async fn verification(&self, context: &RequestContext, verification: Readback) -> Answer<()> {
-        self.note(json!({"verification": verification.id}))?;
-        self.find(
-            context,
-            verification.provider_id,
-            verification.checkpoint_id,
-        )
-        .map(drop)
+        let asked = self.note(json!({"verification": verification.id}));
+        self.read_back(context, verification, asked).await
     }
 
     async fn copy(&self, context: &RequestContext, plan: Plan) -> Answer<Vec<CheckpointCopy>> {
@@ -424,5 +451,18 @@ impl ProtectionApi for Fake {
 
     async fn cancel_operation(&self, _: &RequestContext, _: OperationLogId) -> Answer<()> {
         Ok(())
+    }
+
+    async fn record_operation(&self, _: &RequestContext, _: OperationLog) -> Answer<bool> {
+        unreachable!("the API enters nothing in the operation log")
+    }
+
+    async fn await_operation(
+        &self,
+        _: &RequestContext,
+        _: OperationLogId,
+        _: u64,
+    ) -> Answer<OperationLog> {
+        unreachable!("clients of the API ask again")
     }
 }

@@ -94,34 +94,6 @@ async fn q28_a_refused_run_fails_with_its_reason() {
     }
 }
 
-/// A person who looks into the operation log for what went wrong finds what never began, too.
-#[tokio::test]
-async fn a_refused_run_is_in_the_operation_log() {
-    let app = app().await;
-    for (path, key, operation, body) in [
-        ("/restores", "restore", "restore", restore(NOBODY)),
-        (
-            "/verifications",
-            "verification",
-            "verify",
-            verification(NOBODY),
-        ),
-    ] {
-        let id = app.call("POST", path, body).await.json()[key]["id"].take();
-        let path = format!("/operation_logs/{}", id.as_str().unwrap());
-        let log = app.get(&path).await.json()["operation_log"].take();
-        assert_eq!(log["operation_type"], operation, "{log}");
-        assert_eq!(log["status"], "fail", "{log}");
-        assert_eq!(log["checkpoint_id"], NOBODY, "{log}");
-        assert_eq!(
-            log["error_info"],
-            format!("Checkpoint {NOBODY} could not be found."),
-            "{log}"
-        );
-        assert_eq!(log["started_at"], log["ended_at"], "{log}");
-    }
-}
-
 /// Q63: the original left the refused restore "in_progress" for ever. Q64: it let anybody verify.
 #[tokio::test]
 async fn q63_q64_a_foreign_checkpoint_is_refused_and_nothing_stays_in_progress() {

@@ -39,11 +39,12 @@ async fn served(options: &[(&str, &str)], listen: &str) -> Served {
     }
     let base = ManagerBase::new(
         Some("host".into()),
-        db,
+        db.clone(),
         config.build().unwrap(),
         Arc::new(SystemClock::new()),
     );
     let protection = Arc::new(Fake::default());
+    protection.db.set(db).ok();
     let engine = Arc::new(crate::fake_engine::FakeEngine::default());
     let services = crate::app::services();
     let manager = karbor_api::ApiManager::new(base, protection.clone(), engine, services);

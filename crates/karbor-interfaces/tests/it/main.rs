@@ -166,6 +166,11 @@ async fn call_all(api: &dyn ProtectionApi, context: &RequestContext) -> Vec<Valu
         told(api.show_provider(c, provider).await),
         told(api.cancel_operation(c, recorder::operation_log_id()).await),
         told(api.accept_checkpoint(c, provider, checkpoint).await),
+        told(api.record_operation(c, recorder::operation_log()).await),
+        told(
+            api.await_operation(c, recorder::operation_log_id(), 9)
+                .await,
+        ),
     ]
 }
 
@@ -189,6 +194,8 @@ async fn names_of_methods_and_arguments_on_the_wire_are_the_original_s() {
     let ours = [
         ("cancel_operation", &["operation_log_id"][..]),
         ("accept_checkpoint", &["provider_id", "checkpoint_id"]),
+        ("record_operation", &["operation_log"]),
+        ("await_operation", &["operation_log_id", "seconds"]),
     ];
     assert_eq!(sent.len(), ORIGINAL.len() + ours.len());
     for (method, arguments) in ORIGINAL.iter().chain(&ours) {
@@ -198,6 +205,7 @@ async fn names_of_methods_and_arguments_on_the_wire_are_the_original_s() {
         let version = match *method {
             "cancel_operation" => (1, 1),
             "accept_checkpoint" => (1, 2),
+            "record_operation" | "await_operation" => (1, 3),
             _ => (1, 0),
         };
         assert_eq!(

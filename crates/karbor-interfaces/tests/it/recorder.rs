@@ -12,9 +12,9 @@ use karbor_interfaces::ProtectionApi;
 use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, Target, rpc::RpcArgs};
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
-    CheckpointStatus, INDEX_VERSION, OperationLogId, OperationType, Parameters, Plan, PlanId,
-    PlanStatus, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, ReadbackId,
-    ReadbackStatus, RequestContext, Resource,
+    CheckpointStatus, INDEX_VERSION, OperationLog, OperationLogId, OperationLogStatus,
+    OperationType, Parameters, Plan, PlanId, PlanStatus, ProtectableInstance, ProtectableType,
+    Provider, ProviderId, Readback, ReadbackId, ReadbackStatus, RequestContext, Resource,
 };
 use serde_json::{Map, Value, json};
 
@@ -30,6 +30,24 @@ pub fn checkpoint_id() -> CheckpointId {
 
 pub fn operation_log_id() -> OperationLogId {
     ID.parse().unwrap()
+}
+
+pub fn operation_log() -> OperationLog {
+    OperationLog {
+        id: operation_log_id(),
+        project_id: "p".to_owned(),
+        operation_type: OperationType::Protect,
+        checkpoint_id: None,
+        plan_id: Some(ID.parse().unwrap()),
+        provider_id: Some(provider_id()),
+        readback_id: None,
+        scheduled_operation_id: Some(ID.to_owned()),
+        status: OperationLogStatus::Missed,
+        started_at: noon(),
+        ended_at: Some(noon()),
+        error_info: Some("missed".to_owned()),
+        extra_info: None,
+    }
 }
 
 fn noon() -> DateTime<Utc> {
@@ -317,6 +335,21 @@ impl ProtectionApi for Recorder {
     async fn cancel_operation(&self, c: &Context, id: OperationLogId) -> Answer<()> {
         self.note(c, json!(["cancel_operation", id]));
         Ok(())
+    }
+
+    async fn record_operation(&self, c: &Context, log: OperationLog) -> Answer<bool> {
+        self.note(c, json!(["record_operation", log]));
+        Ok(true)
+    }
+
+    async fn await_operation(
+        &self,
+        c: &Context,
+        id: OperationLogId,
+        seconds: u64,
+    ) -> Answer<OperationLog> {
+        self.note(c, json!(["await_operation", id, seconds]));
+        Ok(operation_log())
     }
 }
 

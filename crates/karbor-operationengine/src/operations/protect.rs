@@ -77,7 +77,7 @@ impl Runner {
         provider: ProviderId,
         id: CheckpointId,
     ) -> Step<bool> {
-        let mut delay = DELAYS.0;
+        let (mut awaited, mut delay) = (Some(self.log_id()), DELAYS.0);
         loop {
             let shown = self
                 .engine
@@ -104,7 +104,7 @@ impl Runner {
                 }
                 Err(error) => return Err(error),
             }
-            if self.pause(&mut delay).await {
+            if self.pause_or_end(&mut awaited, &mut delay).await {
                 return Ok(None);
             }
         }

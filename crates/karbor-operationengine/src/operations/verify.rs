@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use karbor_db::{DbError, RunOutcome};
+use karbor_db::RunOutcome;
 use karbor_model::{
-    ApiError, Checkpoint, OperationType, Parameters, Readback, ReadbackId, ReadbackStatus,
-    RequestContext,
+    ApiError, Checkpoint, OperationLogId, OperationType, Parameters, Readback, ReadbackId,
+    ReadbackStatus, RequestContext,
 };
 use serde_json::Value;
 
@@ -95,7 +95,6 @@ impl Runner {
         parameters: &Parameters,
         accept_unsealed: bool,
     ) -> Result<ReadbackId, ApiError> {
-        let db = &self.engine.db;
         let verification = Readback {
             id: ReadbackId(self.id_for(&checkpoint.id.to_string())),
             operation: OperationType::Verify,
@@ -111,39 +110,15 @@ impl Runner {
             created_at: self.engine.clock.now(),
         };
         let id = verification.id;
-        match db.readback_create(&verification).await {
-            Ok(()) => {}
-            // Asked for before; whether it was heard is not known, unless it has ended.
-            Err(DbError::Conflict { .. }) => {
-                let status = db.readback_get(OperationType::Verify, id).await?.status;
-                if status != ReadbackStatus::InProgress {
-                    return Ok(id);
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-        let asked = self.engine.protection.verification(context, verification);
-        match asked.await {
-            Ok(()) => Ok(id),
-            Err(error) if error.kind.is_retryable() => Err(error),
-            Err(error) => {
-                let reason = (
-                    format!("Checkpoint#{}", checkpoint.id),
-                    error.message.clone(),
-                );
-                let reasons = BTreeMap::from([reason]);
-                let (operation, end) = (OperationType::Verify, ReadbackStatus::Fail);
-                let none = BTreeMap::new();
-                match db.readback_end(operation, id, end, &none, &reasons).await {
-                    Ok(()) | Err(DbError::Conflict { .. }) => Err(error),
-                    Err(other) => Err(other.into()),
-                }
-            }
-        }
+        self.engine
+            .protection
+            .verification(context, verification)
+            .await?;
+        Ok(id)
     }
 
     async fn await_verification(&self, id: ReadbackId) -> Step<ReadbackStatus> {
-        let mut delay = DELAYS.0;
+        let (mut awaited, mut delay) = (Some(OperationLogId(id.0)), DELAYS.0);
         loop {
             let status = self
                 .engine
@@ -154,7 +129,7 @@ impl Runner {
             if status != ReadbackStatus::InProgress {
                 return Ok(Some(status));
             }
-            if self.pause(&mut delay).await {
+            if self.pause_or_end(&mut awaited, &mut delay).await {
                 return Ok(None);
             }
         }

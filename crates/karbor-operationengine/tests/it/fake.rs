@@ -200,6 +200,10 @@ impl ProtectionApi for Fake {
 
     async fn verification(&self, _: &RequestContext, verification: Readback) -> Answer<()> {
         let id = verification.id;
+        match self.db.readback_create(&verification).await {
+            Ok(()) | Err(DbError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let to = match self.state().bad {
             true => ReadbackStatus::Fail,
             false => ReadbackStatus::Success,
@@ -377,5 +381,22 @@ impl ProtectionApi for Fake {
 
     async fn cancel_operation(&self, _: &RequestContext, _: OperationLogId) -> Answer<()> {
         unreachable!()
+    }
+
+    async fn record_operation(&self, _: &RequestContext, log: OperationLog) -> Answer<bool> {
+        match self.db.operation_log_create(&log).await {
+            Ok(()) => Ok(true),
+            Err(DbError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn await_operation(
+        &self,
+        _: &RequestContext,
+        id: OperationLogId,
+        _: u64,
+    ) -> Answer<OperationLog> {
+        Ok(self.db.operation_log_get(id).await?)
     }
 }

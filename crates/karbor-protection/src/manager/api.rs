@@ -1,22 +1,24 @@
 //! What other services may ask of the protection manager.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use futures::{StreamExt as _, stream};
+use karbor_db::DbError;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
-    ErrorKind, OperationLogId, OperationType, Parameters, Plan, ProtectableInstance,
-    ProtectableType, Provider as ProviderRecord, ProviderId, Readback, RequestContext, Resource,
+    ErrorKind, OperationLog, OperationLogId, OperationLogStatus, OperationType, Parameters, Plan,
+    ProtectableInstance, ProtectableType, Provider as ProviderRecord, ProviderId, Readback,
+    ReadbackStatus, RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
 
 use super::ProtectionManager;
 use crate::{
-    begin_error::Why,
+    begin_error::{BeginError, Why},
     checkpoints::CheckpointQuery,
     copies,
     error::{CheckpointError, bank_error},
@@ -29,6 +31,10 @@ use crate::{
 
 /// How many lookups of dependents one list keeps going at once.
 const LOOKUPS: usize = 8;
+
+/// How long a call may wait for the end of an operation, in seconds: an answer over RPC must come before its caller
+/// gives it up.
+const LONGEST_WAIT: u64 = 30;
 
 #[async_trait]
 impl ProtectionApi for ProtectionManager {
@@ -378,13 +384,10 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         operation_log_id: OperationLogId,
     ) -> Result<(), ApiError> {
-        let log = self.ground.db.operation_log_get(operation_log_id).await?;
-        if !context.may_access(&log.project_id) {
-            return Err(ApiError::not_found("OperationLog", operation_log_id));
-        }
+        let log = self.operation_log(context, operation_log_id).await?;
         match self.worker.running().get(&operation_log_id) {
-            Some(cancel) => {
-                cancel.cancel();
+            Some(run) => {
+                run.cancel.cancel();
                 Ok(())
             }
             None => {
@@ -396,17 +399,90 @@ impl ProtectionApi for ProtectionManager {
             }
         }
     }
+
+    async fn record_operation(
+        &self,
+        context: &RequestContext,
+        operation_log: OperationLog,
+    ) -> Result<bool, ApiError> {
+        let db = self.ground.db.asked_by(context);
+        match db.operation_log_create(&operation_log).await {
+            Ok(()) => Ok(true),
+            Err(DbError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn await_operation(
+        &self,
+        context: &RequestContext,
+        operation_log_id: OperationLogId,
+        seconds: u64,
+    ) -> Result<OperationLog, ApiError> {
+        // A run is taken off this list after its record was closed.
+        let at_work = self.worker.running().get(&operation_log_id).cloned();
+        let log = self.operation_log(context, operation_log_id).await?;
+        if log.status != OperationLogStatus::InProgress {
+            return Ok(log);
+        }
+        let patience = Duration::from_secs(seconds.min(LONGEST_WAIT));
+        let left = async {
+            match at_work {
+                Some(run) => run.left.cancelled().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = left => {}
+            () = self.ground.clock.sleep(patience) => {}
+            () = self.worker.tasks.cancelled().cancelled() => {}
+        }
+        self.operation_log(context, operation_log_id).await
+    }
 }
 
 impl ProtectionManager {
-    /// Begins a readback. One that was asked for before has begun.
+    /// A record of the operation log, if it is of the context's project.
+    async fn operation_log(
+        &self,
+        context: &RequestContext,
+        id: OperationLogId,
+    ) -> Result<OperationLog, ApiError> {
+        let log = self.ground.db.operation_log_get(id).await?;
+        match context.may_access(&log.project_id) {
+            true => Ok(log),
+            false => Err(ApiError::not_found("OperationLog", id)),
+        }
+    }
+
+    /// Records a readback and begins it. One that was asked for before has begun, or has ended.
     async fn readback(&self, context: &RequestContext, asked: Readback) -> Result<(), ApiError> {
+        if self.ground.enter_readback(&asked).await? != ReadbackStatus::InProgress {
+            return Ok(());
+        }
+        let refused = match self.begin_readback(context, asked.clone()).await {
+            Err(error) if error.why != Why::Known => error,
+            _ => return Ok(()),
+        };
+        let is_asked_again =
+            refused.error.kind.is_retryable() && context.scheduled_operation_id.is_some();
+        if is_asked_again {
+            return Err(refused.into());
+        }
+        self.ground
+            .refuse_readback(context, &asked, &refused.error.message)
+            .await?;
+        Err(refused.logged().into())
+    }
+
+    async fn begin_readback(
+        &self,
+        context: &RequestContext,
+        asked: Readback,
+    ) -> Result<(), BeginError> {
         let rules = rules(asked.operation);
         let run = self.ground.readback_run(context, rules, asked).await?;
-        match self.worker.start(run).await {
-            Err(error) if error.why == Why::Known => Ok(()),
-            begun => Ok(begun?),
-        }
+        self.worker.start(run).await
     }
 
     /// Begins a run for every checkpoint of the plan that is not copied yet. What the answer does not

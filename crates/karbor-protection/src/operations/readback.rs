@@ -1,11 +1,13 @@
 //! What restore and verify share: they read a checkpoint back and leave an outcome for each resource.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
-use karbor_db::Db;
+use karbor_db::{Db, DbError};
 use karbor_flow::{FlowOutcome, FlowStatus};
 use karbor_model::{
-    ApiError, OperationId, OperationLog, OperationLogStatus, Readback, ReadbackStatus,
-    RequestContext, Resource, RunReport,
+    ApiError, OperationId, OperationLog, OperationLogId, OperationLogStatus, Readback,
+    ReadbackStatus, RequestContext, Resource, RunReport,
 };
 use karbor_plugin::SchemaKind;
 
@@ -64,6 +66,65 @@ impl Ground {
             .await?;
         let run = Run::new(operation, context, checkpoint, parameters, self.clock.now());
         Ok(run.with_id(OperationId(asked.id.0)))
+    }
+}
+
+impl Ground {
+    /// Records a readback that is asked for, unless it is recorded; answers with how it stands.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn enter_readback(
+        &self,
+        asked: &Readback,
+    ) -> Result<ReadbackStatus, ApiError> {
+        match self.db.readback_create(asked).await {
+            Ok(()) => Ok(asked.status),
+            Err(DbError::Conflict { .. }) => Ok(self
+                .db
+                .readback_get(asked.operation, asked.id)
+                .await?
+                .status),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Records that a readback was refused, and why: beside the checkpoint it was about (Q28), and in the operation log.
+    /// What has ended stays as it is; nothing that was refused stays `in_progress` (Q63).
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn refuse_readback(
+        &self,
+        context: &RequestContext,
+        asked: &Readback,
+        reason: &str,
+    ) -> Result<(), ApiError> {
+        let now = self.clock.now();
+        let log = OperationLog {
+            id: OperationLogId(asked.id.0),
+            project_id: asked.project_id.clone(),
+            operation_type: asked.operation,
+            checkpoint_id: Some(asked.checkpoint_id),
+            plan_id: None,
+            provider_id: Some(asked.provider_id),
+            readback_id: Some(asked.id),
+            scheduled_operation_id: context.scheduled_operation_id.map(|id| id.to_string()),
+            status: OperationLogStatus::Failed,
+            started_at: now,
+            ended_at: Some(now),
+            error_info: Some(reason.to_owned()),
+            extra_info: None,
+        };
+        unless_done_before(self.db.asked_by(context).operation_log_create(&log).await)?;
+        let about = format!("Checkpoint#{}", asked.checkpoint_id);
+        let reasons = BTreeMap::from([(about, reason.to_owned())]);
+        let (none, failed) = (BTreeMap::new(), ReadbackStatus::Fail);
+        unless_done_before(
+            self.db
+                .readback_end(asked.operation, asked.id, failed, &none, &reasons)
+                .await,
+        )
     }
 }
 

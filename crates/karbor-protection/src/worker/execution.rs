@@ -10,7 +10,7 @@ use karbor_model::{ApiError, RunReport};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    RETRY_DELAYS, Worker,
+    AtWork, RETRY_DELAYS, Worker,
     conclude::conclusion,
     turns::{Left, Turn, Waiting},
 };
@@ -44,7 +44,12 @@ impl Worker {
         claims: Vec<CheckpointLease>,
     ) {
         let stop = Stop::default();
-        self.running().insert(run.log, stop.cancel.clone());
+        let left = CancellationToken::new();
+        let at_work = AtWork {
+            cancel: stop.cancel.clone(),
+            left: left.clone(),
+        };
+        self.running().insert(run.log, at_work);
         let (worker, log) = (self.clone(), run.log);
         let name = format!("{} {}", run.operation, run.checkpoint.id);
         let waiting = Waiting {
@@ -79,9 +84,10 @@ impl Worker {
                 };
                 join_all(claims.into_iter().map(keep)).await
             };
-            let (left, _) = tokio::join!(work, keep);
+            let (remains, _) = tokio::join!(work, keep);
             worker.running().remove(&log);
-            if let Left::ToClaimAnew(run) = left {
+            left.cancel();
+            if let Left::ToClaimAnew(run) = remains {
                 worker.begin_later(*run, ApiError::unavailable(LOST, log));
             }
         });

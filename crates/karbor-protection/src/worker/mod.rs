@@ -36,6 +36,15 @@ use crate::{
 /// How long to wait before trying again to write down how a run goes: at first, and at most.
 const RETRY_DELAYS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
+/// A run that is at work, or waits for its turn, in this process.
+#[derive(Clone)]
+pub(crate) struct AtWork {
+    /// Stops it.
+    pub(crate) cancel: CancellationToken,
+    /// Is cancelled when it is at work no more: mostly, because it has ended.
+    pub(crate) left: CancellationToken,
+}
+
 /// What the worker works with.
 pub(crate) struct Worker {
     pub(crate) ground: Arc<Ground>,
@@ -46,7 +55,7 @@ pub(crate) struct Worker {
     pub(crate) executor: Executor,
     /// How many runs may be at work.
     pub(crate) slots: Slots,
-    pub(crate) running: Mutex<HashMap<OperationLogId, CancellationToken>>,
+    pub(crate) running: Mutex<HashMap<OperationLogId, AtWork>>,
     /// Runs that wait because what they must write cannot be written, with the reason.
     pub(crate) stuck: Mutex<HashMap<OperationLogId, String>>,
 }
@@ -187,9 +196,7 @@ impl Worker {
             .remove(&log);
     }
 
-    pub(crate) fn running(
-        &self,
-    ) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, CancellationToken>> {
+    pub(crate) fn running(&self) -> std::sync::MutexGuard<'_, HashMap<OperationLogId, AtWork>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

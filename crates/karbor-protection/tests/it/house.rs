@@ -420,7 +420,6 @@ impl Running {
             resources_reason: BTreeMap::new(),
             created_at: chrono::Utc::now(),
         };
-        self.db.readback_create(&restore).await.unwrap();
         self.api()
             .restore(&member(), restore.clone(), None)
             .await
@@ -468,7 +467,6 @@ impl Running {
             resources_reason: BTreeMap::new(),
             created_at: chrono::Utc::now(),
         };
-        self.db.readback_create(&verification).await.unwrap();
         self.api()
             .verification(context, verification.clone())
             .await

@@ -17,6 +17,7 @@ mod not_copied;
 mod once;
 mod operations;
 mod quotas;
+mod readbacks;
 mod reads;
 mod seals;
 mod tenancy;

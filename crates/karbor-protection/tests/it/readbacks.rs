@@ -1,0 +1,183 @@
+//! Who records restores and verifications, and who hears of the end of an operation.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use karbor_interfaces::ProtectionApi;
+use karbor_model::{
+    ApiError, CheckpointId, ErrorKind, OperationLogId, OperationLogStatus, OperationType,
+    Parameters, Readback, ReadbackId, ReadbackStatus, RequestContext, ScheduledOperationId,
+};
+use karbor_testkit::{Fault, Verb};
+use serde_json::json;
+
+use crate::house::{House, Running, SIMULATED, member, stranger};
+
+const BOTH: [OperationType; 2] = [OperationType::Restore, OperationType::Verify];
+
+fn readback(running: &Running, operation: OperationType, checkpoint_id: CheckpointId) -> Readback {
+    Readback {
+        id: ReadbackId::new(),
+        operation,
+        project_id: member().project_id,
+        provider_id: running.provider,
+        checkpoint_id,
+        restore_target: None,
+        parameters: Parameters::new(),
+        accept_unsealed: false,
+        status: ReadbackStatus::InProgress,
+        resources_status: BTreeMap::new(),
+        resources_reason: BTreeMap::new(),
+        created_at: chrono::Utc::now(),
+    }
+}
+
+async fn ask(
+    running: &Running,
+    context: &RequestContext,
+    asked: &Readback,
+) -> Result<(), ApiError> {
+    match asked.operation {
+        OperationType::Restore => running.api().restore(context, asked.clone(), None).await,
+        _ => running.api().verification(context, asked.clone()).await,
+    }
+}
+
+/// A person who looks into the operation log for what went wrong finds what never began, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_has_failed_and_is_in_the_operation_log() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    for operation in BOTH {
+        let nowhere = CheckpointId::new();
+        let asked = readback(&running, operation, nowhere);
+        let refused = ask(&running, &member(), &asked).await.unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::NotFound);
+        assert!(refused.is_logged);
+        let reason = format!("Checkpoint {nowhere} could not be found.");
+        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(recorded.status, ReadbackStatus::Fail);
+        let about = format!("Checkpoint#{nowhere}");
+        assert_eq!(recorded.resources_reason.get(&about), Some(&reason));
+        let id = OperationLogId(asked.id.0);
+        let log = running.db.operation_log_get(id).await.unwrap();
+        assert_eq!(log.operation_type, operation);
+        assert_eq!(log.status, OperationLogStatus::Failed);
+        assert_eq!(log.checkpoint_id, Some(nowhere));
+        assert_eq!(log.error_info, Some(reason));
+        assert_eq!(log.ended_at, Some(log.started_at));
+        // Asked again, it has ended, and nothing begins.
+        ask(&running, &member(), &asked).await.unwrap();
+        let again = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(again, recorded);
+    }
+}
+
+/// A schedule asks again under the same id when its bank is back: until then nothing has failed. A person does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_schedule_asks_again_has_not_failed() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let scheduled = RequestContext {
+        scheduled_operation_id: Some(ScheduledOperationId::new()),
+        ..member()
+    };
+    for operation in BOTH {
+        let reads = |call: &karbor_testkit::Call| call.verb == Verb::Get;
+        house.bank.inject(Fault::FailForGood, usize::MAX, reads);
+        let asked = readback(&running, operation, checkpoint);
+        let away = ask(&running, &scheduled, &asked).await.unwrap_err();
+        assert!(away.kind.is_retryable(), "{away:?}");
+        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(recorded.status, ReadbackStatus::InProgress);
+        let log = OperationLogId(asked.id.0);
+        assert!(running.db.operation_log_get(log).await.is_err());
+
+        let by_hand = readback(&running, operation, checkpoint);
+        ask(&running, &member(), &by_hand).await.unwrap_err();
+        let recorded = running
+            .db
+            .readback_get(operation, by_hand.id)
+            .await
+            .unwrap();
+        assert_eq!(recorded.status, ReadbackStatus::Fail);
+
+        house.bank.heal();
+        ask(&running, &scheduled, &asked).await.unwrap();
+        // Heard twice, begun once.
+        ask(&running, &scheduled, &asked).await.unwrap();
+        let end = running.api().await_operation(&scheduled, log, 30).await;
+        assert_eq!(end.unwrap().status, OperationLogStatus::Success);
+    }
+}
+
+/// The clock stands still: the answer can only come from the end itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_an_operation_is_told_to_the_one_who_waits() {
+    let clock = karbor_testkit::FakeClock::new();
+    let house = House::new().with_resources(&["one"]).with_clock(&clock);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let slow = json!({"sleep": "600"}).as_object().unwrap().clone();
+    let slow = Parameters::from([(SIMULATED.to_owned(), slow)]);
+    let restore = running.restore(checkpoint, slow).await.unwrap();
+    let log = OperationLogId(restore.0);
+    let (api, asker) = (running.api(), member());
+    let waiting = api.await_operation(&asker, log, 30);
+    let stopping = async {
+        // The one who waits is asked first: it waits by now.
+        tokio::task::yield_now().await;
+        api.cancel_operation(&asker, log).await
+    };
+    let bound = Duration::from_secs(120);
+    let (ended, stopped) = tokio::time::timeout(bound, async { tokio::join!(waiting, stopping) })
+        .await
+        .expect("the end was not told");
+    stopped.unwrap();
+    assert_eq!(ended.unwrap().status, OperationLogStatus::Failed);
+    // What has ended is told at once, and only to its project.
+    let again = api.await_operation(&asker, log, 30).await.unwrap();
+    assert_eq!(again.status, OperationLogStatus::Failed);
+    let foreign = api.await_operation(&stranger(), log, 30).await;
+    assert_eq!(foreign.unwrap_err().kind, ErrorKind::NotFound);
+}
+
+/// What goes on is told, too, when the patience is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_who_waits_waits_no_longer_than_asked() {
+    let house = House::new().with_resources(&["sleep=600"]);
+    let running = house.open().await;
+    let checkpoint = running.protect(running.plan(1)).await.unwrap();
+    let filter = karbor_db::ListQuery::default();
+    let logs = running.db.operation_log_list(&filter).await.unwrap();
+    let log = logs
+        .iter()
+        .find(|log| log.checkpoint_id == Some(checkpoint));
+    let waiting = running.api();
+    let told = waiting.await_operation(&member(), log.unwrap().id, 0).await;
+    assert_eq!(told.unwrap().status, OperationLogStatus::InProgress);
+}
+
+/// A record that is there stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_to_its_end_without_a_run_is_recorded_once() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let made = running.log_of(checkpoint).await;
+    let missed = karbor_model::OperationLog {
+        id: OperationLogId::new(),
+        status: OperationLogStatus::Missed,
+        error_info: Some("missed".to_owned()),
+        ..made.clone()
+    };
+    let (api, admin) = (running.api(), RequestContext::admin());
+    assert!(api.record_operation(&admin, missed.clone()).await.unwrap());
+    assert!(!api.record_operation(&admin, missed.clone()).await.unwrap());
+    let of_the_run = karbor_model::OperationLog {
+        id: made.id,
+        ..missed
+    };
+    assert!(!api.record_operation(&admin, of_the_run).await.unwrap());
+    assert_eq!(running.db.operation_log_get(made.id).await.unwrap(), made);
+}
