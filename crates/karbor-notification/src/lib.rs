@@ -15,12 +15,14 @@
 mod courier;
 mod envelope;
 mod log;
+mod manager;
 mod options;
 mod webhook;
 
 pub use courier::{Counts, Courier};
 pub use envelope::Envelope;
 pub use log::LogSink;
+pub use manager::NotificationManager;
 pub use options::{OPTIONS, SetupError, sinks};
 pub use webhook::{SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookSink, signature};
 

@@ -10,6 +10,7 @@ mod manage;
 mod original;
 mod owners;
 mod providers;
+mod roles;
 mod serve;
 mod settings;
 mod state;

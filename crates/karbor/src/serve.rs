@@ -8,30 +8,24 @@ use std::{
 };
 
 use clap::Args;
-use karbor_api::{ApiManager, AuthStrategy, ensure_admin_token, policy::Policy};
-use karbor_db::Db;
 use karbor_manager::{
-    Clock, Config, InProcess, Manager, ManagerBase, RpcTransport, RunningService, Service,
-    ServiceClient, ServiceOptions, ServiceStore, SystemClock,
+    Config, RunningService,
     service::{
         Signals, Started, Stopped, drain_unless_signal, run_until_signal, start_unless_signal,
     },
 };
-use karbor_notification::Courier;
+use karbor_notification::NotificationManager;
 use karbor_operationengine::OperationEngineManager;
-use karbor_protection::{MasterKey, ProtectionManager, ProtectionParts, Providers};
-use tokio::{net::TcpListener, sync::Mutex, task::JoinHandle};
+use karbor_protection::ProtectionManager;
+use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    configured::Configured,
     logging::LogFilter,
-    owners::owners,
+    roles::{self, Common, Failure},
     settings::{self, ConfigFiles, Loaded, Place},
     state::StateDir,
 };
-
-type Failure = Box<dyn std::error::Error>;
 
 /// Arguments of `karbor serve`.
 #[derive(Debug, Args)]
@@ -161,48 +155,15 @@ where
     }
 }
 
-/// Carries out what is to last until `stop`. If it ends before, with or without an error or by a panic, the log
-/// says so, and `gone` is cancelled.
-async fn attended<E>(
-    role: &'static str,
-    work: impl Future<Output = Result<(), E>> + Send + 'static,
-    stop: CancellationToken,
-    gone: CancellationToken,
-) -> Result<(), Failing>
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    let ended: Result<(), Failing> = match tokio::spawn(work).await {
-        Ok(ended) => ended.map_err(Into::into),
-        Err(panic) => Err(panic.into()),
-    };
-    if !stop.is_cancelled() {
-        let reason = ended.as_ref().err().map(ToString::to_string);
-        tracing::error!(
-            role,
-            reason,
-            "a part of the service ended by itself: the service stops"
-        );
-        gone.cancel();
-    }
-    ended
-}
-
-type Failing = Box<dyn std::error::Error + Send + Sync>;
-
 /// What has been started, as far as it has.
 #[derive(Default)]
 struct Running {
-    stop: CancellationToken,
-    /// Something that was to last until `stop` has ended.
+    /// Is cancelled when a role that was to last has ended by itself.
     gone: CancellationToken,
-    server: Option<JoinHandle<Result<(), Failing>>>,
-    api: Option<Arc<ApiManager>>,
-    engine: Option<RunningService<OperationEngineManager>>,
+    notification: Option<RunningService<NotificationManager>>,
     protection: Option<RunningService<ProtectionManager>>,
-    db: Option<Db>,
-    /// Ends the delivery of notifications.
-    courier: CancellationToken,
+    engine: Option<RunningService<OperationEngineManager>>,
+    api: Option<roles::api::Running>,
 }
 
 /// Tenths of the deadline after which a drain goes on to the next: requests, then what runs by itself,
@@ -211,59 +172,30 @@ const REQUESTS: u32 = 4;
 const ENGINE: u32 = 7;
 
 impl Running {
+    /// Starts every role, after those that it calls.
     async fn start(
         &mut self,
         state: &StateDir,
         config: &Config,
         deadline: Duration,
     ) -> Result<(), Failure> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-        let db = Db::connect(&settings::database(config, state)?).await?;
-        db.migrate().await?;
-        self.db = Some(db.clone());
-        let transport: Arc<dyn RpcTransport> = Arc::new(InProcess::new());
-        let protection = protection(state, config, &db, clock.clone(), transport.clone()).await?;
-        let protection = self.protection.insert(protection);
-        let base = ManagerBase::new(None, db.clone(), config.clone(), clock.clone());
-        let owners = owners(config, clock.clone())?;
-        let engine = OperationEngineManager::new(base, protection.manager().clone(), owners)?;
-        let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
-        let options = ServiceOptions::from_config(config)?;
-        let engine = Service::new(Arc::new(engine), options, store, transport.clone())
-            .start()
-            .await?;
-        let engine = self.engine.insert(engine);
-        start_courier(config, &db, protection.manager(), &self.courier)?;
-        let services = ServiceClient::new(
-            transport,
-            config.seconds("DEFAULT", "rpc_response_timeout")?,
-        );
-        let base = ManagerBase::new(None, db.clone(), config.clone(), clock);
-        let (protection_api, engine_api) = (protection.manager().clone(), engine.manager().clone());
-        let policy = Policy::open(settings::policy_files(config, state)?, base.clock().clone())?;
-        let api = ApiManager::new(base, protection_api, engine_api, services)?;
-        let api = Arc::new(api.with_policy(policy));
-        let project = config.str("DEFAULT", "default_project")?.to_owned();
-        if api.settings().auth_strategy != AuthStrategy::Keystone {
-            ensure_admin_token(&db, &state.join("token"), &project).await?;
-        }
-        let place = SocketAddr::new(api.settings().listen, api.settings().port);
-        let listener = TcpListener::bind(place).await.map_err(|error| {
-            format!("cannot listen on {place}: {error}; choose another place with --listen")
-        })?;
-        let address = listener.local_addr()?;
-        self.api = Some(api.clone());
+        let common = Common::open(state, config).await?;
+        let protection = self
+            .protection
+            .insert(roles::protection::start(&common).await?);
+        let protection = common.protection(protection)?;
+        let engine = roles::operationengine::start(&common, protection.clone()).await?;
+        let engine = common.engine(self.engine.insert(engine))?;
+        self.notification = Some(roles::notification::start(&common).await?);
         let requests = deadline * REQUESTS / 10;
-        let server = karbor_api::serve(listener, api, self.stop.clone(), requests);
-        let (stop, gone) = (self.stop.clone(), self.gone.clone());
-        self.server = Some(tokio::spawn(attended("API", server, stop, gone)));
-        state.write_endpoint(&format!("http://{address}/v1/{project}"))?;
+        let api = roles::api::start(&common, protection, engine, requests, &self.gone).await?;
+        self.api = Some(api);
         tracing::info!(state = %state.path().display(), "karbor is ready");
         Ok(())
     }
 
     /// First no more requests, then nothing more that runs by itself, then no more operations; all
-    /// within one deadline.
+    /// within one deadline. What happened last is told at the next start.
     async fn drain(running: Arc<Mutex<Self>>, deadline: Duration) -> Result<End, Failure> {
         let begun = Instant::now();
         let until = |tenths| (deadline * tenths / 10).saturating_sub(begun.elapsed());
@@ -271,55 +203,34 @@ impl Running {
             return Err("stopped while starting; a start that hangs was cut short".into());
         };
         let running = std::mem::take(&mut *running);
-        running.stop.cancel();
-        let served = match running.server {
-            Some(server) => server.await?,
+        let served = match running.api {
+            Some(api) => api.shutdown().await,
             None => Ok(()),
         };
         let mut graceful = true;
         if let Some(engine) = running.engine {
             graceful &= engine.shutdown(until(ENGINE)).await.is_graceful();
         }
-        if let Some(protection) = running.protection {
-            graceful &= protection.shutdown(until(10)).await.is_graceful();
-        }
-        served.map_err(|error| -> Failure { error })?;
+        let protection = async {
+            match running.protection {
+                Some(protection) => protection.shutdown(until(10)).await.is_graceful(),
+                None => true,
+            }
+        };
+        let notification = async {
+            match running.notification {
+                Some(notification) => notification.shutdown(until(10)).await.is_graceful(),
+                None => true,
+            }
+        };
+        let (protection, notification) = tokio::join!(protection, notification);
+        graceful &= protection && notification;
+        served?;
         Ok(match graceful {
             true => End::Graceful,
             false => End::Dropped,
         })
     }
-}
-
-/// What happened is told for as long as the protection manager works, or until `stop`; what it wrote last
-/// is told at the next start.
-fn start_courier(
-    config: &Config,
-    db: &Db,
-    protection: &ProtectionManager,
-    stop: &CancellationToken,
-) -> Result<(), Failure> {
-    let base = protection.base();
-    let courier = Arc::new(Courier::new(
-        Arc::new(db.clone()),
-        karbor_notification::sinks(config)?,
-        base.clock().clone(),
-        base.host(),
-        config.seconds("notifications", "max_age")?,
-    ));
-    let (stop, end) = (stop.clone(), base.tasks().cancelled().clone());
-    let deliver = move || {
-        let (courier, stop, end) = (courier.clone(), stop.clone(), end.clone());
-        async move {
-            tokio::select! {
-                () = courier.run(&end) => {}
-                () = stop.cancelled() => {}
-            }
-        }
-    };
-    base.tasks()
-        .supervise("deliver notifications", base.clock().clone(), deliver);
-    Ok(())
 }
 
 /// What SIGHUP does: reads the configuration again and takes up what can change while the service runs.
@@ -357,18 +268,15 @@ impl Reload<'_> {
         }
         self.log.apply(&config)?;
         if let Some(api) = &running.api {
-            api.policy()
+            api.manager()
+                .policy()
                 .reload(settings::policy_files(&config, &state)?)?;
         }
         let changed = config.differences(&self.applied);
-        if let (true, Some(db), Some(protection)) = (
-            changed.iter().any(|(group, _)| *group == "notifications"),
-            &running.db,
-            &running.protection,
-        ) {
-            let stop = CancellationToken::new();
-            start_courier(&config, db, protection.manager(), &stop)?;
-            std::mem::replace(&mut running.courier, stop).cancel();
+        if let Some(notification) = &running.notification
+            && changed.iter().any(|(group, _)| *group == "notifications")
+        {
+            notification.manager().reload(&config)?;
         }
         let needs_restart: Vec<String> = config
             .differences(&self.started)
@@ -390,57 +298,9 @@ impl Reload<'_> {
     }
 }
 
-async fn protection(
-    state: &StateDir,
-    config: &Config,
-    db: &Db,
-    clock: Arc<dyn Clock>,
-    transport: Arc<dyn RpcTransport>,
-) -> Result<RunningService<ProtectionManager>, Failure> {
-    let Configured {
-        registry,
-        providers,
-        remarks,
-        ..
-    } = Configured::load(state, config)?;
-    for remark in remarks {
-        tracing::warn!("{remark}");
-    }
-    for emptied in crate::status::emptied(db, &providers).await? {
-        tracing::error!("{emptied}");
-    }
-    let master_key = master_key(state, &providers).await?;
-    let parts = ProtectionParts {
-        registry,
-        providers,
-        master_key,
-    };
-    let manager = ProtectionManager::new(None, db.clone(), config.clone(), clock, parts)?;
-    let store: Arc<dyn ServiceStore> = Arc::new(db.clone());
-    let options = ServiceOptions::from_config(config)?;
-    Ok(Service::new(Arc::new(manager), options, store, transport)
-        .start()
-        .await?)
-}
-
-/// The master key. Where repositories exist it is never made anew: they could not be opened with it.
-async fn master_key(state: &StateDir, providers: &Providers) -> Result<MasterKey, Failure> {
-    let path = state.join("master.key");
-    let repositories = match path.exists() {
-        true => false,
-        false => crate::status::repositories(providers).await.map_err(|error| {
-            format!("there is no master key, and whether an old one is needed cannot be told: {error}")
-        })?,
-    };
-    let key = MasterKey::load_or_create(&path, !repositories)?;
-    Ok(key)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
-
-    use std::io;
 
     use karbor_manager::service::Signal;
 
@@ -448,38 +308,6 @@ mod tests {
 
     fn tokens() -> (CancellationToken, CancellationToken) {
         Default::default()
-    }
-
-    #[tokio::test]
-    async fn what_ends_by_itself_is_noticed_and_what_is_stopped_is_not() {
-        type Ended = Result<(), io::Error>;
-        let (stop, gone) = tokens();
-        let done = attended("API", async { Ended::Ok(()) }, stop.clone(), gone.clone()).await;
-        assert!(done.is_ok() && gone.is_cancelled());
-
-        let (stop, gone) = tokens();
-        let failed = attended(
-            "API",
-            async { Ended::Err(io::Error::other("no")) },
-            stop,
-            gone.clone(),
-        );
-        assert_eq!(failed.await.unwrap_err().to_string(), "no");
-        assert!(gone.is_cancelled());
-
-        let (stop, gone) = tokens();
-        let panicked = attended("API", async { panic!("no") as Ended }, stop, gone.clone()).await;
-        assert!(panicked.is_err() && gone.is_cancelled());
-
-        let (stop, gone) = tokens();
-        let until = stop.clone();
-        let work = async move {
-            until.cancelled().await;
-            Ended::Ok(())
-        };
-        let work = tokio::spawn(attended("API", work, stop.clone(), gone.clone()));
-        stop.cancel();
-        assert!(work.await.unwrap().is_ok() && !gone.is_cancelled());
     }
 
     #[tokio::test]

@@ -44,6 +44,15 @@ const OPTIONS: &[OptionDef] = &[
     },
     OptionDef {
         group: "DEFAULT",
+        name: "local_rpc",
+        kind: OptionKind::Bool,
+        default: "false",
+        help: "Let the managers of one process call each other by RPC, as those of several hosts do, instead of \
+               directly. Slower; for tests of the services.",
+        secret: false,
+    },
+    OptionDef {
+        group: "DEFAULT",
         name: "log_filter",
         kind: OptionKind::Str,
         default: "",

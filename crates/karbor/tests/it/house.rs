@@ -21,6 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// The user nobody.
 const NOBODY: u32 = 65534;
 
+/// Makes the managers of the service call each other by RPC, if this is the run of the tests that is about that.
+fn calls() -> Vec<(String, String)> {
+    let by_rpc = std::env::var_os("KARBOR_TEST_LOCAL_RPC").is_some();
+    let option = ("OS_DEFAULT__LOCAL_RPC".to_owned(), "true".to_owned());
+    by_rpc.then_some(option).into_iter().collect()
+}
+
 /// Waits until `look` finds something.
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let started = Instant::now();
@@ -61,7 +68,7 @@ impl House {
             root,
             service: None,
             starts: 0,
-            environment: Vec::new(),
+            environment: calls(),
             listen: "127.0.0.1:0",
             program: None,
         }

@@ -1,0 +1,99 @@
+//! The roles that a process of Karbor can have: a file for each, and here what they share.
+
+pub(crate) mod api;
+pub(crate) mod notification;
+pub(crate) mod operationengine;
+pub(crate) mod protection;
+
+use std::{sync::Arc, time::Duration};
+
+use karbor_db::Db;
+use karbor_interfaces::{
+    OperationEngineApi, OperationEngineClient, ProtectionApi, ProtectionClient,
+};
+use karbor_manager::{
+    Clock, Config, InProcess, Manager, ManagerBase, RpcTransport, RunningService, Service,
+    ServiceOptions, ServiceStore, SystemClock,
+};
+use karbor_operationengine::OperationEngineManager;
+use karbor_protection::ProtectionManager;
+
+use crate::{settings, state::StateDir};
+
+pub(crate) type Failure = Box<dyn std::error::Error>;
+
+/// What every role stands on.
+pub(crate) struct Common {
+    pub(crate) state: StateDir,
+    pub(crate) config: Config,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) db: Db,
+    pub(crate) transport: Arc<dyn RpcTransport>,
+}
+
+impl Common {
+    /// Opens the database, and brings it up to date.
+    ///
+    /// # Errors
+    /// The database says why not.
+    pub(crate) async fn open(state: &StateDir, config: &Config) -> Result<Self, Failure> {
+        let db = Db::connect(&settings::database(config, state)?).await?;
+        db.migrate().await?;
+        Ok(Self {
+            state: state.clone(),
+            config: config.clone(),
+            clock: Arc::new(SystemClock::new()),
+            db,
+            transport: Arc::new(InProcess::new()),
+        })
+    }
+
+    /// The base of a manager that works with `store`.
+    pub(crate) fn base<D>(&self, store: D) -> ManagerBase<D> {
+        ManagerBase::new(None, store, self.config.clone(), self.clock.clone())
+    }
+
+    /// Wraps a manager in a service and starts it.
+    pub(crate) async fn serve<M: Manager>(&self, manager: M) -> Result<RunningService<M>, Failure> {
+        let options = ServiceOptions::from_config(&self.config)?;
+        let store: Arc<dyn ServiceStore> = Arc::new(self.db.clone());
+        let service = Service::new(Arc::new(manager), options, store, self.transport.clone());
+        Ok(service.start().await?)
+    }
+
+    /// The protection manager for those who call it: itself, or a client that reaches it by RPC.
+    pub(crate) fn protection(
+        &self,
+        service: &RunningService<ProtectionManager>,
+    ) -> Result<Arc<dyn ProtectionApi>, Failure> {
+        Ok(match self.calls_by_rpc()? {
+            false => service.manager().clone(),
+            true => Arc::new(ProtectionClient::new(
+                self.transport.clone(),
+                self.response_timeout()?,
+            )),
+        })
+    }
+
+    /// The operation engine, as [`Common::protection`] the protection manager.
+    pub(crate) fn engine(
+        &self,
+        service: &RunningService<OperationEngineManager>,
+    ) -> Result<Arc<dyn OperationEngineApi>, Failure> {
+        Ok(match self.calls_by_rpc()? {
+            false => service.manager().clone(),
+            true => Arc::new(OperationEngineClient::new(
+                self.transport.clone(),
+                self.response_timeout()?,
+            )),
+        })
+    }
+
+    pub(crate) fn response_timeout(&self) -> Result<Duration, Failure> {
+        Ok(self.config.seconds("DEFAULT", "rpc_response_timeout")?)
+    }
+
+    fn calls_by_rpc(&self) -> Result<bool, Failure> {
+        Ok(self.config.bool("DEFAULT", "local_rpc")?)
+    }
+}
