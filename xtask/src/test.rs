@@ -13,6 +13,9 @@ use crate::{failure::Failure, original, python, shell};
 /// The variable that turns "passed over" into "failed".
 const REQUIRE_SERVERS: &str = "KARBOR_REQUIRE_SERVERS";
 
+/// The variable that puts the managers of every service of a test behind their RPC clients.
+const LOCAL_RPC: &str = "KARBOR_TEST_LOCAL_RPC";
+
 #[derive(Args, Default)]
 pub(crate) struct TestArguments {
     /// Run without what is missing; the tests that need it are passed over, and that is said
@@ -111,6 +114,7 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
     }
     let complete = missing.is_empty() && environments.is_empty() && original.is_ok();
     tests(complete)?;
+    tests_by_rpc(complete)?;
     shell::run(&mut cargo_test(&["--doc"], complete))?;
     examples()?;
     for lab in ["clients", "openapi"] {
@@ -190,16 +194,35 @@ fn advice(missing: &[&Tool]) -> String {
     )
 }
 
-/// All but doc tests: with nextest if it is here.
+/// All but doc tests.
 fn tests(complete: bool) -> Result<(), Failure> {
-    let mut command = if shell::succeeds(&mut shell::cargo_command(&["nextest", "--version"])) {
-        let mut command = shell::cargo_command(&["nextest", "run", "--no-fail-fast"]);
-        command.args(["--workspace", "--tests"]);
-        command
-    } else {
-        cargo_test(&["--tests", "--no-fail-fast"], complete)
+    let mut command = match has_nextest() {
+        true => {
+            shell::cargo_command(&["nextest", "run", "--no-fail-fast", "--workspace", "--tests"])
+        }
+        false => cargo_test(&["--tests", "--no-fail-fast"], complete),
     };
     shell::run(require(&mut command, complete))
+}
+
+/// The tests of the binary once more, with every manager behind its RPC client.
+fn tests_by_rpc(complete: bool) -> Result<(), Failure> {
+    // The whole workspace is named, so that nothing is built anew.
+    const OF_THE_BINARY: &str = "package(karbor) and kind(test)";
+    let mut command = match has_nextest() {
+        true => {
+            let run = ["nextest", "run", "--no-fail-fast", "--workspace", "--tests"];
+            let mut command = shell::cargo_command(&run);
+            command.args(["-E", OF_THE_BINARY]);
+            command
+        }
+        false => shell::cargo_command(&["test", "--package", "karbor", "--test", "it"]),
+    };
+    shell::run(require(command.env(LOCAL_RPC, "1"), complete))
+}
+
+fn has_nextest() -> bool {
+    shell::succeeds(&mut shell::cargo_command(&["nextest", "--version"]))
 }
 
 fn cargo_test(arguments: &[&str], complete: bool) -> Command {

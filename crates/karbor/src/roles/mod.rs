@@ -22,6 +22,9 @@ use crate::{settings, state::StateDir};
 
 pub(crate) type Failure = Box<dyn std::error::Error>;
 
+/// The option that makes managers of one process call each other as those of several do.
+const LOCAL_RPC: &str = "local_rpc";
+
 /// What every role stands on.
 pub(crate) struct Common {
     pub(crate) state: StateDir,
@@ -39,6 +42,9 @@ impl Common {
     pub(crate) async fn open(state: &StateDir, config: &Config) -> Result<Self, Failure> {
         let db = Db::connect(&settings::database(config, state)?).await?;
         db.migrate().await?;
+        if config.bool("DEFAULT", LOCAL_RPC)? {
+            tracing::info!("the managers of this process call each other by RPC");
+        }
         Ok(Self {
             state: state.clone(),
             config: config.clone(),
@@ -94,6 +100,6 @@ impl Common {
     }
 
     fn calls_by_rpc(&self) -> Result<bool, Failure> {
-        Ok(self.config.bool("DEFAULT", "local_rpc")?)
+        Ok(self.config.bool("DEFAULT", LOCAL_RPC)?)
     }
 }

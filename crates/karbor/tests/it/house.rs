@@ -224,6 +224,9 @@ impl House {
             }
             self.log().contains("karbor is ready").then_some(())
         });
+        if !calls().is_empty() {
+            assert!(self.log().contains("call each other by RPC"));
+        }
         self.service = Some(child);
     }
 
