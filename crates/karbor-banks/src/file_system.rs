@@ -39,6 +39,7 @@ mod store;
 mod temp;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -49,8 +50,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use karbor_plugin::{
-    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, ProviderConfig,
-    RegistryError,
+    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, OpenError,
+    OptionDef, OptionKind, Options, PluginSpec, layers::AT_ONCE,
 };
 use tokio::sync::Semaphore;
 
@@ -62,11 +63,68 @@ pub const NAME: &str = "karbor-fs-bank-plugin";
 /// The section of a provider's file that configures it.
 pub const SECTION: &str = "file_system_bank_plugin";
 
+const PATH: &str = "file_system_bank_path";
+const CONTAINER: &str = "bank_object_container";
+const MUST_EXIST: &str = "file_system_bank_must_exist";
+
 const DEFAULT_CONTAINER: &str = "karbor";
 
-/// How many calls are at work at once; the others wait. Each holds a few open files, of which a
-/// process usually may have 1024, and a thread; flushes of more at once are no faster.
-const AT_WORK: usize = 48;
+/// What a provider's file says of the bank.
+const OPTIONS: &[OptionDef] = &[
+    OptionDef {
+        group: SECTION,
+        name: PATH,
+        kind: OptionKind::Path,
+        default: "",
+        help: "The absolute path of the bank's directory. It must be set.",
+        secret: false,
+    },
+    OptionDef {
+        group: SECTION,
+        name: CONTAINER,
+        kind: OptionKind::Str,
+        default: DEFAULT_CONTAINER,
+        help: "The directory in it that holds the objects: a plain name.",
+        secret: false,
+    },
+    OptionDef {
+        group: SECTION,
+        name: MUST_EXIST,
+        kind: OptionKind::Bool,
+        default: "false",
+        help: "Refuse a bank that is not there instead of making it: for a bank on a mount point, which is empty while \
+               nothing is mounted.",
+        secret: false,
+    },
+];
+
+/// The section of a provider's file for a bank at `path`: its name, and its options.
+#[must_use]
+pub fn section(path: &Path) -> (String, BTreeMap<String, Vec<String>>) {
+    let options = BTreeMap::from([(PATH.to_owned(), vec![path.display().to_string()])]);
+    (SECTION.to_owned(), options)
+}
+
+/// What the bank says of itself.
+#[must_use]
+pub fn spec() -> PluginSpec {
+    let open = async |options: Options| {
+        let bank = FileSystemBank::from_options(&options).await?;
+        Ok(Arc::new(bank) as Arc<dyn Bank>)
+    };
+    PluginSpec {
+        places: |options| {
+            let path = options.path(SECTION, PATH);
+            path.into_iter().collect()
+        },
+        ..PluginSpec::bank(NAME, OPTIONS, open)
+    }
+}
+
+/// How many calls are at work at once, also of those that nobody waits for any more; the others wait. Each holds a few
+/// open files, of which a process usually may have 1024, and a thread; flushes of more at once are no faster. A few
+/// more than the layers around a bank ask for, so that leases have a turn at once.
+const AT_WORK: usize = AT_ONCE + 8;
 
 /// A bank in a directory.
 #[derive(Clone)]
@@ -128,47 +186,35 @@ impl FileSystemBank {
         })
     }
 
-    /// Opens the bank that a provider's file describes: `file_system_bank_path`,
-    /// `bank_object_container` and `file_system_bank_must_exist` in the section
-    /// `file_system_bank_plugin`.
+    /// Opens the bank that a provider's options describe.
     ///
     /// # Errors
-    /// [`RegistryError::Config`], or [`RegistryError::Away`] when it cannot be opened now; either says
-    /// what to do.
-    pub fn from_config(config: &ProviderConfig) -> Result<Self, RegistryError> {
-        let refuse = |message: String| RegistryError::Config {
-            provider: config.name.clone(),
-            message,
-        };
-        let option = |name| config.option(SECTION, name).map(str::trim);
-        let path = option("file_system_bank_path").unwrap_or_default();
+    /// [`OpenError`]: what is wrong with the options, or why it cannot be opened now; either says what to do.
+    pub async fn from_options(options: &Options) -> Result<Self, OpenError> {
+        let path = options.str(SECTION, PATH)?.to_owned();
         if !path.starts_with('/') {
-            return Err(refuse(format!(
-                "set 'file_system_bank_path' in the section [{SECTION}] to the absolute path of a \
-                 directory for the bank; it is '{path}'"
+            return Err(OpenError::Config(format!(
+                "set '{PATH}' in the section [{SECTION}] to the absolute path of a directory for the bank; it is \
+                 '{path}'"
             )));
         }
-        let container = option("bank_object_container").unwrap_or(DEFAULT_CONTAINER);
-        if container.contains('/') || BankKey::parse(container).is_err() {
-            return Err(refuse(format!(
-                "'bank_object_container' in the section [{SECTION}] must be a plain directory name \
-                 like '{DEFAULT_CONTAINER}'; it is '{container}'"
+        let container = options.str(SECTION, CONTAINER)?.to_owned();
+        if container.contains('/') || BankKey::parse(&container).is_err() {
+            return Err(OpenError::Config(format!(
+                "'{CONTAINER}' in the section [{SECTION}] must be a plain directory name like \
+                 '{DEFAULT_CONTAINER}'; it is '{container}'"
             )));
         }
-        let must_exist = match option("file_system_bank_must_exist") {
-            None => false,
-            Some(text) => boolean(text).ok_or_else(|| {
-                refuse(format!(
-                    "'file_system_bank_must_exist' in the section [{SECTION}] must be True or False; it is '{text}'"
-                ))
-            })?,
+        let make = !options.bool(SECTION, MUST_EXIST)?;
+        let open = move || Self::open_or_make(Path::new(&path), &container, make);
+        let opened = tokio::task::spawn_blocking(open).await;
+        let away = |error: &dyn fmt::Display| {
+            OpenError::Away(format!("the bank cannot be opened: {error}"))
         };
-        Self::open_or_make(Path::new(path), container, !must_exist).map_err(|error| {
-            RegistryError::Away {
-                provider: config.name.clone(),
-                message: format!("the bank cannot be opened: {error}"),
-            }
-        })
+        match opened {
+            Ok(opened) => opened.map_err(|error| away(&error)),
+            Err(error) => Err(away(&error)),
+        }
     }
 
     /// Runs blocking work off the runtime's threads. It runs to its end even if the caller goes.
@@ -195,15 +241,6 @@ impl fmt::Debug for FileSystemBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.place.path.join(&self.place.container);
         write!(f, "FileSystemBank({})", path.display())
-    }
-}
-
-/// As oslo.config reads them.
-fn boolean(text: &str) -> Option<bool> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" | "1" | "yes" | "on" => Some(true),
-        "false" | "0" | "no" | "off" => Some(false),
-        _ => None,
     }
 }
 

@@ -109,6 +109,16 @@ pub enum BankError {
     /// What it lies in was there, and is not: it was moved, removed or unmounted. It is tried anew at every use.
     #[error("the bank failed: {0}")]
     Gone(String),
+    /// It did not answer in time. A change may have been made nevertheless, or may be made yet.
+    #[error(
+        "the bank did not answer within {seconds} s ({request}); see whether its disk or its server hangs"
+    )]
+    TimedOut {
+        /// What was asked of it.
+        request: String,
+        /// How long it was waited for, in seconds.
+        seconds: u64,
+    },
     /// Anything else; `retryable` says whether trying again can help.
     #[error("the bank failed: {message}")]
     Other {
@@ -127,6 +137,7 @@ impl BankError {
             self,
             Self::Away { .. }
                 | Self::Gone(_)
+                | Self::TimedOut { .. }
                 | Self::Other {
                     retryable: true,
                     ..

@@ -6,22 +6,20 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::{
-    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, RegistryError,
-};
+use crate::{Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, Opening};
 
-/// Opens the bank; it may block.
-pub(crate) type Open = Arc<dyn Fn() -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync>;
+/// Opens a bank as it is configured.
+pub(crate) type OpenBank = Arc<dyn Fn() -> Opening<dyn Bank> + Send + Sync>;
 
 pub(crate) struct LateBank {
     /// Which bank, in words.
     name: String,
-    open: Open,
+    open: OpenBank,
     bank: OnceCell<Arc<dyn Bank>>,
 }
 
 impl LateBank {
-    pub(crate) fn new(name: String, open: Open) -> Self {
+    pub(crate) fn new(name: String, open: OpenBank) -> Self {
         Self {
             name,
             open,
@@ -30,19 +28,12 @@ impl LateBank {
     }
 
     async fn bank(&self) -> Result<&Arc<dyn Bank>, BankError> {
-        let away = |reason: String| BankError::Away {
-            bank: self.name.clone(),
-            reason,
-        };
         let opening = async || {
-            let open = self.open.clone();
-            let opened = tokio::task::spawn_blocking(move || open()).await;
-            let bank = match opened {
-                Ok(Ok(bank)) => bank,
-                Ok(Err(RegistryError::Away { message, .. })) => return Err(away(message)),
-                Ok(Err(error)) => return Err(away(error.to_string())),
-                Err(error) => return Err(away(error.to_string())),
-            };
+            let opened = (self.open)().await;
+            let bank = opened.map_err(|error| BankError::Away {
+                bank: self.name.clone(),
+                reason: error.to_string(),
+            })?;
             tracing::info!(bank = self.name, "a bank that was away is there");
             Ok(bank)
         };

@@ -1,11 +1,19 @@
 //! The registry: which plugins there are, by the names that configuration uses. It is filled by one
 //! explicit function (`karbor_plugins::registry`), so a reader finds every plugin there.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
-use karbor_model::ProviderId;
+use karbor_model::{ConfigError, GivenOption, OptionDef, Options, ProviderId, Source};
 
-use crate::{Bank, Protectable, ProtectionPlugin, late::LateBank};
+use crate::{
+    Bank, Open, OpenError, PluginKind, PluginSpec, Protectable, ProtectionPlugin,
+    late::{LateBank, OpenBank},
+    layers::{self, BankMetrics},
+};
 
 /// One `providers.d/*.conf`, read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +34,7 @@ pub struct ProviderConfig {
     pub plugins: Vec<String>,
     /// Is it in use?
     pub enabled: bool,
-    /// Every other section of the file, option by option: a plugin reads its own.
+    /// Every other section of the file, option by option: a plugin is given those that it declares.
     pub sections: BTreeMap<String, BTreeMap<String, Vec<String>>>,
 }
 
@@ -41,14 +49,23 @@ impl ProviderConfig {
         }
     }
 
-    /// The last value of an option in a section.
-    #[must_use]
-    pub fn option(&self, section: &str, option: &str) -> Option<&str> {
-        self.sections
-            .get(section)?
-            .get(option)?
-            .last()
-            .map(String::as_str)
+    /// The values of declared options: those of the file, taken literally, or the defaults.
+    fn options(&self, defs: &[OptionDef]) -> Result<Options, ConfigError> {
+        let source = self
+            .file
+            .as_ref()
+            .map_or(Source::Override, |file| Source::File(file.clone()));
+        Options::check(defs.iter().map(|def| {
+            let section = self.sections.get(def.group);
+            match section.and_then(|options| options.get(def.name)) {
+                Some(values) => GivenOption {
+                    def: *def,
+                    values: values.clone(),
+                    source: source.clone(),
+                },
+                None => GivenOption::from(*def),
+            }
+        }))
     }
 }
 
@@ -81,9 +98,12 @@ impl ProviderConfig {
     }
 }
 
-/// Why a plugin could not be made.
+/// Why a plugin could not be added or opened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RegistryError {
+    /// Two plugins have the same name.
+    #[error("two plugins have the name '{0}'; one of them must get another")]
+    DeclaredTwice(String),
     /// No plugin has the name.
     #[error(
         "provider '{provider}' names the {kind} plugin '{name}', which does not exist; there are: {known}"
@@ -91,8 +111,8 @@ pub enum RegistryError {
     Unknown {
         /// The provider.
         provider: String,
-        /// `bank` or `protection`.
-        kind: &'static str,
+        /// What it is to be.
+        kind: PluginKind,
         /// The name.
         name: String,
         /// The names there are.
@@ -116,16 +136,28 @@ pub enum RegistryError {
     },
 }
 
-type BankFactory =
-    Arc<dyn Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync>;
-type ProtectionFactory =
-    Box<dyn Fn(&ProviderConfig) -> Result<Arc<dyn ProtectionPlugin>, RegistryError> + Send + Sync>;
+impl RegistryError {
+    fn of(provider: &ProviderConfig, error: OpenError) -> Self {
+        let provider = provider.name.clone();
+        match error {
+            OpenError::Config(message) => Self::Config { provider, message },
+            OpenError::Away(message) => Self::Away { provider, message },
+        }
+    }
+}
+
+/// A bank with its layers around it.
+pub struct OpenedBank {
+    /// What everybody uses.
+    pub bank: Arc<dyn Bank>,
+    /// What was asked of it.
+    pub metrics: Arc<BankMetrics>,
+}
 
 /// Every plugin there is.
 #[derive(Default)]
 pub struct Registry {
-    banks: BTreeMap<&'static str, BankFactory>,
-    protections: BTreeMap<&'static str, ProtectionFactory>,
+    plugins: BTreeMap<&'static str, PluginSpec>,
     protectables: BTreeMap<String, Arc<dyn Protectable>>,
 }
 
@@ -136,126 +168,163 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a bank plugin.
-    pub fn bank(
-        &mut self,
-        name: &'static str,
-        make: impl Fn(&ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> + Send + Sync + 'static,
-    ) -> &mut Self {
-        self.banks.insert(name, Arc::new(make));
-        self
-    }
-
-    /// Adds a protection plugin.
-    pub fn protection(
-        &mut self,
-        name: &'static str,
-        make: impl Fn(&ProviderConfig) -> Result<Arc<dyn ProtectionPlugin>, RegistryError>
-        + Send
-        + Sync
-        + 'static,
-    ) -> &mut Self {
-        self.protections.insert(name, Box::new(make));
-        self
+    /// Adds a plugin.
+    ///
+    /// # Errors
+    /// [`RegistryError::DeclaredTwice`].
+    pub fn add(&mut self, spec: PluginSpec) -> Result<(), RegistryError> {
+        let name = spec.name;
+        match self.plugins.insert(name, spec) {
+            None => Ok(()),
+            Some(_) => Err(RegistryError::DeclaredTwice(name.to_owned())),
+        }
     }
 
     /// Adds a protectable.
-    pub fn protectable(&mut self, protectable: Arc<dyn Protectable>) -> &mut Self {
-        self.protectables
-            .insert(protectable.resource_type().to_owned(), protectable);
-        self
+    ///
+    /// # Errors
+    /// [`RegistryError::DeclaredTwice`]: its resource type has one already.
+    pub fn add_protectable(
+        &mut self,
+        protectable: Arc<dyn Protectable>,
+    ) -> Result<(), RegistryError> {
+        let name = protectable.resource_type().to_owned();
+        match self.protectables.insert(name.clone(), protectable) {
+            None => Ok(()),
+            Some(_) => Err(RegistryError::DeclaredTwice(name)),
+        }
     }
 
-    /// The names of all banks and protections.
+    /// The names of all plugins.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.banks.keys().chain(self.protections.keys()).copied()
+        self.plugins.keys().copied()
+    }
+
+    /// The options that a provider's file may hold for plugins and for the layers of banks, each once. Those of a copy
+    /// bank stand in sections whose names begin with `copy.`.
+    #[must_use]
+    pub fn options(&self) -> Vec<OptionDef> {
+        let of_plugins = self.plugins.values().flat_map(|spec| spec.options);
+        let mut seen = BTreeSet::new();
+        layers::OPTIONS
+            .iter()
+            .chain(of_plugins)
+            .filter(|def| seen.insert((def.group, def.name)))
+            .copied()
+            .collect()
     }
 
     /// The plugins that a provider names and that are not here.
     #[must_use]
     pub fn missing(&self, provider: &ProviderConfig) -> Vec<String> {
         let banks = std::iter::once(&provider.bank).chain(&provider.copy_bank);
-        let banks = banks.filter(|name| !self.banks.contains_key(name.as_str()));
+        let banks = banks.map(|name| (PluginKind::Bank, name));
         let protections = provider.plugins.iter();
-        let protections = protections.filter(|name| !self.protections.contains_key(name.as_str()));
-        banks.chain(protections).cloned().collect()
+        let protections = protections.map(|name| (PluginKind::Protection, name));
+        banks
+            .chain(protections)
+            .filter(|(kind, name)| self.find(*kind, name).is_none())
+            .map(|(_, name)| name.clone())
+            .collect()
     }
 
-    /// Makes the bank of a provider.
+    /// The places of this host that a provider's banks lie in. Of one that is configured wrongly none is known.
+    #[must_use]
+    pub fn places(&self, provider: &ProviderConfig) -> Vec<PathBuf> {
+        let places = provider.banks().filter_map(|config| {
+            let spec = self.find(PluginKind::Bank, &config.bank)?;
+            let options = config.options(spec.options).ok()?;
+            Some((spec.places)(&options))
+        });
+        places.flatten().collect()
+    }
+
+    /// Opens the bank of a provider.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn make_bank(&self, provider: &ProviderConfig) -> Result<Arc<dyn Bank>, RegistryError> {
-        self.bank_factory(provider)?(provider)
+    pub async fn open_bank(&self, provider: &ProviderConfig) -> Result<OpenedBank, RegistryError> {
+        let bank = (self.opening(provider)?)().await;
+        let bank = bank.map_err(|error| RegistryError::of(provider, error))?;
+        with_layers(bank, provider)
     }
 
-    fn bank_factory(&self, provider: &ProviderConfig) -> Result<&BankFactory, RegistryError> {
-        let make = self.banks.get(provider.bank.as_str());
-        make.ok_or_else(|| unknown(provider, "bank", &provider.bank, self.banks.keys()))
-    }
-
-    /// Makes the bank that a provider's copies go to, if it names one. One that is away, a disk that is
+    /// Opens the bank that a provider's copies go to, if it names one. One that is away, a disk that is
     /// only plugged in to copy to, is opened when it is there: nothing else has to wait for it.
     ///
     /// # Errors
     /// [`RegistryError`]; also when it is the provider's bank once more.
-    pub fn make_copy_bank(
+    pub async fn open_copy_bank(
         &self,
         provider: &ProviderConfig,
-    ) -> Result<Option<Arc<dyn Bank>>, RegistryError> {
+    ) -> Result<Option<OpenedBank>, RegistryError> {
         let Some(config) = provider.of_copy_bank() else {
             return Ok(None);
         };
-        let refuse = |message: String| RegistryError::Config {
-            provider: provider.name.clone(),
-            message,
-        };
-        let same = |(name, options)| provider.sections.get(name) == Some(options);
-        let is_bank = config.bank == provider.bank
-            && !config.sections.is_empty()
-            && config.sections.iter().all(same);
-        if is_bank {
-            return Err(refuse(format!(
-                "its copy bank is its bank once more: the sections [{COPY}…] must say another place"
-            )));
+        if is_same_bank(&config, provider) {
+            return Err(RegistryError::Config {
+                provider: provider.name.clone(),
+                message: format!(
+                    "its copy bank is its bank once more: the sections [{COPY}…] must say another place"
+                ),
+            });
         }
-        let make = self.bank_factory(&config)?.clone();
-        match make(&config) {
-            Ok(bank) => Ok(Some(bank)),
-            Err(RegistryError::Away { message, .. }) => {
-                let name = format!("the copy bank of '{}'", provider.name);
-                tracing::warn!(
-                    reason = message,
-                    "{name} is away; it is tried anew when it is needed"
-                );
-                let open = Arc::new(move || make(&config));
-                Ok(Some(Arc::new(LateBank::new(name, open))))
-            }
-            Err(RegistryError::Config { message, .. }) => Err(refuse(format!(
-                "its copy bank, which the sections [{COPY}…] configure: {message}"
-            ))),
-            Err(error) => Err(error),
-        }
+        let opened = self.open_late(&config).await;
+        opened.map(Some).map_err(|error| match error {
+            RegistryError::Config { provider, message } => RegistryError::Config {
+                provider,
+                message: format!(
+                    "its copy bank, which the sections [{COPY}…] configure: {message}"
+                ),
+            },
+            error => error,
+        })
     }
 
-    /// Makes the protection plugins of a provider, in the order that it names them.
+    /// Opens the bank that a configuration names, now or when it is there.
+    async fn open_late(&self, config: &ProviderConfig) -> Result<OpenedBank, RegistryError> {
+        let open = self.opening(config)?;
+        let bank = match open().await {
+            Ok(bank) => bank,
+            Err(OpenError::Away(reason)) => {
+                let name = format!("the copy bank of '{}'", config.name);
+                tracing::warn!(reason, "{name} is away; it is tried anew when it is needed");
+                Arc::new(LateBank::new(name, open))
+            }
+            Err(error) => return Err(RegistryError::of(config, error)),
+        };
+        with_layers(bank, config)
+    }
+
+    /// What opens the bank that a configuration names.
+    fn opening(&self, provider: &ProviderConfig) -> Result<OpenBank, RegistryError> {
+        let found = self.find(PluginKind::Bank, &provider.bank);
+        let Some((spec, Open::Bank(open))) = found.map(|spec| (spec, &spec.open)) else {
+            return Err(self.unknown(provider, PluginKind::Bank, &provider.bank));
+        };
+        let options = checked(provider, spec.options)?;
+        let open = open.clone();
+        Ok(Arc::new(move || open(options.clone())))
+    }
+
+    /// Opens the protection plugins of a provider, in the order that it names them.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn make_protections(
+    pub async fn open_protections(
         &self,
         provider: &ProviderConfig,
     ) -> Result<Vec<Arc<dyn ProtectionPlugin>>, RegistryError> {
-        provider
-            .plugins
-            .iter()
-            .map(|name| {
-                let make = self.protections.get(name.as_str());
-                make.ok_or_else(|| unknown(provider, "protection", name, self.protections.keys()))?(
-                    provider,
-                )
-            })
-            .collect()
+        let mut plugins = Vec::new();
+        for name in &provider.plugins {
+            let found = self.find(PluginKind::Protection, name);
+            let Some((spec, Open::Protection(open))) = found.map(|spec| (spec, &spec.open)) else {
+                return Err(self.unknown(provider, PluginKind::Protection, name));
+            };
+            let opened = open(checked(provider, spec.options)?).await;
+            plugins.push(opened.map_err(|error| RegistryError::of(provider, error))?);
+        }
+        Ok(plugins)
     }
 
     /// The protectables, by resource type.
@@ -263,18 +332,44 @@ impl Registry {
     pub fn protectables(&self) -> &BTreeMap<String, Arc<dyn Protectable>> {
         &self.protectables
     }
+
+    fn find(&self, kind: PluginKind, name: &str) -> Option<&PluginSpec> {
+        self.plugins.get(name).filter(|spec| spec.kind() == kind)
+    }
+
+    fn unknown(&self, provider: &ProviderConfig, kind: PluginKind, name: &str) -> RegistryError {
+        let known = self.plugins.values().filter(|spec| spec.kind() == kind);
+        let known: Vec<_> = known.map(|spec| spec.name).collect();
+        RegistryError::Unknown {
+            provider: provider.name.clone(),
+            kind,
+            name: name.to_owned(),
+            known: known.join(", "),
+        }
+    }
 }
 
-fn unknown<'a>(
+/// Is the copy bank that `config` describes the provider's bank?
+fn is_same_bank(config: &ProviderConfig, provider: &ProviderConfig) -> bool {
+    let own = config.sections.iter();
+    let mut own = own.filter(|(name, _)| *name != layers::SECTION).peekable();
+    config.bank == provider.bank
+        && own.peek().is_some()
+        && own.all(|(name, options)| provider.sections.get(name) == Some(options))
+}
+
+/// The one place where banks get their layers.
+fn with_layers(
+    bank: Arc<dyn Bank>,
     provider: &ProviderConfig,
-    kind: &'static str,
-    name: &str,
-    known: impl Iterator<Item = &'a &'static str>,
-) -> RegistryError {
-    RegistryError::Unknown {
-        provider: provider.name.clone(),
-        kind,
-        name: name.to_owned(),
-        known: known.copied().collect::<Vec<_>>().join(", "),
-    }
+) -> Result<OpenedBank, RegistryError> {
+    let options = checked(provider, layers::OPTIONS)?;
+    let layered = layers::layered(bank, &options);
+    let (bank, metrics) = layered.map_err(|error| RegistryError::of(provider, error.into()))?;
+    Ok(OpenedBank { bank, metrics })
+}
+
+fn checked(provider: &ProviderConfig, defs: &[OptionDef]) -> Result<Options, RegistryError> {
+    let options = provider.options(defs);
+    options.map_err(|error| RegistryError::of(provider, error.into()))
 }

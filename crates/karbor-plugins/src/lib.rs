@@ -1,40 +1,37 @@
 //! The plugins: protectables and protections; and the registry, which names every plugin there is.
 
+mod embedded;
 pub mod host;
 pub mod protectables;
 pub mod protections;
 
 use std::sync::Arc;
 
-use karbor_banks::file_system::{self, FileSystemBank};
-use karbor_plugin::Registry;
+use karbor_banks::file_system;
+use karbor_plugin::{PluginSpec, Registry, RegistryError};
 
+use protections::{noop, simulated};
+
+pub use embedded::embedded_providers;
 pub use host::{HostOptions, SQLITE_WORKER, applications, sqlite_worker};
 
-/// Every plugin there is, by the names that configuration uses.
-#[must_use]
-pub fn registry() -> Registry {
+/// Every plugin there is. `host` says how those for what the operator declares on this host are set up; it is shown the
+/// banks, whose places are off limits to them.
+///
+/// # Errors
+/// [`RegistryError::DeclaredTwice`].
+pub fn registry(host: impl FnOnce(&Registry) -> HostOptions) -> Result<Registry, RegistryError> {
     let mut registry = Registry::new();
-    registry
-        .bank(file_system::NAME, |config| {
-            Ok(Arc::new(FileSystemBank::from_config(config)?))
-        })
-        .protection(protections::noop::NAME, |_| {
-            Ok(Arc::new(protections::noop::Noop))
-        })
-        .protection(protections::simulated::NAME, |_| {
-            Ok(Arc::new(protections::simulated::Simulated))
-        });
+    registry.add(file_system::spec())?;
+    registry.add(PluginSpec::protection(noop::NAME, Arc::new(noop::Noop)))?;
+    registry.add(PluginSpec::protection(
+        simulated::NAME,
+        Arc::new(simulated::Simulated),
+    ))?;
     for protectable in protectables::openstack::OpenStackType::all() {
-        registry.protectable(protectable);
+        registry.add_protectable(protectable)?;
     }
-    registry
-}
-
-/// As [`registry`], and with the plugins for what the operator declares on this host.
-#[must_use]
-pub fn registry_with_host(options: HostOptions) -> Registry {
-    let mut registry = registry();
-    host::register(&mut registry, options);
-    registry
+    let host = host(&registry);
+    host::register(&mut registry, host)?;
+    Ok(registry)
 }

@@ -1,6 +1,9 @@
 //! The manager's part in a service: what happens at start, periodically, and how it is.
 
-use std::sync::{Arc, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
 
 use chrono::TimeDelta;
 use karbor_db::Db;
@@ -10,9 +13,11 @@ use karbor_manager::{
     rpc::{RpcEndpoint, RpcVersion},
 };
 use karbor_model::{ApiError, ServiceRecord};
+use karbor_plugin::layers::BankCounts;
 
 use crate::{
     manager::ProtectionManager,
+    providers::{Home, Provider},
     quota::{QuotaRecount, recount_quotas},
 };
 
@@ -45,6 +50,8 @@ impl Manager for ProtectionManager {
                 .spacing(RECOUNT_INTERVAL)
                 .run_immediately(true),
         );
+        let counts = |manager: Arc<Self>, _context| async move { Ok(manager.bank_counts()) };
+        tasks.add(PeriodicTask::new("count_bank_requests", counts).spacing(COUNTS_INTERVAL));
         tasks
     }
 
@@ -79,7 +86,20 @@ impl ProtectionManager {
     pub async fn recount_quotas(&self) -> Result<QuotaRecount, ApiError> {
         recount_quotas(&self.ground.db, &self.ground.providers).await
     }
+
+    /// What was asked of the banks since the start, by provider: of its bank, then of its copy bank.
+    #[must_use]
+    pub fn bank_counts(&self) -> BTreeMap<String, Vec<BankCounts>> {
+        let of = |provider: &Arc<Provider>| {
+            let counts = provider.homes().map(Home::counts);
+            (provider.record().name.clone(), counts.collect())
+        };
+        self.ground.providers.all().iter().map(of).collect()
+    }
 }
+
+/// How often it is told what was asked of the banks, in seconds.
+const COUNTS_INTERVAL: i64 = 300;
 
 /// How often checkpoints are counted anew, in seconds.
 const RECOUNT_INTERVAL: i64 = 3600;

@@ -34,6 +34,7 @@ pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
 pub use options::OPTIONS;
 pub use providers::{
-    Home, Place, Provider, ProviderError, Providers, Unusable, load_provider_configs,
+    Home, PROVIDER_OPTIONS, Place, Provider, ProviderError, Providers, Unusable,
+    load_provider_configs,
 };
 pub use quota::{QuotaRecount, recount_quotas};

@@ -8,12 +8,13 @@ use std::{
 
 use ini::{Ini, ParseOption};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationType,
-    Provider as ProviderRecord, ProviderId, Resource,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationType, OptionDef,
+    OptionKind, Provider as ProviderRecord, ProviderId, Resource,
 };
 use karbor_plugin::{
-    Bank, BankKey, BankSection, Operation, ProtectionPlugin, ProviderConfig, Registry,
+    Bank, BankKey, BankSection, OpenedBank, Operation, ProtectionPlugin, ProviderConfig, Registry,
     RegistryError, SchemaKind, VaultAccess,
+    layers::{BankCounts, BankMetrics},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -23,6 +24,68 @@ use crate::{
     error::{CheckpointError, bank_error, flow_error, plugin_refusal},
     keys::MasterKey,
 };
+
+/// The options in the section of a provider's file that says what the provider is.
+pub const PROVIDER_OPTIONS: &[OptionDef] = &[
+    option(
+        "bank",
+        OptionKind::Str,
+        "",
+        "The plugin of the bank that protects write to. It must be set.",
+    ),
+    option(
+        "copy_bank",
+        OptionKind::Str,
+        "",
+        "The plugin of the bank that copies go to. Its sections are called as those of the bank, with `copy.` before the name.",
+    ),
+    option(
+        "description",
+        OptionKind::Str,
+        "",
+        "What the provider is for, as the API shows it.",
+    ),
+    option(
+        "enabled",
+        OptionKind::Bool,
+        "false",
+        "Whether the provider is in use.",
+    ),
+    option(
+        "id",
+        OptionKind::Str,
+        "",
+        "The provider's id, a UUID: checkpoints are found in the bank by it. It must be set.",
+    ),
+    option(
+        "name",
+        OptionKind::Str,
+        "",
+        "The provider's name. It must be set.",
+    ),
+    option(
+        "plugin",
+        OptionKind::Str,
+        "",
+        "A protection plugin; may be repeated. Of two that protect the same type the first does.",
+    ),
+];
+
+const fn option(
+    name: &'static str,
+    kind: OptionKind,
+    default: &'static str,
+    help: &'static str,
+) -> OptionDef {
+    OptionDef {
+        group: "provider",
+        name,
+        kind,
+        default,
+        help,
+        secret: false,
+    }
+}
 
 /// Why the providers cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -159,17 +222,26 @@ pub enum Place {
 #[derive(Clone)]
 pub struct Home {
     bank: Arc<dyn Bank>,
+    metrics: Arc<BankMetrics>,
     checkpoints: CheckpointCollection,
     provider_id: ProviderId,
 }
 
 impl Home {
-    fn new(bank: Arc<dyn Bank>, provider_id: ProviderId) -> Self {
+    fn new(opened: OpenedBank, provider_id: ProviderId) -> Self {
+        let OpenedBank { bank, metrics } = opened;
         Self {
             checkpoints: CheckpointCollection::new(bank.clone(), provider_id),
             bank,
+            metrics,
             provider_id,
         }
+    }
+
+    /// What was asked of the bank since it was opened.
+    #[must_use]
+    pub fn counts(&self) -> BankCounts {
+        self.metrics.counts()
     }
 
     /// The bank.
@@ -208,18 +280,18 @@ pub struct Provider {
 }
 
 impl Provider {
-    /// Makes the bank and the plugins that `config` names. Where two plugins protect the same type,
+    /// Opens the banks and the plugins that `config` names. Where two plugins protect the same type,
     /// the first that is named does.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn new(config: &ProviderConfig, registry: &Registry) -> Result<Self, RegistryError> {
-        let home = |bank| Home::new(bank, config.id);
-        let bank = home(registry.make_bank(config)?);
-        let copy_bank = registry.make_copy_bank(config)?.map(home);
+    pub async fn open(config: &ProviderConfig, registry: &Registry) -> Result<Self, RegistryError> {
+        let home = |opened| Home::new(opened, config.id);
+        let bank = home(registry.open_bank(config).await?);
+        let copy_bank = registry.open_copy_bank(config).await?.map(home);
         let mut plugins: HashMap<String, Arc<dyn ProtectionPlugin>> = HashMap::new();
         let mut schemas = SchemaKind::ALL.map(|_| Map::new());
-        for plugin in registry.make_protections(config)? {
+        for plugin in registry.open_protections(config).await? {
             for &resource_type in plugin.resource_types() {
                 if plugins.contains_key(resource_type) {
                     continue;
@@ -407,12 +479,15 @@ pub struct Unusable {
 }
 
 impl Providers {
-    /// Makes every enabled provider of `configs`. One that names a plugin which is not here is left
+    /// Opens every enabled provider of `configs`. One that names a plugin which is not here is left
     /// out and told by [`unusable`](Self::unusable): the others are not to suffer for it.
     ///
     /// # Errors
     /// [`ProviderError`].
-    pub fn new(configs: &[ProviderConfig], registry: &Registry) -> Result<Self, ProviderError> {
+    pub async fn open(
+        configs: &[ProviderConfig],
+        registry: &Registry,
+    ) -> Result<Self, ProviderError> {
         let mut usable: Vec<Arc<Provider>> = Vec::new();
         let mut unusable: Vec<Unusable> = Vec::new();
         for config in configs.iter().filter(|config| config.enabled) {
@@ -430,7 +505,7 @@ impl Providers {
             }
             let missing = registry.missing(config);
             if missing.is_empty() {
-                usable.push(Arc::new(Provider::new(config, registry)?));
+                usable.push(Arc::new(Provider::open(config, registry).await?));
             } else {
                 unusable.push(Unusable {
                     config: config.clone(),

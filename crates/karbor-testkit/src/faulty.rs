@@ -7,50 +7,10 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use karbor_plugin::{Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo};
-
-/// A method of [`Bank`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verb {
-    /// [`Bank::put`].
-    Put,
-    /// [`Bank::put_new`].
-    PutNew,
-    /// [`Bank::get`].
-    Get,
-    /// [`Bank::get_range`].
-    GetRange,
-    /// [`Bank::stat`].
-    Stat,
-    /// [`Bank::delete`].
-    Delete,
-    /// [`Bank::list`].
-    List,
-    /// [`Bank::acquire_lease`].
-    AcquireLease,
-    /// [`Bank::renew_lease`].
-    RenewLease,
-    /// [`Bank::release_lease`].
-    ReleaseLease,
-    /// [`Bank::leases`].
-    Leases,
-}
-
-impl Verb {
-    /// Does the method change the bank?
-    #[must_use]
-    pub fn writes(self) -> bool {
-        matches!(
-            self,
-            Self::Put
-                | Self::PutNew
-                | Self::Delete
-                | Self::AcquireLease
-                | Self::RenewLease
-                | Self::ReleaseLease
-        )
-    }
-}
+use karbor_plugin::{
+    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, layers::Verb,
+};
+use tokio::sync::watch;
 
 /// A call that reached the bank.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +36,8 @@ pub enum Fault {
     AnswerLost,
     /// It never returns: for cancelling.
     Hang,
+    /// It is done when the bank is healed.
+    Hold,
     /// `get` and `get_range` answer with one bit flipped in the middle; other calls pass.
     FlipBit,
     /// `get` answers with the first half of the object; other calls pass.
@@ -101,6 +63,7 @@ struct State {
 pub struct FaultyBank<B> {
     inner: B,
     state: Arc<Mutex<State>>,
+    healed: watch::Sender<()>,
 }
 
 impl<B> std::fmt::Debug for FaultyBank<B> {
@@ -116,6 +79,7 @@ impl<B: Bank> FaultyBank<B> {
         Self {
             inner,
             state: Arc::default(),
+            healed: watch::Sender::new(()),
         }
     }
 
@@ -150,9 +114,10 @@ impl<B: Bank> FaultyBank<B> {
         })
     }
 
-    /// From now on all calls pass.
+    /// From now on all calls pass, and so do those that are held.
     pub fn heal(&self) -> &Self {
         self.state().rules.clear();
+        self.healed.send_replace(());
         self
     }
 
@@ -209,6 +174,7 @@ impl<B: Bank> FaultyBank<B> {
             message: format!("injected failure of {verb:?} '{key}'"),
             retryable,
         };
+        let mut healed = self.healed.subscribe();
         match self.note(verb, key) {
             None => run.await,
             Some(Fault::Fail) => Err(failure(true)),
@@ -218,6 +184,11 @@ impl<B: Bank> FaultyBank<B> {
             ))),
             Some(Fault::AnswerLost) => run.await.and(Err(failure(true))),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Hold) => {
+                // The sender is in `self`.
+                let _ = healed.changed().await;
+                run.await
+            }
             Some(fault @ (Fault::FlipBit | Fault::Truncate)) => Ok(spoil(run.await?, fault)),
         }
     }

@@ -11,7 +11,8 @@ mod services;
 
 pub use bank::MemoryBank;
 pub use clock::FakeClock;
-pub use faulty::{Call, Fault, FaultyBank, Verb};
+pub use faulty::{Call, Fault, FaultyBank};
+pub use karbor_plugin::layers::Verb;
 pub use keystone_fake::FakeKeystone;
 pub use keystone_server::{KeystoneServer, ask};
 pub use postgres::PostgresServer;

@@ -9,7 +9,7 @@ use crate::{
     VaultError,
     crypto::{self, Crypto, RawKey},
     id::Id,
-    repository::{FileKind, bank_key, blocking, list, retried},
+    repository::{FileKind, bank_key, blocking, list},
 };
 
 /// A key file may not make us use more memory than this, in bytes, or more time than such a `p` takes:
@@ -120,7 +120,7 @@ pub(crate) async fn find(
     for (id, _) in keys {
         let key = bank_key(FileKind::Key, &id)?;
         let most = FileKind::Key.most();
-        let data = match retried(|| section.get_at_most(&key, most)).await {
+        let data = match section.get_at_most(&key, most).await {
             Ok(data) => data,
             Err(BankError::NotFound(_)) => continue,
             Err(error @ BankError::Corrupt { .. }) => {

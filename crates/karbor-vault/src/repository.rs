@@ -6,7 +6,6 @@ use std::{
         RwLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -234,7 +233,7 @@ impl Repository {
     pub(crate) async fn is_in_place(&self) -> Result<bool, VaultError> {
         let (config, key) = &self.opened_from;
         let there = config_key()?;
-        match retried(|| self.section.get_at_most(&there, MAX_CONFIG)).await {
+        match self.section.get_at_most(&there, MAX_CONFIG).await {
             Ok(found) if Id::of(&found) == *config => self.exists(FileKind::Key, key).await,
             Ok(_) | Err(BankError::NotFound(_)) => Ok(false),
             Err(error) => Err(error.into()),
@@ -262,7 +261,7 @@ impl Repository {
 
     pub(crate) async fn get(&self, kind: FileKind, id: &Id) -> Result<Bytes, VaultError> {
         let key = bank_key(kind, id)?;
-        Ok(retried(|| self.section.get_at_most(&key, kind.most())).await?)
+        Ok(self.section.get_at_most(&key, kind.most()).await?)
     }
 
     pub(crate) async fn get_range(
@@ -272,7 +271,7 @@ impl Repository {
         length: u64,
     ) -> Result<Bytes, VaultError> {
         let key = bank_key(FileKind::Pack, pack)?;
-        match retried(|| self.section.get_range(&key, offset, length)).await {
+        match self.section.get_range(&key, offset, length).await {
             Ok(data) if data.len() as u64 == length => Ok(data),
             Ok(data) => Err(VaultError::damaged(
                 FileKind::Pack.object(pack),
@@ -294,18 +293,18 @@ impl Repository {
         kind.check_size(data.len())?;
         self.check_in_place().await?;
         let key = bank_key(kind, id)?;
-        Ok(retried(|| self.section.put(&key, data.clone())).await?)
+        Ok(self.section.put(&key, data).await?)
     }
 
     /// Removes a file. One that is not there is no error.
     pub(crate) async fn delete(&self, kind: FileKind, id: &Id) -> Result<(), VaultError> {
         let key = bank_key(kind, id)?;
-        Ok(retried(|| self.section.delete(&key)).await?)
+        Ok(self.section.delete(&key).await?)
     }
 
     pub(crate) async fn exists(&self, kind: FileKind, id: &Id) -> Result<bool, VaultError> {
         let key = bank_key(kind, id)?;
-        match retried(|| self.section.stat(&key)).await {
+        match self.section.stat(&key).await {
             Ok(_) => Ok(true),
             Err(BankError::NotFound(_)) => Ok(false),
             Err(error) => Err(error.into()),
@@ -430,7 +429,7 @@ impl Repository {
                 continue;
             }
             let key = bank_key(FileKind::Pack, &pack)?;
-            let size = match retried(|| self.section.stat(&key)).await {
+            let size = match self.section.stat(&key).await {
                 Ok(info) => Some(info.size),
                 Err(BankError::NotFound(_)) => None,
                 Err(error) => return Err(error.into()),
@@ -475,7 +474,7 @@ pub(crate) async fn list(
     };
     let mut files = Vec::new();
     loop {
-        let page = retried(|| section.list(&request)).await?;
+        let page = section.list(&request).await?;
         let named = page.iter().filter_map(|info| {
             let id = Id::parse(info.key.name())?;
             (info.key.as_str() == kind.path(&id)).then_some((id, info.size))
@@ -531,25 +530,6 @@ pub(crate) async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| VaultError::Internal(error.to_string()))?
-}
-
-/// Tries again, three times in a few seconds, when the bank says that it can help.
-pub(crate) async fn retried<T, F: Future<Output = Result<T, BankError>>>(
-    mut action: impl FnMut() -> F,
-) -> Result<T, BankError> {
-    for pause in [100, 500, 2000] {
-        match action().await {
-            Err(BankError::Other {
-                message,
-                retryable: true,
-            }) => {
-                tracing::warn!(%message, pause, "the bank failed; trying again");
-                tokio::time::sleep(Duration::from_millis(pause)).await;
-            }
-            done => return done,
-        }
-    }
-    action().await
 }
 
 /// Locks whose holder panicked are used on: nothing of ours is left half-changed by a panic.

@@ -4,12 +4,13 @@ use std::io::Write as _;
 
 use clap::{Args, Subcommand};
 use karbor_db::Db;
+use karbor_manager::config::{Places, reference};
 use karbor_operationengine::ScheduleLimits;
 use karbor_plugins::applications::{Applications, Severity};
 
 use crate::{
     configured::Configured,
-    original,
+    original, providers,
     settings::{self, ConfigFiles, Loaded, Place},
 };
 
@@ -47,8 +48,11 @@ impl ConfigCommand {
                 Ok(())
             }
             Self::Reference => {
-                let known = karbor_manager::config::reference(&settings::options());
-                print(&format!("{known}{}", original::idle_reference().trim_end()));
+                let known = reference(&settings::options(), Places::Anywhere);
+                let of_providers = reference(&providers::options()?, Places::Files);
+                let idle = original::idle_reference();
+                let all = format!("{known}{idle}\n{PROVIDERS}{of_providers}");
+                print(all.trim_end());
                 Ok(())
             }
             Self::Policy => {
@@ -62,6 +66,16 @@ impl ConfigCommand {
         }
     }
 }
+
+/// What is said of the options of providers' files before they are listed.
+const PROVIDERS: &str = "\
+# Providers' files
+
+A file in `provider_config_dir` declares one provider: what it is in the section `[provider]`, and the options of the plugins
+that it names in sections of theirs. A section of the copy bank is called as that of the bank, with `copy.` before the
+name: `[copy.bank]`.
+
+";
 
 fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let Loaded { state, config } = place.load(&[])?;
@@ -86,16 +100,16 @@ fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
     );
     let limits = ScheduleLimits::from_config(&config);
     errors.extend(limits.err().map(|error| error.to_string()));
+    let runtime = crate::terminal::runtime()?;
     let Configured {
         providers,
         surroundings,
         remarks,
         ..
-    } = Configured::load(&state, &config)?;
+    } = runtime.block_on(Configured::load(&state, &config))?;
     for remark in remarks {
         print(&format!("warning: {remark}"));
     }
-    let runtime = crate::terminal::runtime()?;
     let url = settings::database(&config, &state)?;
     errors.extend(
         runtime

@@ -3,12 +3,12 @@
 use std::{path::PathBuf, sync::Arc};
 
 use karbor_manager::Config;
-use karbor_plugin::{ProviderConfig, Registry};
+use karbor_plugin::Registry;
 use karbor_plugins::{HostOptions, applications::Surroundings};
 use karbor_protection::{Providers, load_provider_configs};
 
 use crate::{
-    providers::{embedded, protectors, remarks},
+    providers::{protectors, remarks},
     settings,
     state::StateDir,
 };
@@ -30,7 +30,7 @@ pub(crate) struct Configured {
 
 impl Configured {
     /// Reads `providers.d`, or takes the embedded providers when there is none.
-    pub(crate) fn load(state: &StateDir, config: &Config) -> Result<Self, Failure> {
+    pub(crate) async fn load(state: &StateDir, config: &Config) -> Result<Self, Failure> {
         let folder = settings::folder(config, state, "provider_config_dir")?;
         if folder.exists() {
             settings::obeyed(&folder)?;
@@ -40,23 +40,22 @@ impl Configured {
             settings::obeyed(file)?;
         }
         if configs.is_empty() {
-            configs = embedded(state);
+            configs = karbor_plugins::embedded_providers(&state.join("bank"));
         }
-        let banks = configs.iter().flat_map(ProviderConfig::banks);
-        let banks = banks.filter_map(|bank| {
-            bank.option("file_system_bank_plugin", "file_system_bank_path")
-                .map(PathBuf::from)
-        });
-        let off_limits: Vec<PathBuf> = std::iter::once(state.path().to_owned())
-            .chain(banks)
-            .collect();
-        let registry = karbor_plugins::registry_with_host(HostOptions {
-            applications_dir: settings::folder(config, state, "application_config_dir")?,
-            scratch_dir: state.join("scratch"),
-            sqlite_worker: PathBuf::from(SELF),
-            off_limits: off_limits.clone(),
-        });
-        let providers = Providers::new(&configs, &registry)?;
+        let applications_dir = settings::folder(config, state, "application_config_dir")?;
+        let mut off_limits = vec![state.path().to_owned()];
+        let registry = karbor_plugins::registry(|banks| {
+            for provider in &configs {
+                off_limits.extend(banks.places(provider));
+            }
+            HostOptions {
+                applications_dir,
+                scratch_dir: state.join("scratch"),
+                sqlite_worker: PathBuf::from(SELF),
+                off_limits: off_limits.clone(),
+            }
+        })?;
+        let providers = Providers::open(&configs, &registry).await?;
         let remarks = remarks(&configs, &providers, &registry);
         let surroundings = Surroundings {
             off_limits,

@@ -258,7 +258,7 @@ async fn database(command: &DbCommand, place: &Place<'_>) -> Result<(), Failure>
 async fn usage_fix(place: &Place<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     let db = open(&config, &state).await?;
-    let providers = Configured::load(&state, &config)?.providers;
+    let providers = Configured::load(&state, &config).await?.providers;
     let QuotaRecount {
         added,
         removed,

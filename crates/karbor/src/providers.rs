@@ -1,57 +1,27 @@
-//! The providers that a state directory without `providers.d` starts with, and what an operator should
-//! know of the providers there are.
+//! What providers' files may say, and what an operator should know of the providers there are.
 
-use std::{collections::BTreeMap, fs};
+use std::{fs, path::PathBuf};
 
-use karbor_manager::config::closest;
-use karbor_model::ProviderId;
-use karbor_plugin::{ProviderConfig, Registry};
-use karbor_plugins::{
-    applications::Protector,
-    host::{PLUGINS, TYPES},
-};
-use karbor_protection::{Providers, Unusable};
-use uuid::uuid;
+use karbor_manager::{OptionDef, config::closest};
+use karbor_plugin::{ProviderConfig, Registry, RegistryError};
+use karbor_plugins::{HostOptions, applications::Protector, host::TYPES};
+use karbor_protection::{PROVIDER_OPTIONS, Providers, Unusable};
 
-use crate::{original, state::StateDir};
+use crate::original;
 
-/// Id of the embedded provider: the same everywhere, so that a bank that is carried to another
-/// machine is found there.
-const LOCAL: ProviderId = ProviderId(uuid!("cf9d5f5c-5a2c-5d0e-9d63-6b6172626f72"));
-
-/// Id of the no-op provider, as the original shipped it.
-const NOOP: ProviderId = ProviderId(uuid!("b766f37c-d011-4026-8228-28730d734a3f"));
-
-/// A provider that protects this host's applications into `bank/`, and one that does nothing.
-pub(crate) fn embedded(state: &StateDir) -> Vec<ProviderConfig> {
-    let bank_path = state.join("bank").display().to_string();
-    let bank: BTreeMap<_, _> = [("file_system_bank_path".to_owned(), vec![bank_path])].into();
-    let sections: BTreeMap<_, _> = [("file_system_bank_plugin".to_owned(), bank)].into();
-    let provider = |id, name: &str, description: &str, plugins: &[&str]| ProviderConfig {
-        file: None,
-        id,
-        name: name.to_owned(),
-        description: description.to_owned(),
-        bank: "karbor-fs-bank-plugin".to_owned(),
-        copy_bank: None,
-        plugins: plugins.iter().map(|&plugin| plugin.to_owned()).collect(),
-        enabled: true,
-        sections: sections.clone(),
+/// Every option that a provider's file may hold, whatever is configured.
+pub(crate) fn options() -> Result<Vec<OptionDef>, RegistryError> {
+    let nowhere = |_: &Registry| HostOptions {
+        applications_dir: PathBuf::new(),
+        scratch_dir: PathBuf::new(),
+        sqlite_worker: PathBuf::new(),
+        off_limits: Vec::new(),
     };
-    vec![
-        provider(
-            LOCAL,
-            "local",
-            "Protects this host's applications into the service's own bank",
-            &PLUGINS,
-        ),
-        provider(
-            NOOP,
-            "No-Op Provider",
-            "This provider does nothing for each protect and restore operation. Used for testing",
-            &["karbor-noop-protection-plugin"],
-        ),
-    ]
+    Ok(known(&karbor_plugins::registry(nowhere)?))
+}
+
+fn known(registry: &Registry) -> Vec<OptionDef> {
+    [PROVIDER_OPTIONS, &registry.options()].concat()
 }
 
 /// Providers that cannot be used, with what they miss, and options that mean nothing to any plugin.
@@ -68,8 +38,9 @@ pub(crate) fn remarks(
         let missing: Vec<_> = missing.collect();
         format!("{} is not usable: {}", config.label(), missing.join("; "))
     });
+    let known = known(registry);
     let unknown = configs.iter().flat_map(|config| {
-        let options = original::unknown_options(config);
+        let options = original::unknown_options(config, &known);
         let of = move |option| format!("{}: unknown option {option}", config.label());
         options.into_iter().map(of)
     });

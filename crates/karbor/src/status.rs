@@ -125,7 +125,7 @@ async fn check(place: &Place<'_>) -> Result<Vec<Finding>, Failure> {
         database(&loaded).await?,
         state,
     ];
-    match Configured::load(&loaded.state, &loaded.config) {
+    match Configured::load(&loaded.state, &loaded.config).await {
         Ok(configured) => {
             findings.push(match configured.remarks.as_slice() {
                 [] => Finding::success("Providers"),

@@ -1,9 +1,13 @@
 //! The contract of banks, kept by each.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use karbor_banks::file_system::FileSystemBank;
-use karbor_plugin::{Bank, contract};
+use karbor_model::{GivenOption, Options};
+use karbor_plugin::{Bank, contract, layers};
 use karbor_testkit::{FaultyBank, MemoryBank};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,6 +19,22 @@ async fn memory_bank() {
 async fn faulty_bank_without_faults() {
     let fresh = async || Arc::new(FaultyBank::new(MemoryBank::new())) as Arc<dyn Bank>;
     contract::bank::suite(fresh).await;
+}
+
+/// Each layer by itself, then all of them as a bank that is opened gets them.
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_around_a_bank() {
+    let memory = || Arc::new(MemoryBank::new()) as Arc<dyn Bank>;
+    contract::bank::suite(async || layers::retry(memory())).await;
+    contract::bank::suite(async || layers::timeout(memory(), Duration::from_secs(60))).await;
+    contract::bank::suite(async || layers::concurrency(memory(), 1)).await;
+    contract::bank::suite(async || layers::metrics(memory()).0).await;
+    let defaults = layers::OPTIONS
+        .iter()
+        .map(|option| GivenOption::from(*option));
+    let defaults = Options::check(defaults).unwrap();
+    let all = async || layers::layered(memory(), &defaults).unwrap().0;
+    contract::bank::suite(all).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,9 +10,9 @@ use std::{
     time::Duration,
 };
 
-use karbor_banks::file_system::{FileSystemBank, NAME, SECTION};
+use karbor_banks::file_system::{FileSystemBank, NAME, SECTION, spec};
 use karbor_model::ProviderId;
-use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ProviderConfig};
+use karbor_plugin::{Bank, BankError, BankKey, ListRequest, ProviderConfig, Registry};
 
 pub(super) fn key(text: &str) -> BankKey {
     BankKey::parse(text).unwrap()
@@ -40,14 +40,17 @@ fn provider(options: &[(&str, &str)]) -> ProviderConfig {
     }
 }
 
+fn registry() -> Registry {
+    let mut registry = Registry::new();
+    registry.add(spec()).unwrap();
+    registry
+}
+
 #[tokio::test]
 async fn it_is_made_from_the_original_s_options() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("not/there/yet");
-    let mut registry = karbor_plugin::Registry::new();
-    registry.bank(NAME, |config| {
-        Ok(std::sync::Arc::new(FileSystemBank::from_config(config)?))
-    });
+    let registry = registry();
     let path_option = ("file_system_bank_path", path.to_str().unwrap());
     for (options, file) in [
         (&[path_option][..], "karbor/a/b"),
@@ -56,7 +59,7 @@ async fn it_is_made_from_the_original_s_options() {
             "other/a/b",
         ),
     ] {
-        let bank = registry.make_bank(&provider(options)).unwrap();
+        let bank = registry.open_bank(&provider(options)).await.unwrap().bank;
         bank.put(&key("a/b"), "x".into()).await.unwrap();
         assert_eq!(std::fs::read(path.join(file)).unwrap(), b"x");
     }
@@ -76,10 +79,8 @@ async fn it_is_made_from_the_original_s_options() {
             "cannot be opened",
         ),
     ] {
-        let error = registry
-            .make_bank(&provider(options))
-            .unwrap_err()
-            .to_string();
+        let opened = registry.open_bank(&provider(options)).await;
+        let error = opened.err().unwrap().to_string();
         assert!(
             error.contains("provider 'local'") && error.contains(wanted),
             "{error}"
@@ -296,21 +297,28 @@ async fn a_lease_that_cannot_be_read_is_not_taken_for_free() {
 async fn a_bank_that_must_exist_is_not_made() {
     let directory = tempfile::tempdir().unwrap();
     let path = ("file_system_bank_path", directory.path().to_str().unwrap());
-    let open = |must: &str| {
+    let registry = registry();
+    let open = async |must: &str| {
         let options = [path, ("file_system_bank_must_exist", must)];
-        FileSystemBank::from_config(&provider(&options)).map_err(|error| error.to_string())
+        let opened = registry.open_bank(&provider(&options)).await;
+        opened
+            .map(|opened| opened.bank)
+            .map_err(|error| error.to_string())
     };
     let container = directory.path().join("karbor");
-    let error = open("True").unwrap_err();
+    let error = open("True").await.unwrap_err();
     assert!(
         error.contains("is not there") && error.contains(container.to_str().unwrap()),
         "{error}"
     );
     assert!(!container.exists());
-    let error = open("perhaps").unwrap_err();
-    assert!(error.contains("must be True or False"), "{error}");
-    open("False").unwrap();
-    let bank = open("True").unwrap();
+    let error = open("perhaps").await.unwrap_err();
+    assert!(
+        error.contains("expected true or false, found 'perhaps'"),
+        "{error}"
+    );
+    open("False").await.unwrap();
+    let bank = open("True").await.unwrap();
     bank.put(&key("a/b"), "x".into()).await.unwrap();
 }
 

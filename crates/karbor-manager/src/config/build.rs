@@ -4,13 +4,14 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use ini::{Ini, ParseOption};
 
+use karbor_model::{ConfigError, GivenOption, OptionDef, Options, Source};
+
 use super::{
-    Checked, Config, ConfigError, Entries, Entry, Inner, OptionDef, OptionKind, Source,
+    Config, Inner,
     known::{IdleOptions, Names},
     substitute::substitute,
 };
@@ -26,14 +27,7 @@ pub struct ConfigBuilder {
     overrides: Vec<(String, String, String)>,
 }
 
-/// A value before it is checked: as often as it was given.
-struct Raw {
-    def: OptionDef,
-    values: Vec<String>,
-    source: Source,
-}
-
-type Raws = BTreeMap<(&'static str, &'static str), Raw>;
+type Raws = BTreeMap<(&'static str, &'static str), GivenOption>;
 
 /// What stands in files and in the environment and is read by nobody.
 #[derive(Default)]
@@ -135,11 +129,11 @@ impl ConfigBuilder {
             }
             raw.values.push(value);
         }
-        let entries = check_all(&raws, &unread.values)?;
+        let options = check_all(&raws, &unread.values)?;
         Ok(Config {
             inner: Arc::new(Inner {
                 version: self.version,
-                entries,
+                options,
                 unknown: unread.unknown,
                 idle: unread.idle,
             }),
@@ -150,16 +144,7 @@ impl ConfigBuilder {
 fn declare(options: &[OptionDef]) -> Result<Raws, ConfigError> {
     let mut raws = Raws::new();
     for def in options {
-        let values = match def.default {
-            "" => Vec::new(),
-            text => vec![text.to_owned()],
-        };
-        let raw = Raw {
-            def: *def,
-            values,
-            source: Source::Default,
-        };
-        match raws.insert((def.group, def.name), raw) {
+        match raws.insert((def.group, def.name), GivenOption::from(*def)) {
             Some(other) if other.def != *def => {
                 return Err(ConfigError::DeclaredTwice {
                     group: def.group.to_owned(),
@@ -172,7 +157,7 @@ fn declare(options: &[OptionDef]) -> Result<Raws, ConfigError> {
     Ok(raws)
 }
 
-fn find<'a>(raws: &'a mut Raws, group: &str, name: &str) -> Option<&'a mut Raw> {
+fn find<'a>(raws: &'a mut Raws, group: &str, name: &str) -> Option<&'a mut GivenOption> {
     raws.iter_mut()
         .find(|((g, n), _)| *g == group && *n == name)
         .map(|(_, raw)| raw)
@@ -245,7 +230,7 @@ fn environment(
 fn check_all(
     raws: &Raws,
     unread: &BTreeMap<(String, String), String>,
-) -> Result<Entries, ConfigError> {
+) -> Result<Options, ConfigError> {
     let declared = raws
         .iter()
         .map(|(key, raw)| (*key, raw.values.last().cloned().unwrap_or_default()));
@@ -253,66 +238,14 @@ fn check_all(
         .iter()
         .map(|((group, name), value)| ((group.as_str(), name.as_str()), value.clone()));
     let plain: BTreeMap<(&str, &str), String> = unread.chain(declared).collect();
-    let mut entries = Entries::new();
-    for (key, raw) in raws {
-        let bad = |reason: String| ConfigError::BadValue {
-            source_: raw.source.to_string(),
-            group: key.0.to_owned(),
-            name: key.1.to_owned(),
-            reason,
-        };
-        let values: Vec<String> = raw
-            .values
-            .iter()
-            .map(|value| substitute(value, key.0, &plain))
-            .collect::<Result<_, _>>()
-            .map_err(bad)?;
-        let value = check(raw.def.kind, &values).ok_or_else(|| {
-            let expected = raw.def.kind.expected();
-            bad(match values.last() {
-                Some(value) if !raw.def.secret => format!("expected {expected}, found '{value}'"),
-                _ => format!("expected {expected}"),
-            })
-        })?;
-        let entry = Entry {
-            def: raw.def,
-            value,
-            source: raw.source.clone(),
-        };
-        entries.entry(key.0).or_default().insert(key.1, entry);
-    }
-    Ok(entries)
-}
-
-/// The value that texts stand for; `None` when they do not. An empty text unsets the option.
-fn check(kind: OptionKind, values: &[String]) -> Option<Checked> {
-    if kind == OptionKind::List {
-        let items = values.iter().flat_map(|value| value.split([',', '\n']));
-        let items = items.map(str::trim).filter(|item| !item.is_empty());
-        return Some(Checked::List(items.map(str::to_owned).collect()));
-    }
-    let text = match values.last().map(|value| value.trim()) {
-        None | Some("") => return Some(Checked::Unset),
-        Some(text) => text,
-    };
-    match kind {
-        OptionKind::Str | OptionKind::Path => Some(Checked::Text(text.to_owned())),
-        OptionKind::List => None,
-        OptionKind::Int => text.parse().ok().map(Checked::Int),
-        OptionKind::Float => {
-            let number: f64 = text.parse().ok()?;
-            number.is_finite().then_some(Checked::Float(number))
-        }
-        OptionKind::Seconds => {
-            let seconds = text.parse().ok()?;
-            Duration::try_from_secs_f64(seconds)
-                .ok()
-                .map(Checked::Seconds)
-        }
-        OptionKind::Bool => match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" | "1" => Some(Checked::Bool(true)),
-            "false" | "no" | "off" | "0" => Some(Checked::Bool(false)),
-            _ => None,
-        },
-    }
+    let substituted = raws.values().map(|raw| {
+        let values = raw.values.iter();
+        let values = values.map(|value| substitute(value, raw.def.group, &plain));
+        let values = values.collect::<Result<_, _>>();
+        Ok(GivenOption {
+            values: values.map_err(|reason| raw.bad(reason))?,
+            ..raw.clone()
+        })
+    });
+    Options::check(substituted.collect::<Result<Vec<_>, ConfigError>>()?)
 }

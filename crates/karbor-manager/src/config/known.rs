@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::OptionDef;
+use karbor_model::OptionDef;
 
 /// Options that files may hold, because another program or version reads them, and that do nothing
 /// here.

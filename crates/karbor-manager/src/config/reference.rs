@@ -2,11 +2,20 @@
 
 use std::{collections::BTreeMap, fmt::Write};
 
-use super::{OptionDef, OptionKind};
+use karbor_model::{OptionDef, OptionKind};
+
+/// Where options may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Places {
+    /// In files, in the environment and on the command line.
+    Anywhere,
+    /// In files alone.
+    Files,
+}
 
 /// Markdown: a table for each group, groups and options in order of their names, `DEFAULT` first.
 #[must_use]
-pub fn reference(options: &[OptionDef]) -> String {
+pub fn reference(options: &[OptionDef], places: Places) -> String {
     let mut groups: BTreeMap<(bool, &str), BTreeMap<&str, &OptionDef>> = BTreeMap::new();
     for option in options {
         groups
@@ -18,19 +27,28 @@ pub fn reference(options: &[OptionDef]) -> String {
     for ((_, group), options) in groups {
         // Writing into a String cannot fail.
         let _ = writeln!(out, "## [{group}]\n");
+        let (title, line) = match places {
+            Places::Anywhere => (" environment |", "---|"),
+            Places::Files => ("", ""),
+        };
         let _ = writeln!(
             out,
-            "| option | kind | default | environment | what it is for |"
+            "| option | kind | default |{title} what it is for |\n|---|---|---|{line}---|"
         );
-        let _ = writeln!(out, "|---|---|---|---|---|");
         for (name, option) in options {
+            let environment = match places {
+                Places::Anywhere => format!(
+                    " `OS_{}__{}` |",
+                    group.to_ascii_uppercase(),
+                    name.to_ascii_uppercase()
+                ),
+                Places::Files => String::new(),
+            };
             let _ = writeln!(
                 out,
-                "| `{name}` | {} | {} | `OS_{}__{}` | {}{} |",
+                "| `{name}` | {} | {} |{environment} {}{} |",
                 kind(option.kind),
                 default(option),
-                group.to_ascii_uppercase(),
-                name.to_ascii_uppercase(),
                 option.help.replace('|', "\\|").replace('\n', " "),
                 if option.secret {
                     " Secret: never shown."

@@ -2,7 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use karbor_manager::{
     Config, ConfigBuilder, OptionDef, OptionKind,
-    config::{IdleOptions, reference},
+    config::{IdleOptions, Places, reference},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -310,7 +310,7 @@ fn two_crates_may_share_an_option_but_not_disagree_on_it() {
 
 #[test]
 fn the_reference_names_every_option() {
-    let text = reference(OPTIONS);
+    let text = reference(OPTIONS, Places::Anywhere);
     assert!(text.starts_with("## [DEFAULT]\n"));
     let line = "| `wait` | seconds | `1.5` | `OS_DEFAULT__WAIT` | What it is for. |";
     assert!(text.contains(line), "{text}");
@@ -325,4 +325,8 @@ fn the_reference_names_every_option() {
             option.name
         );
     }
+    let text = reference(OPTIONS, Places::Files);
+    let line = "| `wait` | seconds | `1.5` | What it is for. |";
+    assert!(text.contains(line), "{text}");
+    assert!(!text.contains("OS_"), "{text}");
 }

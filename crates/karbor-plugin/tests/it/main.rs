@@ -1,4 +1,4 @@
-//! What sections promise, whatever a plugin asks of them.
+//! What sections promise, whatever a plugin asks of them; what the layers and the registry do.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -7,4 +7,6 @@
     unreachable_pub
 )]
 
+mod layers;
+mod registry;
 mod section;

@@ -43,7 +43,7 @@ mod vaults;
 
 use std::sync::Arc;
 
-use karbor_plugin::{ProtectionPlugin, Registry};
+use karbor_plugin::{PluginSpec, ProtectionPlugin, Registry, RegistryError};
 
 use self::{
     application::ApplicationPlugin, kinds::KINDS, protectable::HostProtectable, shared::Host,
@@ -54,10 +54,13 @@ pub use shared::HostOptions;
 pub use sqlite::{SQLITE_WORKER, worker::run as sqlite_worker};
 
 /// Adds the protectables and protection plugins of this host. Nothing is read until they are used.
-pub fn register(registry: &mut Registry, options: HostOptions) {
+///
+/// # Errors
+/// [`RegistryError::DeclaredTwice`].
+pub fn register(registry: &mut Registry, options: HostOptions) -> Result<(), RegistryError> {
     let host = Arc::new(Host::new(options));
     for protectable in HostProtectable::all(&host.store) {
-        registry.protectable(protectable);
+        registry.add_protectable(protectable)?;
     }
     let application: Arc<dyn ProtectionPlugin> = Arc::new(ApplicationPlugin::new(host.clone()));
     let kinds = KINDS.iter().map(|kind| (kind.plugin)(host.clone()));
@@ -65,6 +68,7 @@ pub fn register(registry: &mut Registry, options: HostOptions) {
         .into_iter()
         .zip(std::iter::once(application).chain(kinds))
     {
-        registry.protection(name, move |_| Ok(plugin.clone()));
+        registry.add(PluginSpec::protection(name, plugin))?;
     }
+    Ok(())
 }

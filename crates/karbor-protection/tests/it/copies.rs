@@ -275,7 +275,7 @@ async fn a_crash_at_every_write_to_the_copy_bank_ends_truthfully() {
         let first = house.open().await;
         let wanted = first.plan(1);
         protected(&first, &wanted).await;
-        house.copies.fail_write(nth, Fault::Fail);
+        house.copies.fail_write(nth, Fault::FailForGood);
         let begun = first.copy(&wanted).await;
         drop(first);
         house.copies.heal();

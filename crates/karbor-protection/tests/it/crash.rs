@@ -80,7 +80,7 @@ async fn a_crash_at_every_write_to_the_bank_ends_truthfully() {
             .with_resources(&["a", "b"])
             .with_edges(&[(0, 1)]);
         let first = house.open().await;
-        house.bank.fail_write(nth, Fault::Fail);
+        house.bank.fail_write(nth, Fault::FailForGood);
         let begun = first.protect(first.plan(1)).await;
         if let Ok(checkpoint) = begun {
             // However far it came by now.

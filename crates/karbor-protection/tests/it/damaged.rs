@@ -326,7 +326,7 @@ async fn a_crash_at_every_write_of_a_deletion_leaves_one_that_can_be_deleted() {
         // A name that the record does not account for goes, too.
         let stray = format!("indices/by-provider/{}/{PROJECT}/7@{bad}", house.provider);
         house.tamper(&stray, bad.to_string());
-        house.bank.fail_write(nth, Fault::Fail);
+        house.bank.fail_write(nth, Fault::FailForGood);
         let _ = deleted_by(&first, &member(), bad).await;
         drop(first);
         house.bank.heal();

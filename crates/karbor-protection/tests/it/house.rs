@@ -18,7 +18,9 @@ use karbor_model::{
     OperationLog, OperationLogStatus, OperationType, Parameters, Plan, PlanId, PlanStatus,
     ProviderId, Readback, ReadbackId, ReadbackStatus, RequestContext, Resource,
 };
-use karbor_plugin::{Bank, BankKey, Protectable, ProtectableError, ProviderConfig, Registry};
+use karbor_plugin::{
+    Bank, BankKey, PluginSpec, Protectable, ProtectableError, ProviderConfig, Registry,
+};
 use karbor_plugins::protectables::openstack::OpenStackType;
 use karbor_plugins::protections::{noop, simulated};
 use karbor_protection::{
@@ -153,16 +155,21 @@ impl House {
         let db = Db::connect(&self.url()).await.unwrap();
         db.migrate().await.unwrap();
         let mut registry = Registry::new();
-        let bank = self.bank.clone();
-        registry.bank("memory", move |_| Ok(bank.clone() as Arc<dyn Bank>));
-        let copies = self.copies.clone();
-        registry.bank("copies", move |_| Ok(copies.clone() as Arc<dyn Bank>));
+        for (name, bank) in [("memory", &self.bank), ("copies", &self.copies)] {
+            let bank = bank.clone();
+            let open = move |_| std::future::ready(Ok(bank.clone() as Arc<dyn Bank>));
+            registry.add(PluginSpec::bank(name, &[], open)).unwrap();
+        }
         let (bank, copy_bank) = self.banks;
-        registry.protection(simulated::NAME, |_| Ok(Arc::new(simulated::Simulated)));
-        registry.protection(noop::NAME, |_| Ok(Arc::new(noop::Noop)));
-        registry.protectable(Arc::new(Things(self.inventory.clone())));
+        let simulated = PluginSpec::protection(simulated::NAME, Arc::new(simulated::Simulated));
+        let noop = PluginSpec::protection(noop::NAME, Arc::new(noop::Noop));
+        for plugin in [simulated, noop] {
+            registry.add(plugin).unwrap();
+        }
+        let things = Arc::new(Things(self.inventory.clone()));
+        registry.add_protectable(things).unwrap();
         for protectable in OpenStackType::all() {
-            registry.protectable(protectable);
+            registry.add_protectable(protectable).unwrap();
         }
         let config = |id, name: &str, plugin: &str| ProviderConfig {
             file: None,
@@ -179,7 +186,7 @@ impl House {
             config(self.provider, "sim", simulated::NAME),
             config(self.other_provider, "noop", noop::NAME),
         ];
-        let providers = Providers::new(&configs, &registry).unwrap();
+        let providers = Providers::open(&configs, &registry).await.unwrap();
         let master_key = MasterKey::from_recovery_key(&self.recovery_key).unwrap();
         let parts = ProtectionParts {
             registry: Arc::new(registry),

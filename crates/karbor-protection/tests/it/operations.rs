@@ -1,12 +1,13 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use karbor_interfaces::protection::ProtectionApi;
+use karbor_manager::{Manager, TaskOutcome};
 use karbor_model::{
     CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, ReadbackStatus,
-    Resource,
+    RequestContext, Resource,
 };
 use karbor_plugin::{Bank, BankError};
-use karbor_testkit::{Fault, Verb};
+use karbor_testkit::{FakeClock, Fault, Verb};
 use serde_json::json;
 
 use crate::house::{House, SIMULATED, id, member, plan, until};
@@ -640,4 +641,38 @@ async fn types_that_cannot_be_looked_up_are_known_by_name() {
         running.settled(checkpoint).await,
         CheckpointStatus::Available
     );
+}
+
+/// What passes in seconds fails nothing, be it the record of the checkpoint or the data.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bank_that_stumbles_is_asked_again_and_that_is_counted() {
+    let clock = FakeClock::new();
+    clock.set_time_of_day(chrono::Utc::now());
+    let house = House::new()
+        .with_resources(&["one bytes=10"])
+        .with_copy_bank()
+        .with_clock(&clock);
+    let running = house.open().await;
+    for ending in ["/index.json", "/metadata"] {
+        house.bank.inject(Fault::Fail, 1, move |call| {
+            call.verb == Verb::Put && call.key.ends_with(ending)
+        });
+    }
+    running.available(1).await;
+    let manager = running.service.manager();
+    let tasks = manager.periodic_tasks();
+    clock.turn(Duration::from_secs(301));
+    tasks
+        .periodic_tasks(manager, &RequestContext::admin(), true)
+        .await
+        .unwrap();
+    let mut reports = tasks.reports().into_iter();
+    let report = reports.find(|report| report.name == "count_bank_requests");
+    let TaskOutcome::Ok { details } = report.unwrap().outcome else {
+        panic!("it counts");
+    };
+    let [bank, copies] = [&details["sim"][0], &details["sim"][1]];
+    assert_eq!(bank["errors"], 2, "{details}");
+    assert!(bank["puts"].as_u64() > Some(2) && bank["bytes_written"].as_u64() > Some(10));
+    assert_eq!(copies["puts"], 0);
 }

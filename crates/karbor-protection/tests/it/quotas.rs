@@ -100,7 +100,7 @@ async fn a_failed_run_counts_as_what_it_left() {
 
     let house = House::new().with_resources(&["plain"]);
     let running = house.open().await;
-    house.bank.fail_write(1, Fault::Fail);
+    house.bank.fail_write(1, Fault::FailForGood);
     running.protect(running.plan(1)).await.unwrap_err();
     house.bank.heal();
     assert_eq!(used(&running.db, Checkpoints).await, there(&running).await);
@@ -112,7 +112,7 @@ async fn a_crash_at_any_write_counts_truthfully() {
     for nth in 1..12 {
         let house = House::new().with_resources(&["bytes=10"]);
         let first = house.open().await;
-        house.bank.fail_write(nth, Fault::Fail);
+        house.bank.fail_write(nth, Fault::FailForGood);
         let begun = first.protect(first.plan(1)).await;
         drop(first);
         house.bank.heal();

@@ -17,7 +17,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use karbor_banks::file_system::FileSystemBank;
 use karbor_fs::{Dir, Found};
-use karbor_plugin::{Bank, BankKey, BankSection, Secret};
+use karbor_plugin::{Bank, BankKey, BankSection, Secret, layers::retry};
 use karbor_testkit::{FaultyBank, MemoryBank};
 use karbor_vault::{
     Control, SnapshotId, SnapshotMeta, SnapshotSummary, TreeOptions, Vault, VaultError,
@@ -58,8 +58,9 @@ impl Disk {
     }
 }
 
+/// The section of a repository in a bank that is asked again when it stumbles, as a service opens it.
 pub fn section(bank: Arc<dyn Bank>) -> BankSection {
-    BankSection::new(bank, BankKey::parse("vaults/p/q").unwrap())
+    BankSection::new(retry(bank), BankKey::parse("vaults/p/q").unwrap())
 }
 
 pub async fn vault(section: BankSection) -> Vault {

@@ -1,6 +1,8 @@
 //! Sections of providers' files.
 
-use karbor_manager::config::closest;
+use std::collections::BTreeMap;
+
+use karbor_manager::{OptionDef, config::closest};
 use karbor_plugin::ProviderConfig;
 
 const LEASES: [&str; 3] = [
@@ -12,28 +14,8 @@ const LEASES: [&str; 3] = [
 /// The section that says what a provider is.
 const PROVIDER: &str = "provider";
 
-/// The sections there are, ours and the original's, with their options; no options stand for any.
+/// Sections of the original's files for plugins that are not here, with their options; no options stand for any.
 const SECTIONS: &[(&str, &[&str])] = &[
-    (
-        PROVIDER,
-        &[
-            "bank",
-            "copy_bank",
-            "description",
-            "enabled",
-            "id",
-            "name",
-            "plugin",
-        ],
-    ),
-    (
-        "file_system_bank_plugin",
-        &[
-            "bank_object_container",
-            "file_system_bank_must_exist",
-            "file_system_bank_path",
-        ],
-    ),
     (
         "swift_bank_plugin",
         &[
@@ -144,19 +126,25 @@ const SECTIONS: &[(&str, &[&str])] = &[
     ("trove_client", &[]),
 ];
 
-/// What a provider's file says that means nothing: of one that is not enabled, only what is said of itself,
-/// as `enabled` may be what is misspelt.
-pub(crate) fn unknown_options(provider: &ProviderConfig) -> Vec<String> {
+/// What a provider's file says that means nothing, neither as one of the options that are `known` nor in the original:
+/// of one that is not enabled, only what is said of itself, as `enabled` may be what is misspelt.
+pub(crate) fn unknown_options(provider: &ProviderConfig, known: &[OptionDef]) -> Vec<String> {
+    let mut sections: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, options) in SECTIONS {
+        sections.entry(name).or_default().extend(*options);
+    }
+    for option in known {
+        sections.entry(option.group).or_default().push(option.name);
+    }
     let mut unknown = Vec::new();
     let filled = provider.sections.iter();
     let filled = filled.filter(|(_, options)| !options.is_empty());
     for (section, options) in filled.filter(|(name, _)| provider.enabled || *name == PROVIDER) {
         // The copy bank has sections of its own.
         let of_bank = section.strip_prefix("copy.").unwrap_or(section);
-        let known = SECTIONS.iter().find(|(name, _)| *name == of_bank);
-        let Some((_, names)) = known else {
-            let names = SECTIONS.iter().map(|(name, _)| *name);
-            unknown.push(format!("[{section}]{}", guess(section, names)));
+        let Some(names) = sections.get(of_bank) else {
+            let guess = guess(section, sections.keys().copied());
+            unknown.push(format!("[{section}]{guess}"));
             continue;
         };
         for option in options.keys() {

@@ -16,7 +16,7 @@ pub(crate) async fn start(common: &Common) -> Result<RunningService<ProtectionMa
         providers,
         remarks,
         ..
-    } = Configured::load(state, config)?;
+    } = Configured::load(state, config).await?;
     for remark in remarks {
         tracing::warn!("{remark}");
     }

@@ -17,6 +17,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::FutureExt;
 use karbor_model::{
     CheckpointId, OperationId, OperationType, PlanId, ProviderId, RequestContext, Resource,
 };
@@ -24,7 +25,7 @@ use karbor_plugin::{
     Bank, BankKey, BankSection, DataSection, HookReport, NoProgress, Operation, OperationContext,
     PluginError, ProtectionPlugin, ProviderConfig, Registry, Secret, VaultAccess,
 };
-use karbor_plugins::{HostOptions, registry_with_host};
+use karbor_plugins::{HostOptions, registry};
 use karbor_testkit::MemoryBank;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
@@ -60,12 +61,13 @@ impl Lab {
     }
 
     fn over(dir: TempDir, bank: Arc<MemoryBank>) -> Self {
-        let registry = registry_with_host(HostOptions {
+        let registry = registry(|_| HostOptions {
             applications_dir: dir.path().join("applications.d"),
             scratch_dir: dir.path().join("state/scratch"),
             sqlite_worker: sqlite_worker(),
             off_limits: vec![dir.path().join("state")],
-        });
+        })
+        .unwrap();
         let names = ["application", "directory", "sqlite", "postgresql"];
         let config = ProviderConfig {
             file: None,
@@ -81,7 +83,8 @@ impl Lab {
             enabled: true,
             sections: BTreeMap::new(),
         };
-        let plugins = registry.make_protections(&config).unwrap();
+        let plugins = registry.open_protections(&config).now_or_never();
+        let plugins = plugins.unwrap().unwrap();
         Self {
             dir,
             bank,
