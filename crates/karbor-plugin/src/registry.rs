@@ -51,11 +51,13 @@ impl ProviderConfig {
 
     /// The values of declared options: those of the file, taken literally, or the defaults.
     fn options(&self, defs: &[OptionDef]) -> Result<Options, ConfigError> {
-        let source = self
-            .file
-            .as_ref()
-            .map_or(Source::Override, |file| Source::File(file.clone()));
-        Options::check(defs.iter().map(|def| {
+        Options::check(self.given(defs))
+    }
+
+    fn given(&self, defs: &[OptionDef]) -> impl Iterator<Item = GivenOption> {
+        let file = self.file.clone();
+        let source = file.map_or(Source::Override, Source::File);
+        defs.iter().map(move |def| {
             let section = self.sections.get(def.group);
             match section.and_then(|options| options.get(def.name)) {
                 Some(values) => GivenOption {
@@ -65,7 +67,7 @@ impl ProviderConfig {
                 },
                 None => GivenOption::from(*def),
             }
-        }))
+        })
     }
 }
 
@@ -228,12 +230,15 @@ impl Registry {
             .collect()
     }
 
-    /// The places of this host that a provider's banks lie in. Of one that is configured wrongly none is known.
+    /// The places of this host that a provider's banks lie in, be it in use or not. An option with a value that it cannot
+    /// have is left out: the others say where the bank is all the same.
     #[must_use]
     pub fn places(&self, provider: &ProviderConfig) -> Vec<PathBuf> {
         let places = provider.banks().filter_map(|config| {
             let spec = self.find(PluginKind::Bank, &config.bank)?;
-            let options = config.options(spec.options).ok()?;
+            let given = config.given(spec.options);
+            let good = given.filter(|given| Options::check([given.clone()]).is_ok());
+            let options = Options::check(good).ok()?;
             Some((spec.places)(&options))
         });
         places.flatten().collect()

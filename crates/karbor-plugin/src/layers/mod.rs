@@ -47,8 +47,8 @@ pub const OPTIONS: &[OptionDef] = &[
         name: "request_timeout",
         kind: OptionKind::Seconds,
         default: "600",
-        help: "How long one request to the bank may take, and a second more for each MiB that it may move. What takes \
-               longer fails. 0: no limit.",
+        help: "How long one request to the bank may take, and a second more for each MiB that it and those beside it may \
+               move. What takes longer fails. 0: no limit.",
         secret: false,
     },
 ];

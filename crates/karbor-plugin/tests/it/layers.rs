@@ -119,6 +119,38 @@ async fn a_bank_that_hangs_is_given_up_after_a_time_that_grows_with_the_request(
     assert_eq!(took(&mut write).await, 65);
 }
 
+/// A slow medium moves them all, each at a part of its speed.
+#[tokio::test(start_paused = true)]
+async fn requests_that_share_a_slow_bank_have_time_for_one_another() {
+    let bank = faulty();
+    let hasty = layers::timeout(bank.clone(), MINUTE);
+    let data = bytes::Bytes::from(vec![0; 30 << 20]);
+    let put = |name: &'static str| {
+        let (bank, data) = (hasty.clone(), data.clone());
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            let put = bank.put(&key(name), data).await;
+            (put.is_ok(), begun.elapsed().as_secs())
+        })
+    };
+    // Alone the first has 90 s, but before they are over three come beside it.
+    for is_slow in [true, false] {
+        bank.inject(Fault::Hold, usize::MAX, |_| true);
+        let first = put("a");
+        tokio::time::sleep(Duration::from_secs(80)).await;
+        let others = [put("b"), put("c"), put("d")];
+        if is_slow {
+            tokio::time::sleep(Duration::from_secs(90)).await;
+            bank.heal();
+        }
+        let ends_after = if is_slow { 170 } else { 180 };
+        assert_eq!(first.await.unwrap(), (is_slow, ends_after));
+        for other in others {
+            assert_eq!(other.await.unwrap().0, is_slow);
+        }
+    }
+}
+
 /// A disk that wakes up writes what was given up: nothing later may have been written by then.
 #[tokio::test(start_paused = true)]
 async fn a_change_that_was_given_up_ends_before_the_next_one_of_the_same_thing() {
@@ -137,6 +169,20 @@ async fn a_change_that_was_given_up_ends_before_the_next_one_of_the_same_thing()
     hasty.put(&a, "newest".into()).await.unwrap();
     assert_eq!(bank.inner().get(&a).await.unwrap(), "newest");
     assert_eq!(bank.count(Verb::Put), 3);
+}
+
+/// What it holds would be held for ever, if the next change of the same thing alone made it go on.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_given_up_keeps_no_turn_at_the_bank() {
+    let bank = faulty();
+    let hasty = layers::timeout(layers::concurrency(bank.clone(), 1), MINUTE);
+    let (a, b) = (key("a"), key("b"));
+    bank.inject(Fault::Hold, 1, |call| call.verb == Verb::Put);
+    hasty.put(&a, "held".into()).await.unwrap_err();
+    hasty.put(&b, "behind".into()).await.unwrap_err();
+    bank.heal();
+    assert_eq!(hasty.get(&a).await.unwrap(), "held");
+    assert_eq!(hasty.get(&b).await.unwrap(), "behind");
 }
 
 #[tokio::test]

@@ -126,6 +126,21 @@ async fn a_plugin_is_given_its_options_checked_and_taken_literally() {
     assert_eq!(places, wanted.map(|(path, _)| path));
 }
 
+/// What lies there must not be restored into, however the file has it.
+#[test]
+fn the_place_of_a_bank_that_cannot_be_opened_is_known() {
+    let scene = scene();
+    let wrong = ProviderConfig {
+        enabled: false,
+        ..provider(&[
+            ("memory_bank", "path", "/data"),
+            ("memory_bank", "size", "large"),
+        ])
+    };
+    let places = scene.registry.places(&wrong);
+    assert_eq!(places[0], PathBuf::from("/data"));
+}
+
 #[tokio::test]
 async fn a_value_that_is_none_is_told_with_its_place_and_no_secret() {
     let scene = scene();
