@@ -35,12 +35,7 @@ pub(crate) fn names(checkpoint: &Value) -> BTreeMap<String, String> {
     graph(checkpoint)
         .iter()
         .flat_map(|graph| graph.nodes())
-        .map(|resource| {
-            (
-                resource.key(),
-                format!("{} {}", resource.resource_type, resource.name),
-            )
-        })
+        .map(|resource| (resource.key(), resource.in_words()))
         .collect()
 }
 

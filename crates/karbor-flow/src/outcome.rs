@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use karbor_model::Resource;
 use karbor_plugin::HookReport;
 use serde::Serialize;
 use serde_json::Value;
@@ -40,11 +41,13 @@ pub struct FlowFailure {
 
 impl fmt::Display for FlowFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.resource)?;
-        if !self.name.is_empty() {
-            write!(f, " ({})", self.name)?;
+        let (kind, id) = self.resource.split_once('#').unwrap_or_default();
+        let resource = Resource::new(kind, id, &*self.name);
+        write!(f, "{}: ", resource.in_words())?;
+        if self.hook == Hook::Undo {
+            write!(f, "what was begun could not be undone: ")?;
         }
-        write!(f, ": {}: {}", self.hook, self.reason)
+        write!(f, "{}", self.reason)
     }
 }
 
@@ -73,7 +76,7 @@ impl FlowOutcome {
         }
     }
 
-    /// Every failing resource with its hook and reason, one a line; nothing after a success.
+    /// Every failing resource with its reason, one a line; nothing after a success.
     #[must_use]
     pub fn error_info(&self) -> Option<String> {
         // Only a failure begins a line at its beginning, whatever names a reason holds.

@@ -6,6 +6,18 @@ use serde_json::{Value, json};
 /// Where extra info tells why a resource cannot be used.
 const BROKEN: &str = "broken";
 
+/// A type without where it comes from: of `Host::PostgreSQL::Database`, `PostgreSQL database`.
+fn kind_in_words(resource_type: &str) -> String {
+    let (maker, kind) = resource_type
+        .rsplit_once("::")
+        .unwrap_or(("", resource_type));
+    let kind = kind.to_lowercase();
+    match maker.split_once("::") {
+        Some((_, maker)) => format!("{maker} {kind}"),
+        None => kind,
+    }
+}
+
 /// One thing that a plugin knows how to protect. Equal by type and id: name and extra info are
 /// what was known of it when it was looked up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,6 +68,16 @@ impl Resource {
     pub fn key(&self) -> String {
         format!("{}#{}", self.resource_type, self.id)
     }
+
+    /// As a person knows it: `documents (directory)`, `shop (PostgreSQL database)`. One without a name goes by its id.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let name = match self.name.is_empty() {
+            true => &self.id,
+            false => &self.name,
+        };
+        format!("{name} ({})", kind_in_words(&self.resource_type))
+    }
 }
 
 impl PartialEq for Resource {
@@ -76,5 +98,27 @@ impl std::hash::Hash for Resource {
 impl std::fmt::Display for Resource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} {} ({})", self.resource_type, self.name, self.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resource_goes_by_its_name_and_what_it_is() {
+        for (resource_type, name, words) in [
+            ("Host::Directory", "documents", "documents (directory)"),
+            (
+                "Host::PostgreSQL::Database",
+                "shop",
+                "shop (PostgreSQL database)",
+            ),
+            ("OS::Cinder::Volume", "data", "data (Cinder volume)"),
+            ("Simulated::Resource", "", "17 (resource)"),
+            ("T", "one", "one (t)"),
+        ] {
+            assert_eq!(Resource::new(resource_type, "17", name).in_words(), words);
+        }
     }
 }

@@ -432,7 +432,7 @@ async fn an_operation_log_is_laid_out() {
     let log = json!({"operation_log": {"id": "128be61f-4d13-42a5-a2c2-11a6dba0f409",
         "operation_type": "protect", "checkpoint_id": CHECKPOINT, "plan_id": PLAN, "restore_id": null,
         "status": "failed", "started_at": "2026-11-22T10:21:08.161356", "ended_at": "2026-11-22T10:21:09",
-        "error_info": "Host::Directory uploads (d1): gone\nHost::SQLite::Database s (s1): locked",
+        "error_info": "uploads (directory): gone\nsessions (SQLite database): locked",
         "extra_info": "{\"resources\": {\"Host::Directory#d1\": {\"files\": 3}}}"}});
     let path = "GET /operation_logs/128be61f-4d13-42a5-a2c2-11a6dba0f409";
     let stub = Stub::start().await.on(path, 200, log);

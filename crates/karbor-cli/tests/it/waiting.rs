@@ -157,8 +157,8 @@ async fn protect_without_waiting_says_how_to_follow() {
 
 #[tokio::test]
 async fn a_failed_protect_names_every_resource() {
-    let error = "Host::Directory uploads (d1): the directory is gone\n\
-                 Host::SQLite::Database sessions (s1): database is locked";
+    let error = "uploads (directory): the directory is gone\n\
+                 sessions (SQLite database): database is locked";
     let stub = protecting("error", "failed", Some(error)).await;
     insta::assert_snapshot!(
         run(&stub, &["protect", "shop", "--wait"])
@@ -500,7 +500,7 @@ async fn a_verification_that_finds_damage() {
         json!({"verification": {"id": RESTORE, "provider_id": PROVIDER, "checkpoint_id": CHECKPOINT,
             "parameters": {}, "status": status, "resources_status": {}, "resources_reason": {}}})
     };
-    let error = "Host::Directory uploads (d1): data/4f/4f21 is damaged";
+    let error = "uploads (directory): data/4f/4f21 is damaged";
     let older = log("verify", "success", None, json!({}))["operation_log"].take();
     let mut newer = log("verify", "failed", Some(error), json!({}))["operation_log"].take();
     newer["started_at"] = "2026-11-23T00:00:00".into();

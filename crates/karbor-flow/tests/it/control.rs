@@ -129,7 +129,7 @@ fn a_task_that_takes_too_long_fails() {
         assert_eq!(outcome.status, FlowStatus::Failed);
         assert_eq!(
             outcome.error_info().unwrap(),
-            "T#1 (name 1): main: timed out after 1 min"
+            "name 1 (t): timed out after 1 min"
         );
         assert_eq!(world.undone(), ["T#1", "T#0"]);
     }
@@ -146,7 +146,7 @@ fn an_undo_that_takes_too_long_fails_and_the_next_goes_on() {
     let outcome = paused(run(&plan, &world, &paper));
     assert_eq!(
         outcome.error_info().unwrap(),
-        "T#1 (name 1): main: no\nT#1 (name 1): undo: timed out after 1 min"
+        "name 1 (t): no\nname 1 (t): what was begun could not be undone: timed out after 1 min"
     );
     assert_eq!(world.undone(), ["T#1", "T#0"]);
 }

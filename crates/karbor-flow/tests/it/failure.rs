@@ -83,7 +83,7 @@ fn every_failure_is_told_and_victims_are_not() {
     assert_eq!(outcome.status, FlowStatus::Failed);
     assert_eq!(
         outcome.error_info().unwrap(),
-        "T#0 (name 0): main: disk full\nT#1 (name 1): main: could not stop pg_dump"
+        "name 0 (t): disk full\nname 1 (t): could not stop pg_dump"
     );
 }
 

@@ -69,7 +69,7 @@ impl Running {
     /// What the server ended with.
     pub(crate) async fn shutdown(self) -> Result<(), Failure> {
         self.stop.cancel();
-        Ok(self.server.await?.map_err(|error| -> Failure { error })?)
+        self.server.await?.map_err(|error| -> Failure { error })
     }
 }
 
