@@ -4,7 +4,7 @@
 //! be there is the programs. With `KARBOR_REQUIRE_SERVERS=1` a test that misses one fails instead of
 //! passing over it, so that a green run means that everything ran.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command, time::Instant};
 
 use clap::Args;
 
@@ -113,16 +113,28 @@ pub(crate) fn run(arguments: &TestArguments) -> Result<(), Failure> {
         return Err(format!("the original's source could not be fetched: {error}").into());
     }
     let complete = missing.is_empty() && environments.is_empty() && original.is_ok();
-    tests(complete)?;
-    tests_by_rpc(complete)?;
-    shell::run(&mut cargo_test(&["--doc"], complete))?;
-    examples()?;
+    let mut took = Vec::new();
+    let mut timed = |part: &str, run: &mut dyn FnMut() -> Result<(), Failure>| {
+        let began = Instant::now();
+        let outcome = run();
+        let minutes = began.elapsed().as_secs_f64() / 60.0;
+        took.push(format!("{minutes:6.1} min  {part}"));
+        outcome
+    };
+    timed("tests", &mut || tests(complete))?;
+    timed("tests of the binary, by RPC", &mut || {
+        tests_by_rpc(complete)
+    })?;
+    timed("tests in the documentation", &mut || {
+        shell::run(&mut cargo_test(&["--doc"], complete))
+    })?;
+    timed("examples", &mut examples)?;
     for lab in ["clients", "openapi"] {
         if !environments.iter().any(|(name, _)| name == lab) {
-            shell::run(&mut self::lab(lab, complete))?;
+            timed(lab, &mut || shell::run(&mut self::lab(lab, complete)))?;
         }
     }
-    println!();
+    println!("\n{}\n", took.join("\n"));
     if complete {
         println!("All tests ran, with every server and tool they need.");
     } else {
