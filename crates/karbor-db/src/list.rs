@@ -34,8 +34,9 @@ pub enum Direction {
     Descending,
 }
 
-/// What to list. The default: everything of every project, newest first.
-#[derive(Debug, Clone, Default)]
+/// What to list: [of a project](ListQuery::project), or [of every one](ListQuery::of_every_project), newest first. It has
+/// no default: that would be one of the two, unsaid.
+#[derive(Debug, Clone)]
 pub struct ListQuery {
     /// Only this project's; `None` = all tenants.
     pub project: Option<String>,
@@ -62,7 +63,21 @@ impl ListQuery {
     pub fn project(project: impl Into<String>) -> Self {
         Self {
             project: Some(project.into()),
-            ..Self::default()
+            ..Self::of_every_project()
+        }
+    }
+
+    /// Everything of every project: for the service itself, and for administrators who ask for it.
+    #[must_use]
+    pub fn of_every_project() -> Self {
+        Self {
+            project: None,
+            filters: Vec::new(),
+            exact: BTreeSet::new(),
+            marker: None,
+            limit: None,
+            offset: 0,
+            sort: Vec::new(),
         }
     }
 }

@@ -90,7 +90,7 @@ impl Ground {
                 filter("checkpoint_id", checkpoint.id.to_string()),
                 filter("operation_type", OperationType::Delete.to_string()),
             ],
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let logs = self.db.operation_log_list(&query).await?;
         let since = self.clock.now() - DELETED_IS_SHOWN;
@@ -191,7 +191,7 @@ impl Ground {
     async fn made_by(&self, id: CheckpointId) -> Result<Option<OperationLog>, ApiError> {
         let query = ListQuery {
             filters: vec![("checkpoint_id".to_owned(), id.to_string())],
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let logs = self.db.operation_log_list(&query).await?;
         let makes = |log: &OperationLog| {

@@ -143,7 +143,7 @@ async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
                 ("operation_type".to_owned(), operation.as_str().to_owned()),
             ],
             limit: Some(1),
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let logs = db.operation_log_list(&query).await?;
         made += logs.first().map_or(0, |log| log.report().added_bytes());

@@ -307,7 +307,7 @@ async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
                 OperationLogStatus::Success.after(operation).to_owned(),
             ),
         ],
-        ..ListQuery::default()
+        ..ListQuery::of_every_project()
     };
     let ids = async |operation| -> Result<BTreeSet<_>, Failure> {
         let logs = db.operation_log_list(&query(operation)).await?;

@@ -133,7 +133,11 @@ async fn an_operation_can_be_deleted_when_nobody_can_end_its_trust() {
     let refused = schedule(&app, &token).await;
     let told = refused.fault(503);
     assert!(told.contains("no user to take trusts"), "{told}");
-    let triggers = app.db.trigger_list(&ListQuery::default()).await.unwrap();
+    let triggers = app
+        .db
+        .trigger_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     let operation = ScheduledOperation {
         id: ScheduledOperationId::new(),
         name: "nightly".to_owned(),

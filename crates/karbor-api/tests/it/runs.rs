@@ -67,7 +67,7 @@ async fn a_restore_as_recorded() {
         !format!(
             "{:?}",
             app.db
-                .readback_list(OperationType::Restore, &ListQuery::default())
+                .readback_list(OperationType::Restore, &ListQuery::of_every_project())
                 .await
                 .unwrap()
         )

@@ -36,7 +36,10 @@ async fn made(app: &App) -> (String, String, String) {
 }
 
 async fn nothing_stays(app: &App) {
-    let all = app.db.scheduled_operation_list(&ListQuery::default()).await;
+    let all = app
+        .db
+        .scheduled_operation_list(&ListQuery::of_every_project())
+        .await;
     assert_eq!(all.unwrap(), []);
 }
 

@@ -21,7 +21,7 @@ async fn adopted() -> (Db, tempfile::TempDir, rusqlite::Connection) {
 #[tokio::test]
 async fn its_records_are_read_as_they_are() {
     let (db, _folder, _raw) = adopted().await;
-    let plans = db.plan_list(&ListQuery::default()).await.unwrap();
+    let plans = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
     let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
     assert_eq!(
         names,
@@ -51,13 +51,16 @@ async fn its_records_are_read_as_they_are() {
     );
 
     let restores = db
-        .readback_list(OperationType::Restore, &ListQuery::default())
+        .readback_list(OperationType::Restore, &ListQuery::of_every_project())
         .await
         .unwrap();
     assert_eq!(restores[0].status, ReadbackStatus::Success);
     assert!(restores[0].resources_status.is_empty());
 
-    let logs = db.operation_log_list(&ListQuery::default()).await.unwrap();
+    let logs = db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     let states: Vec<_> = logs.iter().map(|log| log.status).collect();
     assert_eq!(
         states,
@@ -69,7 +72,7 @@ async fn its_records_are_read_as_they_are() {
     );
     let succeeded = ListQuery {
         filters: vec![("status".into(), "available".into())],
-        ..ListQuery::default()
+        ..ListQuery::of_every_project()
     };
     assert_eq!(db.operation_log_list(&succeeded).await.unwrap().len(), 1);
 
@@ -80,12 +83,19 @@ async fn its_records_are_read_as_they_are() {
 #[tokio::test]
 async fn its_odd_states_can_be_left() {
     let (db, _folder, _raw) = adopted().await;
-    let odd = db.plan_list(&ListQuery::default()).await.unwrap().remove(0);
+    let odd = db
+        .plan_list(&ListQuery::of_every_project())
+        .await
+        .unwrap()
+        .remove(0);
     let odd = db.plan_update(&odd).await.unwrap();
     db.transition::<Plan>(odd.id, PlanStatus::Suspended, PlanStatus::Started)
         .await
         .unwrap();
-    let logs = db.operation_log_list(&ListQuery::default()).await.unwrap();
+    let logs = db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     db.transition::<OperationLog>(
         logs[1].id,
         OperationLogStatus::InProgress,
@@ -130,7 +140,7 @@ async fn an_older_schema_is_completed() {
     .unwrap();
     let db = Db::open(&path).await.unwrap();
     db.migrate().await.unwrap();
-    let plans = db.plan_list(&ListQuery::default()).await.unwrap();
+    let plans = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
     assert_eq!(plans[0].name, "old");
     assert!(plans[0].resources.is_empty());
 }

@@ -77,7 +77,10 @@ impl Stage {
     }
 
     pub async fn reasons(&self) -> Vec<String> {
-        let logs = self.db.operation_log_list(&ListQuery::default()).await;
+        let logs = self
+            .db
+            .operation_log_list(&ListQuery::of_every_project())
+            .await;
         let logs = logs.unwrap();
         logs.iter()
             .inspect(|log| assert_eq!(log.status, OperationLogStatus::Missed))
@@ -294,7 +297,10 @@ async fn what_cannot_run_is_recorded_as_missed() {
         None,
         "it fires no more"
     );
-    let logs = stage.db.operation_log_list(&ListQuery::default()).await;
+    let logs = stage
+        .db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await;
     let logs = logs.unwrap();
     let log = logs
         .iter()

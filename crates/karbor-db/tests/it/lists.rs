@@ -14,7 +14,7 @@ fn filtered(filters: &[(&str, &str)]) -> ListQuery {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
-        ..ListQuery::default()
+        ..ListQuery::of_every_project()
     }
 }
 
@@ -42,7 +42,7 @@ async fn newest_first_and_only_the_projects() {
         mine[0].resources[0].id, "r-2",
         "in the order of the request"
     );
-    let all = db.plan_list(&ListQuery::default()).await.unwrap();
+    let all = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
     assert_eq!(all.len(), 4);
 }
 
@@ -132,7 +132,7 @@ async fn q13_unknown_sort_keys_are_named() {
     for key in ["colour", "parameters", "id; DROP TABLE plans", ""] {
         let query = ListQuery {
             sort: vec![(key.to_owned(), Direction::Ascending)],
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let error = fixture.db.plan_list(&query).await.unwrap_err();
         assert!(
@@ -257,7 +257,7 @@ async fn walk(db: &Db, sort: &[(String, Direction)], limit: u64) -> Vec<PlanId> 
             sort: sort.to_vec(),
             limit: Some(limit),
             marker: seen.last().map(ToString::to_string),
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let page = db.plan_list(&query).await.unwrap();
         if page.is_empty() {

@@ -107,7 +107,7 @@ async fn a_deleted_plan_is_gone_but_kept() {
     ] {
         assert!(matches!(error, DbError::NotFound { .. }), "{error:?}");
     }
-    let listed = db.plan_list(&ListQuery::default()).await.unwrap();
+    let listed = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
     assert!(listed.is_empty());
     let kept: (bool, Option<String>) = fixture
         .raw()

@@ -124,7 +124,7 @@ async fn a_trigger_in_use_stays() {
         assert_eq!(error.to_string(), expected);
     }
     assert!(
-        db.trigger_list(&ListQuery::default())
+        db.trigger_list(&ListQuery::of_every_project())
             .await
             .unwrap()
             .is_empty()

@@ -42,7 +42,7 @@ async fn a_read_only_database_says_so_and_can_be_read() {
     let url = format!("sqlite://{}?mode=ro", fixture.path().display());
     let db = Db::connect(&url).await.unwrap();
     db.migrate().await.unwrap();
-    let read = db.plan_list(&ListQuery::default()).await.unwrap();
+    let read = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
     assert_eq!(read.len(), 1);
     let error = db.plan_create(&plan("p", "m")).await.unwrap_err();
     assert!(error.to_string().contains("read-only"), "{error}");
@@ -120,7 +120,11 @@ async fn a_disk_that_takes_no_more_is_named_and_loses_nothing() {
         said.contains("failed true The disk of the database"),
         "{said}"
     );
-    let plans = fixture.db.plan_list(&ListQuery::default()).await.unwrap();
+    let plans = fixture
+        .db
+        .plan_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert_eq!(plans.len(), written);
     assert!(plans.iter().all(|plan| plan.resources.len() == 2));
     fixture.db.plan_create(&plan("p", "next")).await.unwrap();
@@ -151,7 +155,11 @@ async fn another_writer_is_waited_for() {
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let db = fixture.db.clone();
     let write = tokio::spawn(async move { db.plan_create(&plan("p", "n")).await });
-    let read = fixture.db.plan_list(&ListQuery::default()).await.unwrap();
+    let read = fixture
+        .db
+        .plan_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert!(read.is_empty());
     raw.execute_batch("COMMIT").unwrap();
     write.await.unwrap().unwrap();
@@ -170,7 +178,11 @@ async fn a_cancelled_write_leaves_nothing_and_blocks_nobody() {
         let _ = write.await;
         fixture.db.plan_create(&plan("p", "kept")).await.unwrap();
     }
-    let plans = fixture.db.plan_list(&ListQuery::default()).await.unwrap();
+    let plans = fixture
+        .db
+        .plan_list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     let whole = plans.iter().all(|plan| plan.resources.len() == 2);
     assert!(whole, "whole or not at all");
     assert_eq!(plans.iter().filter(|plan| plan.name == "kept").count(), 50);

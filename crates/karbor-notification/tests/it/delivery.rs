@@ -360,7 +360,7 @@ async fn kill_9_between_commit_and_delivery_loses_nothing() {
     let courier = courier(&db, &clock, vec![recorder.clone()]);
     while courier.round().await.unwrap() > 0 {}
     let plans = db
-        .plan_list(&karbor_db::ListQuery::default())
+        .plan_list(&karbor_db::ListQuery::of_every_project())
         .await
         .unwrap();
     let took = recorder.took.lock().unwrap();

@@ -222,7 +222,10 @@ impl House {
     }
 
     pub async fn logs(&self) -> Vec<OperationLog> {
-        let logs = self.db.operation_log_list(&ListQuery::default()).await;
+        let logs = self
+            .db
+            .operation_log_list(&ListQuery::of_every_project())
+            .await;
         logs.unwrap()
     }
 

@@ -42,7 +42,7 @@ impl ProtectionManager {
         }
         let query = ListQuery {
             filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         let logs = self.ground.db.operation_log_list(&query).await?;
         let says = |evidence: Evidence| {

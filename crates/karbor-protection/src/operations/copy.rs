@@ -124,7 +124,7 @@ impl Ground {
         let query = ListQuery {
             filters: running.chain([of_copy]).collect(),
             limit: Some(1),
-            ..ListQuery::default()
+            ..ListQuery::of_every_project()
         };
         Ok(!self.db.operation_log_list(&query).await?.is_empty())
     }

@@ -358,7 +358,7 @@ impl Running {
         until(async || {
             let logs = self
                 .db
-                .operation_log_list(&ListQuery::default())
+                .operation_log_list(&ListQuery::of_every_project())
                 .await
                 .unwrap();
             let log = logs.into_iter().find(|log| log.checkpoint_id == Some(id))?;

@@ -110,7 +110,7 @@ async fn what_could_not_begin_is_told() {
     running.log_of(begun[0].1).await;
     let logs = running
         .db
-        .operation_log_list(&ListQuery::default())
+        .operation_log_list(&ListQuery::of_every_project())
         .await
         .unwrap();
     let failed: Vec<_> = logs
@@ -198,7 +198,7 @@ async fn a_copy_that_somebody_else_made_meanwhile_is_not_tried_for_ever() {
     let log = until(async || {
         let logs = second
             .db
-            .operation_log_list(&ListQuery::default())
+            .operation_log_list(&ListQuery::of_every_project())
             .await
             .unwrap();
         let log = logs

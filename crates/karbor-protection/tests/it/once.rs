@@ -57,7 +57,10 @@ async fn asked_for_again_the_same_checkpoint_is_answered() {
     let other = second.protect(plan).await.unwrap();
     assert_ne!(other, checkpoint, "without an id there is another");
     second.settled(other).await;
-    let logs = second.db.operation_log_list(&ListQuery::default()).await;
+    let logs = second
+        .db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await;
     assert_eq!(logs.unwrap().len(), 2);
 }
 
@@ -163,7 +166,10 @@ async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     let again = running.api().verification(&context, verification);
     again.await.unwrap();
     running.verified(id).await;
-    let logs = running.db.operation_log_list(&ListQuery::default()).await;
+    let logs = running
+        .db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await;
     let of_it = logs.unwrap();
     let of_it: Vec<_> = of_it
         .iter()

@@ -350,7 +350,7 @@ async fn a_cancelled_protect_ends_in_error_and_says_so() {
     let log = until(async || {
         let logs = running
             .db
-            .operation_log_list(&karbor_db::ListQuery::default())
+            .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap();
         logs.first().cloned()
@@ -413,7 +413,7 @@ async fn a_bank_that_is_full_from_the_start_refuses_the_protect_and_leaves_no_op
     house.bank.heal();
     let logs = running
         .db
-        .operation_log_list(&karbor_db::ListQuery::default())
+        .operation_log_list(&karbor_db::ListQuery::of_every_project())
         .await
         .unwrap();
     assert_eq!(
@@ -439,7 +439,7 @@ async fn a_protect_that_a_full_bank_refused_is_listed_as_failed_and_can_be_delet
         assert_eq!(left.len(), 1, "{left:?}");
         let log = &running
             .db
-            .operation_log_list(&Default::default())
+            .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap()[0];
         assert_eq!(
@@ -532,7 +532,7 @@ async fn progress_is_told_while_the_journal_is_written() {
     let progress = until(async || {
         let logs = running
             .db
-            .operation_log_list(&karbor_db::ListQuery::default())
+            .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap();
         logs.first()?.extra_info.as_ref()?.get("progress").cloned()

@@ -148,7 +148,7 @@ async fn one_who_waits_waits_no_longer_than_asked() {
     let house = House::new().with_resources(&["sleep=600"]);
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
-    let filter = karbor_db::ListQuery::default();
+    let filter = karbor_db::ListQuery::of_every_project();
     let logs = running.db.operation_log_list(&filter).await.unwrap();
     let log = logs
         .iter()

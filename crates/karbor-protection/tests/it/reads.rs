@@ -31,7 +31,7 @@ fn looked(bank: &FaultyBank<MemoryBank>) -> (BTreeMap<CheckpointId, usize>, Vec<
 /// Waits for the end of everything by the database alone.
 async fn ended(running: &Running, operations: usize) {
     use karbor_model::OperationLogStatus::InProgress;
-    let all = karbor_db::ListQuery::default();
+    let all = karbor_db::ListQuery::of_every_project();
     until(async || {
         let logs = running.db.operation_log_list(&all).await.unwrap();
         let ended = logs.iter().filter(|log| log.status != InProgress).count();

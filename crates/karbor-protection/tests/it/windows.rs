@@ -99,7 +99,10 @@ impl Asked {
             (made[0].id, made[0].status),
             (id, CheckpointStatus::Available)
         );
-        let logs = running.db.operation_log_list(&ListQuery::default()).await;
+        let logs = running
+            .db
+            .operation_log_list(&ListQuery::of_every_project())
+            .await;
         assert_eq!(logs.unwrap().len(), 1);
     }
 }
@@ -156,7 +159,10 @@ async fn where_the_bank_stays_away_it_fails_once() {
     drop(running);
     let again = asked.house.open().await;
     assert!(again.list().await.is_empty());
-    let logs = again.db.operation_log_list(&ListQuery::default()).await;
+    let logs = again
+        .db
+        .operation_log_list(&ListQuery::of_every_project())
+        .await;
     assert_eq!(logs.unwrap().len(), 1);
 }
 
