@@ -224,6 +224,7 @@ impl FileSystemBank {
     ) -> Result<T, BankError> {
         let ended = |error: &dyn fmt::Display| BankError::Other {
             message: format!("the bank's worker ended: {error}"),
+            at: None,
             retryable: true,
         };
         let turn = self.turns.clone().acquire_owned().await;

@@ -120,10 +120,12 @@ pub enum BankError {
         seconds: u64,
     },
     /// Anything else; `retryable` says whether trying again can help.
-    #[error("the bank failed: {message}")]
+    #[error("the bank failed: {message}{}", at.as_ref().map(|at| format!(" ('{at}')")).unwrap_or_default())]
     Other {
-        /// What happened.
+        /// What happened and what to do, without a path of the host: clients read it.
         message: String,
+        /// Where on the host, for the operator.
+        at: Option<String>,
         /// Can trying again help?
         retryable: bool,
     },

@@ -75,6 +75,7 @@ impl ReadSection {
                     "it answered with '{key}', which is not below '{}'",
                     self.prefix
                 ),
+                at: None,
                 retryable: false,
             }),
         }

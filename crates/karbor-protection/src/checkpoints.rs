@@ -430,6 +430,7 @@ impl CheckpointCollection {
                     "'{}' lies where the record of checkpoint {id} belongs; look at it, and move it away or back to its place",
                     other.key
                 ),
+                at: None,
                 retryable: false,
             }));
         }

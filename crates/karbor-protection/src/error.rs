@@ -159,7 +159,8 @@ pub fn bank_error(error: &BankError) -> ApiError {
         BankError::Other {
             message,
             retryable: false,
-        } if !message.contains("'/") => {
+            ..
+        } => {
             let message = format!(
                 "The bank fails, and trying again does not mend it: {message}. The operator has to see to it; \
                  then try again."
@@ -205,16 +206,15 @@ mod tests {
         );
         assert!(!told.message.contains("secret"), "{told}");
         assert!(told.cause.is_some_and(|cause| cause.contains("secret")));
-        // Nor is that of a failure in whose words it stands; others are told in theirs.
-        let failed = |message: &str| {
-            bank_error(&BankError::Other {
-                message: message.to_owned(),
-                retryable: false,
-            })
+        // Nor is that of any other failure, which is told in its own words.
+        let failed = BankError::Other {
+            message: "looking for its directory: no rights; mend them".to_owned(),
+            at: Some("/srv/secret/karbor".to_owned()),
+            retryable: false,
         };
-        let told = failed("looking for '/srv/secret/karbor': no rights");
-        assert!(!told.message.contains("secret"), "{told}");
-        let told = failed("reading 'checkpoints/x/index.json': no rights; mend them");
+        let told = bank_error(&failed);
         assert!(told.message.contains("no rights; mend them"), "{told}");
+        assert!(!told.message.contains("secret"), "{told}");
+        assert!(told.cause.is_some_and(|cause| cause.contains("secret")));
     }
 }

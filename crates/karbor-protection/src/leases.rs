@@ -248,6 +248,7 @@ async fn in_time<T>(
     let answer = karbor_manager::timeout(clock, patience, asked).await;
     answer.map_err(|elapsed| BankError::Other {
         message: elapsed.to_string(),
+        at: None,
         retryable: true,
     })?
 }

@@ -172,6 +172,7 @@ impl<B: Bank> FaultyBank<B> {
     ) -> Result<T, BankError> {
         let failure = |retryable| BankError::Other {
             message: format!("injected failure of {verb:?} '{key}'"),
+            at: None,
             retryable,
         };
         let mut healed = self.healed.subscribe();

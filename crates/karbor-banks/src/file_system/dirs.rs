@@ -14,7 +14,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::error::{failure, in_the_way};
+use super::error::{failure, failure_of, in_the_way};
 
 /// How many directories stay open. The usual limit of a process is 1024 files.
 const OPEN_DIRECTORIES: usize = 192;
@@ -75,11 +75,10 @@ impl Dirs {
             Ok(directory) => directory,
             Err(Errno::NOENT) if !make => return Err(absent(&full)),
             Err(Errno::NOENT) => {
-                make_all(&full)
-                    .map_err(|e| failure(format_args!("making '{}'", full.display()), e))?;
-                open(&full).map_err(|e| failure(format_args!("opening '{}'", full.display()), e))?
+                make_all(&full).map_err(|e| failure_of("making its directory", &full, e))?;
+                open(&full).map_err(|e| failure_of("opening its directory", &full, e))?
             }
-            Err(e) => return Err(failure(format_args!("opening '{}'", full.display()), e)),
+            Err(e) => return Err(failure_of("opening its directory", &full, e)),
         };
         Ok(Self {
             container: Arc::new(directory),
@@ -93,7 +92,7 @@ impl Dirs {
     /// # Errors
     /// When nothing is there.
     pub(super) fn is_in_place(&self) -> Result<bool, BankError> {
-        let looking = |errno| failure(format_args!("looking for '{}'", self.path.display()), errno);
+        let looking = |errno| failure_of("looking for its directory", &self.path, errno);
         let there = match rustix::fs::stat(&self.path) {
             Err(Errno::NOENT | Errno::NOTDIR) => return Err(away(&self.path)),
             other => other.map_err(looking)?,
@@ -104,7 +103,7 @@ impl Dirs {
 
     /// Is there nothing but what is ours?
     pub(super) fn is_empty(&self) -> Result<bool, BankError> {
-        let reading = |errno| failure(format_args!("reading '{}'", self.path.display()), errno);
+        let reading = |errno| failure_of("reading its directory", &self.path, errno);
         for entry in Dir::read_from(&self.container).map_err(reading)? {
             let entry = entry.map_err(reading)?;
             if !matches!(entry.file_name().to_bytes(), [b'.' | b'+', ..]) {
@@ -210,10 +209,10 @@ pub(super) fn away(container: &Path) -> BankError {
 
 fn absent(container: &Path) -> BankError {
     BankError::Other {
-        message: format!(
-            "'{0}' is not there, and file_system_bank_must_exist forbids to make it: mount its file system; for a new bank, make the directory ('mkdir -m 700 {0}')",
-            container.display()
-        ),
+        message: "its directory is not there, and file_system_bank_must_exist forbids to make it: mount its file \
+                  system; for a new bank, make the directory (mkdir -m 700)"
+            .to_owned(),
+        at: Some(container.display().to_string()),
         retryable: false,
     }
 }

@@ -1,14 +1,34 @@
 //! What the operating system says, in words that tell an operator what to do.
 
+use std::path::Path;
+
 use karbor_plugin::BankError;
 use rustix::io::Errno;
 
 /// `what` names the deed and the object: "writing 'a/b'".
 pub(super) fn failure(what: impl std::fmt::Display, error: impl Into<std::io::Error>) -> BankError {
+    failure_at(what, None, error)
+}
+
+/// As [`failure`], of the bank's directory itself.
+pub(super) fn failure_of(
+    what: impl std::fmt::Display,
+    directory: &Path,
+    error: impl Into<std::io::Error>,
+) -> BankError {
+    failure_at(what, Some(directory.display().to_string()), error)
+}
+
+fn failure_at(
+    what: impl std::fmt::Display,
+    at: Option<String>,
+    error: impl Into<std::io::Error>,
+) -> BankError {
     let error: std::io::Error = error.into();
     let errno = Errno::from_io_error(&error);
     let other = |advice: &str, retryable| BankError::Other {
         message: format!("{what}: {error}{advice}"),
+        at: at.clone(),
         retryable,
     };
     match errno {
@@ -58,6 +78,7 @@ pub(super) fn in_the_way(key: &str, of: &str) -> BankError {
             "'{key}' and '{of}' cannot both be in a file system bank: a file cannot also be a \
              directory"
         ),
+        at: None,
         retryable: false,
     }
 }

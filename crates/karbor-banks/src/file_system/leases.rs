@@ -132,9 +132,9 @@ impl Store {
             Err(error) => Err(BankError::Other {
                 message: format!(
                     "the lease '{name}' cannot be read ({error}); if nothing runs on this bank, \
-                     remove '{}'",
-                    self.path().join(path_of(name)).display()
+                     remove its file"
                 ),
+                at: Some(self.path().join(path_of(name)).display().to_string()),
                 retryable: false,
             }),
         }
@@ -143,6 +143,7 @@ impl Store {
     fn write_lease(&self, name: &BankKey, lease: Lease) -> Result<Lease, BankError> {
         let text = serde_json::to_vec(&lease).map_err(|error| BankError::Other {
             message: format!("the lease '{name}' cannot be written: {error}"),
+            at: None,
             retryable: false,
         })?;
         match self.write(&path_of(name), &text, Existing::Replace) {
@@ -172,10 +173,10 @@ impl Store {
                 Err(Errno::WOULDBLOCK) => {
                     return Err(BankError::Other {
                         message: format!(
-                            "another process has held '{}' for {} seconds; see who with lsof",
-                            self.path().join(LOCK).display(),
+                            "another process has held the lock of its leases for {} seconds; see who with lsof",
                             PATIENCE.as_secs()
                         ),
+                        at: Some(self.path().join(LOCK).display().to_string()),
                         retryable: true,
                     });
                 }

@@ -36,6 +36,7 @@ impl Layer for Concurrency {
         let turn = self.turns.acquire().await;
         let _turn = turn.map_err(|error| BankError::Other {
             message: format!("no turn was given: {error}"),
+            at: None,
             retryable: false,
         })?;
         ask().await

@@ -42,6 +42,7 @@ impl Layer for Retry {
                 Err(BankError::Other {
                     message,
                     retryable: true,
+                    ..
                 }) => {
                     let pause = jittered(pause);
                     tracing::warn!(%message, ?pause, "the bank failed; trying again");
