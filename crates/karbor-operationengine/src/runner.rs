@@ -361,14 +361,13 @@ impl Runner {
         delay: &mut Duration,
     ) -> bool {
         let admin = RequestContext::admin();
+        // No longer than the pause: what is asked of another host goes on there when nobody waits any more.
+        let at_most = delay.as_secs().max(1);
         let ended = async {
             let Some(id) = *awaited else {
                 return std::future::pending().await;
             };
-            let told = self
-                .engine
-                .protection
-                .await_operation(&admin, id, DELAYS.1.as_secs());
+            let told = self.engine.protection.await_operation(&admin, id, at_most);
             match told.await {
                 Ok(log) if log.status != OperationLogStatus::InProgress => {}
                 _ => std::future::pending().await,

@@ -50,9 +50,19 @@ impl Runner {
         let mut outcome = RunOutcome::Success;
         for checkpoint in checkpoints {
             let accept_unsealed = verify.accept_unsealed;
-            let id = self
+            let asked = self
                 .ask_for_verification(context, &checkpoint, &parameters, accept_unsealed)
-                .await?;
+                .await;
+            let id = match asked {
+                Ok(id) => id,
+                Err(error) if error.kind.is_retryable() || !error.is_logged => return Err(error),
+                // It is recorded as failed; the others are verified all the same.
+                Err(error) => {
+                    tracing::error!(operation = %self.operation.id, checkpoint = %checkpoint.id, ?error, "a verification was refused");
+                    outcome = RunOutcome::Failed;
+                    continue;
+                }
+            };
             match self.await_verification(id).await? {
                 None => return Ok(None),
                 Some(ReadbackStatus::Success) => {}

@@ -261,7 +261,7 @@ impl House {
     /// The database, behind everybody's back.
     pub fn raw(&self) -> rusqlite::Connection {
         let raw = rusqlite::Connection::open(self.folder.path().join("karbor.db")).unwrap();
-        raw.busy_timeout(Duration::from_secs(5)).unwrap();
+        raw.busy_timeout(Duration::from_secs(60)).unwrap();
         raw
     }
 

@@ -9,9 +9,9 @@ use karbor_db::DbError;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
-    ErrorKind, OperationLog, OperationLogId, OperationLogStatus, OperationType, Parameters, Plan,
-    ProtectableInstance, ProtectableType, Provider as ProviderRecord, ProviderId, Readback,
-    ReadbackStatus, RequestContext, Resource,
+    ErrorKind, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    Parameters, Plan, ProtectableInstance, ProtectableType, Provider as ProviderRecord, ProviderId,
+    Readback, ReadbackStatus, RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
@@ -405,6 +405,17 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         operation_log: OperationLog,
     ) -> Result<bool, ApiError> {
+        if !context.may_access(&operation_log.project_id) {
+            return Err(ApiError::not_found("Project", &operation_log.project_id));
+        }
+        if operation_log.status == OperationLogStatus::InProgress {
+            let reason = "A record without a run must have ended.";
+            return Err(ApiError::invalid_field(
+                "status",
+                operation_log.status,
+                reason,
+            ));
+        }
         let db = self.ground.db.asked_by(context);
         match db.operation_log_create(&operation_log).await {
             Ok(()) => Ok(true),
@@ -457,13 +468,21 @@ impl ProtectionManager {
 
     /// Records a readback and begins it. One that was asked for before has begun, or has ended.
     async fn readback(&self, context: &RequestContext, asked: Readback) -> Result<(), ApiError> {
-        if self.ground.enter_readback(&asked).await? != ReadbackStatus::InProgress {
+        if self.ground.enter_readback(context, &asked).await? != ReadbackStatus::InProgress {
+            return Ok(());
+        }
+        // What has begun is not asked again whether it may: a refusal would close the record of a run that goes on.
+        if self.ground.has_begun(OperationId(asked.id.0)).await? {
             return Ok(());
         }
         let refused = match self.begin_readback(context, asked.clone()).await {
             Err(error) if error.why != Why::Known => error,
             _ => return Ok(()),
         };
+        // Somebody asked for the same at the same time, and was heard.
+        if !refused.error.is_logged && self.ground.has_begun(OperationId(asked.id.0)).await? {
+            return Ok(());
+        }
         let is_asked_again =
             refused.error.kind.is_retryable() && context.scheduled_operation_id.is_some();
         if is_asked_again {

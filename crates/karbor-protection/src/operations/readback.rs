@@ -73,18 +73,43 @@ impl Ground {
     /// Records a readback that is asked for, unless it is recorded; answers with how it stands.
     ///
     /// # Errors
-    /// When the database is away.
+    /// A 404 when it is of a project that the context may not act in, a 409 when its id is that of another; when the
+    /// database is away.
     pub(crate) async fn enter_readback(
         &self,
+        context: &RequestContext,
         asked: &Readback,
     ) -> Result<ReadbackStatus, ApiError> {
+        if !context.may_access(&asked.project_id) {
+            return Err(ApiError::not_found("Project", &asked.project_id));
+        }
         match self.db.readback_create(asked).await {
-            Ok(()) => Ok(asked.status),
-            Err(DbError::Conflict { .. }) => Ok(self
-                .db
-                .readback_get(asked.operation, asked.id)
-                .await?
-                .status),
+            Ok(()) => return Ok(asked.status),
+            Err(DbError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let there = self.db.readback_get(asked.operation, asked.id).await?;
+        let about = |one: &Readback| (one.project_id.clone(), one.provider_id, one.checkpoint_id);
+        match about(&there) == about(asked) {
+            true => Ok(there.status),
+            false => {
+                let message = format!(
+                    "The id {} is that of another {}.",
+                    asked.id, asked.operation
+                );
+                Err(ApiError::conflict("OperationKnown", message))
+            }
+        }
+    }
+
+    /// Was a run entered under this id? It goes on, or has ended.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn has_begun(&self, id: OperationId) -> Result<bool, ApiError> {
+        match self.db.flow_get(id).await {
+            Ok(_) => Ok(true),
+            Err(DbError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

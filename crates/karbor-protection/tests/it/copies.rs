@@ -248,7 +248,7 @@ async fn a_copy_that_fails_names_the_resource_and_leaves_nothing_but_its_record(
     assert_eq!(log.status, OperationLogStatus::Failed);
     let info = log.error_info.unwrap();
     assert!(
-        info.contains(&id(1)) && info.contains("told to fail"),
+        info.contains("bad bytes=10 fail_copy (resource): ") && info.contains("told to fail"),
         "{info}"
     );
     let data: Vec<_> = house.copies.inner().keys();

@@ -181,3 +181,82 @@ async fn what_came_to_its_end_without_a_run_is_recorded_once() {
     assert!(!api.record_operation(&admin, of_the_run).await.unwrap());
     assert_eq!(running.db.operation_log_get(made.id).await.unwrap(), made);
 }
+
+/// The run overwrites data: its record must not say meanwhile that it failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_is_not_called_failed_because_it_is_asked_for_again_while_the_bank_is_away() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    for operation in BOTH {
+        let mut asked = readback(&running, operation, checkpoint);
+        let slow = json!({"sleep": "600"}).as_object().unwrap().clone();
+        asked.parameters = Parameters::from([(SIMULATED.to_owned(), slow)]);
+        ask(&running, &member(), &asked).await.unwrap();
+        let reads = |call: &karbor_testkit::Call| call.verb == Verb::Get;
+        house.bank.inject(Fault::FailForGood, usize::MAX, reads);
+        ask(&running, &member(), &asked).await.unwrap();
+        house.bank.heal();
+        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(recorded.status, ReadbackStatus::InProgress);
+        let log = OperationLogId(asked.id.0);
+        let log = running.db.operation_log_get(log).await.unwrap();
+        assert_eq!(log.status, OperationLogStatus::InProgress);
+        running
+            .api()
+            .cancel_operation(&member(), log.id)
+            .await
+            .unwrap();
+        running
+            .api()
+            .await_operation(&member(), log.id, 30)
+            .await
+            .unwrap();
+    }
+}
+
+/// Nobody learns, or begins, anything under an id that is somebody else's.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_id_of_another_project_s_record_is_refused() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let own = readback(&running, OperationType::Verify, checkpoint);
+    ask(&running, &member(), &own).await.unwrap();
+    let taken = Readback {
+        project_id: stranger().project_id,
+        ..own.clone()
+    };
+    let refused = ask(&running, &stranger(), &taken).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict);
+    let foreign = ask(&running, &stranger(), &own).await.unwrap_err();
+    assert_eq!(foreign.kind, ErrorKind::NotFound);
+    let log = OperationLogId(own.id.0);
+    running
+        .api()
+        .await_operation(&member(), log, 30)
+        .await
+        .unwrap();
+}
+
+/// What is entered without a run is of the one who enters it, and has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_without_a_run_is_the_asker_s_and_has_ended() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let made = running.log_of(checkpoint).await;
+    let log = karbor_model::OperationLog {
+        id: OperationLogId::new(),
+        ..made
+    };
+    let api = running.api();
+    let foreign = api.record_operation(&stranger(), log.clone()).await;
+    assert_eq!(foreign.unwrap_err().kind, ErrorKind::NotFound);
+    let unended = karbor_model::OperationLog {
+        status: OperationLogStatus::InProgress,
+        ..log
+    };
+    let refused = api.record_operation(&member(), unended).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::BadRequest);
+}
