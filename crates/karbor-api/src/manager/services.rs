@@ -13,6 +13,10 @@ use crate::{
 /// The only service whose work can be stopped this way; the original allowed no other.
 const CAN_BE_UPDATED: &str = "karbor-operationengine";
 
+/// The services of the original. Its clients take a list for all that there is, so one of ours is listed when it is asked
+/// for by its name.
+const LISTED: [&str; 2] = ["karbor-operationengine", "karbor-protection"];
+
 /// What a service says of itself.
 pub(crate) struct ServiceAccount {
     pub(crate) health: ServiceHealth,
@@ -51,7 +55,10 @@ impl ApiManager {
         let mut services = self.db().service_list().await?;
         services.retain(|service| {
             host.is_none_or(|host| service.host == host)
-                && binary.is_none_or(|binary| service.binary == binary)
+                && match binary {
+                    Some(binary) => service.binary == binary,
+                    None => LISTED.contains(&service.binary.as_str()),
+                }
         });
         Ok(services)
     }

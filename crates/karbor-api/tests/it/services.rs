@@ -21,6 +21,14 @@ async fn q55_q56_services() {
         .service_report(engine.id, karbor_manager::Clock::now(&app.clock))
         .await
         .unwrap();
+    // What the original does not have is listed to those who know it.
+    let ours = app
+        .db
+        .service_register("host", "karbor-notification", "karbor-notification");
+    ours.await.unwrap();
+    let named = app.get("/os-services?binary=karbor-notification").await;
+    let named = named.json();
+    assert_eq!(named["services"].as_array().unwrap().len(), 1);
     let listed = app.get("/os-services").await.json();
     let rows = listed["services"].as_array().unwrap();
     assert_eq!(rows.len(), 2);
