@@ -5,18 +5,19 @@ use std::{
     fs::{self, File},
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// A running keystone, made by `lab/keystone/start`: users `admin`, `demo`, `alt` and `karbor` (the
 /// service's own), projects `demo`, `alt_demo` and `service`.
 #[derive(Debug)]
 pub struct KeystoneServer {
     server: Child,
-    root: PathBuf,
+    root: TempDir,
     /// Where it answers, without a version.
     pub url: String,
     clouds: Value,
@@ -49,12 +50,13 @@ impl KeystoneServer {
     }
 
     fn run() -> io::Result<Self> {
-        let root = std::env::temp_dir().join(format!("karbor-keystone-{}", std::process::id()));
-        fs::create_dir_all(&root)?;
-        let log = root.join("start.log");
+        let root = tempfile::Builder::new()
+            .prefix("karbor-keystone-")
+            .tempdir()?;
+        let log = root.path().join("start.log");
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../lab/keystone/start");
         let mut server = Command::new(script)
-            .arg(&root)
+            .arg(root.path())
             .args(["--port", "0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -69,7 +71,7 @@ impl KeystoneServer {
             let _ = server.wait();
             return Err(io::Error::other(fs::read_to_string(&log)?));
         };
-        let clouds = serde_json::from_slice(&fs::read(root.join("clouds.json"))?)?;
+        let clouds = serde_json::from_slice(&fs::read(root.path().join("clouds.json"))?)?;
         Ok(Self {
             server,
             url: url.to_owned(),
@@ -159,7 +161,6 @@ impl KeystoneServer {
 impl Drop for KeystoneServer {
     fn drop(&mut self) {
         self.stop();
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 

@@ -2,7 +2,6 @@
 //! with the value.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
@@ -10,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tempfile::TempDir;
+
 /// A running server. Connect to the socket in [`socket_dir`](Self::socket_dir), port
 /// [`PORT`](Self::PORT), as [`USER`](Self::USER), no password asked.
 #[derive(Debug)]
 pub struct PostgresServer {
     bin: PathBuf,
-    root: PathBuf,
+    root: TempDir,
     account: Option<(u32, u32)>,
     server: Option<Child>,
 }
@@ -69,15 +70,14 @@ impl PostgresServer {
     }
 
     fn start_in(bin: PathBuf) -> io::Result<Self> {
-        let root = std::env::temp_dir().join(format!("karbor-pg-{}", unique()));
-        fs::create_dir_all(&root)?;
+        let root = tempfile::Builder::new().prefix("karbor-pg-").tempdir()?;
         let mut server = Self {
             bin,
             root,
             account: unprivileged()?,
             server: None,
         };
-        server.give_away(&server.root)?;
+        server.give_away(server.root.path())?;
         fs::create_dir(server.socket_dir())?;
         server.give_away(&server.socket_dir())?;
         let made = server
@@ -103,7 +103,7 @@ impl PostgresServer {
     /// # Errors
     /// When it does not answer within half a minute.
     pub fn run(&mut self) -> io::Result<()> {
-        let log = fs::File::create(self.root.join("log"))?;
+        let log = fs::File::create(self.root.path().join("log"))?;
         let child = self
             .program("postgres")
             .args([
@@ -139,7 +139,7 @@ impl PostgresServer {
                 None => true,
             };
             if ended || Instant::now() > deadline {
-                let log = fs::read_to_string(self.root.join("log")).unwrap_or_default();
+                let log = fs::read_to_string(self.root.path().join("log")).unwrap_or_default();
                 return Err(io::Error::other(format!(
                     "the server does not answer:\n{log}"
                 )));
@@ -167,13 +167,13 @@ impl PostgresServer {
     /// Where the socket is: the `host` to connect to.
     #[must_use]
     pub fn socket_dir(&self) -> PathBuf {
-        self.root.join("s")
+        self.root.path().join("s")
     }
 
     /// Where the server's data are.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
-        self.root.join("data")
+        self.root.path().join("data")
     }
 
     /// Where the server's programs are.
@@ -247,7 +247,6 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         self.stop();
-        let _ = fs::remove_dir_all(&self.root);
     }
 }
 
@@ -282,17 +281,4 @@ fn unprivileged() -> io::Result<Option<(u32, u32)>> {
             "neither 'postgres' nor 'nobody' is an account here",
         )),
     }
-}
-
-fn unique() -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut name = String::new();
-    let _ = write!(
-        name,
-        "{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    name
 }
