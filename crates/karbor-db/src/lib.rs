@@ -51,6 +51,7 @@ pub use operation_logs::OperationLogUpdate;
 pub use quotas::{
     QUOTA_BYTES, QUOTA_CHECKPOINTS, QUOTA_PLANS, QuotaDefaults, USE_DEFAULT_QUOTA_CLASS,
 };
+pub use readbacks::Entered;
 pub use scheduled_runs::{RunOutcome, ScheduledRun};
 pub use tokens::TokenRecord;
 pub use transition::{Record, Stateful, Told};

@@ -3,20 +3,43 @@
 
 use std::collections::BTreeMap;
 
-use karbor_model::{OperationType, Readback, ReadbackId, ReadbackStatus, State};
-use sea_orm::{ConnectionTrait, QueryResult, sea_query::Condition};
+use chrono::{DateTime, Utc};
+use karbor_model::{
+    OperationId, OperationLog, OperationType, Readback, ReadbackId, ReadbackStatus, State,
+};
+use sea_orm::{
+    ConnectionTrait, QueryResult,
+    sea_query::{Alias, Condition, Expr, ExprTrait, Query, UpdateStatement},
+};
 
 use crate::{
-    Db, DbError, ListQuery, Record, Stateful,
+    Db, DbError, FlowRecord, ListQuery, Record, Stateful, Write,
+    insert::insert_row,
     list::{Kind, Listed, status_of},
+    operation_logs::LOG,
     row::{Row, json_text},
-    transition::{in_state, read_state, select_row, update_row},
+    transition::{in_state, not_deleted, read_state, select_row, update_row},
 };
+
+/// What came of entering the run of a readback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entered {
+    /// It is entered, and recorded.
+    Now,
+    /// It was entered before.
+    Before,
+    /// Its record says that it has ended: it is not entered.
+    Ended(ReadbackStatus),
+    /// The record with its id is about something else: it is not entered.
+    OfAnother,
+}
 
 /// Where the readbacks of one operation are kept.
 trait Table: Listed + Stateful<Id = ReadbackId, State = ReadbackStatus> {
     /// The operation.
     const OPERATION: OperationType;
+    /// The column of the operation log that names one.
+    const LOGGED_AS: &'static str;
     /// Its columns: [`COMMON`], and `restore_target` if it has one.
     const SELECT: &'static [&'static str];
 }
@@ -46,7 +69,7 @@ const WITH_TARGET: [&str; 10] = {
 };
 
 macro_rules! tables {
-    ($($(#[$doc:meta])* $table:ident: $operation:ident, $what:literal, $name:literal, $many:literal, $select:expr;)+) => {
+    ($($(#[$doc:meta])* $table:ident: $operation:ident, $what:literal, $name:literal, $many:literal, $logged:literal, $select:expr;)+) => {
         $(
             $(#[$doc])*
             struct $table;
@@ -87,6 +110,7 @@ macro_rules! tables {
 
             impl Table for $table {
                 const OPERATION: OperationType = OperationType::$operation;
+                const LOGGED_AS: &'static str = $logged;
                 const SELECT: &'static [&'static str] = &$select;
             }
         )+
@@ -108,9 +132,9 @@ macro_rules! tables {
 
 tables! {
     /// Restores.
-    Restores: Restore, "Restore", "restores", "restores", WITH_TARGET;
+    Restores: Restore, "Restore", "restores", "restores", "restore_id", WITH_TARGET;
     /// Verifications.
-    Verifications: Verify, "Verification", "verifications", "verifications", COMMON;
+    Verifications: Verify, "Verification", "verifications", "verifications", "verification_id", COMMON;
 }
 
 /// JSON text, NULL where there is nothing to say, as the original left it.
@@ -125,12 +149,43 @@ where
 }
 
 impl Db {
-    /// Stores a new readback.
+    /// Enters the run of a readback with its record, both or neither: what is in progress is carried out. A record that
+    /// is there, because the original's API service made it, is kept.
     ///
     /// # Errors
-    /// [`DbError::Conflict`] when the id is taken.
-    pub async fn readback_create(&self, new: &Readback) -> Result<(), DbError> {
-        in_table!(new.operation, T => self.readback_create_in::<T>(new).await)
+    /// [`DbError::Unavailable`].
+    pub async fn readback_begin(
+        &self,
+        new: &Readback,
+        flow: &FlowRecord,
+    ) -> Result<Entered, DbError> {
+        in_table!(new.operation, T => self.readback_begin_in::<T>(new, flow).await)
+    }
+
+    /// Records that a readback was refused, in its record and in the operation log, both or neither: `refused` as it is
+    /// to be, unless it is recorded as ended. Says whether it is refused: one whose run was entered goes on.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn readback_refuse(
+        &self,
+        refused: &Readback,
+        log: &OperationLog,
+    ) -> Result<bool, DbError> {
+        in_table!(refused.operation, T => self.readback_refuse_in::<T>(refused, log).await)
+    }
+
+    /// The readbacks in progress from before `before` that nobody carries out: there is no flow of theirs, and the
+    /// operation log has none in progress.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn readbacks_abandoned(
+        &self,
+        operation: OperationType,
+        before: DateTime<Utc>,
+    ) -> Result<Vec<Readback>, DbError> {
+        in_table!(operation, T => self.readbacks_abandoned_in::<T>(before).await)
     }
 
     /// One readback of an operation.
@@ -169,14 +224,103 @@ impl Db {
         resources_status: &BTreeMap<String, String>,
         resources_reason: &BTreeMap<String, String>,
     ) -> Result<(), DbError> {
-        let resources = [
-            json_unless_empty(resources_status)?,
-            json_unless_empty(resources_reason)?,
-        ];
-        in_table!(operation, T => self.readback_end_in::<T>(id, status, resources).await)
+        in_table!(operation, T => self
+            .readback_end_in::<T>(id, status, resources_status, resources_reason)
+            .await)
     }
 
-    async fn readback_create_in<T: Table>(&self, new: &Readback) -> Result<(), DbError> {
+    async fn readback_begin_in<T: Table>(
+        &self,
+        new: &Readback,
+        flow: &FlowRecord,
+    ) -> Result<Entered, DbError> {
+        let write = self.write().await?;
+        match self.readback_in::<T>(&write, new.id).await? {
+            None => self.readback_insert::<T>(&write, new).await?,
+            Some(there) if !there.is_the_same_as(new) => return Ok(Entered::OfAnother),
+            Some(there) if there.status != ReadbackStatus::InProgress => {
+                return Ok(Entered::Ended(there.status));
+            }
+            Some(_) if has_flow(&write, new.id).await? => return Ok(Entered::Before),
+            Some(_) => {}
+        }
+        write.execute(&self.flow_insert(flow)?).await?;
+        write.commit().await?;
+        Ok(Entered::Now)
+    }
+
+    async fn readback_refuse_in<T: Table>(
+        &self,
+        refused: &Readback,
+        log: &OperationLog,
+    ) -> Result<bool, DbError> {
+        let write = self.write().await?;
+        if has_flow(&write, refused.id).await? {
+            return Ok(false);
+        }
+        match self.readback_in::<T>(&write, refused.id).await? {
+            None => self.readback_insert::<T>(&write, refused).await?,
+            Some(there) if !there.is_the_same_as(refused) => return Ok(true),
+            Some(there) if there.status == ReadbackStatus::InProgress => {
+                let end = self.readback_ends::<T>(
+                    refused.id,
+                    refused.status,
+                    &refused.resources_status,
+                    &refused.resources_reason,
+                )?;
+                write.execute(&end).await?;
+            }
+            Some(_) => return Ok(true),
+        }
+        let logged = select_row::<OperationLog>(log.id, &["id"]);
+        if write.query_one(&logged).await?.is_none() {
+            let insert = insert_row(OperationLog::TABLE, LOG, self.log_values(log)?)?;
+            write.execute(&insert).await?;
+            self.announce_operation(&write, log).await?;
+        }
+        write.commit().await?;
+        Ok(true)
+    }
+
+    async fn readbacks_abandoned_in<T: Table>(
+        &self,
+        before: DateTime<Utc>,
+    ) -> Result<Vec<Readback>, DbError> {
+        let of_it = |column: &'static str| {
+            Expr::col((Alias::new("other"), Alias::new(column)))
+                .equals((Alias::new(T::TABLE), Alias::new("id")))
+        };
+        let flows = Query::select()
+            .expr(Expr::val(1))
+            .from_as("flows", "other")
+            .and_where(of_it("operation_id"))
+            .take();
+        let logs = Query::select()
+            .expr(Expr::val(1))
+            .from_as(OperationLog::TABLE, "other")
+            .and_where(of_it(T::LOGGED_AS))
+            .and_where(Expr::col((Alias::new("other"), Alias::new("ended_at"))).is_null())
+            .take();
+        let select = Query::select()
+            .columns(T::SELECT.iter().copied())
+            .from(T::TABLE)
+            .cond_where(in_state::<T>(ReadbackStatus::InProgress))
+            .and_where(not_deleted("deleted"))
+            .and_where(Expr::col("created_at").lt(Expr::val(self.time(before))))
+            .and_where(Expr::exists(flows).not())
+            .and_where(Expr::exists(logs).not())
+            .take();
+        let rows = self.read().query_all(&select).await?;
+        rows.iter()
+            .map(|row| self.readback_from::<T>(row))
+            .collect()
+    }
+
+    async fn readback_insert<T: Table>(
+        &self,
+        write: &Write<'_>,
+        new: &Readback,
+    ) -> Result<(), DbError> {
         let common = [
             new.id.to_string().into(),
             new.project_id.as_str().into(),
@@ -190,7 +334,19 @@ impl Db {
         ];
         let target = [new.restore_target.clone().into()];
         let values = common.into_iter().chain(target).take(T::SELECT.len());
-        self.insert(T::TABLE, T::SELECT, values).await
+        write
+            .execute(&insert_row(T::TABLE, T::SELECT, values)?)
+            .await?;
+        Ok(())
+    }
+
+    async fn readback_in<T: Table>(
+        &self,
+        on: &Write<'_>,
+        id: ReadbackId,
+    ) -> Result<Option<Readback>, DbError> {
+        let row = on.query_one(&select_row::<T>(id, T::SELECT)).await?;
+        row.map(|row| self.readback_from::<T>(&row)).transpose()
     }
 
     async fn readback_get_in<T: Table>(&self, id: ReadbackId) -> Result<Readback, DbError> {
@@ -215,23 +371,36 @@ impl Db {
         &self,
         id: ReadbackId,
         status: ReadbackStatus,
-        [resources_status, resources_reason]: [Option<String>; 2],
+        resources_status: &BTreeMap<String, String>,
+        resources_reason: &BTreeMap<String, String>,
     ) -> Result<(), DbError> {
+        let end = self.readback_ends::<T>(id, status, resources_status, resources_reason)?;
+        let write = self.write().await?;
+        if write.execute(&end).await?.rows_affected() != 1 {
+            let running = ReadbackStatus::InProgress;
+            return Err(self.not_in_state::<T>(&*write, id, running).await?);
+        }
+        write.commit().await
+    }
+
+    /// Ends one that is in progress.
+    fn readback_ends<T: Table>(
+        &self,
+        id: ReadbackId,
+        status: ReadbackStatus,
+        resources_status: &BTreeMap<String, String>,
+        resources_reason: &BTreeMap<String, String>,
+    ) -> Result<UpdateStatement, DbError> {
         let running = ReadbackStatus::InProgress;
         let to = running
             .becoming(status)
             .map_err(|illegal| DbError::illegal(T::WHAT, id, &illegal))?;
-        let update = update_row::<T>(self, id)
+        Ok(update_row::<T>(self, id)
             .value("status", to.as_str())
-            .value("resources_status", resources_status)
-            .value("resources_reason", resources_reason)
+            .value("resources_status", json_unless_empty(resources_status)?)
+            .value("resources_reason", json_unless_empty(resources_reason)?)
             .cond_where(in_state::<T>(running))
-            .take();
-        let write = self.write().await?;
-        if write.execute(&update).await?.rows_affected() != 1 {
-            return Err(self.not_in_state::<T>(&*write, id, running).await?);
-        }
-        write.commit().await
+            .take())
     }
 
     fn readback_from<T: Table>(&self, row: &QueryResult) -> Result<Readback, DbError> {
@@ -256,4 +425,10 @@ impl Db {
             },
         })
     }
+}
+
+/// Was the run of a readback entered?
+async fn has_flow(write: &Write<'_>, id: ReadbackId) -> Result<bool, DbError> {
+    let flow = select_row::<FlowRecord>(OperationId(id.0), &["operation_id"]);
+    Ok(write.query_one(&flow).await?.is_some())
 }

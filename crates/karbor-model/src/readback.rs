@@ -42,3 +42,15 @@ pub struct Readback {
     /// When it was asked for, UTC.
     pub created_at: DateTime<Utc>,
 }
+
+impl Readback {
+    /// Is `other` the same one, asked for once more, and not one of somebody else's under the same id?
+    #[must_use]
+    pub fn is_the_same_as(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.operation == other.operation
+            && self.project_id == other.project_id
+            && self.provider_id == other.provider_id
+            && self.checkpoint_id == other.checkpoint_id
+    }
+}

@@ -53,6 +53,11 @@ impl BeginError {
         Self::new(Why::Known, ApiError::conflict("OperationKnown", message))
     }
 
+    /// The run's id is that of another record, which `message` tells.
+    pub(crate) fn another(message: String) -> Self {
+        Self::new(Why::Other, ApiError::conflict("OperationKnown", message))
+    }
+
     /// The record with the run's id is not its own: the caller noted that it came to nothing.
     pub(crate) fn ended(log: OperationLogId) -> Self {
         let message = format!("Operation {log} was given up before it began.");

@@ -56,6 +56,13 @@ impl Manager for ProtectionManager {
     }
 
     async fn init_host(self: &Arc<Self>, _service: &ServiceRecord) -> Result<(), ApiError> {
+        let closed = self.ground.close_abandoned_readbacks().await?;
+        if closed > 0 {
+            tracing::warn!(
+                closed,
+                "restores and verifications that nobody carried out are closed"
+            );
+        }
         let resumed = self.worker.resume().await?;
         if resumed > 0 {
             tracing::info!(resumed, "going on with operations that a stop interrupted");

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 #[derive(Debug)]
 pub struct KeystoneServer {
     server: Child,
-    root: TempDir,
+    /// Removes the data.
+    _root: TempDir,
     /// Where it answers, without a version.
     pub url: String,
     clouds: Value,
@@ -75,7 +76,7 @@ impl KeystoneServer {
         Ok(Self {
             server,
             url: url.to_owned(),
-            root,
+            _root: root,
             clouds,
         })
     }

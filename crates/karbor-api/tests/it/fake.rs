@@ -7,13 +7,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karbor_db::Db;
+use karbor_db::{Db, FlowRecord};
 use karbor_interfaces::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
-    CheckpointStatus, ErrorKind, OperationLog, OperationLogId, Plan, ProtectableInstance,
-    ProtectableType, Provider, ProviderId, Readback, ReadbackStatus, RequestContext, Resource,
-    ResourceGraph,
+    CheckpointStatus, ErrorKind, FlowStatus, OperationId, OperationLog, OperationLogId,
+    OperationLogStatus, Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback,
+    ReadbackStatus, RequestContext, Resource, ResourceGraph,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -103,23 +103,44 @@ impl Fake {
         asked: Answer<()>,
     ) -> Answer<()> {
         let db = self.db.get().expect("a database");
-        db.readback_create(&readback).await?;
         let (provider, checkpoint) = (readback.provider_id, readback.checkpoint_id);
         let found = asked.and_then(|()| self.find(context, provider, checkpoint).map(drop));
-        if let Err(error) = &found
-            && error.kind != ErrorKind::Timeout
-        {
-            let about = format!("Checkpoint#{checkpoint}");
-            let reason = BTreeMap::from([(about, error.message.clone())]);
-            let failed = ReadbackStatus::Fail;
-            db.readback_end(
-                readback.operation,
-                readback.id,
-                failed,
-                &BTreeMap::new(),
-                &reason,
-            )
-            .await?;
+        match &found {
+            Err(error) if error.kind != ErrorKind::Timeout => {
+                let about = format!("Checkpoint#{checkpoint}");
+                let refused = Readback {
+                    status: ReadbackStatus::Fail,
+                    resources_reason: BTreeMap::from([(about, error.message.clone())]),
+                    ..readback
+                };
+                let now = refused.created_at;
+                let log = OperationLog {
+                    id: OperationLogId(refused.id.0),
+                    project_id: refused.project_id.clone(),
+                    operation_type: refused.operation,
+                    checkpoint_id: Some(checkpoint),
+                    plan_id: None,
+                    provider_id: Some(provider),
+                    readback_id: Some(refused.id),
+                    scheduled_operation_id: None,
+                    status: OperationLogStatus::Failed,
+                    started_at: now,
+                    ended_at: Some(now),
+                    error_info: Some(error.message.clone()),
+                    extra_info: None,
+                };
+                db.readback_refuse(&refused, &log).await?;
+            }
+            _ => {
+                let flow = FlowRecord {
+                    operation_id: OperationId(readback.id.0),
+                    operation_type: readback.operation,
+                    host: "fake".to_owned(),
+                    payload: Value::Null,
+                    status: FlowStatus::Running,
+                };
+                db.readback_begin(&readback, &flow).await?;
+            }
         }
         found
     }

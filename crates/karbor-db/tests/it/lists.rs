@@ -2,7 +2,7 @@ use karbor_db::{Db, DbError, Direction, ListQuery};
 use karbor_model::{OperationType, Plan, PlanId, PlanStatus};
 use proptest::prelude::*;
 
-use crate::support::{at, fixture, operation_log, plan, restore};
+use crate::support::{at, begin, fixture, operation_log, plan, restore};
 
 fn names(plans: &[Plan]) -> Vec<&str> {
     plans.iter().map(|plan| plan.name.as_str()).collect()
@@ -82,7 +82,7 @@ async fn filters_by_known_columns_and_ignores_others() {
 async fn q15_unknown_filters_are_ignored_everywhere() {
     let fixture = fixture().await;
     let db = &fixture.db;
-    db.readback_create(&restore("p")).await.unwrap();
+    begin(db, &restore("p")).await;
     db.operation_log_create(&operation_log("p")).await.unwrap();
     let query = filtered(&[("colour", "red")]);
     assert_eq!(

@@ -8,7 +8,7 @@ use karbor_model::{
 use karbor_testkit::FakeClock;
 use serde_json::json;
 
-use crate::support::{at, fixture, operation_log, plan, restore, verification};
+use crate::support::{at, begin, fixture, operation_log, plan, restore, verification};
 
 /// Equality of resources is by id; this compares all that is stored.
 fn as_json(plan: &karbor_model::Plan) -> serde_json::Value {
@@ -124,8 +124,8 @@ async fn restores_and_verifications_keep_their_outcome() {
     let db = &fixture.db;
     let (mut restore, mut verification) = (restore("p"), verification("p"));
     restore.parameters = serde_json::from_value(json!({"T#1": {"where": "/x"}})).unwrap();
-    db.readback_create(&restore).await.unwrap();
-    db.readback_create(&verification).await.unwrap();
+    begin(db, &restore).await;
+    begin(db, &verification).await;
     let status: BTreeMap<_, _> = [("T#1".to_owned(), "error".to_owned())].into();
     let reason: BTreeMap<_, _> = [("T#1".to_owned(), "disk \"full\"".to_owned())].into();
     for readback in [&mut restore, &mut verification] {

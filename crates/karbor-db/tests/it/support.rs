@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use karbor_db::{Db, FlowRecord};
+use karbor_db::{Db, Entered, FlowRecord};
 use karbor_model::{
     CheckpointId, EventKind, FlowStatus, JournalEvent, OperationId, OperationLog, OperationLogId,
     OperationLogStatus, OperationType, Plan, PlanId, PlanStatus, ProviderId, Readback, ReadbackId,
@@ -82,6 +82,17 @@ pub fn restore(project: &str) -> Readback {
         resources_reason: Default::default(),
         created_at: at(1),
     }
+}
+
+/// Records a readback with its run.
+pub async fn begin(db: &Db, readback: &Readback) {
+    let flow = FlowRecord {
+        operation_id: OperationId(readback.id.0),
+        operation_type: readback.operation,
+        ..flow("h")
+    };
+    let entered = db.readback_begin(readback, &flow).await.unwrap();
+    assert_eq!(entered, Entered::Now);
 }
 
 pub fn verification(project: &str) -> Readback {

@@ -7,7 +7,7 @@ use karbor_model::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Fixture, fixture, flow, operation_log, plan, restore, verification};
+use crate::support::{Fixture, begin, fixture, flow, operation_log, plan, restore, verification};
 
 #[tokio::test]
 async fn every_kind_of_record_goes_its_way_once() {
@@ -18,8 +18,8 @@ async fn every_kind_of_record_goes_its_way_once() {
     let (plan, restore, verification) = (plan("p", "n"), restore("p"), verification("p"));
     let (log, flow) = (operation_log("p"), flow("h"));
     db.plan_create(&plan).await.unwrap();
-    db.readback_create(&restore).await.unwrap();
-    db.readback_create(&verification).await.unwrap();
+    begin(db, &restore).await;
+    begin(db, &verification).await;
     db.operation_log_create(&log).await.unwrap();
     db.flow_create(&flow).await.unwrap();
     let (from, to) = (PlanStatus::Suspended, PlanStatus::Started);
@@ -72,7 +72,7 @@ async fn assert_once<S: State>(
 async fn what_the_rules_forbid_is_refused() {
     let fixture = fixture().await;
     let restore = restore("p");
-    fixture.db.readback_create(&restore).await.unwrap();
+    begin(&fixture.db, &restore).await;
     let error = end(&fixture.db, &restore, ReadbackStatus::InProgress)
         .await
         .unwrap_err();
@@ -131,7 +131,7 @@ async fn race(wishes: Vec<bool>) {
     let fixture = fixture().await;
     let dbs = [fixture.db.clone(), fixture.other().await];
     let restore = restore("p");
-    fixture.db.readback_create(&restore).await.unwrap();
+    begin(&fixture.db, &restore).await;
     let tasks: Vec<_> = wishes
         .into_iter()
         .enumerate()

@@ -8,14 +8,14 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karbor_db::{Db, DbError};
+use karbor_db::{Db, DbError, FlowRecord};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::Clock;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
-    CheckpointStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, ReadbackStatus,
-    RequestContext, Resource,
+    CheckpointStatus, FlowStatus, OperationId, OperationLog, OperationLogId, OperationLogStatus,
+    OperationType, Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback,
+    ReadbackStatus, RequestContext, Resource,
 };
 use karbor_testkit::FakeClock;
 use serde_json::{Map, Value, json};
@@ -200,10 +200,14 @@ impl ProtectionApi for Fake {
 
     async fn verification(&self, _: &RequestContext, verification: Readback) -> Answer<()> {
         let id = verification.id;
-        match self.db.readback_create(&verification).await {
-            Ok(()) | Err(DbError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+        let flow = FlowRecord {
+            operation_id: OperationId(id.0),
+            operation_type: OperationType::Verify,
+            host: "fake".to_owned(),
+            payload: Value::Null,
+            status: FlowStatus::Running,
+        };
+        self.db.readback_begin(&verification, &flow).await?;
         let to = match self.state().bad {
             true => ReadbackStatus::Fail,
             false => ReadbackStatus::Success,

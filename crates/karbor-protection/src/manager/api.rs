@@ -9,9 +9,9 @@ use karbor_db::DbError;
 use karbor_interfaces::protection::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, CheckpointStatus,
-    ErrorKind, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
-    Parameters, Plan, ProtectableInstance, ProtectableType, Provider as ProviderRecord, ProviderId,
-    Readback, ReadbackStatus, RequestContext, Resource,
+    ErrorKind, OperationLog, OperationLogId, OperationLogStatus, OperationType, Parameters, Plan,
+    ProtectableInstance, ProtectableType, Provider as ProviderRecord, ProviderId, Readback,
+    RequestContext, Resource,
 };
 use karbor_plugin::SchemaKind;
 use serde_json::{Map, Value};
@@ -466,42 +466,39 @@ impl ProtectionManager {
         }
     }
 
-    /// Records a readback and begins it. One that was asked for before has begun, or has ended.
+    /// Begins a readback, and records it with its run; or records that it was refused. One that was asked for before goes
+    /// on, or has ended. What a schedule asks and is not possible now leaves no record: the schedule asks again.
     async fn readback(&self, context: &RequestContext, asked: Readback) -> Result<(), ApiError> {
-        if self.ground.enter_readback(context, &asked).await? != ReadbackStatus::InProgress {
+        if self.ground.heard_before(context, &asked).await? {
             return Ok(());
         }
-        // What has begun is not asked again whether it may: a refusal would close the record of a run that goes on.
-        if self.ground.has_begun(OperationId(asked.id.0)).await? {
-            return Ok(());
-        }
-        let refused = match self.begin_readback(context, asked.clone()).await {
-            Err(error) if error.why != Why::Known => error,
+        let refused = match self.begin_readback(context, &asked).await {
+            Err(error) if !matches!(error.why, Why::Known | Why::Ended) => error,
             _ => return Ok(()),
         };
-        // Somebody asked for the same at the same time, and was heard.
-        if !refused.error.is_logged && self.ground.has_begun(OperationId(asked.id.0)).await? {
-            return Ok(());
-        }
         let is_asked_again =
             refused.error.kind.is_retryable() && context.scheduled_operation_id.is_some();
-        if is_asked_again {
+        if is_asked_again || refused.error.is_logged {
             return Err(refused.into());
         }
-        self.ground
-            .refuse_readback(context, &asked, &refused.error.message)
-            .await?;
-        Err(refused.logged().into())
+        let reason = &refused.error.message;
+        match self.ground.refuse_readback(context, &asked, reason).await? {
+            true => Err(refused.logged().into()),
+            false => Ok(()),
+        }
     }
 
     async fn begin_readback(
         &self,
         context: &RequestContext,
-        asked: Readback,
+        asked: &Readback,
     ) -> Result<(), BeginError> {
         let rules = rules(asked.operation);
-        let run = self.ground.readback_run(context, rules, asked).await?;
-        self.worker.start(run).await
+        let run = self
+            .ground
+            .readback_run(context, rules, asked.clone())
+            .await?;
+        self.worker.start_readback(run, asked).await
     }
 
     /// Begins a run for every checkpoint of the plan that is not copied yet. What the answer does not

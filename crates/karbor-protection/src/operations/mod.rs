@@ -12,6 +12,7 @@ mod restore;
 mod table;
 mod verify;
 
+pub(crate) use readback::id_of_another;
 pub(crate) use table::rules;
 
 use async_trait::async_trait;

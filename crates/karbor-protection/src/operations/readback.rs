@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use karbor_db::{Db, DbError};
 use karbor_flow::{FlowOutcome, FlowStatus};
 use karbor_model::{
-    ApiError, OperationId, OperationLog, OperationLogId, OperationLogStatus, Readback,
-    ReadbackStatus, RequestContext, Resource, RunReport,
+    ApiError, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
+    Readback, ReadbackStatus, RequestContext, Resource, RunReport,
 };
 use karbor_plugin::SchemaKind;
 
@@ -69,53 +70,39 @@ impl Ground {
     }
 }
 
+/// How long ago what nobody carries out was asked for, at least: a call under way is answered, or given up, before.
+const UNDER_WAY: TimeDelta = TimeDelta::hours(1);
+
 impl Ground {
-    /// Records a readback that is asked for, unless it is recorded; answers with how it stands.
+    /// Was this readback asked for before? It goes on, or has ended.
     ///
     /// # Errors
     /// A 404 when it is of a project that the context may not act in, a 409 when its id is that of another; when the
     /// database is away.
-    pub(crate) async fn enter_readback(
+    pub(crate) async fn heard_before(
         &self,
         context: &RequestContext,
         asked: &Readback,
-    ) -> Result<ReadbackStatus, ApiError> {
+    ) -> Result<bool, ApiError> {
         if !context.may_access(&asked.project_id) {
             return Err(ApiError::not_found("Project", &asked.project_id));
         }
-        match self.db.readback_create(asked).await {
-            Ok(()) => return Ok(asked.status),
-            Err(DbError::Conflict { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let there = self.db.readback_get(asked.operation, asked.id).await?;
-        let about = |one: &Readback| (one.project_id.clone(), one.provider_id, one.checkpoint_id);
-        match about(&there) == about(asked) {
-            true => Ok(there.status),
-            false => {
-                let message = format!(
-                    "The id {} is that of another {}.",
-                    asked.id, asked.operation
-                );
-                Err(ApiError::conflict("OperationKnown", message))
-            }
-        }
-    }
-
-    /// Was a run entered under this id? It goes on, or has ended.
-    ///
-    /// # Errors
-    /// When the database is away.
-    pub(crate) async fn has_begun(&self, id: OperationId) -> Result<bool, ApiError> {
-        match self.db.flow_get(id).await {
-            Ok(_) => Ok(true),
+        match self.db.readback_get(asked.operation, asked.id).await {
+            Ok(there) if !there.is_the_same_as(asked) => Err(id_of_another(asked).into()),
+            Ok(there) if there.status != ReadbackStatus::InProgress => Ok(true),
+            // What has begun is not asked again whether it may.
+            Ok(_) => match self.db.flow_get(OperationId(asked.id.0)).await {
+                Ok(_) => Ok(true),
+                Err(DbError::NotFound { .. }) => Ok(false),
+                Err(error) => Err(error.into()),
+            },
             Err(DbError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }
 
     /// Records that a readback was refused, and why: beside the checkpoint it was about (Q28), and in the operation log.
-    /// What has ended stays as it is; nothing that was refused stays `in_progress` (Q63).
+    /// Says whether it is: one that goes on, because somebody asked for the same at the same time and was heard, is not.
     ///
     /// # Errors
     /// When the database is away.
@@ -124,7 +111,7 @@ impl Ground {
         context: &RequestContext,
         asked: &Readback,
         reason: &str,
-    ) -> Result<(), ApiError> {
+    ) -> Result<bool, ApiError> {
         let now = self.clock.now();
         let log = OperationLog {
             id: OperationLogId(asked.id.0),
@@ -141,16 +128,43 @@ impl Ground {
             error_info: Some(reason.to_owned()),
             extra_info: None,
         };
-        unless_done_before(self.db.asked_by(context).operation_log_create(&log).await)?;
         let about = format!("Checkpoint#{}", asked.checkpoint_id);
-        let reasons = BTreeMap::from([(about, reason.to_owned())]);
-        let (none, failed) = (BTreeMap::new(), ReadbackStatus::Fail);
-        unless_done_before(
-            self.db
-                .readback_end(asked.operation, asked.id, failed, &none, &reasons)
-                .await,
-        )
+        let refused = Readback {
+            status: ReadbackStatus::Fail,
+            resources_reason: BTreeMap::from([(about, reason.to_owned())]),
+            ..asked.clone()
+        };
+        let db = self.db.asked_by(context);
+        Ok(db.readback_refuse(&refused, &log).await?)
     }
+
+    /// Closes readbacks that say they are in progress and that nobody carries out: their service was stopped between
+    /// their record and their run, or it was the original's. Says how many.
+    ///
+    /// # Errors
+    /// When the database is away.
+    pub(crate) async fn close_abandoned_readbacks(&self) -> Result<usize, ApiError> {
+        let before = self.clock.now() - UNDER_WAY;
+        let mut closed = 0;
+        for operation in OperationType::ALL.iter().filter(|one| one.is_readback()) {
+            for abandoned in self.db.readbacks_abandoned(*operation, before).await? {
+                let context = RequestContext::admin();
+                let reason = "The service was stopped before it could begin. Ask for it again.";
+                self.refuse_readback(&context, &abandoned, reason).await?;
+                tracing::warn!(%operation, id = %abandoned.id, "nobody carried this out; it is closed as failed");
+                closed += 1;
+            }
+        }
+        Ok(closed)
+    }
+}
+
+/// The id of `asked` is that of something else.
+pub(crate) fn id_of_another(asked: &Readback) -> BeginError {
+    BeginError::another(format!(
+        "The id {} is that of another {}.",
+        asked.id, asked.operation
+    ))
 }
 
 #[async_trait]

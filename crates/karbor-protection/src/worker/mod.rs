@@ -21,16 +21,23 @@ use std::{
     time::Duration,
 };
 
-use karbor_db::{DbError, FlowRecord, QuotaDefaults};
+use karbor_db::{DbError, Entered, FlowRecord, QuotaDefaults};
 use karbor_flow::{Executor, plan};
 use karbor_manager::TaskSet;
-use karbor_model::{ApiError, FlowStatus, OperationLogId};
+use karbor_model::{ApiError, FlowStatus, OperationLogId, Readback};
 use tokio_util::sync::CancellationToken;
 
 use self::conclude::conclude_in_bank;
 use crate::{
-    begin_error::BeginError, conclusion::Conclusion, ground::Ground, hooks::RunHooks,
-    keys::MasterKey, leases::CheckpointLease, operations::rules, providers::Provider, run::Run,
+    begin_error::BeginError,
+    conclusion::Conclusion,
+    ground::Ground,
+    hooks::RunHooks,
+    keys::MasterKey,
+    leases::CheckpointLease,
+    operations::{id_of_another, rules},
+    providers::Provider,
+    run::Run,
 };
 
 /// How long to wait before trying again to write down how a run goes: at first, and at most.
@@ -67,13 +74,33 @@ impl Worker {
     /// Why it cannot begin. The operation log has it as failed then. A run that has time and may
     /// begin later is no error.
     pub(crate) async fn start(self: &Arc<Self>, run: Run) -> Result<(), BeginError> {
+        self.begin(run, None).await
+    }
+
+    /// Begins the run of a readback, which is recorded as in progress with it.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub(crate) async fn start_readback(
+        self: &Arc<Self>,
+        run: Run,
+        record: &Readback,
+    ) -> Result<(), BeginError> {
+        self.begin(run, Some(record)).await
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        run: Run,
+        record: Option<&Readback>,
+    ) -> Result<(), BeginError> {
         let provider = self
             .ground
             .providers
             .get(run.checkpoint.provider_id)?
             .clone();
         let hooks = self.hooks(&run, &provider)?;
-        self.enter(&run).await?;
+        self.enter(&run, record).await?;
         let lease = match self.claim(&run, &provider).await {
             Ok(lease) => lease,
             Err(error) if self.may_wait(&run, &error) => {
@@ -110,17 +137,20 @@ impl Worker {
         }
     }
 
-    /// Writes the run down, if the quota of its project allows it.
-    async fn enter(&self, run: &Run) -> Result<(), BeginError> {
-        let flow = self.flow_record(run)?;
+    /// Writes the run down, with the record of a readback, and if the quota of its project allows it.
+    async fn enter(&self, run: &Run, record: Option<&Readback>) -> Result<(), BeginError> {
+        let (flow, db) = (self.flow_record(run)?, &self.ground.db);
+        if let Some(record) = record {
+            return match db.readback_begin(record, &flow).await? {
+                Entered::Now => Ok(()),
+                Entered::Before => Err(BeginError::known(format!("{} goes on.", run.id))),
+                Entered::Ended(_) => Err(BeginError::ended(run.log)),
+                Entered::OfAnother => Err(id_of_another(record)),
+            };
+        }
         let entered = match rules(run.operation).reserved(run) {
-            Some(holding) => {
-                self.ground
-                    .db
-                    .flow_create_holding(&flow, &holding, &self.quotas)
-                    .await
-            }
-            None => self.ground.db.flow_create(&flow).await,
+            Some(holding) => db.flow_create_holding(&flow, &holding, &self.quotas).await,
+            None => db.flow_create(&flow).await,
         };
         entered.map_err(|error| match error {
             DbError::Conflict { message, .. } => BeginError::known(message),
@@ -168,9 +198,14 @@ impl Worker {
         })
     }
 
-    /// Is an `error` at the begin of a run worth another try?
+    /// Is an `error` at the begin of a run worth another try? What a schedule asked to read back has all the time: its
+    /// window was for the asking.
     fn may_wait(&self, run: &Run, error: &BeginError) -> bool {
-        let has_time = run.begin_before.is_some() && run.late(self.ground.clock.now()).is_none();
+        let is_scheduled = run.context.scheduled_operation_id.is_some();
+        let has_time = match run.begin_before {
+            Some(_) => run.late(self.ground.clock.now()).is_none(),
+            None => is_scheduled && run.readback().is_some(),
+        };
         has_time && error.error.kind.is_retryable()
     }
 

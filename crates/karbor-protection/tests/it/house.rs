@@ -259,6 +259,25 @@ impl House {
         raw
     }
 
+    /// Records a readback, as the original's API service does before it asks for it.
+    pub fn record_without_run(&self, of: &Readback) {
+        let table = match of.operation {
+            OperationType::Restore => "restores",
+            _ => "verifications",
+        };
+        let sql = format!(
+            "INSERT INTO {table} (id, project_id, provider_id, checkpoint_id, status, created_at, deleted) \
+             VALUES (?, ?, ?, ?, 'in_progress', ?, 0)"
+        );
+        let (id, provider) = (of.id.to_string(), of.provider_id.to_string());
+        let (checkpoint, time) = (
+            of.checkpoint_id.to_string(),
+            of.created_at.format("%F %T%.6f").to_string(),
+        );
+        let row = [&id, &of.project_id, &provider, &checkpoint, &time];
+        self.database().execute(&sql, row).unwrap();
+    }
+
     /// Keys in the bank, without the leases.
     pub fn keys(&self) -> Vec<String> {
         self.bank

@@ -1,11 +1,18 @@
 //! Who records restores and verifications, and who hears of the end of an operation.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
+use karbor_db::DbError;
 use karbor_interfaces::ProtectionApi;
+use karbor_manager::Clock as _;
 use karbor_model::{
-    ApiError, CheckpointId, ErrorKind, OperationLogId, OperationLogStatus, OperationType,
-    Parameters, Readback, ReadbackId, ReadbackStatus, RequestContext, ScheduledOperationId,
+    ApiError, CheckpointId, ErrorKind, OperationLog, OperationLogId, OperationLogStatus,
+    OperationType, Parameters, Readback, ReadbackId, ReadbackStatus, RequestContext,
+    ScheduledOperationId,
 };
 use karbor_testkit::{Fault, Verb};
 use serde_json::json;
@@ -40,6 +47,14 @@ async fn ask(
         OperationType::Restore => running.api().restore(context, asked.clone(), None).await,
         _ => running.api().verification(context, asked.clone()).await,
     }
+}
+
+async fn ended(running: &Running, log: OperationLogId) -> OperationLog {
+    crate::house::until(async || {
+        let log = running.db.operation_log_get(log).await.ok()?;
+        (log.status != OperationLogStatus::InProgress).then_some(log)
+    })
+    .await
 }
 
 /// A person who looks into the operation log for what went wrong finds what never began, too.
@@ -88,8 +103,12 @@ async fn what_a_schedule_asks_again_has_not_failed() {
         let asked = readback(&running, operation, checkpoint);
         let away = ask(&running, &scheduled, &asked).await.unwrap_err();
         assert!(away.kind.is_retryable(), "{away:?}");
-        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
-        assert_eq!(recorded.status, ReadbackStatus::InProgress);
+        // A schedule that does not ask again, for there is a newer checkpoint by then, leaves nothing in progress.
+        let recorded = running.db.readback_get(operation, asked.id).await;
+        assert!(
+            matches!(recorded, Err(DbError::NotFound { .. })),
+            "{recorded:?}"
+        );
         let log = OperationLogId(asked.id.0);
         assert!(running.db.operation_log_get(log).await.is_err());
 
@@ -108,6 +127,95 @@ async fn what_a_schedule_asks_again_has_not_failed() {
         ask(&running, &scheduled, &asked).await.unwrap();
         let end = running.api().await_operation(&scheduled, log, 30).await;
         assert_eq!(end.unwrap().status, OperationLogStatus::Success);
+    }
+}
+
+/// The bank goes away between the answer to "may it?" and the claim: what is recorded is carried out when it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_schedule_asks_waits_for_a_bank_that_goes_away_while_it_begins() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let scheduled = RequestContext {
+        scheduled_operation_id: Some(ScheduledOperationId::new()),
+        ..member()
+    };
+    for operation in BOTH {
+        let claims = AtomicBool::new(false);
+        let away = move |call: &karbor_testkit::Call| {
+            let begins = call.verb == Verb::AcquireLease;
+            claims.fetch_or(begins, Ordering::Relaxed) && call.verb == Verb::Get
+        };
+        house.bank.inject(Fault::FailForGood, usize::MAX, away);
+        let asked = readback(&running, operation, checkpoint);
+        ask(&running, &scheduled, &asked).await.unwrap();
+        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(recorded.status, ReadbackStatus::InProgress);
+        house.bank.heal();
+        let log = OperationLogId(asked.id.0);
+        let end = ended(&running, log).await;
+        assert_eq!(end.status, OperationLogStatus::Success);
+    }
+}
+
+/// A service of a version before recorded first and began then, as the original's API does; if it died between the two,
+/// nobody carries the record out.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_carries_out_is_closed_at_the_next_start() {
+    let clock = karbor_testkit::FakeClock::new();
+    let house = House::new().with_resources(&["one"]).with_clock(&clock);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    let records = BOTH.map(|operation| Readback {
+        created_at: clock.now(),
+        ..readback(&running, operation, checkpoint)
+    });
+    for record in &records {
+        house.record_without_run(record);
+    }
+    drop(running);
+    let running = house.open().await;
+    for record in &records {
+        let there = running.db.readback_get(record.operation, record.id).await;
+        let status = there.unwrap().status;
+        assert_eq!(
+            status,
+            ReadbackStatus::InProgress,
+            "its call may be under way"
+        );
+    }
+    clock.turn(Duration::from_secs(2 * 3600));
+    drop(running);
+    let running = house.open().await;
+    for record in &records {
+        let there = running.db.readback_get(record.operation, record.id).await;
+        let there = there.unwrap();
+        assert_eq!(there.status, ReadbackStatus::Fail);
+        assert!(!there.resources_reason.is_empty());
+        let log = running
+            .db
+            .operation_log_get(OperationLogId(record.id.0))
+            .await;
+        assert_eq!(log.unwrap().status, OperationLogStatus::Failed);
+        // Asked for once more, it stays what it is.
+        ask(&running, &member(), record).await.unwrap();
+    }
+}
+
+/// The original's API service records what it asks for; it is carried out under that record.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_caller_has_recorded_is_carried_out() {
+    let house = House::new().with_resources(&["one"]);
+    let running = house.open().await;
+    let checkpoint = running.available(1).await;
+    for operation in BOTH {
+        let asked = readback(&running, operation, checkpoint);
+        house.record_without_run(&asked);
+        ask(&running, &member(), &asked).await.unwrap();
+        let end = ended(&running, OperationLogId(asked.id.0)).await;
+        assert_eq!(end.status, OperationLogStatus::Success);
+        let there = running.db.readback_get(operation, asked.id).await.unwrap();
+        assert_eq!(there.status, ReadbackStatus::Success);
     }
 }
 
