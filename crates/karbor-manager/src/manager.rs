@@ -8,6 +8,7 @@ use std::{
 use karbor_model::{ApiError, ServiceRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     Clock, Config, PeriodicTasks, TaskSet,
@@ -127,6 +128,7 @@ pub struct ManagerBase<D> {
     config: Config,
     clock: Arc<dyn Clock>,
     tasks: TaskSet,
+    closing: CancellationToken,
     additional: Mutex<Vec<Arc<dyn RpcEndpoint>>>,
 }
 
@@ -146,6 +148,7 @@ impl<D> ManagerBase<D> {
             config,
             clock,
             tasks: TaskSet::new(),
+            closing: CancellationToken::new(),
             additional: Mutex::default(),
         }
     }
@@ -179,6 +182,13 @@ impl<D> ManagerBase<D> {
     #[must_use]
     pub fn tasks(&self) -> &TaskSet {
         &self.tasks
+    }
+
+    /// Is cancelled when the service takes no calls any more. A call that only waits for news answers then, so that the
+    /// calls in flight are soon finished.
+    #[must_use]
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
     }
 
     /// Adds to what the service answers over RPC. To be called before the service starts.

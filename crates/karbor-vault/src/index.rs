@@ -87,6 +87,8 @@ pub(crate) struct Index {
     others: [IdMap<Vec<Entry>>; 2],
     /// Packs that were looked for in the bank since writing began, whatever was found.
     looked_for: IdSet,
+    /// How often looks were forgotten: a look that began before is not noted.
+    era: u64,
     /// Packs that are not in the bank, or too short, by the latest look.
     lost: IdSet,
     /// Packs in which something was read that is not what was written.
@@ -102,6 +104,7 @@ impl Index {
     pub(crate) fn emptied(&self) -> Self {
         Self {
             looked_for: self.looked_for.clone(),
+            era: self.era,
             lost: self.lost.clone(),
             damaged: self.damaged.clone(),
             ..Self::default()
@@ -115,6 +118,11 @@ impl Index {
             .any(|at| self.looked_for.contains(&at.pack) && self.is_good(&at.pack))
     }
 
+    /// The era in which a look begins.
+    pub(crate) fn era(&self) -> u64 {
+        self.era
+    }
+
     /// A pack to look for in the bank before a blob counts as there.
     pub(crate) fn to_look_for(&self, kind: BlobKind, id: &Id) -> Option<Id> {
         if self.has(kind, id) {
@@ -124,10 +132,14 @@ impl Index {
         packs.find(|pack| !self.looked_for.contains(pack) && !self.damaged.contains(pack))
     }
 
-    /// Notes what was found where a pack should be; answers with whether it is as large as it should be.
-    pub(crate) fn note_looked_for(&mut self, pack: Id, size: Option<u64>) -> bool {
-        self.looked_for.insert(pack);
+    /// Notes what a look that began in `era` found where a pack should be; answers with whether it is as large as it
+    /// should be.
+    pub(crate) fn note_looked_for(&mut self, era: u64, pack: Id, size: Option<u64>) -> bool {
         let is_there = size.is_some_and(|size| size >= self.smallest_size(&pack));
+        if era != self.era {
+            return is_there;
+        }
+        self.looked_for.insert(pack);
         match is_there {
             true => self.lost.remove(&pack),
             false => self.lost.insert(pack),
@@ -138,6 +150,7 @@ impl Index {
     /// From now on every pack has to be looked for again: while nobody wrote, anybody may have removed some.
     pub(crate) fn forget_looks(&mut self) {
         self.looked_for.clear();
+        self.era += 1;
     }
 
     fn is_good(&self, pack: &Id) -> bool {
@@ -170,9 +183,9 @@ impl Index {
     }
 
     /// Looks which of the `known` packs are in the bank as they should be; answers with how many are not.
-    pub(crate) fn note_lost(&mut self, known: &[Id], sizes: &IdMap<u64>) -> usize {
+    pub(crate) fn note_lost(&mut self, era: u64, known: &[Id], sizes: &IdMap<u64>) -> usize {
         for pack in known {
-            self.note_looked_for(*pack, sizes.get(pack).copied());
+            self.note_looked_for(era, *pack, sizes.get(pack).copied());
         }
         self.lost.len()
     }
@@ -380,6 +393,30 @@ mod tests {
         assert_eq!((tree.plain_length(), tree.pack_end), (99, 90));
         assert!(!index.has(BlobKind::Tree, &Id([2; 32])));
         assert_eq!(index.smallest_size(&Id([9; 32])), 90 + 2 * 37 + 32 + 4);
+    }
+
+    /// The answer of a bank may come when its asker, and all that wrote with it, are gone.
+    #[test]
+    fn a_look_that_began_before_looks_were_forgotten_is_not_relied_on() {
+        let entry = PackEntry {
+            id: Id([1; 32]),
+            kind: BlobKind::Data,
+            offset: 0,
+            length: 40,
+            plain: None,
+        };
+        let mut index = Index::default();
+        index.add(Id([5; 32]), [(Id([9; 32]), &[entry][..])]);
+        let begun = index.era();
+        index.forget_looks();
+        assert!(index.note_looked_for(begun, Id([9; 32]), Some(4_000)));
+        assert!(!index.has(BlobKind::Data, &Id([1; 32])));
+        assert_eq!(
+            index.to_look_for(BlobKind::Data, &Id([1; 32])),
+            Some(Id([9; 32]))
+        );
+        assert!(index.note_looked_for(index.era(), Id([9; 32]), Some(4_000)));
+        assert!(index.has(BlobKind::Data, &Id([1; 32])));
     }
 
     proptest! {

@@ -420,7 +420,10 @@ impl Repository {
     pub(crate) async fn look_for(&self, kind: BlobKind, id: &Id) -> Result<(), VaultError> {
         loop {
             // Not over the question, which others may ask meanwhile.
-            let pack = read(&self.index).to_look_for(kind, id);
+            let (era, pack) = {
+                let index = read(&self.index);
+                (index.era(), index.to_look_for(kind, id))
+            };
             let Some(pack) = pack else {
                 return Ok(());
             };
@@ -434,7 +437,7 @@ impl Repository {
                 Err(BankError::NotFound(_)) => None,
                 Err(error) => return Err(error.into()),
             };
-            if !write(&self.index).note_looked_for(pack, size) {
+            if !write(&self.index).note_looked_for(era, pack, size) {
                 tracing::warn!(
                     repository = %self.place(), %pack,
                     "a pack is missing from the bank or too short; its data are stored again"
@@ -447,9 +450,12 @@ impl Repository {
     /// short, is looked for elsewhere from now on, and stored again when it comes along.
     pub(crate) async fn packs_in_bank(&self) -> Result<IdMap<u64>, VaultError> {
         // In this order: packs that come meanwhile are not taken for missing.
-        let known = read(&self.index).packs();
+        let (era, known) = {
+            let index = read(&self.index);
+            (index.era(), index.packs())
+        };
         let sizes: IdMap<u64> = self.list(FileKind::Pack).await?.into_iter().collect();
-        let lost = write(&self.index).note_lost(&known, &sizes);
+        let lost = write(&self.index).note_lost(era, &known, &sizes);
         self.looks.store(0, Relaxed);
         if lost > 0 {
             tracing::warn!(

@@ -46,7 +46,10 @@ pub enum RpcError {
         address: String,
     },
     /// The service stopped before it had answered.
-    #[error("The service on {address} stopped before it had answered {method}. Try again.")]
+    #[error(
+        "The service on {address} stopped before it had answered {method}. \
+         It may have begun: look before you try again."
+    )]
     Stopped {
         /// The topic, with the server if one was named.
         address: String,
@@ -80,10 +83,10 @@ impl From<RpcError> for ApiError {
             // What code of ours got wrong, not the client that it works for.
             RpcError::InvalidTarget { .. } => (ErrorKind::Internal, "InvalidTarget"),
             RpcError::BadArgument { .. } => (ErrorKind::BadRequest, "InvalidInput"),
-            RpcError::NoServer { .. } | RpcError::Stopped { .. } => {
-                (ErrorKind::Unavailable, "MessageUndeliverable")
+            RpcError::NoServer { .. } => (ErrorKind::Unavailable, "MessageUndeliverable"),
+            RpcError::Stopped { .. } | RpcError::Timeout { .. } => {
+                (ErrorKind::Timeout, "MessagingTimeout")
             }
-            RpcError::Timeout { .. } => (ErrorKind::Timeout, "MessagingTimeout"),
         };
         ApiError::new(kind, class, error.to_string())
     }

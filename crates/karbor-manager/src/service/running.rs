@@ -94,6 +94,7 @@ impl<M: Manager> RunningService<M> {
         let (calls, work) = (deadline / 10 * 8, deadline / 10 * 9);
         info!(binary = M::BINARY, "stopping");
         self.server.stop().await;
+        shared.manager.base().closing().cancel();
         self.shared.periodic_loop.cancel();
         let mut dropped = self.server.wait(left(calls)).await;
         let tasks = shared.manager.base().tasks();

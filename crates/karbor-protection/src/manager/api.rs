@@ -446,7 +446,7 @@ impl ProtectionApi for ProtectionManager {
         tokio::select! {
             () = left => {}
             () = self.ground.clock.sleep(patience) => {}
-            () = self.worker.tasks.cancelled().cancelled() => {}
+            () = self.base.closing().cancelled() => {}
         }
         self.operation_log(context, operation_log_id).await
     }
