@@ -13,6 +13,7 @@ mod original;
 mod python;
 mod reference;
 mod shell;
+mod sixth;
 mod test;
 
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Task {
     Python,
     /// All that CI asks: format, lints, licences, levels, tests, generated documents
     Ci(ci::CiArguments),
+    /// Check what a new operation takes: xtask/sixth-operation.patch adds one, in a copy of the workspace
+    SixthOperation,
     /// Write docs/configuration.md from the options that the crates declare
     ConfigReference {
         /// Write nothing; fail when the document is out of date
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Python => python::run(),
         Task::Ci(arguments) => ci::run(&arguments),
+        Task::SixthOperation => sixth::run(),
         Task::ConfigReference { check } => reference::run(check),
     };
     match outcome {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use karbor_model::{ResourceGraph, RunReport, one_line};
+use karbor_model::{OperationType, ResourceGraph, RunReport, one_line};
 use serde_json::{Map, Value};
 
 use crate::arguments::WaitOptions;
@@ -11,7 +11,7 @@ use crate::{
     flaws::Flaws,
     output::{Column, bytes, plain, string, text, unpacked},
     session::Session,
-    wait::{Job, Operation, Outcome, wait},
+    wait::{Job, Outcome, wait},
 };
 
 /// A number in a resource's report, and how it is shown.
@@ -109,7 +109,9 @@ impl Session {
         match (ok, unwilling.is_empty()) {
             (false, _) => Err(failure),
             (true, false) => Err(would_refuse(job, &unwilling)),
-            (true, true) if job.operation == Operation::Protect => incomplete(job, &record, &names),
+            (true, true) if job.operation == OperationType::Protect => {
+                incomplete(job, &record, &names)
+            }
             (true, true) => Ok(()),
         }
     }
@@ -263,17 +265,14 @@ fn refusal(record: &Value) -> Option<String> {
 }
 
 fn refused(job: &Job, reason: &str) -> CliError {
-    let (operation, label) = (job.operation.name(), &job.label);
+    let (operation, label) = (job.operation, &job.label);
     let message = format!("the {operation} of {label} was refused\n  {reason}");
-    let done = match job.operation {
-        Operation::Verify => "verified",
-        _ => "restored",
-    };
+    let done = job.operation.readback().map_or("done", |names| names.done);
     CliError::new(Exit::Failed, message).hint(format!("it did not begin: nothing was {done}"))
 }
 
 fn failure(job: &Job, reasons: &[String], record: &Value) -> CliError {
-    let mut message = format!("the {} of {} failed", job.operation.name(), job.label);
+    let mut message = format!("the {} of {} failed", job.operation, job.label);
     for reason in reasons {
         message.push_str("\n  ");
         message.push_str(reason);
@@ -282,11 +281,11 @@ fn failure(job: &Job, reasons: &[String], record: &Value) -> CliError {
         message.push_str("; the service recorded no reason");
     }
     let hint = match job.operation {
-        Operation::Protect => format!(
+        OperationType::Protect => format!(
             "mend the cause and protect again; checkpoint {} cannot be restored and may be deleted",
             job.checkpoint
         ),
-        Operation::Restore => {
+        OperationType::Restore => {
             let mut outcomes = record["resources_status"].as_object().into_iter().flatten();
             let restored = outcomes.any(|(_, outcome)| outcome == "available");
             let stays = match restored {
@@ -295,12 +294,12 @@ fn failure(job: &Job, reasons: &[String], record: &Value) -> CliError {
             };
             format!("mend the cause and restore again{stays}")
         }
-        Operation::Verify => format!(
+        OperationType::Verify => format!(
             "do not rely on checkpoint {}: protect again, and look after the bank",
             job.checkpoint
         ),
-        Operation::Delete => "mend the cause and delete it again".to_owned(),
-        Operation::Copy => "mend the cause and copy again".to_owned(),
+        OperationType::Delete => "mend the cause and delete it again".to_owned(),
+        other => format!("mend the cause and {other} again"),
     };
     CliError::new(Exit::Failed, message).hint(hint)
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, future, io::Write as _, time::Duration};
 
-use karbor_model::visible;
+use karbor_model::{OperationType, visible};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
@@ -23,31 +23,9 @@ use crate::{
 /// How many more times the log is read after the record says that all is over.
 const LAST_LOOKS: usize = 10;
 
-/// What is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Protect,
-    Restore,
-    Verify,
-    Delete,
-    Copy,
-}
-
-impl Operation {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Protect => "protect",
-            Self::Restore => "restore",
-            Self::Verify => "verify",
-            Self::Delete => "delete",
-            Self::Copy => "copy",
-        }
-    }
-}
-
 /// A running operation.
 pub(crate) struct Job {
-    pub(crate) operation: Operation,
+    pub(crate) operation: OperationType,
     /// What is worked on, for messages, e.g. `shop`.
     pub(crate) label: String,
     pub(crate) provider: String,
@@ -67,17 +45,18 @@ pub(crate) struct Outcome {
 
 impl Job {
     async fn look(&self, client: &Client) -> Result<Value, CliError> {
-        let (path, key) = match self.operation {
-            Operation::Protect | Operation::Delete | Operation::Copy => (
+        let (path, key) = match self.operation.readback() {
+            Some(names) => (vec![names.many, &self.record], names.one),
+            None => (
                 vec!["providers", &self.provider, "checkpoints", &self.checkpoint],
                 "checkpoint",
             ),
-            Operation::Restore => (vec!["restores", &self.record], "restore"),
-            Operation::Verify => (vec!["verifications", &self.record], "verification"),
         };
         match client.get(&path).await {
             Ok(mut answer) => Ok(answer[key].take()),
-            Err(error) if self.operation == Operation::Delete && error.exit == Exit::NotFound => {
+            Err(error)
+                if self.operation == OperationType::Delete && error.exit == Exit::NotFound =>
+            {
                 Ok(Value::Null)
             }
             Err(error) => Err(error),
@@ -88,19 +67,19 @@ impl Job {
     fn verdict(&self, record: &Value) -> Option<bool> {
         let status = string(record, "status");
         match self.operation {
-            Operation::Protect => match status {
+            OperationType::Protect => match status {
                 "protecting" => None,
                 other => Some(other == "available"),
             },
-            Operation::Copy => match status {
+            OperationType::Copy => match status {
                 "wait_copying" | "copying" => None,
                 other => Some(matches!(other, "available" | "finished")),
             },
-            Operation::Delete => match status {
+            OperationType::Delete => match status {
                 "deleting" | "available" => None,
                 other => Some(matches!(other, "deleted" | "")),
             },
-            Operation::Restore | Operation::Verify => match status {
+            _ => match status {
                 "in_progress" => None,
                 other => Some(other == "success"),
             },
@@ -110,7 +89,7 @@ impl Job {
     /// The newest log of this operation, if it has been opened.
     async fn find_log(&self, client: &Client) -> Result<Option<Value>, CliError> {
         let filter = match self.operation {
-            Operation::Restore => ("restore_id", self.record.clone()),
+            OperationType::Restore => ("restore_id", self.record.clone()),
             _ => ("checkpoint_id", self.checkpoint.clone()),
         };
         let logs = client
@@ -118,7 +97,7 @@ impl Job {
             .await?;
         Ok(logs
             .into_iter()
-            .filter(|log| string(log, "operation_type") == self.operation.name())
+            .filter(|log| string(log, "operation_type") == self.operation.as_str())
             .max_by_key(|log| {
                 // One of a restore or verification has its id.
                 let is_own = string(log, "id") == self.record;
@@ -145,12 +124,9 @@ impl Job {
 
     /// How to ask how it is going, for hints.
     pub(crate) fn follow_up(&self) -> String {
-        match self.operation {
-            Operation::Protect | Operation::Delete | Operation::Copy => {
-                format!("karbor checkpoint show {}", self.checkpoint)
-            }
-            Operation::Restore => format!("karbor restore show {}", self.record),
-            Operation::Verify => format!("karbor verification show {}", self.record),
+        match self.operation.readback() {
+            Some(names) => format!("karbor {} show {}", names.one, self.record),
+            None => format!("karbor checkpoint show {}", self.checkpoint),
         }
     }
 
@@ -159,7 +135,7 @@ impl Job {
             exit,
             format!(
                 "{what}: the {} of {} goes on",
-                self.operation.name(),
+                self.operation.as_str(),
                 self.label
             ),
         )
@@ -180,7 +156,7 @@ pub(crate) async fn wait(
     job: &Job,
     timeout: Option<Duration>,
 ) -> Result<Outcome, CliError> {
-    let label = format!("{} {}", job.operation.name(), job.label);
+    let label = format!("{} {}", job.operation, job.label);
     let mut bars = Bars::new(&label, session.io.bars);
     let (client, pace) = (&session.client, session.io.pace);
     let silent = session.io.bars || !session.view.for_people();

@@ -40,15 +40,15 @@ const NOTIFICATION: &[&str] = &[
 /// No notification is put off for longer than this.
 const LONGEST_DELAY: TimeDelta = TimeDelta::hours(1);
 
-/// What an operation is called in event types. The first three are the original's.
-fn operation_name(operation: OperationType) -> &'static str {
-    match operation {
-        OperationType::Protect => "checkpoint_create",
-        OperationType::Delete => "checkpoint_delete",
-        OperationType::Restore => "restore_create",
-        OperationType::Verify => "verification_create",
-        OperationType::Copy => "checkpoint_copy",
-    }
+/// What an operation is called in event types. Those of protect, delete and restore are the original's.
+fn operation_name(operation: OperationType) -> String {
+    let (what, done) = match (operation, operation.readback()) {
+        (_, Some(names)) => (names.one, "create"),
+        (OperationType::Delete, None) => ("checkpoint", "delete"),
+        (OperationType::Copy, None) => ("checkpoint", "copy"),
+        (_, None) => ("checkpoint", "create"),
+    };
+    format!("{what}_{done}")
 }
 
 /// Event, priority and payload of what an operation log says.
@@ -56,7 +56,7 @@ fn told_of(log: &OperationLog) -> (String, Priority, Value) {
     let name = operation_name(log.operation_type);
     let (event_type, mut priority) = match log.status {
         OperationLogStatus::InProgress => (format!("karbor.{name}.start"), Priority::Info),
-        OperationLogStatus::Success => (ended(name), Priority::Info),
+        OperationLogStatus::Success => (ended(&name), Priority::Info),
         OperationLogStatus::Failed => (format!("karbor.{name}.error"), Priority::Error),
         OperationLogStatus::Missed => (format!("karbor.{name}.missed"), Priority::Error),
     };
@@ -68,12 +68,13 @@ fn told_of(log: &OperationLog) -> (String, Priority, Value) {
         "checkpoint_id": log.checkpoint_id,
         "plan_id": log.plan_id,
         "provider_id": log.provider_id,
-        "restore_id": log.readback_of(OperationType::Restore),
-        "verification_id": log.readback_of(OperationType::Verify),
         "scheduled_operation_id": log.scheduled_operation_id,
         "started_at": log.started_at,
         "ended_at": log.ended_at,
     });
+    for (name, id) in log.readback_ids() {
+        payload[name] = id;
+    }
     let report = log.report();
     let flaws = [
         (INCOMPLETE, report.incomplete.map(|flaw| json!(flaw))),

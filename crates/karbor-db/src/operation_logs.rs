@@ -1,7 +1,9 @@
 //! The operation log.
 
 use chrono::{DateTime, Utc};
-use karbor_model::{CheckpointId, OperationLog, OperationLogId, OperationType, RunReport, State};
+use karbor_model::{
+    CheckpointId, OperationLog, OperationLogId, OperationType, ReadbackId, RunReport, State,
+};
 use sea_orm::{
     ConnectionTrait, QueryResult,
     sea_query::{Expr, ExprTrait, Query},
@@ -150,14 +152,19 @@ impl Db {
     fn log_from(&self, row: &QueryResult) -> Result<OperationLog, DbError> {
         let row = Row::new(row, self.backend(), "operation_logs", LOG);
         let created_at = row.time(14)?;
+        let (id, operation_type): (OperationLogId, _) = (row.parse(0)?, row.parse(2)?);
         Ok(OperationLog {
-            id: row.parse(0)?,
+            id,
             project_id: row.text(1)?,
-            operation_type: row.parse(2)?,
+            operation_type,
             checkpoint_id: row.parse_opt(3)?,
             plan_id: row.parse_opt(4)?,
             provider_id: row.parse_opt(5)?,
-            readback_id: row.parse_opt(6)?.or(row.parse_opt(7)?),
+            readback_id: match has_column(operation_type) {
+                true => row.parse_opt(6)?.or(row.parse_opt(7)?),
+                // It has the id of its record.
+                false => operation_type.readback().map(|_| ReadbackId(id.0)),
+            },
             scheduled_operation_id: row.get(8)?,
             status: read_state::<OperationLog>(&row.text(9)?),
             started_at: row.time_opt(10)?.unwrap_or(created_at),
@@ -169,4 +176,9 @@ impl Db {
                 .map(|text| serde_json::from_str(&text).unwrap_or(Value::String(text))),
         })
     }
+}
+
+/// Has the table a column for the readbacks of this operation?
+fn has_column(operation: OperationType) -> bool {
+    matches!(operation, OperationType::Restore | OperationType::Verify)
 }

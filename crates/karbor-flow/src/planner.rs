@@ -81,6 +81,7 @@ pub struct FlowTask {
 #[derive(Debug, Clone, Serialize)]
 pub struct FlowPlan {
     operation: OperationType,
+    goes_on: bool,
     nodes: Vec<FlowNode>,
     tasks: Vec<FlowTask>,
 }
@@ -92,11 +93,17 @@ impl FlowPlan {
         self.operation
     }
 
-    /// Does a failure leave the other resources their turn? A verification changes nothing, and what is
-    /// damaged of one resource says nothing of the others.
+    /// The same, where a failure of one resource leaves the others their turn.
+    #[must_use]
+    pub fn going_on(mut self) -> Self {
+        self.goes_on = true;
+        self
+    }
+
+    /// Does a failure of one resource leave the others their turn?
     #[must_use]
     pub fn goes_on(&self) -> bool {
-        self.operation == OperationType::Verify
+        self.goes_on
     }
 
     /// The resources, each at its place.
@@ -198,6 +205,7 @@ pub fn plan(graph: &ResourceGraph, operation: OperationType) -> Result<FlowPlan,
     }
     Ok(FlowPlan {
         operation,
+        goes_on: false,
         nodes,
         tasks,
     })

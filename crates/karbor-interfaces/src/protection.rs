@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use karbor_manager::rpc_interface;
 use karbor_model::{
-    Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLog, OperationLogId,
-    Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback, Resource,
+    ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointProperties, OperationLog,
+    OperationLogId, OperationType, Plan, ProtectableInstance, ProtectableType, Provider,
+    ProviderId, Readback, RequestContext, Resource,
 };
 use serde_json::{Map, Value};
 
@@ -16,7 +17,7 @@ rpc_interface! {
     /// What other services may ask of the protection manager. Operations are refused at once with
     /// the reason, or accepted and run on in the background.
     pub trait ProtectionApi {
-        topic: TOPIC, version: (1, 3), client: ProtectionClient, endpoint: ProtectionEndpoint
+        topic: TOPIC, version: (1, 4), client: ProtectionClient, endpoint: ProtectionEndpoint
     }
 
     /// Makes a checkpoint of what the plan names and all it depends on.
@@ -129,4 +130,25 @@ rpc_interface! {
         operation_log_id: OperationLogId,
         seconds: u64
     ) -> OperationLog;
+
+    /// Reads a checkpoint back by an operation that the original did not have. Records it as `restore` does the restore.
+    /// (Not in the original.)
+    since (1, 4) call fn read_back(operation: OperationType, readback: Readback);
+}
+
+/// Asks for a readback by the method for its operation; `restore_auth` is for a restore alone.
+///
+/// # Errors
+/// What the method answers.
+pub async fn ask_for(
+    protection: &dyn ProtectionApi,
+    context: &RequestContext,
+    readback: Readback,
+    restore_auth: Option<Map<String, Value>>,
+) -> Result<(), ApiError> {
+    match readback.operation {
+        OperationType::Restore => protection.restore(context, readback, restore_auth).await,
+        OperationType::Verify => protection.verification(context, readback).await,
+        operation => protection.read_back(context, operation, readback).await,
+    }
 }

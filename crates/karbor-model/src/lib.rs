@@ -43,7 +43,7 @@ pub use ids::{
 pub use journal::{EventKind, JournalEvent};
 pub use notification::{Notification, Outgoing, Priority};
 pub use openstack::{OPENSTACK_PARENTS, OPENSTACK_TYPES};
-pub use operation::OperationType;
+pub use operation::{OperationType, ReadbackNames};
 pub use options::{ConfigError, GivenOption, OptionDef, OptionKind, Options, Source};
 pub use parameters::{KnownType, ParameterFault, ParameterRules, check_parameters};
 pub use quota::{QuotaChange, QuotaHolding, QuotaLimits, QuotaResource, QuotaUsage, UNLIMITED};

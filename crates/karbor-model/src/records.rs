@@ -97,6 +97,14 @@ impl OperationLog {
         self.readback_id
             .filter(|_| self.operation_type == operation)
     }
+
+    /// The ids of the readbacks that it is about, by what each is called, e.g. `restore_id`: all but one are null.
+    pub fn readback_ids(&self) -> impl Iterator<Item = (String, Value)> {
+        OperationType::readbacks().map(|(operation, names)| {
+            let id = self.readback_of(operation).map(|id| id.to_string());
+            (format!("{}_id", names.one), id.into())
+        })
+    }
 }
 
 /// One service on one host, as the services table has it.

@@ -1,9 +1,9 @@
 //! What runs by itself: triggers, and the operations that they fire.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{borrow::Cow, collections::BTreeMap, fmt, str::FromStr};
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -35,36 +35,34 @@ pub struct Trigger {
 }
 
 /// What a scheduled operation does when its trigger fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ScheduledOperationType {
     /// Makes a checkpoint of a plan.
     Protect,
     /// The same, and then deletes the checkpoints that it no longer has to keep.
     RetentionProtect,
-    /// Verifies checkpoints that it finds.
-    Verify,
     /// Deletes checkpoints that have expired.
     Delete,
+    /// Reads checkpoints back that it finds, by this operation, e.g. verifies them.
+    Readback(OperationType),
 }
 
 impl ScheduledOperationType {
     /// Every type.
-    pub const ALL: &'static [Self] = &[
-        Self::Protect,
-        Self::RetentionProtect,
-        Self::Verify,
-        Self::Delete,
-    ];
+    pub fn all() -> impl Iterator<Item = Self> {
+        let readbacks = OperationType::readbacks().filter(|(_, names)| names.is_scheduled);
+        [Self::Protect, Self::RetentionProtect]
+            .into_iter()
+            .chain(readbacks.map(|(operation, _)| Self::Readback(operation)))
+            .chain([Self::Delete])
+    }
 
     /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Protect => "protect",
             Self::RetentionProtect => "retention_protect",
-            Self::Verify => "verify",
-            Self::Delete => "delete",
+            other => other.operation().as_str(),
         }
     }
 
@@ -73,8 +71,8 @@ impl ScheduledOperationType {
     pub fn operation(self) -> OperationType {
         match self {
             Self::Protect | Self::RetentionProtect => OperationType::Protect,
-            Self::Verify => OperationType::Verify,
             Self::Delete => OperationType::Delete,
+            Self::Readback(operation) => operation,
         }
     }
 }
@@ -89,13 +87,25 @@ impl FromStr for ScheduledOperationType {
     type Err = UnknownState;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut types = Self::ALL.iter().copied();
-        types
+        Self::all()
             .find(|known| known.as_str() == text)
             .ok_or_else(|| UnknownState {
                 what: "scheduled operation type",
                 value: text.to_owned(),
             })
+    }
+}
+
+impl Serialize for ScheduledOperationType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ScheduledOperationType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use karbor_model::{
-    ApiError, ErrorKind, Parameters, Plan, PlanId, ProviderId, ScheduledOperation,
+    ApiError, ErrorKind, OperationType, Parameters, Plan, PlanId, ProviderId, ScheduledOperation,
     ScheduledOperationId, ScheduledOperationType,
 };
 
@@ -27,8 +27,8 @@ pub(crate) enum Task {
     Protect,
     /// The same, and those before it are deleted that need not be kept.
     RetentionProtect(RetentionPolicy),
-    /// Checkpoints are verified.
-    Verify(Verify),
+    /// Checkpoints are read back by an operation, e.g. verified.
+    Readback(OperationType, ReadBack),
     /// Checkpoints that need not be kept are deleted.
     Delete {
         /// What is to be kept.
@@ -38,16 +38,16 @@ pub(crate) enum Task {
     },
 }
 
-/// Which checkpoints are verified, and how.
+/// Which checkpoints are read back, and how.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Verify {
+pub(crate) struct ReadBack {
     /// Every available checkpoint of the plan, not only the newest.
     pub(crate) all: bool,
     /// Those too that nothing vouches for.
     pub(crate) accept_unsealed: bool,
-    /// For every type whose verification knows levels.
+    /// For every type whose schema knows levels.
     pub(crate) level: Option<String>,
-    /// By type or resource, as `verification.parameters` of the API.
+    /// By type or resource, as `parameters` of the record in the API.
     pub(crate) parameters: Parameters,
 }
 
@@ -56,7 +56,7 @@ impl Definition {
     ///
     /// Keys: `plan_id`, `provider_id`; for `retention_protect` and `delete` those of
     /// [`RetentionPolicy::parse`]; for `delete` also `scheduled_operation_id`; for `verify`
-    /// `checkpoints` (`latest`, the default, or `all`), `accept_unsealed` (`true` or `false`, the default),
+    /// and others that read checkpoints back `checkpoints` (`latest`, the default, or `all`), `accept_unsealed` (`true` or `false`, the default),
     /// `level` and `parameters` (JSON).
     ///
     /// # Errors
@@ -70,7 +70,9 @@ impl Definition {
             ScheduledOperationType::RetentionProtect => {
                 Task::RetentionProtect(RetentionPolicy::parse(given)?)
             }
-            ScheduledOperationType::Verify => Task::Verify(Verify::parse(given)?),
+            ScheduledOperationType::Readback(operation) => {
+                Task::Readback(operation, ReadBack::parse(given)?)
+            }
             ScheduledOperationType::Delete => delete(given)?,
         };
         Ok(Self {
@@ -99,7 +101,7 @@ impl Definition {
     }
 }
 
-impl Verify {
+impl ReadBack {
     fn parse(given: &BTreeMap<String, String>) -> Result<Self, ApiError> {
         let all = match given.get("checkpoints").map_or("latest", String::as_str) {
             "latest" => false,

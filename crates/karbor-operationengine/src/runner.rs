@@ -177,7 +177,9 @@ impl Runner {
             Task::RetentionProtect(policy) => {
                 self.protect(&context, &definition, Some(policy)).await
             }
-            Task::Verify(verify) => self.verify(&context, &definition, verify).await,
+            Task::Readback(operation, how) => {
+                self.read_back(&context, &definition, *operation, how).await
+            }
             Task::Delete { policy, made_by } => {
                 self.delete_expired(&context, &definition, policy, *made_by)
                     .await

@@ -31,8 +31,8 @@ pub use karbor_model::{OptionDef, OptionKind, Options, Secret, one_line};
 pub use key::{BankKey, KeyError};
 pub use protectable::{Protectable, ProtectableError};
 pub use protection::{
-    CopyTarget, HookReport, NoProgress, Operation, OperationContext, PluginError, Progress,
-    ProtectionPlugin, SchemaKind, VaultAccess,
+    CopyTarget, HookReport, HookSet, NoProgress, Operation, OperationContext, PluginError,
+    Progress, ProtectionPlugin, SchemaKind, VaultAccess,
 };
 pub use registry::{OpenedBank, ProviderConfig, Registry, RegistryError};
 pub use section::{BankSection, DataSection, ReadSection};

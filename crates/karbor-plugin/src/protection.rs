@@ -40,6 +40,51 @@ impl SchemaKind {
     }
 }
 
+/// The sets of hooks that a plugin has. An operation runs one of them: most have one of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HookSet {
+    /// They make what is kept of a resource.
+    Protect,
+    /// They bring a resource back.
+    Restore,
+    /// They look whether it could be brought back.
+    Verify,
+    /// They copy what is kept of it.
+    Copy,
+    /// They remove what is kept of it.
+    Delete,
+}
+
+impl HookSet {
+    /// Every set.
+    pub const ALL: [Self; 5] = [
+        Self::Protect,
+        Self::Restore,
+        Self::Verify,
+        Self::Copy,
+        Self::Delete,
+    ];
+
+    /// The operation whose own they are.
+    #[must_use]
+    pub fn operation(self) -> OperationType {
+        match self {
+            Self::Protect => OperationType::Protect,
+            Self::Restore => OperationType::Restore,
+            Self::Verify => OperationType::Verify,
+            Self::Copy => OperationType::Copy,
+            Self::Delete => OperationType::Delete,
+        }
+    }
+
+    /// Those of an operation's own, if it has any.
+    #[must_use]
+    pub fn of(operation: OperationType) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|hooks| hooks.operation() == operation)
+    }
+}
+
 /// Why a hook failed. `message` reaches the operation log and so the user: no secrets, no paths
 /// that the operator did not declare; `cause` goes to the log of the service.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -250,13 +295,13 @@ pub trait ProtectionPlugin: Send + Sync + 'static {
     /// JSON Schema (draft 4, as the original's) of a type; `{}` when nothing may be given.
     fn schema(&self, resource_type: &str, kind: SchemaKind) -> Value;
 
-    /// The operation for a resource.
+    /// The hooks for a resource.
     ///
     /// # Errors
     /// A [`PluginError`] when the plugin cannot do this to this resource.
     fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError>;
 

@@ -70,10 +70,11 @@ impl RunHooks {
                 })
             }
         };
+        let hooks = rules(run.operation).hooks();
         let operations = plan
             .nodes()
             .iter()
-            .map(|node| provider.operation(run.operation, &node.resource))
+            .map(|node| provider.operation(hooks, &node.resource))
             .collect::<Result<_, ApiError>>()?;
         Ok(Self {
             run,

@@ -8,12 +8,12 @@ use std::{
 
 use ini::{Ini, ParseOption};
 use karbor_model::{
-    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OperationType, OptionDef,
-    OptionKind, Provider as ProviderRecord, ProviderId, Resource,
+    ApiError, Checkpoint, CheckpointId, CheckpointStatus, ErrorKind, OptionDef, OptionKind,
+    Provider as ProviderRecord, ProviderId, Resource,
 };
 use karbor_plugin::{
-    Bank, BankKey, BankSection, OpenedBank, Operation, ProtectionPlugin, ProviderConfig, Registry,
-    RegistryError, SchemaKind, VaultAccess,
+    Bank, BankKey, BankSection, HookSet, OpenedBank, Operation, ProtectionPlugin, ProviderConfig,
+    Registry, RegistryError, SchemaKind, VaultAccess,
     layers::{BankCounts, BankMetrics},
 };
 use serde::{Deserialize, Serialize};
@@ -414,16 +414,16 @@ impl Provider {
         }
     }
 
-    /// The operation of the plugin that protects the resource's type.
+    /// The hooks of the plugin that protects the resource's type.
     ///
     /// # Errors
     /// A 400 when no plugin of this provider protects the type, or the plugin refuses.
     pub fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, ApiError> {
-        let flow = operation.as_str();
+        let flow = hooks.operation().as_str();
         let plugin = self.plugins.get(&resource.resource_type).ok_or_else(|| {
             let reason = format!(
                 "Protection Plugin for {} could not be found.",
@@ -432,7 +432,7 @@ impl Provider {
             flow_error(ErrorKind::BadRequest, flow, reason)
         })?;
         plugin
-            .operation(operation, resource)
+            .operation(hooks, resource)
             .map_err(|error| plugin_refusal(flow, &error))
     }
 

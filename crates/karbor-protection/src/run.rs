@@ -95,8 +95,7 @@ impl Run {
     /// The readback that it carries out, if it is one: it has the run's id.
     #[must_use]
     pub(crate) fn readback(&self) -> Option<ReadbackId> {
-        let is_readback = self.operation.is_readback();
-        is_readback.then_some(ReadbackId(self.id.0))
+        self.operation.readback().map(|_| ReadbackId(self.id.0))
     }
 
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.

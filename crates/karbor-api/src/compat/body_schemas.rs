@@ -14,12 +14,12 @@ static DESCRIPTION: Schema = Schema {
     printable: true,
     ..ANY
 };
-static UUID: Schema = Schema {
+pub(crate) static UUID: Schema = Schema {
     types: &[Type::String],
     format: Some(Format::Uuid),
     ..ANY
 };
-static TEXT_OR_NULL: Schema = Schema {
+pub(crate) static TEXT_OR_NULL: Schema = Schema {
     types: &[Type::String, Type::Null],
     max_length: 255,
     ..ANY
@@ -28,7 +28,7 @@ static SCALAR: Schema = Schema {
     types: &[Type::Boolean, Type::String, Type::Integer],
     ..ANY
 };
-static METADATA: Schema = Schema {
+pub(crate) static METADATA: Schema = Schema {
     types: &[Type::Object, Type::Null],
     others: Some(&SCALAR),
     closed: true,
@@ -41,7 +41,7 @@ static VALUES: Schema = Schema {
     closed: true,
     ..ANY
 };
-static PARAMETERS: Schema = Schema {
+pub(crate) static PARAMETERS: Schema = Schema {
     types: &[Type::Object],
     others: Some(&METADATA),
     closed: true,
@@ -66,7 +66,7 @@ static TRIGGER_NAME: Schema = Schema {
     format: Some(Format::Name),
     ..ANY
 };
-static BOOLEAN: Schema = Schema {
+pub(crate) static BOOLEAN: Schema = Schema {
     types: &[Type::Boolean],
     ..ANY
 };
@@ -188,40 +188,28 @@ pub(crate) static CHECKPOINT_ACTIONS: Schema = object(
     ],
     &[],
 );
-/// `POST /restores`.
-pub(crate) static RESTORE_CREATE: Schema = object(
-    &[(
-        "restore",
-        &object(
-            &[
-                ("provider_id", &UUID),
-                ("checkpoint_id", &UUID),
-                ("restore_target", &TEXT_OR_NULL),
-                ("restore_auth", &METADATA),
-                ("parameters", &PARAMETERS),
-                ("accept_unsealed", &BOOLEAN),
-            ],
-            &["provider_id", "checkpoint_id", "parameters"],
-        ),
-    )],
-    &["restore"],
-);
-/// `POST /verifications`.
-pub(crate) static VERIFICATION_CREATE: Schema = object(
-    &[(
-        "verification",
-        &object(
-            &[
-                ("provider_id", &UUID),
-                ("checkpoint_id", &UUID),
-                ("parameters", &PARAMETERS),
-                ("accept_unsealed", &BOOLEAN),
-            ],
-            &["provider_id", "checkpoint_id"],
-        ),
-    )],
-    &["verification"],
-);
+/// What creates a readback that is called so, with what it has of its own: each property, and those that must be given.
+macro_rules! readback_create {
+    ($one:literal, [$($own:expr),*], [$($required:literal),*]) => {
+        crate::compat::schema::object(
+            &[(
+                $one,
+                &crate::compat::schema::object(
+                    &[
+                        ("provider_id", &crate::compat::body_schemas::UUID),
+                        ("checkpoint_id", &crate::compat::body_schemas::UUID),
+                        $($own,)*
+                        ("parameters", &crate::compat::body_schemas::PARAMETERS),
+                        ("accept_unsealed", &crate::compat::body_schemas::BOOLEAN),
+                    ],
+                    &["provider_id", "checkpoint_id" $(, $required)*],
+                ),
+            )],
+            &[$one],
+        )
+    };
+}
+pub(crate) use readback_create;
 /// `PUT /quotas/{id}`. The original took a null and failed (Q59). Values are checked where they are
 /// read.
 pub(crate) static QUOTA_UPDATE: Schema = object(&[("quota", &VALUES)], &["quota"]);

@@ -1,7 +1,7 @@
 //! What errors say, in the original's words where it had any: clients match on them. The class is the name of the
 //! original's exception.
 
-use karbor_model::{ApiError, ErrorKind, OperationType, ParameterFault};
+use karbor_model::{ApiError, ErrorKind, ParameterFault};
 use serde_json::Value;
 
 use super::python_texts;
@@ -106,8 +106,9 @@ impl From<Refusal> for ApiError {
 fn record(kind: RecordKind) -> &'static str {
     match kind {
         RecordKind::Plan => "Plan",
-        RecordKind::Readback(OperationType::Restore) => "Restore",
-        RecordKind::Readback(_) => "Verification",
+        RecordKind::Readback(operation) => {
+            operation.readback().map_or("Readback", |names| names.title)
+        }
         RecordKind::OperationLog => "OperationLog",
         RecordKind::Trigger => "Trigger",
         RecordKind::ScheduledOperation => "Scheduled Operation",

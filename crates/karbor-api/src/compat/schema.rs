@@ -63,7 +63,7 @@ pub(super) const ANY: Schema = Schema {
     closed: false,
 };
 
-pub(super) const fn object(
+pub(crate) const fn object(
     properties: &'static [(&'static str, &'static Schema)],
     required: &'static [&'static str],
 ) -> Schema {

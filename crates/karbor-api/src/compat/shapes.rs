@@ -42,13 +42,13 @@ macro_rules! names {
     )+};
 }
 
-names!(
-    PlanStatus,
-    CheckpointStatus,
-    ReadbackStatus,
-    OperationType,
-    ScheduledOperationType
-);
+names!(PlanStatus, CheckpointStatus, ReadbackStatus, OperationType);
+
+impl Names for ScheduledOperationType {
+    fn names() -> Vec<String> {
+        Self::all().map(|known| known.to_string()).collect()
+    }
+}
 
 impl Names for OperationLogStatus {
     fn names() -> Vec<String> {

@@ -173,7 +173,7 @@ fn as_text<S: Serializer>(value: &Option<&Value>, serializer: S) -> Result<S::Ok
     }
 }
 
-/// A restore or a verification of a checkpoint, and what became of each resource.
+/// A readback of a checkpoint, e.g. a restore, and what became of each resource.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "{Own}")]
 pub(crate) struct ReadbackView<'a, Own> {
@@ -191,32 +191,6 @@ pub(crate) struct ReadbackView<'a, Own> {
     status: karbor_model::ReadbackStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
-}
-
-/// What a restore alone has.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Restore")]
-pub(crate) struct OfRestore<'a> {
-    restore_target: Option<&'a str>,
-}
-
-impl<'a> From<&'a Readback> for OfRestore<'a> {
-    fn from(restore: &'a Readback) -> Self {
-        Self {
-            restore_target: restore.restore_target.as_deref(),
-        }
-    }
-}
-
-/// What a verification alone has.
-#[derive(Serialize, JsonSchema)]
-#[schemars(rename = "Verification")]
-pub(crate) struct OfVerification {}
-
-impl From<&Readback> for OfVerification {
-    fn from(_: &Readback) -> Self {
-        Self {}
-    }
 }
 
 impl<'a, Own: From<&'a Readback>> From<&'a Readback> for ReadbackView<'a, Own> {

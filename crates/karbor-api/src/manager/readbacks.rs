@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use karbor_db::DbError;
+use karbor_interfaces::protection::ask_for;
 use karbor_model::{
     ApiError, CheckpointId, ErrorKind, OperationType, Parameters, ProviderId, Readback, ReadbackId,
     ReadbackStatus,
@@ -63,11 +64,8 @@ impl ApiManager {
             resources_reason: BTreeMap::new(),
             created_at: self.base.clock().now(),
         };
-        let (protection, asked) = (&self.protection, readback.clone());
-        let begun = match new.operation {
-            OperationType::Restore => protection.restore(context, asked, new.restore_auth).await,
-            _ => protection.verification(context, asked).await,
-        };
+        let asked = readback.clone();
+        let begun = ask_for(&*self.protection, context, asked, new.restore_auth).await;
         let Err(error) = begun else {
             return Ok(readback);
         };

@@ -8,9 +8,7 @@
 use std::collections::BTreeSet;
 
 use karbor_db::ListQuery;
-use karbor_model::{
-    OperationLog, OperationType, Plan, Readback, RequestContext, ScheduledOperation, Trigger,
-};
+use karbor_model::{OperationLog, Plan, Readback, RequestContext, ScheduledOperation, Trigger};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -70,8 +68,9 @@ impl Owned for OperationLog {
     /// With the original's name for the readback that it is about.
     fn attributes(&self) -> Value {
         let mut attributes = json!(self);
-        attributes["restore_id"] = json!(self.readback_of(OperationType::Restore));
-        attributes["verification_id"] = json!(self.readback_of(OperationType::Verify));
+        for (name, id) in self.readback_ids() {
+            attributes[name] = id;
+        }
         attributes
     }
 }

@@ -1,25 +1,52 @@
 //! The rules there are, with the original's names and defaults.
 
+use std::{borrow::Cow, sync::LazyLock};
+
+use karbor_model::OperationType;
+
 /// A rule that the API asks, or that others are made of.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RuleDefault {
     /// Name, as in the policy file.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it asks when no file says otherwise.
     pub check: &'static str,
     /// What it is for.
-    pub help: &'static str,
+    pub help: Cow<'static, str>,
 }
 
 const fn rule(name: &'static str, check: &'static str, help: &'static str) -> RuleDefault {
-    RuleDefault { name, check, help }
+    RuleDefault {
+        name: Cow::Borrowed(name),
+        check,
+        help: Cow::Borrowed(help),
+    }
 }
 
 const OWNER: &str = "rule:admin_or_owner";
 const ADMIN: &str = "rule:admin_api";
 
 /// Every rule, in the order of the sample.
-pub const DEFAULTS: &[RuleDefault] = &[
+pub static DEFAULTS: LazyLock<Vec<RuleDefault>> = LazyLock::new(|| {
+    let mut all = FIXED.to_vec();
+    all.extend(OperationType::readbacks().flat_map(|(_, names)| {
+        let (one, many) = (names.one, names.many);
+        let rule = |what: &str, help| RuleDefault {
+            name: format!("{one}:{what}").into(),
+            check: OWNER,
+            help: Cow::Owned(help),
+        };
+        [
+            rule("create", format!("POST /{many}")),
+            rule("get", format!("GET /{many}/{{{one}_id}}")),
+            rule("get_all", format!("GET /{many}")),
+        ]
+    }));
+    all
+});
+
+/// Those of everything but what reads checkpoints back.
+const FIXED: &[RuleDefault] = &[
     rule(
         "context_is_admin",
         "role:admin",
@@ -45,14 +72,11 @@ pub const DEFAULTS: &[RuleDefault] = &[
     rule("plan:delete", OWNER, "DELETE /plans/{plan_id}"),
     rule("plan:get", OWNER, "GET /plans/{plan_id}"),
     rule("plan:get_all", OWNER, "GET /plans"),
-    rule("restore:create", OWNER, "POST /restores"),
     rule(
         "restore:update",
         OWNER,
         "Kept from the original, where no request could update a restore.",
     ),
-    rule("restore:get", OWNER, "GET /restores/{restore_id}"),
-    rule("restore:get_all", OWNER, "GET /restores"),
     rule("protectable:get", OWNER, "GET /protectables/{type}"),
     rule("protectable:get_all", OWNER, "GET /protectables"),
     rule(
@@ -128,13 +152,6 @@ pub const DEFAULTS: &[RuleDefault] = &[
         "GET /operation_logs/{operation_log_id}",
     ),
     rule("operation_log:list", OWNER, "GET /operation_logs"),
-    rule("verification:create", OWNER, "POST /verifications"),
-    rule(
-        "verification:get",
-        OWNER,
-        "GET /verifications/{verification_id}",
-    ),
-    rule("verification:get_all", OWNER, "GET /verifications"),
     rule(
         "service:get_all",
         ADMIN,
@@ -172,7 +189,7 @@ pub fn sample() -> String {
     let mut out = String::from(
         "# Who may do what. Uncomment a rule to change it; what is not here keeps its default.\n",
     );
-    for RuleDefault { name, check, help } in DEFAULTS {
+    for RuleDefault { name, check, help } in DEFAULTS.iter() {
         out.push_str(&format!("\n# {help}\n#\"{name}\": \"{check}\"\n"));
     }
     out

@@ -30,7 +30,7 @@ impl Default for Rules {
     fn default() -> Self {
         let parsed = DEFAULTS.iter().filter_map(|default| {
             let check = default.check.parse().ok()?;
-            Some((default.name.to_owned(), check))
+            Some((default.name.to_string(), check))
         });
         Self {
             checks: parsed.collect(),
@@ -200,7 +200,7 @@ mod tests {
         let rules = Rules::default();
         assert_eq!(rules.checks.len(), DEFAULTS.len());
         let mut written = String::new();
-        for default in DEFAULTS {
+        for default in DEFAULTS.iter() {
             written.push_str(&format!("\"{}\": \"{}\"\n", default.name, default.check));
         }
         assert_eq!(rules.overridden(&written).unwrap(), rules);

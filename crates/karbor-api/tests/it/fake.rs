@@ -12,8 +12,8 @@ use karbor_interfaces::ProtectionApi;
 use karbor_model::{
     ApiError, Checkpoint, CheckpointCopy, CheckpointId, CheckpointPlan, CheckpointProperties,
     CheckpointStatus, ErrorKind, FlowStatus, OperationId, OperationLog, OperationLogId,
-    OperationLogStatus, Plan, ProtectableInstance, ProtectableType, Provider, ProviderId, Readback,
-    ReadbackStatus, RequestContext, Resource, ResourceGraph,
+    OperationLogStatus, OperationType, Plan, ProtectableInstance, ProtectableType, Provider,
+    ProviderId, Readback, ReadbackStatus, RequestContext, Resource, ResourceGraph,
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::Notify;
@@ -96,7 +96,7 @@ impl Fake {
     }
 
     /// Records a readback; one that is refused has failed, but nobody knows that of one whose answer is late.
-    async fn read_back(
+    async fn recorded(
         &self,
         context: &RequestContext,
         readback: Readback,
@@ -260,12 +260,26 @@ impl ProtectionApi for Fake {
         restore_auth: Option<Map<String, Value>>,
     ) -> Answer<()> {
         let asked = self.note(json!({"restore": restore.id, "auth": restore_auth}));
-        self.read_back(context, restore, asked).await
+        self.recorded(context, restore, asked).await
     }
 
     async fn verification(&self, context: &RequestContext, verification: Readback) -> Answer<()> {
         let asked = self.note(json!({"verification": verification.id}));
-        self.read_back(context, verification, asked).await
+        self.recorded(context, verification, asked).await
+    }
+
+    async fn read_back(
+        &self,
+        context: &RequestContext,
+        operation: OperationType,
+        readback: Readback,
+    ) -> Answer<()> {
+        let asked = self.note(json!({ operation.as_str(): readback.id }));
+        let readback = Readback {
+            operation,
+            ..readback
+        };
+        self.recorded(context, readback, asked).await
     }
 
     async fn copy(&self, context: &RequestContext, plan: Plan) -> Answer<Vec<CheckpointCopy>> {

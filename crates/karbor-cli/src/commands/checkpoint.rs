@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use karbor_model::{CheckpointStatus, RunReport};
+use karbor_model::{CheckpointStatus, OperationType, RunReport};
 use serde_json::{Value, json};
 
 use super::copy::CopyArguments;
@@ -14,7 +14,7 @@ use crate::{
     output::{Column, column, string, text, time, unpacked},
     report,
     session::Session,
-    wait::{Job, Operation, wait},
+    wait::{Job, wait},
 };
 
 /// Checkpoints.
@@ -274,7 +274,7 @@ pub(super) async fn create(
         .await?;
     let checkpoint = answer["checkpoint"].take();
     let job = Job {
-        operation: Operation::Protect,
+        operation: OperationType::Protect,
         label: string(plan, "name").to_owned(),
         provider: provider.to_owned(),
         checkpoint: string(&checkpoint, "id").to_owned(),
@@ -353,7 +353,7 @@ pub(super) async fn add_times(
         .await?;
     let times: BTreeMap<_, _> = logs
         .iter()
-        .filter(|log| string(log, "operation_type") == Operation::Protect.name())
+        .filter(|log| string(log, "operation_type") == OperationType::Protect.as_str())
         .map(|log| (string(log, "checkpoint_id"), log["started_at"].clone()))
         .collect();
     for checkpoint in checkpoints {
@@ -415,7 +415,7 @@ async fn delete(
         return session.note(&format!("checkpoint {id} is being deleted"));
     }
     let job = Job {
-        operation: Operation::Delete,
+        operation: OperationType::Delete,
         label: format!("checkpoint {id}"),
         names: report::names(&checkpoint),
         provider,

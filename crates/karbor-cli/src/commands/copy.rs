@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Args;
+use karbor_model::OperationType;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::{
     error::{CliError, Exit},
     output::{Column, column, string, text},
     session::Session,
-    wait::{Job, Operation, wait},
+    wait::{Job, wait},
 };
 
 /// What to copy.
@@ -155,7 +156,7 @@ impl Copies {
     async fn follow(&mut self, session: &mut Session, first: usize) -> Result<(), CliError> {
         for pair in &mut self.pairs[first..] {
             let job = Job {
-                operation: Operation::Copy,
+                operation: OperationType::Copy,
                 label: format!("checkpoint {}", source(pair)),
                 provider: self.provider.clone(),
                 checkpoint: string(pair, "checkpoint_copy_id").to_owned(),

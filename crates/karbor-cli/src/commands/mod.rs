@@ -10,15 +10,16 @@ mod protect;
 mod protectable;
 mod provider;
 mod quota;
+mod readback;
 mod restore;
 mod scheduled_operation;
 mod service;
 mod trigger;
-mod verification;
 mod when;
 mod wishes;
 
 use clap::Subcommand;
+use karbor_model::OperationType;
 
 use crate::{error::CliError, session::Session};
 
@@ -42,7 +43,7 @@ pub enum ClientCommand {
     Plan(plan::PlanCommand),
     /// Verifications: can a checkpoint be restored?
     #[command(subcommand)]
-    Verification(verification::VerificationCommand),
+    Verification(readback::ReadbackCommand),
     /// Triggers: when something is to happen
     #[command(subcommand)]
     Trigger(trigger::TriggerCommand),
@@ -78,7 +79,7 @@ impl ClientCommand {
             Self::Application(command) => command.run(session).await,
             Self::Checkpoint(command) => command.run(session).await,
             Self::Plan(command) => command.run(session).await,
-            Self::Verification(command) => command.run(session).await,
+            Self::Verification(command) => command.run(session, OperationType::Verify).await,
             Self::Trigger(command) => command.run(session).await,
             Self::ScheduledOperation(command) => command.run(session).await,
             Self::Quota(command) => command.run(session).await,

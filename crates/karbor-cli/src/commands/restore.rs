@@ -3,22 +3,21 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand, ValueEnum};
-use karbor_model::ReadbackStatus;
-use serde_json::{Value, json};
+use karbor_model::{OperationType, ReadbackStatus};
+use serde_json::Value;
 
 use super::{
     checkpoint::made_on,
     latest::{Wish, latest},
-    wishes,
+    readback::{self, Asked},
 };
 use crate::{
-    arguments::{ListOptions, WaitOptions, json_object, states},
+    arguments::{ListOptions, WaitOptions, states},
     error::{CliError, Exit},
     flaws::Flaws,
-    output::{Column, column, string, text},
+    output::string,
     report,
     session::Session,
-    wait::{Job, Operation},
 };
 
 /// Restores.
@@ -129,20 +128,6 @@ enum Overwrite {
     Always,
 }
 
-const LIST: &[Column] = &[
-    column("ID", |restore| text(restore, "id")),
-    column("CHECKPOINT", |restore| text(restore, "checkpoint_id")),
-    column("STATUS", |restore| text(restore, "status")),
-];
-
-const SHOW: &[Column] = &[
-    column("ID", |restore| text(restore, "id")),
-    column("CHECKPOINT", |restore| text(restore, "checkpoint_id")),
-    column("PROVIDER", |restore| text(restore, "provider_id")),
-    column("STATUS", |restore| text(restore, "status")),
-    column("PARAMETERS", |restore| text(restore, "parameters")),
-];
-
 impl RestoreArguments {
     pub(crate) async fn run(self, session: &mut Session) -> Result<(), CliError> {
         match self.command {
@@ -183,19 +168,10 @@ impl RestoreArguments {
                 restore(session, label, provider, found, options).await
             }
             Some(RestoreCommand::List { status, list }) => {
-                let mut query = list.query();
-                query.extend(status.map(|status| ("status", status)));
-                let restores = session
-                    .client
-                    .list(&["restores"], "restores", &query, list.limit)
-                    .await?;
-                session.list(LIST, &restores)
+                readback::list(session, OperationType::Restore, status, list).await
             }
             Some(RestoreCommand::Show { restore }) => {
-                let answer = session.client.get(&["restores", &restore]).await?;
-                session.show(SHOW, &answer["restore"])?;
-                session.waiting_run(&answer["restore"]).await?;
-                session.by_resource(&answer["restore"]).await
+                readback::show(session, OperationType::Restore, &restore).await
             }
         }
     }
@@ -247,43 +223,28 @@ async fn restore(
     checkpoint: Value,
     options: RestoreOptions,
 ) -> Result<(), CliError> {
-    let id = string(&checkpoint, "id").to_owned();
-    let Some(graph) = report::graph(&checkpoint) else {
+    if report::graph(&checkpoint).is_none() {
         return Err(CliError::usage(format!(
-            "checkpoint {id} does not say what it holds (it is {})",
+            "checkpoint {} does not say what it holds (it is {})",
+            string(&checkpoint, "id"),
             string(&checkpoint, "status")
         ))
         .hint("only a checkpoint that is available can be restored"));
-    };
-    let mut parameters = match &options.parameters {
-        Some(text) => json_object("--parameters", text)?,
-        None => json!({}),
-    };
+    }
     let wishes = options.wishes();
-    if !wishes.is_empty() {
-        let found = session.client.provider(&provider).await?;
-        let schemas = &found["extended_info_schema"]["restore_schema"];
-        wishes::grant(&mut parameters, &wishes, &graph, schemas)?;
-    }
-    let mut body = json!({"restore": {
-        "provider_id": provider, "checkpoint_id": id, "parameters": parameters,
-    }});
-    if options.accept_unsealed {
-        body["restore"]["accept_unsealed"] = Value::Bool(true);
-    }
-    let mut answer = session.client.post(&["restores"], &body).await?;
-    let restore = answer["restore"].take();
-    let job = Job {
-        operation: Operation::Restore,
-        label,
-        provider,
-        checkpoint: id,
-        record: string(&restore, "id").to_owned(),
-        names: report::names(&checkpoint),
-    };
     let mut wait = options.wait;
     wait.wait |= options.dry_run;
-    session.started(job, restore, SHOW, wait).await
+    let asked = Asked {
+        operation: OperationType::Restore,
+        provider,
+        checkpoint,
+        parameters: options.parameters,
+        wishes,
+        accept_unsealed: options.accept_unsealed,
+        label,
+        wait,
+    };
+    asked.ask(session).await
 }
 
 impl RestoreOptions {

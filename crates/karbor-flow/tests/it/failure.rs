@@ -39,7 +39,11 @@ fn a_failure_at_every_hook_undoes_what_was_started_and_only_that() {
 fn a_verification_goes_on_and_tells_every_failure() {
     let edges = [(0, 1), (0, 2)];
     let graph = crate::support::graph(3, &edges);
-    let plan = Arc::new(karbor_flow::plan(&graph, karbor_model::OperationType::Verify).unwrap());
+    let plan = Arc::new(
+        karbor_flow::plan(&graph, karbor_model::OperationType::Verify)
+            .unwrap()
+            .going_on(),
+    );
     let world = Arc::new(World::with(&[
         ("main:T#1", Act::Fail("a bit was flipped")),
         ("main:T#0", Act::Fail("gone")),

@@ -14,8 +14,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use karbor_interfaces::{ProtectionApi, ProtectionClient, ProtectionEndpoint};
 use karbor_manager::{InProcess, RpcEndpoint, RpcServer, RpcTransport, RpcVersion, Target};
 use karbor_model::{
-    ApiError, CheckpointId, CheckpointProperties, ErrorKind, OperationId, ProviderId,
-    RequestContext,
+    ApiError, CheckpointId, CheckpointProperties, ErrorKind, OperationId, OperationType,
+    ProviderId, RequestContext,
 };
 use recorder::{Recorder, Wiretap, plan, restore, verification};
 use serde_json::{Map, Value, json};
@@ -116,6 +116,10 @@ async fn call_all(api: &dyn ProtectionApi, context: &RequestContext) -> Vec<Valu
         told(api.protect(c, plan(), properties).await),
         told(api.restore(c, restore(), Some(map.clone())).await),
         told(api.verification(c, verification()).await),
+        told(
+            api.read_back(c, OperationType::Verify, verification())
+                .await,
+        ),
         told(api.copy(c, plan()).await),
         told(api.delete(c, provider, checkpoint).await),
         told(
@@ -194,6 +198,7 @@ async fn names_of_methods_and_arguments_on_the_wire_are_the_original_s() {
     let ours = [
         ("cancel_operation", &["operation_log_id"][..]),
         ("accept_checkpoint", &["provider_id", "checkpoint_id"]),
+        ("read_back", &["operation", "readback"]),
         ("record_operation", &["operation_log"]),
         ("await_operation", &["operation_log_id", "seconds"]),
     ];
@@ -206,6 +211,7 @@ async fn names_of_methods_and_arguments_on_the_wire_are_the_original_s() {
             "cancel_operation" => (1, 1),
             "accept_checkpoint" => (1, 2),
             "record_operation" | "await_operation" => (1, 3),
+            "read_back" => (1, 4),
             _ => (1, 0),
         };
         assert_eq!(

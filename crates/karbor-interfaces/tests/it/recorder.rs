@@ -182,6 +182,16 @@ impl ProtectionApi for Recorder {
         Err(ApiError::forbidden("PolicyNotAuthorized", "You may not."))
     }
 
+    async fn read_back(
+        &self,
+        c: &Context,
+        operation: OperationType,
+        readback: Readback,
+    ) -> Answer<()> {
+        self.note(c, json!(["read_back", operation, readback]));
+        Ok(())
+    }
+
     async fn verification(&self, c: &Context, verification: Readback) -> Answer<()> {
         self.note(c, json!(["verification", verification]));
         Ok(())

@@ -2,7 +2,7 @@
 
 mod delete;
 mod protect;
-mod verify;
+mod readback;
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,9 @@
 //! What is refused when it is made.
 
 use karbor_interfaces::OperationEngineApi;
-use karbor_model::{ErrorKind, PlanId, ProviderId, RequestContext, ScheduledOperationType};
+use karbor_model::{
+    ErrorKind, OperationType, PlanId, ProviderId, RequestContext, ScheduledOperationType,
+};
 
 use crate::house::{House, plan, properties};
 
@@ -9,7 +11,8 @@ use crate::house::{House, plan, properties};
 /// foreign plan was taken.
 #[tokio::test]
 async fn q42_q43_q65_a_definition_is_checked_when_it_is_made() {
-    use ScheduledOperationType::{Delete, Protect, RetentionProtect, Verify};
+    use ScheduledOperationType::{Delete, Protect, Readback, RetentionProtect};
+    let verify = Readback(OperationType::Verify);
     let house = House::new().await;
     let engine = house.engine("a").await;
     let foreign = plan("p2");
@@ -68,14 +71,14 @@ async fn q42_q43_q65_a_definition_is_checked_when_it_is_made() {
             "keep_weakly",
         ),
         (
-            Verify,
+            verify,
             "checkpoints",
             "some",
             ErrorKind::BadRequest,
             "'latest' or 'all'",
         ),
         (
-            Verify,
+            verify,
             "parameters",
             "[1]",
             ErrorKind::BadRequest,

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use karbor_interfaces::OperationEngineApi;
-use karbor_model::{CheckpointStatus, OperationLogStatus, RequestContext, ScheduledOperationType};
+use karbor_model::{
+    CheckpointStatus, OperationLogStatus, OperationType, RequestContext, ScheduledOperationType,
+};
 use serde_json::json;
 
 use crate::house::{Engine, House, until};
@@ -368,7 +370,11 @@ async fn what_is_made_after_a_sleep_is_not_from_the_future() {
     runs_at(&house, 0, 1).await;
     house.ended(1).await;
     house
-        .scheduled(&engine, ScheduledOperationType::Verify, &[])
+        .scheduled(
+            &engine,
+            ScheduledOperationType::Readback(OperationType::Verify),
+            &[],
+        )
         .await;
     house.pass(3600).await;
     until(async || {
@@ -386,7 +392,11 @@ async fn the_latest_that_is_verified_is_not_one_from_the_future() {
     let house = House::new().await;
     let engine = house.engine("a").await;
     house
-        .scheduled(&engine, ScheduledOperationType::Verify, &[])
+        .scheduled(
+            &engine,
+            ScheduledOperationType::Readback(OperationType::Verify),
+            &[],
+        )
         .await;
     house.fake.add(&house.plan, -100, json!({}));
     let latest = house.fake.add(&house.plan, 1, json!({}));

@@ -198,11 +198,25 @@ impl ProtectionApi for Fake {
         Ok(id)
     }
 
-    async fn verification(&self, _: &RequestContext, verification: Readback) -> Answer<()> {
+    async fn verification(&self, context: &RequestContext, verification: Readback) -> Answer<()> {
+        self.read_back(context, OperationType::Verify, verification)
+            .await
+    }
+
+    async fn read_back(
+        &self,
+        _: &RequestContext,
+        operation: OperationType,
+        readback: Readback,
+    ) -> Answer<()> {
+        let verification = Readback {
+            operation,
+            ..readback
+        };
         let id = verification.id;
         let flow = FlowRecord {
             operation_id: OperationId(id.0),
-            operation_type: OperationType::Verify,
+            operation_type: operation,
             host: "fake".to_owned(),
             payload: Value::Null,
             status: FlowStatus::Running,
@@ -214,7 +228,6 @@ impl ProtectionApi for Fake {
         };
         self.state().verified.push(verification);
         let none = BTreeMap::new();
-        let operation = OperationType::Verify;
         self.db
             .readback_end(operation, id, to, &none, &none)
             .await?;

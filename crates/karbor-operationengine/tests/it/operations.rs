@@ -204,7 +204,11 @@ async fn the_newest_checkpoint_is_verified_or_all_are() {
         definition.extend(which.map(|which| ("checkpoints", which)));
         definition.extend(accepts.then_some(("accept_unsealed", "true")));
         house
-            .scheduled(&engine, ScheduledOperationType::Verify, &definition)
+            .scheduled(
+                &engine,
+                ScheduledOperationType::Readback(OperationType::Verify),
+                &definition,
+            )
             .await;
         let made: Vec<_> = (0..3)
             .map(|days| house.fake.add(&house.plan, days, json!({})))
@@ -230,7 +234,11 @@ async fn a_verification_of_nothing_is_a_failure() {
     let house = House::new().await;
     let engine = house.engine("a").await;
     house
-        .scheduled(&engine, ScheduledOperationType::Verify, &[])
+        .scheduled(
+            &engine,
+            ScheduledOperationType::Readback(OperationType::Verify),
+            &[],
+        )
         .await;
     house.pass(3600).await;
     assert_eq!(house.ended(1).await, ["failed"]);

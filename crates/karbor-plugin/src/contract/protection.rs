@@ -14,8 +14,9 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Bank, BankKey, BankSection, CopyTarget, DataSection, HookReport, ListRequest, NoProgress,
-    Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind, Secret, VaultAccess,
+    Bank, BankKey, BankSection, CopyTarget, DataSection, HookReport, HookSet, ListRequest,
+    NoProgress, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind, Secret,
+    VaultAccess,
 };
 
 /// A plugin with one resource that it can protect, and a bank.
@@ -166,9 +167,8 @@ impl<'a, S: Setting> Run<'a, S> {
 
     fn operation(&self, operation: OperationType) -> Box<dyn Operation> {
         let plugin = self.setting.plugin();
-        plugin
-            .operation(operation, &self.setting.resource())
-            .unwrap()
+        let hooks = HookSet::of(operation).unwrap();
+        plugin.operation(hooks, &self.setting.resource()).unwrap()
     }
 
     /// Runs all hooks, each `times` times.
@@ -236,15 +236,9 @@ pub fn schemas_are_objects(setting: &impl Setting) {
 /// A type that the plugin does not name is refused, and the error names it.
 pub fn unknown_types_are_refused(setting: &impl Setting) {
     let resource = Resource::new("No::Such::Type", PlanId::new().to_string(), "x");
-    for operation in [
-        OperationType::Protect,
-        OperationType::Restore,
-        OperationType::Verify,
-        OperationType::Delete,
-        OperationType::Copy,
-    ] {
-        let Err(error) = setting.plugin().operation(operation, &resource) else {
-            panic!("{operation} of an unknown type");
+    for hooks in HookSet::ALL {
+        let Err(error) = setting.plugin().operation(hooks, &resource) else {
+            panic!("{hooks:?} of an unknown type");
         };
         assert!(error.message.contains("No::Such::Type"), "{error}");
     }

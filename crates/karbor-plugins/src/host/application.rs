@@ -15,9 +15,10 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use karbor_model::{OperationType, Resource};
+use karbor_model::Resource;
 use karbor_plugin::{
-    BankError, HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
+    BankError, HookReport, HookSet, Operation, OperationContext, PluginError, ProtectionPlugin,
+    SchemaKind,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -74,17 +75,17 @@ impl ProtectionPlugin for ApplicationPlugin {
 
     fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError> {
         refuse_type(self, resource)?;
         let host = self.host.clone();
-        match operation {
-            OperationType::Protect => Ok(Box::new(Protect(host))),
-            OperationType::Restore => Ok(Box::new(Restore(host))),
-            OperationType::Verify => Ok(Box::new(Verify)),
-            OperationType::Delete => Ok(Box::new(Delete)),
-            OperationType::Copy => Ok(Box::new(Copy)),
+        match hooks {
+            HookSet::Protect => Ok(Box::new(Protect(host))),
+            HookSet::Restore => Ok(Box::new(Restore(host))),
+            HookSet::Verify => Ok(Box::new(Verify)),
+            HookSet::Delete => Ok(Box::new(Delete)),
+            HookSet::Copy => Ok(Box::new(Copy)),
         }
     }
 }

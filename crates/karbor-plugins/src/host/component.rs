@@ -4,9 +4,9 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 
 use async_trait::async_trait;
 use chrono::Utc;
-use karbor_model::{OperationType, Resource};
+use karbor_model::Resource;
 use karbor_plugin::{
-    HookReport, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
+    HookReport, HookSet, Operation, OperationContext, PluginError, ProtectionPlugin, SchemaKind,
 };
 use karbor_vault::{
     Catalog, Control, Mishaps, Snapshot, SnapshotBrief, SnapshotMeta, SnapshotSummary,
@@ -171,17 +171,17 @@ impl<K: Kind> ProtectionPlugin for ComponentPlugin<K> {
 
     fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError> {
         refuse_type(self, resource)?;
         let host = self.host.clone();
-        match operation {
-            OperationType::Protect => Ok(Box::new(Protect::<K>(host, PhantomData))),
-            OperationType::Restore => Ok(Box::new(Restore::<K>(host, PhantomData))),
-            OperationType::Verify => Ok(Box::new(Verify)),
-            OperationType::Delete => Ok(Box::new(Delete(host))),
-            OperationType::Copy => Ok(Box::new(Copy(host))),
+        match hooks {
+            HookSet::Protect => Ok(Box::new(Protect::<K>(host, PhantomData))),
+            HookSet::Restore => Ok(Box::new(Restore::<K>(host, PhantomData))),
+            HookSet::Verify => Ok(Box::new(Verify)),
+            HookSet::Delete => Ok(Box::new(Delete(host))),
+            HookSet::Copy => Ok(Box::new(Copy(host))),
         }
     }
 }

@@ -2,8 +2,8 @@
 //! succeeds. It keeps no data, so there is nothing that a verification could find wrong.
 
 use async_trait::async_trait;
-use karbor_model::{OPENSTACK_TYPES, OperationType, Resource};
-use karbor_plugin::{Operation, PluginError, ProtectionPlugin, SchemaKind};
+use karbor_model::{OPENSTACK_TYPES, Resource};
+use karbor_plugin::{HookSet, Operation, PluginError, ProtectionPlugin, SchemaKind};
 use serde_json::{Value, json};
 
 use super::refuse_type;
@@ -35,12 +35,12 @@ impl ProtectionPlugin for Noop {
 
     fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError> {
         refuse_type(self, resource)?;
-        match operation {
-            OperationType::Copy => Err(PluginError::new(format!(
+        match hooks {
+            HookSet::Copy => Err(PluginError::new(format!(
                 "{NAME} keeps no data that could be copied"
             ))),
             _ => Ok(Box::new(NoopOperation)),

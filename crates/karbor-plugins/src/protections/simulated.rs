@@ -29,9 +29,9 @@ mod stored;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use karbor_model::{OPENSTACK_TYPES, OperationType, Resource};
+use karbor_model::{OPENSTACK_TYPES, Resource};
 use karbor_plugin::{
-    BankError, BankKey, BankSection, HookReport, ListRequest, Operation, OperationContext,
+    BankError, BankKey, BankSection, HookReport, HookSet, ListRequest, Operation, OperationContext,
     PluginError, ProtectionPlugin, SchemaKind,
 };
 use serde_json::{Value, json};
@@ -125,16 +125,16 @@ impl ProtectionPlugin for Simulated {
 
     fn operation(
         &self,
-        operation: OperationType,
+        hooks: HookSet,
         resource: &Resource,
     ) -> Result<Box<dyn Operation>, PluginError> {
         refuse_type(self, resource)?;
-        let simulated: Box<dyn Operation> = match operation {
-            OperationType::Protect => Box::new(Protect),
-            OperationType::Restore => Box::new(Restore),
-            OperationType::Verify => Box::new(Verify),
-            OperationType::Delete => Box::new(Delete),
-            OperationType::Copy => Box::new(Copy),
+        let simulated: Box<dyn Operation> = match hooks {
+            HookSet::Protect => Box::new(Protect),
+            HookSet::Restore => Box::new(Restore),
+            HookSet::Verify => Box::new(Verify),
+            HookSet::Delete => Box::new(Delete),
+            HookSet::Copy => Box::new(Copy),
         };
         Ok(Box::new(Holding(simulated)))
     }

@@ -12,8 +12,8 @@ use karbor_model::{
     Resource,
 };
 use karbor_plugin::{
-    Bank, BankKey, BankSection, DataSection, HookReport, OperationContext, PluginError, Progress,
-    ProtectionPlugin, SchemaKind, Secret, VaultAccess, contract::protection,
+    Bank, BankKey, BankSection, DataSection, HookReport, HookSet, OperationContext, PluginError,
+    Progress, ProtectionPlugin, SchemaKind, Secret, VaultAccess, contract::protection,
 };
 use karbor_plugins::protections::{noop::Noop, simulated::Simulated};
 use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
@@ -79,8 +79,8 @@ fn noop_takes_what_the_original_took_and_copies_nothing() {
         assert_eq!(Noop.schema("OS::Nova::Server", kind), json!({}));
     }
     let resource = Resource::new("OS::Nova::Server", "1", "x");
-    assert!(Noop.operation(OperationType::Verify, &resource).is_ok());
-    let Err(error) = Noop.operation(OperationType::Copy, &resource) else {
+    assert!(Noop.operation(HookSet::Verify, &resource).is_ok());
+    let Err(error) = Noop.operation(HookSet::Copy, &resource) else {
         panic!("copied")
     };
     assert!(
@@ -165,7 +165,7 @@ impl Lab {
         parameters: Value,
     ) -> Result<HookReport, PluginError> {
         let context = self.context(kind, name, parameters);
-        let operation = Simulated.operation(kind, &context.resource)?;
+        let operation = Simulated.operation(HookSet::of(kind).unwrap(), &context.resource)?;
         operation.main(&context).await
     }
 
@@ -262,7 +262,9 @@ async fn it_sleeps_as_long_as_told() {
 async fn a_cancel_ends_a_sleep_at_once() {
     let lab = Lab::new();
     let context = lab.context(Protect, "sleep=3600", json!({}));
-    let operation = Simulated.operation(Protect, &context.resource).unwrap();
+    let operation = Simulated
+        .operation(HookSet::Protect, &context.resource)
+        .unwrap();
     let start = Instant::now();
     let cancel = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -343,7 +345,9 @@ async fn a_failing_bank_fails_the_operation_and_says_how() {
     // Undone in spite of the cancel.
     lab.cancel.cancel();
     let context = lab.context(Protect, "x", json!({}));
-    let operation = Simulated.operation(Protect, &context.resource).unwrap();
+    let operation = Simulated
+        .operation(HookSet::Protect, &context.resource)
+        .unwrap();
     operation.undo(&context).await.unwrap();
     assert!(lab.bank.inner().keys().is_empty());
     assert_eq!(lab.bank.count(Verb::Delete), 1);

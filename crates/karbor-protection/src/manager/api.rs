@@ -76,12 +76,8 @@ impl ProtectionApi for ProtectionManager {
         // For plugins that act on another cloud as somebody else: there is none yet.
         _restore_auth: Option<Map<String, Value>>,
     ) -> Result<(), ApiError> {
-        let operation = OperationType::Restore;
-        let asked = Readback {
-            operation,
-            ..restore
-        };
-        self.readback(context, asked).await
+        self.read_back(context, OperationType::Restore, restore)
+            .await
     }
 
     async fn verification(
@@ -89,10 +85,19 @@ impl ProtectionApi for ProtectionManager {
         context: &RequestContext,
         verification: Readback,
     ) -> Result<(), ApiError> {
-        let operation = OperationType::Verify;
+        self.read_back(context, OperationType::Verify, verification)
+            .await
+    }
+
+    async fn read_back(
+        &self,
+        context: &RequestContext,
+        operation: OperationType,
+        readback: Readback,
+    ) -> Result<(), ApiError> {
         let asked = Readback {
             operation,
-            ..verification
+            ..readback
         };
         self.readback(context, asked).await
     }

@@ -11,7 +11,7 @@ use karbor_model::{
     OperationLog, OperationLogStatus, OperationType, Parameters, Plan, QuotaHolding,
     RequestContext, RunReport, Seal,
 };
-use karbor_plugin::BankError;
+use karbor_plugin::{BankError, HookSet};
 
 use super::{Evidence, Line, Rules, enter_in_bank, refuse_unreadable};
 use crate::{
@@ -205,6 +205,10 @@ impl Rules for Copy {
 
     fn line(&self) -> Line {
         Line::Copies
+    }
+
+    fn hooks(&self) -> HookSet {
+        HookSet::Copy
     }
 
     /// While this run holds the source's claim nobody else copies it: what is not copied now is copied once.

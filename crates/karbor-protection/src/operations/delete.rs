@@ -8,6 +8,7 @@ use karbor_model::{
     ApiError, Checkpoint, CheckpointId, CheckpointStatus, OperationLog, OperationType, ProviderId,
     RequestContext, RunReport,
 };
+use karbor_plugin::HookSet;
 use serde_json::{Value, json};
 
 use super::{Evidence, Line, Rules};
@@ -94,6 +95,10 @@ impl Rules for Delete {
 
     fn line(&self) -> Line {
         Line::Common
+    }
+
+    fn hooks(&self) -> HookSet {
+        HookSet::Delete
     }
 
     async fn prepare(&self, _: &Ground, run: &Run, provider: &Provider) -> Result<(), BeginError> {

@@ -9,22 +9,33 @@ pub(crate) mod delete;
 pub(crate) mod protect;
 mod readback;
 mod restore;
-mod table;
 mod verify;
 
 pub(crate) use readback::id_of_another;
-pub(crate) use table::rules;
 
 use async_trait::async_trait;
 use karbor_db::{Db, QuotaSettlement};
 use karbor_flow::FlowOutcome;
-use karbor_model::{ApiError, CheckpointStatus, OperationLog, QuotaHolding, RunReport};
-use karbor_plugin::SchemaKind;
+use karbor_model::{
+    ApiError, CheckpointStatus, OperationLog, OperationType, QuotaHolding, RunReport,
+};
+use karbor_plugin::{HookSet, SchemaKind};
 
 use crate::{
     begin_error::BeginError, checkpoints::CheckpointCollection, conclusion::Conclusion,
     error::CheckpointError, ground::Ground, leases::Purpose, providers::Provider, run::Run,
 };
+
+/// The one list of operations.
+pub(crate) fn rules(operation: OperationType) -> &'static dyn Rules {
+    match operation {
+        OperationType::Protect => &protect::Protect,
+        OperationType::Restore => &restore::Restore,
+        OperationType::Verify => &verify::Verify,
+        OperationType::Copy => &copy::Copy,
+        OperationType::Delete => &delete::Delete,
+    }
+}
 
 /// In which line an operation waits for its turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +58,14 @@ pub(crate) trait Rules: Send + Sync {
     fn claim(&self) -> Purpose;
 
     fn line(&self) -> Line;
+
+    /// Whose hooks of a plugin it runs.
+    fn hooks(&self) -> HookSet;
+
+    /// Does a failure of one resource leave the others their turn?
+    fn goes_on(&self) -> bool {
+        false
+    }
 
     /// The schema of its parameters, if it reads a checkpoint back.
     fn readback_schema(&self) -> Option<SchemaKind> {

@@ -9,7 +9,7 @@ use karbor_model::{
     INDEX_VERSION, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
     Plan, QuotaHolding, RequestContext, Resource, Seal,
 };
-use karbor_plugin::SchemaKind;
+use karbor_plugin::{HookSet, SchemaKind};
 use serde_json::Value;
 
 use super::{Evidence, Line, Rules, enter_in_bank};
@@ -144,6 +144,10 @@ impl Rules for Protect {
 
     fn line(&self) -> Line {
         Line::Common
+    }
+
+    fn hooks(&self) -> HookSet {
+        HookSet::Protect
     }
 
     async fn prepare(

@@ -10,7 +10,7 @@ use karbor_model::{
     ApiError, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
     Readback, ReadbackStatus, RequestContext, Resource, RunReport,
 };
-use karbor_plugin::SchemaKind;
+use karbor_plugin::{HookSet, SchemaKind};
 
 use super::{Evidence, Line, Rules, refuse_unreadable};
 use crate::{
@@ -34,6 +34,12 @@ pub(super) trait Reads: Send + Sync {
 
     /// The schema of its parameters.
     fn schema(&self) -> SchemaKind;
+
+    /// Whose hooks of a plugin it runs.
+    fn hooks(&self) -> HookSet;
+
+    /// Does a failure leave the other resources their turn?
+    fn goes_on(&self) -> bool;
 
     /// Did every resource have its turn in a flow that ended so?
     fn reached_all(&self, end: FlowStatus) -> bool;
@@ -146,8 +152,8 @@ impl Ground {
     pub(crate) async fn close_abandoned_readbacks(&self) -> Result<usize, ApiError> {
         let before = self.clock.now() - UNDER_WAY;
         let mut closed = 0;
-        for operation in OperationType::ALL.iter().filter(|one| one.is_readback()) {
-            for abandoned in self.db.readbacks_abandoned(*operation, before).await? {
+        for (operation, _) in OperationType::readbacks() {
+            for abandoned in self.db.readbacks_abandoned(operation, before).await? {
                 let context = RequestContext::admin();
                 let reason = "The service was stopped before it could begin. Ask for it again.";
                 self.refuse_readback(&context, &abandoned, reason).await?;
@@ -175,6 +181,14 @@ impl<R: Reads> Rules for R {
 
     fn line(&self) -> Line {
         Reads::line(self)
+    }
+
+    fn hooks(&self) -> HookSet {
+        Reads::hooks(self)
+    }
+
+    fn goes_on(&self) -> bool {
+        Reads::goes_on(self)
     }
 
     fn readback_schema(&self) -> Option<SchemaKind> {

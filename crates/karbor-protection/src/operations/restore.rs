@@ -1,7 +1,7 @@
 //! Restore: brings the resources of a checkpoint back.
 
 use karbor_flow::FlowStatus;
-use karbor_plugin::SchemaKind;
+use karbor_plugin::{HookSet, SchemaKind};
 
 use super::{Evidence, Line, readback::Reads};
 use crate::leases::Purpose;
@@ -19,6 +19,15 @@ impl Reads for Restore {
 
     fn schema(&self) -> SchemaKind {
         SchemaKind::Restore
+    }
+
+    fn hooks(&self) -> HookSet {
+        HookSet::Restore
+    }
+
+    /// What is there is not touched any more when one thing went wrong.
+    fn goes_on(&self) -> bool {
+        false
     }
 
     /// A failure ends it: what was not reached then is not restored.

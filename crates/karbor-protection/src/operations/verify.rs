@@ -1,7 +1,7 @@
 //! Verify: says of every resource of a checkpoint whether it could be restored.
 
 use karbor_flow::FlowStatus;
-use karbor_plugin::SchemaKind;
+use karbor_plugin::{HookSet, SchemaKind};
 
 use super::{Evidence, Line, readback::Reads};
 use crate::leases::Purpose;
@@ -19,6 +19,15 @@ impl Reads for Verify {
 
     fn schema(&self) -> SchemaKind {
         SchemaKind::Verify
+    }
+
+    fn hooks(&self) -> HookSet {
+        HookSet::Verify
+    }
+
+    /// It changes nothing, and what is damaged of one resource says nothing of the others.
+    fn goes_on(&self) -> bool {
+        true
     }
 
     /// A failure of one resource keeps no other from being looked at.

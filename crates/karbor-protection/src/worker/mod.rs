@@ -179,7 +179,10 @@ impl Worker {
     }
 
     fn hooks(&self, run: &Run, provider: &Arc<Provider>) -> Result<Arc<RunHooks>, ApiError> {
-        let plan = plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
+        let mut plan = plan(&run.graph()?, run.operation).map_err(ApiError::invalid_input)?;
+        if rules(run.operation).goes_on() {
+            plan = plan.going_on();
+        }
         Ok(Arc::new(RunHooks::new(
             run.clone(),
             Arc::new(plan),

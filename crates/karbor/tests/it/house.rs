@@ -2,6 +2,8 @@
 
 use std::{
     fs::{self, File},
+    io::{Read as _, Write as _},
+    net::TcpStream,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -280,6 +282,32 @@ impl House {
             .stdin(File::open(file).unwrap())
             .output()
             .unwrap()
+    }
+
+    /// Posts to the API; the answer must be good.
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let read = |name: &str| fs::read_to_string(self.state().join(name)).unwrap();
+        let (endpoint, token) = (read("endpoint"), read("token"));
+        let (address, root) = endpoint
+            .trim()
+            .strip_prefix("http://")
+            .and_then(|rest| rest.split_once('/'))
+            .unwrap();
+        let body = body.to_string();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(
+            stream,
+            "POST /{root}/{path} HTTP/1.0\r\nHost: {address}\r\nX-Auth-Token: {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            token.trim(),
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 OK"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
     }
 
     /// What the client printed; it must succeed.

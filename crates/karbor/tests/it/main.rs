@@ -21,6 +21,7 @@ mod kill_hooks;
 mod lost;
 mod protectables;
 mod providers;
+mod readbacks;
 mod scheduled;
 mod stopping;
 mod told;

@@ -1,46 +1,14 @@
 //! Scheduled operations of a service that is killed while triggers fire.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpStream,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 use rusqlite::{Connection, OpenFlags};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::house::{House, LOCAL, id, until};
 
-/// Posts to the API; the answer must be good.
-fn post(house: &House, path: &str, body: &Value) -> Value {
-    let read = |name: &str| fs::read_to_string(house.state().join(name)).unwrap();
-    let (endpoint, token) = (read("endpoint"), read("token"));
-    let (address, root) = endpoint
-        .trim()
-        .strip_prefix("http://")
-        .and_then(|rest| rest.split_once('/'))
-        .unwrap();
-    let body = body.to_string();
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(
-        stream,
-        "POST /{root}/{path} HTTP/1.0\r\nHost: {address}\r\nX-Auth-Token: {}\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        token.trim(),
-        body.len()
-    )
-    .unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.contains(" 200 OK"), "{answer}");
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    serde_json::from_str(body).unwrap()
-}
-
 /// A house whose triggers may fire every two seconds.
-fn quick() -> House {
+pub fn quick() -> House {
     let mut house = House::simulating();
     for (name, value) in [
         ("MIN_INTERVAL", "2"),
@@ -62,12 +30,12 @@ fn schedule(house: &House) {
     let trigger = json!({"trigger_info": {"name": "often", "type": "time", "properties": {
         "format": "crontab", "pattern": "* * * * * */2", "window": 1,
     }}});
-    let trigger = id(&post(house, "triggers", &trigger)["trigger_info"]);
+    let trigger = id(&house.post("triggers", &trigger)["trigger_info"]);
     let operation = json!({"scheduled_operation": {
         "name": "keep two", "operation_type": "retention_protect", "trigger_id": trigger,
         "operation_definition": {"plan_id": plan, "provider_id": LOCAL, "max_backups": "2"},
     }});
-    post(house, "scheduled_operations", &operation);
+    house.post("scheduled_operations", &operation);
 }
 
 fn database(house: &House) -> Connection {

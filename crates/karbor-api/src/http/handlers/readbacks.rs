@@ -8,10 +8,10 @@ use serde_json::Value;
 use crate::{
     compat::{
         bodies::{is_true, parameters, parsed, take, text},
-        body_schemas::{RESTORE_CREATE, VERIFICATION_CREATE},
+        body_schemas::{METADATA, TEXT_OR_NULL, readback_create},
         envelope::{Answer, many, one},
         schema::Schema,
-        views::{OfRestore, OfVerification, ReadbackView},
+        views::ReadbackView,
     },
     http::call::{Call, Json},
     manager::NewReadback,
@@ -37,6 +37,15 @@ trait Kind: 'static {
 
 struct Restores;
 
+static RESTORE_BODY: Schema = readback_create!(
+    "restore",
+    [
+        ("restore_target", &TEXT_OR_NULL),
+        ("restore_auth", &METADATA)
+    ],
+    ["parameters"]
+);
+
 impl Kind for Restores {
     const OPERATION: OperationType = OperationType::Restore;
     const NAMES: (&'static str, &'static str) = ("restore", "restores");
@@ -53,11 +62,28 @@ impl Kind for Restores {
         "checkpoint_id",
         "restore_target",
     ];
-    const BODY: &'static Schema = &RESTORE_CREATE;
+    const BODY: &'static Schema = &RESTORE_BODY;
     type Own<'a> = OfRestore<'a>;
 }
 
+/// What a restore alone has.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Restore")]
+struct OfRestore<'a> {
+    restore_target: Option<&'a str>,
+}
+
+impl<'a> From<&'a Readback> for OfRestore<'a> {
+    fn from(restore: &'a Readback) -> Self {
+        Self {
+            restore_target: restore.restore_target.as_deref(),
+        }
+    }
+}
+
 struct Verifications;
+
+static VERIFICATION_BODY: Schema = readback_create!("verification", [], []);
 
 impl Kind for Verifications {
     const OPERATION: OperationType = OperationType::Verify;
@@ -69,8 +95,19 @@ impl Kind for Verifications {
         ("verification:get_all", "List verifications"),
     ];
     const FILTERS: &'static [&'static str] = &["id", "status", "provider_id", "checkpoint_id"];
-    const BODY: &'static Schema = &VERIFICATION_CREATE;
+    const BODY: &'static Schema = &VERIFICATION_BODY;
     type Own<'a> = OfVerification;
+}
+
+/// What a verification alone has.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Verification")]
+struct OfVerification {}
+
+impl From<&Readback> for OfVerification {
+    fn from(_: &Readback) -> Self {
+        Self {}
+    }
 }
 
 /// The endpoints of this module.

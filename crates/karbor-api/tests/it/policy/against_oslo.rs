@@ -131,8 +131,8 @@ fn others() -> Value {
         "chain": "not rule:others",
         "a:colon": "role:reader",
     });
-    for default in DEFAULTS {
-        others[default.name] = json!(default.check);
+    for default in DEFAULTS.iter() {
+        others[&*default.name] = json!(default.check);
     }
     others
 }

@@ -132,7 +132,8 @@ impl Lab {
                 .contains(&resource.resource_type.as_str())
         };
         let plugin = self.plugins.iter().find(knows).unwrap();
-        plugin.operation(kind, resource).unwrap()
+        let hooks = karbor_plugin::HookSet::of(kind).unwrap();
+        plugin.operation(hooks, resource).unwrap()
     }
 
     pub(crate) fn context(

@@ -1,8 +1,9 @@
-//! The operation `verify`: checkpoints are verified, as if their owner had asked.
+//! Operations that read checkpoints back, e.g. `verify`, asked for as if their owner had.
 
 use std::collections::BTreeMap;
 
 use karbor_db::RunOutcome;
+use karbor_interfaces::protection::ask_for;
 use karbor_model::{
     ApiError, Checkpoint, OperationLogId, OperationType, Parameters, Readback, ReadbackId,
     ReadbackStatus, RequestContext,
@@ -11,23 +12,24 @@ use serde_json::Value;
 
 use super::candidate;
 use crate::{
-    definition::{Definition, Verify},
+    definition::{Definition, ReadBack},
     runner::{DELAYS, Runner, Step},
 };
 
 impl Runner {
-    /// The operation `verify`: each checkpoint gets a verification, as if its owner had asked.
-    pub(crate) async fn verify(
+    /// Each checkpoint is read back by an operation, one after the other.
+    pub(crate) async fn read_back(
         &self,
         context: &RequestContext,
         definition: &Definition,
-        verify: &Verify,
+        operation: OperationType,
+        how: &ReadBack,
     ) -> Step<RunOutcome> {
         self.check_plan(definition).await?;
         let mut checkpoints = self.available(context, definition).await?;
         // Of the same second the original comes first, as listed, and copies after it.
         checkpoints.sort_by_key(|one| std::cmp::Reverse(one.timestamp));
-        if !verify.all {
+        if !how.all {
             // One that a wrong clock dated in the future is not the newest.
             let now = self.engine.clock.now();
             let is_future = |one: &Checkpoint| candidate(one).is_from_the_future(now);
@@ -42,28 +44,29 @@ impl Runner {
         }
         if checkpoints.is_empty() {
             return Err(ApiError::conflict(
-                "NothingToVerify",
-                "The plan has no available checkpoint to verify.",
+                "NothingToReadBack",
+                format!("The plan has no available checkpoint to {operation}."),
             ));
         }
-        let parameters = self.parameters(context, definition, verify).await?;
+        let parameters = self.parameters(context, definition, operation, how).await?;
         let mut outcome = RunOutcome::Success;
         for checkpoint in checkpoints {
-            let accept_unsealed = verify.accept_unsealed;
-            let asked = self
-                .ask_for_verification(context, &checkpoint, &parameters, accept_unsealed)
-                .await;
-            let id = match asked {
-                Ok(id) => id,
+            let accept_unsealed = how.accept_unsealed;
+            let readback = self.readback(operation, &checkpoint, &parameters, accept_unsealed);
+            let id = readback.id;
+            let protection = &*self.engine.protection;
+            let asked = ask_for(protection, context, readback, None).await;
+            match asked {
+                Ok(()) => {}
                 Err(error) if error.kind.is_retryable() || !error.is_logged => return Err(error),
-                // It is recorded as failed; the others are verified all the same.
+                // It is recorded as failed; the others have their turn all the same.
                 Err(error) => {
-                    tracing::error!(operation = %self.operation.id, checkpoint = %checkpoint.id, ?error, "a verification was refused");
+                    tracing::error!(operation = %self.operation.id, checkpoint = %checkpoint.id, ?error, "a readback was refused");
                     outcome = RunOutcome::Failed;
                     continue;
                 }
-            };
-            match self.await_verification(id).await? {
+            }
+            match self.await_readback(operation, id).await? {
                 None => return Ok(None),
                 Some(ReadbackStatus::Success) => {}
                 Some(_) => outcome = RunOutcome::Failed,
@@ -72,15 +75,16 @@ impl Runner {
         Ok(Some(outcome))
     }
 
-    /// What was given, and the level for every type whose verification knows levels.
+    /// What was given, and the level for every type whose schema knows levels.
     async fn parameters(
         &self,
         context: &RequestContext,
         definition: &Definition,
-        verify: &Verify,
+        operation: OperationType,
+        how: &ReadBack,
     ) -> Result<Parameters, ApiError> {
-        let mut parameters = verify.parameters.clone();
-        let Some(level) = &verify.level else {
+        let mut parameters = how.parameters.clone();
+        let (Some(level), Some(names)) = (&how.level, operation.readback()) else {
             return Ok(parameters);
         };
         let provider = self
@@ -88,7 +92,7 @@ impl Runner {
             .protection
             .show_provider(context, definition.provider_id)
             .await?;
-        let schemas = provider.extended_info_schema.get("verify_schema");
+        let schemas = provider.extended_info_schema.get(names.schema);
         for (name, schema) in schemas.and_then(Value::as_object).into_iter().flatten() {
             if schema["properties"].get("level").is_some() {
                 let given = parameters.entry(name.clone()).or_default();
@@ -98,16 +102,17 @@ impl Runner {
         Ok(parameters)
     }
 
-    async fn ask_for_verification(
+    /// What is asked for a checkpoint: the same each time.
+    fn readback(
         &self,
-        context: &RequestContext,
+        operation: OperationType,
         checkpoint: &Checkpoint,
         parameters: &Parameters,
         accept_unsealed: bool,
-    ) -> Result<ReadbackId, ApiError> {
-        let verification = Readback {
+    ) -> Readback {
+        Readback {
             id: ReadbackId(self.id_for(&checkpoint.id.to_string())),
-            operation: OperationType::Verify,
+            operation,
             project_id: self.operation.project_id.clone(),
             provider_id: checkpoint.provider_id,
             restore_target: None,
@@ -118,24 +123,17 @@ impl Runner {
             resources_status: BTreeMap::new(),
             resources_reason: BTreeMap::new(),
             created_at: self.engine.clock.now(),
-        };
-        let id = verification.id;
-        self.engine
-            .protection
-            .verification(context, verification)
-            .await?;
-        Ok(id)
+        }
     }
 
-    async fn await_verification(&self, id: ReadbackId) -> Step<ReadbackStatus> {
+    async fn await_readback(
+        &self,
+        operation: OperationType,
+        id: ReadbackId,
+    ) -> Step<ReadbackStatus> {
         let (mut awaited, mut delay) = (Some(OperationLogId(id.0)), DELAYS.0);
         loop {
-            let status = self
-                .engine
-                .db
-                .readback_get(OperationType::Verify, id)
-                .await?
-                .status;
+            let status = self.engine.db.readback_get(operation, id).await?.status;
             if status != ReadbackStatus::InProgress {
                 return Ok(Some(status));
             }
