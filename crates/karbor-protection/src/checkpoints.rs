@@ -21,7 +21,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bytes::Bytes;
@@ -64,6 +64,54 @@ pub struct CheckpointCollection {
     bank: Arc<dyn Bank>,
     provider_id: ProviderId,
     key: Option<MasterKey>,
+    known: Known,
+}
+
+/// Where sealed checkpoints come in a listing: that never changes, so their records need not be read again for it.
+#[derive(Debug, Clone, Default)]
+struct Known(Arc<Mutex<HashMap<CheckpointId, KnownPlace>>>);
+
+#[derive(Debug, Clone)]
+struct KnownPlace {
+    place: Place,
+    project_id: String,
+    plan_id: PlanId,
+}
+
+/// So many places are remembered, at most; then it is begun anew.
+const MOST_KNOWN: usize = 100_000;
+
+impl Known {
+    /// Nothing can be said of what has no seal: somebody may change it.
+    fn remember(&self, checkpoint: &Checkpoint) {
+        let place = Place::of(checkpoint);
+        if checkpoint.seal.is_none() || place.rank != 0 {
+            return;
+        }
+        let mut known = self.lock();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        let place = KnownPlace {
+            place,
+            project_id: checkpoint.project_id.clone(),
+            plan_id: checkpoint.protection_plan.id,
+        };
+        known.insert(checkpoint.id, place);
+    }
+
+    /// The place of what an entry stands for, if it is known and the entry is where it belongs.
+    fn place(&self, entry: &Entry) -> Option<Place> {
+        let known = self.lock();
+        let known = known.get(&entry.id)?;
+        entry
+            .belongs(&known.project_id, known.plan_id)
+            .then_some(known.place)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<CheckpointId, KnownPlace>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Does it stand for a checkpoint whose record could not be believed? What a user says in `extra_info` does not decide
@@ -165,6 +213,7 @@ impl CheckpointCollection {
             bank,
             provider_id,
             key: None,
+            known: Known::default(),
         }
     }
 
@@ -654,11 +703,9 @@ impl CheckpointCollection {
     /// # Errors
     /// [`CheckpointError::UnknownMarker`], or the bank's.
     pub async fn list(&self, query: &CheckpointQuery) -> Result<Vec<Checkpoint>, CheckpointError> {
-        let wanted = query.limit.unwrap_or(usize::MAX);
         let entries = self.entries(query).await?;
         let entries = entries.into_iter().map(|entry| (entry, 0)).collect();
-        let picked = Self::pick(query, [self.clone()].into(), entries).await?;
-        picked.take(wanted).try_collect().await
+        Self::pick(query, [self.clone()].into(), entries).await
     }
 
     /// The other checkpoints of the same plan that are not newer than `one` by the index, newest first; read one after the
@@ -706,26 +753,40 @@ impl CheckpointCollection {
                 tracing::warn!(provider = %self.provider_id, %error, "the copy bank cannot be listed");
             }
         }
-        let wanted = query.limit.unwrap_or(usize::MAX);
         let banks = [self.clone(), second.clone()].into();
-        let picked = Self::pick(query, banks, entries).await?;
-        picked.take(wanted).try_collect().await
+        Self::pick(query, banks, entries).await
     }
 
-    /// Every record is read for its place in the order; those that are asked for are read again, so that
-    /// memory holds no more of them than are asked for. With every entry comes which of `banks` it is of.
+    /// The checkpoints that `entries` stand for, in order, a page of them. With every entry comes which of `banks` it is of.
+    /// The records say what the order is: those of sealed checkpoints are read for that once, and remembered; a page reads
+    /// what it shows.
     async fn pick(
         query: &CheckpointQuery,
         banks: Arc<[Self]>,
         entries: Vec<(Entry, usize)>,
-    ) -> Result<impl Stream<Item = Result<Checkpoint, CheckpointError>> + use<>, CheckpointError>
-    {
+    ) -> Result<Vec<Checkpoint>, CheckpointError> {
+        let mut names: HashMap<CheckpointId, usize> = HashMap::new();
+        for (entry, _) in &entries {
+            *names.entry(entry.id).or_default() += 1;
+        }
+        let names = Arc::new(names);
+        // What will be shown in any case is not read again.
+        let keeps = query.limit.is_none();
         let read: Vec<_> = stream::iter(entries)
             .map(|(entry, at)| {
-                let banks = banks.clone();
+                let (banks, names) = (banks.clone(), names.clone());
                 async move {
+                    // Of several records of one checkpoint, all are looked at.
+                    let is_one = names.get(&entry.id) == Some(&1);
+                    if is_one && let Some(place) = banks[at].known.place(&entry) {
+                        return Ok((Some(place), None, entry, at));
+                    }
                     let read = Self::read_entry(&banks, &entry, at).await?;
-                    Ok::<_, CheckpointError>((read.as_ref().map(Place::of), entry, at))
+                    let place = read.as_ref().map(Place::of);
+                    if let Some(read) = &read {
+                        banks[at].known.remember(read);
+                    }
+                    Ok::<_, CheckpointError>((place, read.filter(|_| keeps), entry, at))
                 }
             })
             .buffered(READ_AHEAD)
@@ -733,7 +794,7 @@ impl CheckpointCollection {
             .await?;
         let of = read.len();
         let mut wrong = read.iter().filter(|(place, ..)| place.is_none());
-        if let Some((_, entry, _)) = wrong.next() {
+        if let Some((_, _, entry, _)) = wrong.next() {
             let (checkpoint, names) = (entry.id, 1 + wrong.count());
             tracing::warn!(
                 %checkpoint, names, of,
@@ -743,7 +804,7 @@ impl CheckpointCollection {
         }
         let mut places: Vec<_> = read
             .into_iter()
-            .filter_map(|(place, entry, at)| Some((place?, entry, at)))
+            .filter_map(|(place, read, entry, at)| Some((place?, read, entry, at)))
             .collect();
         // Of one that is in the index more than once, what can be believed is it, and what is there.
         let mut best: HashMap<CheckpointId, u8> = HashMap::new();
@@ -772,21 +833,30 @@ impl CheckpointCollection {
             let at = at.ok_or(CheckpointError::UnknownMarker(marker))?;
             places.drain(..=at);
         }
-        let asked = query.status;
-        let wanted = move |status| {
-            status != CheckpointStatus::Deleted && asked.is_none_or(|asked| asked == status)
+        let is_wanted = |checkpoint: &Checkpoint| {
+            let status = checkpoint.status;
+            status != CheckpointStatus::Deleted && query.status.is_none_or(|asked| asked == status)
         };
-        places.retain(|(place, ..)| wanted(place.status));
-        Ok(stream::iter(places)
-            .map(move |(_, entry, at)| {
-                let banks = banks.clone();
-                async move { Self::read_entry(&banks, &entry, at).await }
-            })
-            .buffered(READ_AHEAD)
-            .try_filter_map(move |read| {
-                let read = read.filter(|checkpoint| wanted(checkpoint.status));
-                std::future::ready(Ok(read))
-            }))
+        let limit = query.limit.unwrap_or(usize::MAX);
+        let (mut shown, mut left) = (Vec::new(), places.into_iter().peekable());
+        while shown.len() < limit && left.peek().is_some() {
+            let next: Vec<_> = left.by_ref().take(limit - shown.len()).collect();
+            let read: Vec<_> = stream::iter(next)
+                .map(|(_, read, entry, at)| {
+                    let banks = banks.clone();
+                    async move {
+                        match read {
+                            Some(read) => Ok(Some(read)),
+                            None => Self::read_entry(&banks, &entry, at).await,
+                        }
+                    }
+                })
+                .buffered(READ_AHEAD)
+                .try_collect()
+                .await?;
+            shown.extend(read.into_iter().flatten().filter(is_wanted));
+        }
+        Ok(shown)
     }
 
     /// The checkpoints of the same plan whose data were protected in the same second: every copy of `one` among them.
@@ -966,7 +1036,6 @@ struct Place {
     timestamp: i64,
     is_copy: bool,
     id: CheckpointId,
-    status: CheckpointStatus,
     /// Of several records of one checkpoint, the least counts.
     rank: u8,
 }
@@ -977,7 +1046,6 @@ impl Place {
             timestamp: checkpoint.timestamp,
             is_copy: checkpoint.info().origin().is_some(),
             id: checkpoint.id,
-            status: checkpoint.status,
             rank: match checkpoint.status {
                 _ if is_unreadable(checkpoint) => 2,
                 CheckpointStatus::Deleted => 1,
@@ -1016,8 +1084,11 @@ impl Entry {
 
     /// Is a checkpoint listed where it belongs? Elsewhere it is not shown.
     fn fits(&self, checkpoint: &Checkpoint) -> bool {
-        let plan = checkpoint.protection_plan.id;
-        checkpoint.project_id == self.project_id && self.plan_id.is_none_or(|of| of == plan)
+        self.belongs(&checkpoint.project_id, checkpoint.protection_plan.id)
+    }
+
+    fn belongs(&self, project_id: &str, plan_id: PlanId) -> bool {
+        project_id == self.project_id && self.plan_id.is_none_or(|of| of == plan_id)
     }
 
     fn unreadable(&self, provider_id: ProviderId, error: &CheckpointError) -> Checkpoint {

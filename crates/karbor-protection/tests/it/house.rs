@@ -404,22 +404,35 @@ impl Running {
             .unwrap()
     }
 
+    /// The ids of the `limit` checkpoints of the project that come after `marker`, newest first.
+    pub async fn page(&self, marker: Option<CheckpointId>, limit: usize) -> Vec<CheckpointId> {
+        self.page_in("desc", marker, limit).await
+    }
+
+    async fn page_in(
+        &self,
+        direction: &str,
+        marker: Option<CheckpointId>,
+        limit: usize,
+    ) -> Vec<CheckpointId> {
+        let direction = vec![direction.to_owned()];
+        let (keys, filters) = (Vec::new(), BTreeMap::new());
+        let (asker, provider, limit) = (member(), self.provider, Some(limit));
+        let page = self.api().list_checkpoints(
+            &asker, provider, marker, limit, keys, direction, filters, false,
+        );
+        page.await.unwrap().iter().map(|one| one.id).collect()
+    }
+
     /// The ids of every checkpoint of the project, asked for in pages of `limit`.
     pub async fn pages(&self, direction: &str, limit: usize) -> Vec<CheckpointId> {
         let mut all = Vec::new();
         loop {
-            let direction = vec![direction.to_owned()];
-            let (marker, limit) = (all.last().copied(), Some(limit));
-            let (keys, filters) = (Vec::new(), BTreeMap::new());
-            let (asker, provider) = (member(), self.provider);
-            let page = self.api().list_checkpoints(
-                &asker, provider, marker, limit, keys, direction, filters, false,
-            );
-            let page = page.await.unwrap();
+            let page = self.page_in(direction, all.last().copied(), limit).await;
             if page.is_empty() {
                 return all;
             }
-            all.extend(page.iter().map(|one| one.id));
+            all.extend(page);
         }
     }
 

@@ -110,9 +110,9 @@ async fn copies_are_planned_with_one_listing() {
     };
     let (sources, listed) = looked(&house.bank);
     assert_eq!(of_plan(&listed), 1, "{listed:?}");
-    // Twice for the list, and under the lease.
+    // For the list, and under the lease.
     let reads: Vec<_> = copies.iter().map(|(source, _)| sources[source]).collect();
-    assert_eq!(reads, [3; MANY]);
+    assert_eq!(reads, [2; MANY]);
     let (targets, listed) = looked(&house.copies);
     assert_eq!(of_plan(&listed), 1, "{listed:?}");
     // Those of the same second are looked at; its own: begun, its turn, concluded.
@@ -122,4 +122,40 @@ async fn copies_are_planned_with_one_listing() {
     );
     let newest = copies.last().unwrap().1;
     assert_eq!(targets[&newest], 3);
+}
+
+/// The order is that of the records: they are read for it once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_of_checkpoints_reads_what_it_shows() {
+    let house = House::new().with_resources(&["bytes=10"]);
+    let running = house.open().await;
+    let mut made = Vec::new();
+    for _ in 0..6 {
+        made.push(running.available(1).await);
+    }
+    ended(&running, 6).await;
+    house.bank.forget_calls();
+    let each = |ids: &[CheckpointId]| ids.iter().map(|id| (*id, 1)).collect::<BTreeMap<_, _>>();
+    // Whole, it is what it shows from the first time on.
+    assert_eq!(running.list().await.len(), 6);
+    assert_eq!(looked(&house.bank).0, each(&made));
+    let shown = running.page(None, 2).await;
+    assert_eq!(shown.len(), 2);
+    assert_eq!(looked(&house.bank).0, each(&shown));
+    let next = running.page(shown.last().copied(), 2).await;
+    assert_eq!(looked(&house.bank).0, each(&next));
+    // What is gone meanwhile is not shown, and its place goes to the next.
+    let gone = next[0];
+    running.delete(gone).await.unwrap();
+    ended(&running, 7).await;
+    house.bank.forget_calls();
+    let again = running.page(shown.last().copied(), 2).await;
+    assert!(!again.contains(&gone), "{again:?}");
+    assert_eq!(again[0], next[1]);
+    assert_eq!(looked(&house.bank).0, each(&again));
+    // One that is there anew is looked at.
+    let newest = running.available(1).await;
+    house.bank.forget_calls();
+    assert!(running.page(None, 2).await.contains(&newest));
+    assert_eq!(looked(&house.bank).0.get(&newest), Some(&2));
 }
