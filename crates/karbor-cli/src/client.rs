@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Globals,
-    endpoint::{Place, is_loopback},
+    endpoint::{Destination, is_loopback},
     error::{CliError, Exit},
 };
 
@@ -21,14 +21,14 @@ const PAGE: usize = 500;
 /// Asks the service.
 pub(crate) struct Client {
     http: reqwest::Client,
-    place: Place,
+    place: Destination,
 }
 
 /// `name=value` pairs of a query.
 pub(crate) type Query<'a> = &'a [(&'static str, String)];
 
 impl Client {
-    pub(crate) fn new(place: Place, globals: &Globals) -> Result<Self, CliError> {
+    pub(crate) fn new(place: Destination, globals: &Globals) -> Result<Self, CliError> {
         let mut headers = HeaderMap::new();
         headers.insert("accept", HeaderValue::from_static("application/json"));
         if let Some(token) = &place.token {

@@ -127,7 +127,7 @@ pub(crate) struct Token {
 }
 
 /// Where a command will ask, and with what.
-pub(crate) struct Place {
+pub(crate) struct Destination {
     pub(crate) endpoint: Endpoint,
     pub(crate) token: Option<Token>,
     /// Where a token was looked for in vain, for messages.
@@ -158,7 +158,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 }
 
 /// Takes the token of a login and the service that it found, unless another one is named.
-pub(crate) fn logged_in(globals: &Globals, login: Login) -> Result<Place, CliError> {
+pub(crate) fn logged_in(globals: &Globals, login: Login) -> Result<Destination, CliError> {
     let given = globals.endpoint.as_deref().map(given).transpose()?;
     let mut endpoint = given.or(login.endpoint).ok_or_else(|| {
         CliError::new(
@@ -172,7 +172,7 @@ pub(crate) fn logged_in(globals: &Globals, login: Login) -> Result<Place, CliErr
     })?;
     let named = globals.project.clone();
     endpoint.project = named.or(endpoint.project).or(login.project);
-    Ok(Place {
+    Ok(Destination {
         endpoint,
         token: Some(Token {
             text: login.token,
@@ -188,7 +188,7 @@ fn given(text: &str) -> Result<Endpoint, CliError> {
 }
 
 /// Finds the service and the token.
-pub(crate) fn locate(globals: &Globals, token: Option<String>) -> Result<Place, CliError> {
+pub(crate) fn locate(globals: &Globals, token: Option<String>) -> Result<Destination, CliError> {
     let state = globals.state_dir.clone().unwrap_or_else(default_state_dir);
     let (mut endpoint, ours) = endpoint(globals, &state)?;
     if let Some(project) = &globals.project {
@@ -214,7 +214,7 @@ pub(crate) fn locate(globals: &Globals, token: Option<String>) -> Result<Place, 
         }
         (None, None) => None,
     };
-    Ok(Place {
+    Ok(Destination {
         endpoint,
         token,
         looked,

@@ -15,7 +15,7 @@ use crate::{
     progress::ProgressSink,
     ready::Ready,
     runner::HookRunner,
-    state::{State, Step},
+    state::{FlowState, Step},
 };
 
 /// How often a hook is tried that fails with a retryable error.
@@ -97,11 +97,11 @@ impl Executor {
         cancel: CancellationToken,
         resume: Vec<JournalEvent>,
     ) -> FlowOutcome {
-        let state = match State::resume(Arc::clone(&plan), resume) {
+        let state = match FlowState::resume(Arc::clone(&plan), resume) {
             Ok(state) => state,
             Err(reason) => return FlowOutcome::interrupted(reason),
         };
-        let mut run = Run {
+        let mut run = Execution {
             options: self.options,
             clock: Arc::clone(&self.clock),
             plan,
@@ -139,7 +139,7 @@ type Append = Pin<Box<dyn Future<Output = Result<(), JournalError>> + Send>>;
 
 /// One flow while it runs. Only this changes its state and writes its journal; the tasks beside it
 /// run hooks and hand back how they ended.
-struct Run {
+struct Execution {
     options: ExecutorOptions,
     clock: Arc<dyn Clock>,
     plan: Arc<FlowPlan>,
@@ -147,12 +147,12 @@ struct Run {
     journal: Arc<dyn Journal>,
     progress: Arc<dyn ProgressSink>,
     cancel: CancellationToken,
-    state: State,
+    state: FlowState,
     /// Events that are not in the journal yet.
     pending: Vec<JournalEvent>,
 }
 
-impl Run {
+impl Execution {
     async fn finish(&mut self) -> Result<(), Interruption> {
         self.progress
             .flow_started(&self.plan, self.state.finished());
@@ -240,7 +240,7 @@ impl Run {
     fn announce(&mut self, phase: Phase, lane: &mut Lane) {
         let mut busy = lane.running.len() + lane.admitted.len();
         while let Some(rank) = lane.ready.rank() {
-            let ahead = if rank == State::NOT_AHEAD {
+            let ahead = if rank == FlowState::NOT_AHEAD {
                 0
             } else {
                 self.options.ahead

@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Flow,
 }
 
-pub(crate) struct State {
+pub(crate) struct FlowState {
     plan: Arc<FlowPlan>,
     last_seq: u64,
     finished: Vec<bool>,
@@ -41,7 +41,7 @@ pub(crate) struct State {
     reports: Vec<HookReport>,
 }
 
-impl State {
+impl FlowState {
     /// The state of a flow whose journal holds `events`.
     ///
     /// # Errors

@@ -28,11 +28,11 @@ use crate::{
 pub fn closed(path: &Path) -> Result<(), Refused> {
     let arrived = walk(path, Parents::Walked)?;
     for left in &arrived.left {
-        way_is_closed(left, Place::OnTheWay)?;
+        way_is_closed(left, Step::OnTheWay)?;
     }
     let mut straight = arrived.path;
     straight.extend(arrived.rest);
-    way_is_closed(&straight, Place::Last)
+    way_is_closed(&straight, Step::Last)
 }
 
 /// Makes a directory that is [closed], and those that lead to it, if they are not there: for their owner only (0700).
@@ -52,17 +52,17 @@ pub fn make_closed(path: &Path) -> Result<(), Refused> {
 }
 
 /// Looks at all that a path without links and `..` leads through, and at what it leads to, which is `last`.
-fn way_is_closed(path: &Path, last: Place) -> Result<(), Refused> {
+fn way_is_closed(path: &Path, last: Step) -> Result<(), Refused> {
     let names: Vec<_> = path.iter().skip(1).collect();
     let mut at = PathBuf::from("/");
-    let mut place = Place::OnTheWay;
+    let mut place = Step::OnTheWay;
     for left in (0..=names.len()).rev() {
-        if left == 0 && place == Place::OnTheWay {
+        if left == 0 && place == Step::OnTheWay {
             place = last;
         }
         let stat = look(&at, place)?;
         if stat.st_mode & 0o011 == 0 {
-            place = Place::Sheltered;
+            place = Step::Sheltered;
         }
         if let Some(name) = names.get(names.len() - left) {
             at.push(name);
@@ -94,13 +94,13 @@ pub fn without_parents(path: &Path) -> PathBuf {
 fn closed_way(path: &Path) -> Result<PathBuf, Refused> {
     let arrived = walk(path, Parents::Walked)?;
     let mut walked = arrived.left.iter().chain([&arrived.path]);
-    walked.try_for_each(|walked| way_is_closed(walked, Place::OnTheWay))?;
+    walked.try_for_each(|walked| way_is_closed(walked, Step::OnTheWay))?;
     Ok(arrived.path.join(arrived.rest.iter().collect::<PathBuf>()))
 }
 
 /// Where on the path one of them is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Step {
     /// A directory above, whose sticky bit protects the next, which is looked at in its turn.
     OnTheWay,
     /// What is obeyed.
@@ -109,7 +109,7 @@ enum Place {
     Sheltered,
 }
 
-fn look(path: &Path, place: Place) -> Result<Stat, Refused> {
+fn look(path: &Path, place: Step) -> Result<Stat, Refused> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let found = rustix::fs::openat(CWD, path, flags, Mode::empty()).and_then(rustix::fs::fstat);
     let stat = found.map_err(|errno| Refused::system(path, errno))?;
@@ -123,7 +123,7 @@ fn look(path: &Path, place: Place) -> Result<Stat, Refused> {
 }
 
 /// What lets others change it, and what to do.
-fn reason(path: &Path, stat: &Stat, place: Place) -> Option<String> {
+fn reason(path: &Path, stat: &Stat, place: Step) -> Option<String> {
     let path = path.display();
     if !trusted(stat.st_uid) {
         let own = rustix::process::geteuid().as_raw();
@@ -138,9 +138,9 @@ fn reason(path: &Path, stat: &Stat, place: Place) -> Option<String> {
     }
     let open = stat.st_mode & 0o022;
     let is_protected = match place {
-        Place::OnTheWay => stat.st_mode & 0o1000 != 0,
-        Place::Last => false,
-        Place::Sheltered => true,
+        Step::OnTheWay => stat.st_mode & 0o1000 != 0,
+        Step::Last => false,
+        Step::Sheltered => true,
     };
     (open != 0 && !is_protected).then(|| {
         let others = if open & 0o002 != 0 {

@@ -25,11 +25,11 @@ const AFTER_SILENCE: Duration = Duration::from_secs(1);
 /// A user of ours.
 pub(crate) struct Account {
     credentials: Credentials,
-    state: Mutex<State>,
+    state: Mutex<LastLogin>,
 }
 
 #[derive(Default)]
-struct State {
+struct LastLogin {
     issued: Option<Arc<Issued>>,
     /// Until when the last failure holds, and what it was.
     failed: Option<(Duration, IdentityError)>,
@@ -90,7 +90,7 @@ impl Account {
 
     async fn renew(
         &self,
-        state: &mut State,
+        state: &mut LastLogin,
         wire: &Wire,
         clock: &dyn Clock,
     ) -> Result<Arc<Issued>, IdentityError> {

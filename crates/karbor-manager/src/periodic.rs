@@ -82,7 +82,7 @@ pub enum TaskOutcome {
 /// Where the random part of a boundary comes from: a number from 0 up to 1.
 type Random = Arc<dyn Fn() -> f64 + Send + Sync>;
 
-type Run<M> = Arc<
+type Body<M> = Arc<
     dyn Fn(Arc<M>, RequestContext) -> Pin<Box<dyn Future<Output = Result<Value, ApiError>> + Send>>
         + Send
         + Sync,
@@ -96,7 +96,7 @@ pub struct PeriodicTask<M> {
     enabled: bool,
     external_process_ok: bool,
     limit: Duration,
-    run: Run<M>,
+    run: Body<M>,
 }
 
 impl<M> PeriodicTask<M> {
@@ -107,7 +107,7 @@ impl<M> PeriodicTask<M> {
         Fut: Future<Output = Result<R, ApiError>> + Send + 'static,
         R: Serialize,
     {
-        let run: Run<M> = Arc::new(move |manager, context| {
+        let run: Body<M> = Arc::new(move |manager, context| {
             let future = run(manager, context);
             Box::pin(async move {
                 let details = future.await?;
@@ -188,7 +188,7 @@ struct Entry<M> {
     spacing: Duration,
     external_process_ok: bool,
     limit: Duration,
-    run: Run<M>,
+    run: Body<M>,
     /// The boundary of the last run; `None` when it is to run at once.
     last_run: Option<Duration>,
     runs: u64,
@@ -382,7 +382,7 @@ impl<M: Send + Sync + 'static> PeriodicTasks<M> {
     }
 
     /// Moves the task's boundary on, if it is due; how to run it, and its limit.
-    fn start_if_due(&self, name: &str) -> Option<(Run<M>, Duration)> {
+    fn start_if_due(&self, name: &str) -> Option<(Body<M>, Duration)> {
         let now = self.inner.clock.monotonic();
         let mut entries = lock(&self.inner.entries);
         let entry = entries.iter_mut().find(|entry| entry.name == name)?;

@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use crate::{
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     time::Time,
 };
 
@@ -36,7 +36,7 @@ pub(crate) fn is_cache(dir: BorrowedFd<'_>) -> bool {
     let Ok(tag) = rustix::fs::openat(dir, CACHE_TAG.0, flags, Mode::empty()) else {
         return false;
     };
-    let is_file = rustix::fs::fstat(&tag).is_ok_and(|stat| kind_of(&stat) == Some(Kind::File));
+    let is_file = rustix::fs::fstat(&tag).is_ok_and(|stat| kind_of(&stat) == Some(NodeKind::File));
     is_file && File::from(tag).read_exact(&mut found).is_ok() && found == CACHE_TAG.1
 }
 
@@ -81,16 +81,16 @@ impl Names {
 }
 
 /// What kind of node `st_mode` speaks of.
-pub(crate) fn kind_of(stat: &Stat) -> Option<Kind> {
+pub(crate) fn kind_of(stat: &Stat) -> Option<NodeKind> {
     use rustix::fs::FileType;
     Some(match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => Kind::File,
-        FileType::Directory => Kind::Dir,
-        FileType::Symlink => Kind::Symlink,
-        FileType::BlockDevice => Kind::Dev,
-        FileType::CharacterDevice => Kind::Chardev,
-        FileType::Fifo => Kind::Fifo,
-        FileType::Socket => Kind::Socket,
+        FileType::RegularFile => NodeKind::File,
+        FileType::Directory => NodeKind::Dir,
+        FileType::Symlink => NodeKind::Symlink,
+        FileType::BlockDevice => NodeKind::Dev,
+        FileType::CharacterDevice => NodeKind::Chardev,
+        FileType::Fifo => NodeKind::Fifo,
+        FileType::Socket => NodeKind::Socket,
         FileType::Unknown => return None,
     })
 }
@@ -114,7 +114,7 @@ pub(crate) fn size_of(stat: &Stat) -> u64 {
 }
 
 /// A node with all that `stat` tells.
-pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> Node {
+pub(crate) fn node_of(name: &OsStr, kind: NodeKind, stat: &Stat, names: &Names) -> Node {
     let mut node = Node::new(name.as_bytes().to_vec(), kind);
     node.mode = stat.st_mode & 0o7777;
     node.mtime = mtime(stat);
@@ -130,16 +130,16 @@ pub(crate) fn node_of(name: &OsStr, kind: Kind, stat: &Stat, names: &Names) -> N
     node.inode = stat.st_ino;
     node.device_id = stat.st_dev;
     match kind {
-        Kind::File => {
+        NodeKind::File => {
             node.size = size_of(stat);
             node.links = stat.st_nlink;
         }
-        Kind::Symlink => node.links = stat.st_nlink,
-        Kind::Dev | Kind::Chardev => {
+        NodeKind::Symlink => node.links = stat.st_nlink,
+        NodeKind::Dev | NodeKind::Chardev => {
             node.device = stat.st_rdev;
             node.links = stat.st_nlink;
         }
-        Kind::Dir | Kind::Fifo | Kind::Socket => {}
+        NodeKind::Dir | NodeKind::Fifo | NodeKind::Socket => {}
     }
     node
 }

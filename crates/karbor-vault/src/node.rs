@@ -18,7 +18,7 @@ use crate::{
 /// What sort of thing a node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum NodeKind {
     File,
     Dir,
     Symlink,
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     pub(crate) name: Vec<u8>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: NodeKind,
     /// Permissions with setuid, setgid and sticky bits, as Unix has them (`0o7777`).
     pub(crate) mode: u32,
     pub(crate) mtime: Time,
@@ -59,7 +59,7 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node of which only name and kind are known.
-    pub(crate) fn new(name: Vec<u8>, kind: Kind) -> Self {
+    pub(crate) fn new(name: Vec<u8>, kind: NodeKind) -> Self {
         Self {
             name,
             kind,
@@ -90,7 +90,7 @@ impl Node {
 
 /// Go's `os.FileMode`, which restic stores, has bits of its own.
 mod go_mode {
-    use super::Kind;
+    use super::NodeKind;
 
     const DIR: u32 = 1 << 31;
     const SYMLINK: u32 = 1 << 27;
@@ -103,15 +103,15 @@ mod go_mode {
     const STICKY: u32 = 1 << 20;
     const SPECIAL: [(u32, u32); 3] = [(0o4000, SETUID), (0o2000, SETGID), (0o1000, STICKY)];
 
-    pub(super) fn from_unix(kind: Kind, mode: u32) -> u32 {
+    pub(super) fn from_unix(kind: NodeKind, mode: u32) -> u32 {
         let kind = match kind {
-            Kind::File => 0,
-            Kind::Dir => DIR,
-            Kind::Symlink => SYMLINK,
-            Kind::Dev => DEVICE,
-            Kind::Chardev => DEVICE | CHAR_DEVICE,
-            Kind::Fifo => FIFO,
-            Kind::Socket => SOCKET,
+            NodeKind::File => 0,
+            NodeKind::Dir => DIR,
+            NodeKind::Symlink => SYMLINK,
+            NodeKind::Dev => DEVICE,
+            NodeKind::Chardev => DEVICE | CHAR_DEVICE,
+            NodeKind::Fifo => FIFO,
+            NodeKind::Socket => SOCKET,
         };
         let special = SPECIAL.iter().filter(|(unix, _)| mode & unix != 0);
         special.fold(kind | mode & 0o777, |bits, (_, go)| bits | go)
@@ -138,7 +138,7 @@ fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
 struct NodeJson {
     name: String,
     #[serde(rename = "type")]
-    kind: Kind,
+    kind: NodeKind,
     #[serde(default, skip_serializing_if = "is_zero")]
     mode: u32,
     #[serde(default)]
@@ -240,7 +240,7 @@ impl From<Node> for NodeJson {
             linktarget_raw,
             extended_attributes: (!xattrs.is_empty()).then_some(xattrs),
             device: node.device,
-            content: (node.kind == Kind::File).then_some(node.content),
+            content: (node.kind == NodeKind::File).then_some(node.content),
             subtree: node.subtree,
         }
     }
@@ -391,7 +391,7 @@ fn at_most<const MOST: usize>(json: &[u8]) -> Result<Vec<Node>, String> {
     }
     match nodes
         .iter()
-        .find(|node| node.kind == Kind::Dir && node.subtree.is_none())
+        .find(|node| node.kind == NodeKind::Dir && node.subtree.is_none())
     {
         Some(node) => Err(format!("its directory '{}' has no tree", quote(&node.name))),
         None => Ok(nodes),
@@ -423,16 +423,16 @@ mod tests {
 
     #[test]
     fn every_node_survives() {
-        let mut file = Node::new(b"caf\xe9 \"x\"\n".to_vec(), Kind::File);
+        let mut file = Node::new(b"caf\xe9 \"x\"\n".to_vec(), NodeKind::File);
         file.mode = 0o6755;
         file.content = vec![Id([1; 32]), Id([2; 32])];
         file.xattrs = vec![
             ("user.x".to_owned(), vec![0, 255]),
             ("user.e".to_owned(), vec![]),
         ];
-        let mut link = Node::new(b"link".to_vec(), Kind::Symlink);
+        let mut link = Node::new(b"link".to_vec(), NodeKind::Symlink);
         link.target = b"\xff/x".to_vec();
-        let mut dir = Node::new(b"tmp".to_vec(), Kind::Dir);
+        let mut dir = Node::new(b"tmp".to_vec(), NodeKind::Dir);
         dir.mode = 0o1777;
         dir.subtree = Some(Id([3; 32]));
         let nodes = vec![file, link, dir];
@@ -444,13 +444,13 @@ mod tests {
     #[test]
     fn an_empty_file_has_a_list_and_a_directory_has_null() {
         let (json, _) = tree_to_json(
-            [Node::new(b"f".to_vec(), Kind::File)].into_iter(),
+            [Node::new(b"f".to_vec(), NodeKind::File)].into_iter(),
             MOST_ENTRIES,
         )
         .unwrap();
         assert!(String::from_utf8(json).unwrap().contains(r#""content":[]"#));
         let (json, _) = tree_to_json(
-            [Node::new(b"f".to_vec(), Kind::Fifo)].into_iter(),
+            [Node::new(b"f".to_vec(), NodeKind::Fifo)].into_iter(),
             MOST_ENTRIES,
         )
         .unwrap();
@@ -483,7 +483,7 @@ mod tests {
 
     #[test]
     fn what_has_more_entries_than_any_tree_is_neither_written_nor_read() {
-        let nodes = || (0..4).map(|n| Node::new(vec![b'a' + n], Kind::Fifo));
+        let nodes = || (0..4).map(|n| Node::new(vec![b'a' + n], NodeKind::Fifo));
         let (json, left) = json_within(nodes(), 3, usize::MAX).unwrap();
         assert_eq!(left, 1);
         assert_eq!(at_most::<3>(&json).unwrap().len(), 3);
@@ -495,9 +495,9 @@ mod tests {
 
     #[test]
     fn a_tree_is_no_larger_than_what_is_read() {
-        let mut large = Node::new(b"b".to_vec(), Kind::File);
+        let mut large = Node::new(b"b".to_vec(), NodeKind::File);
         large.content = vec![Id([1; 32]); 100];
-        let small = |name: &str| Node::new(name.into(), Kind::Fifo);
+        let small = |name: &str| Node::new(name.into(), NodeKind::Fifo);
         let nodes = || [small("a"), large.clone(), small("c")].into_iter();
         let (whole, _) = json_within(nodes(), 3, usize::MAX).unwrap();
         let (same, left) = json_within(nodes(), 3, whole.len()).unwrap();

@@ -12,8 +12,8 @@ use tokio::io::AsyncRead;
 use tokio_util::io::StreamReader;
 
 use crate::{
-    Control, SnapshotId, Vault, VaultError, engine::Decoder, id::Id, lock::HeldLock, node::Kind,
-    pack::BlobKind, reader::BlobReader, repository::blocking, restore::find_node,
+    Control, SnapshotId, Vault, VaultError, engine::Decoder, id::Id, lock::HeldLock,
+    node::NodeKind, pack::BlobKind, reader::BlobReader, repository::blocking, restore::find_node,
 };
 
 /// So many blobs are read ahead, at the same time.
@@ -110,7 +110,7 @@ impl Vault {
         let reader = Arc::new(BlobReader::new(repository.clone()));
         let (searcher, path) = (reader.clone(), name.to_owned());
         let node = blocking(move || find_node(&searcher, &snapshot, &path, &mut Decoder::new()?));
-        let node = node.await?.filter(|node| node.kind == Kind::File);
+        let node = node.await?.filter(|node| node.kind == NodeKind::File);
         let node = node.ok_or_else(|| VaultError::NoSuchPath {
             snapshot: id.to_string(),
             path: name.to_owned(),

@@ -19,7 +19,7 @@ use crate::{
     engine::{Decoder, Queue, worker_count},
     id::Id,
     index::{IdMap, IdSet},
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     pack::BlobKind,
     reader::{BlobReader, pack_header},
     repository::{FileKind, blocking, lock, read, write},
@@ -35,7 +35,7 @@ struct Job {
 }
 
 /// What the threads of a verification share.
-struct Run {
+struct Verifying {
     reader: BlobReader,
     control: Control,
     queue: Queue<Job>,
@@ -53,7 +53,7 @@ struct Findings {
     end: Option<VaultError>,
 }
 
-impl Run {
+impl Verifying {
     /// Notes damage; anything else ends the run.
     fn found(&self, error: VaultError) {
         let mut findings = lock(&self.findings);
@@ -132,7 +132,7 @@ impl Vault {
         repository.refresh_index().await?;
         // One listing rather than a question for each pack.
         let sizes = repository.packs_in_bank().await?;
-        let run = Run {
+        let run = Verifying {
             reader: BlobReader::new(repository.clone()),
             control,
             queue: Queue::new(QUEUE_LIMIT),
@@ -226,7 +226,7 @@ impl Choice {
 
 /// The walk through a snapshot's trees.
 struct Walk<'a> {
-    run: &'a Run,
+    run: &'a Verifying,
     runtime: tokio::runtime::Handle,
     choice: Option<Choice>,
     /// Packs in the bank.
@@ -263,8 +263,8 @@ impl Walk<'_> {
                 }
                 let path = shown(&path, &node.os_name());
                 match (node.kind, node.subtree) {
-                    (Kind::Dir, Some(tree)) => pending.push((tree, path)),
-                    (Kind::File, _) => self.file(&node, path),
+                    (NodeKind::Dir, Some(tree)) => pending.push((tree, path)),
+                    (NodeKind::File, _) => self.file(&node, path),
                     _ => {}
                 }
             }

@@ -12,7 +12,7 @@ use crate::{
     logging::log_to_stderr,
     manage::ManageArguments,
     serve::ServeArguments,
-    settings::Place,
+    settings::Sources,
     status::StatusArguments,
     terminal::{failed, runtime},
 };
@@ -58,7 +58,7 @@ enum Command {
 
 impl CommandLine {
     pub(crate) fn run(self) -> ExitCode {
-        let place = |files| Place {
+        let place = |files| Sources {
             state_dir: self.globals.state_dir.clone(),
             files,
         };

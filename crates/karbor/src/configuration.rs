@@ -11,7 +11,7 @@ use karbor_plugins::applications::{Applications, Severity};
 use crate::{
     configured::Configured,
     original, providers,
-    settings::{self, ConfigFiles, Loaded, Place},
+    settings::{self, ConfigFiles, Loaded, Sources},
 };
 
 /// `karbor config`
@@ -39,7 +39,7 @@ pub(crate) enum ConfigCommand {
 }
 
 impl ConfigCommand {
-    pub(crate) fn run(&self, place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    pub(crate) fn run(&self, place: &Sources<'_>) -> Result<(), Box<dyn std::error::Error>> {
         match self {
             Self::Validate => validate(place),
             Self::Show => {
@@ -77,7 +77,7 @@ name: `[copy.bank]`.
 
 ";
 
-fn validate(place: &Place<'_>) -> Result<(), Box<dyn std::error::Error>> {
+fn validate(place: &Sources<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let Loaded { state, config } = place.load(&[])?;
     if !state.path().is_dir() {
         return Err(format!("there is no state directory {}", state.path().display()).into());

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     configuration::print,
     configured::Configured,
-    settings::{self, ConfigFiles, Loaded, Place},
+    settings::{self, ConfigFiles, Loaded, Sources},
     state::StateDir,
 };
 
@@ -133,7 +133,7 @@ pub(crate) enum ConfigCommand {
 }
 
 impl ManageCommand {
-    pub(crate) fn run(&self, place: &Place<'_>) -> Result<(), Failure> {
+    pub(crate) fn run(&self, place: &Sources<'_>) -> Result<(), Failure> {
         let state = place.state()?;
         let key_file = state.join("master.key");
         match self {
@@ -171,7 +171,7 @@ impl ManageCommand {
     }
 }
 
-async fn token(command: &TokenCommand, place: &Place<'_>) -> Result<(), Failure> {
+async fn token(command: &TokenCommand, place: &Sources<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     let db = Db::connect(&settings::database(&config, &state)?).await?;
     db.migrate().await?;
@@ -215,7 +215,7 @@ async fn open(config: &Config, state: &StateDir) -> Result<Db, Failure> {
     }
 }
 
-async fn database(command: &DbCommand, place: &Place<'_>) -> Result<(), Failure> {
+async fn database(command: &DbCommand, place: &Sources<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     match command {
         DbCommand::Sync => {
@@ -255,7 +255,7 @@ async fn database(command: &DbCommand, place: &Place<'_>) -> Result<(), Failure>
     Ok(())
 }
 
-async fn usage_fix(place: &Place<'_>) -> Result<(), Failure> {
+async fn usage_fix(place: &Sources<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     let db = open(&config, &state).await?;
     let providers = Configured::load(&state, &config).await?.providers;
@@ -281,7 +281,7 @@ async fn usage_fix(place: &Place<'_>) -> Result<(), Failure> {
     .into())
 }
 
-async fn services(place: &Place<'_>) -> Result<(), Failure> {
+async fn services(place: &Sources<'_>) -> Result<(), Failure> {
     let Loaded { state, config } = place.load(&[])?;
     let db = open(&config, &state).await?;
     let (options, _) = ServiceOptions::from_config(&config)?.checked();

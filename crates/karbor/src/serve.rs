@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     logging::LogFilter,
     roles::{self, Common, Failure},
-    settings::{self, ConfigFiles, Loaded, Place},
+    settings::{self, ConfigFiles, Loaded, Sources},
     state::StateDir,
 };
 
@@ -39,7 +39,7 @@ pub(crate) struct ServeArguments {
 
 /// Runs the service until a signal ends it.
 pub(crate) fn run(
-    place: &Place<'_>,
+    place: &Sources<'_>,
     arguments: &ServeArguments,
     log: LogFilter,
 ) -> Result<(), Failure> {
@@ -235,7 +235,7 @@ impl Running {
 
 /// What SIGHUP does: reads the configuration again and takes up what can change while the service runs.
 struct Reload<'a> {
-    place: &'a Place<'a>,
+    place: &'a Sources<'a>,
     overrides: &'a [(&'static str, &'static str, String)],
     log: LogFilter,
     /// What the service was started with.

@@ -139,12 +139,12 @@ impl ConfigFiles {
 }
 
 /// Where state and configuration are, as the command line says it.
-pub(crate) struct Place<'a> {
+pub(crate) struct Sources<'a> {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) files: &'a ConfigFiles,
 }
 
-impl Place<'_> {
+impl Sources<'_> {
     /// The state directory: as told, else `state_path` of the named files, else this user's.
     pub(crate) fn state(&self) -> Result<StateDir, Failure> {
         if self.state_dir.is_some() || self.files.is_empty() {

@@ -18,7 +18,7 @@ use karbor_protection::{
 use crate::{
     configuration::print,
     configured::Configured,
-    settings::{self, ConfigFiles, Loaded, Place},
+    settings::{self, ConfigFiles, Loaded, Sources},
 };
 
 type Failure = Box<dyn std::error::Error>;
@@ -93,7 +93,7 @@ impl Finding {
 }
 
 impl StatusArguments {
-    pub(crate) fn run(&self, place: &Place<'_>) -> ExitCode {
+    pub(crate) fn run(&self, place: &Sources<'_>) -> ExitCode {
         let StatusCommand::Upgrade(UpgradeCommand::Check) = self.command;
         match crate::terminal::runtime()
             .map_err(Failure::from)
@@ -112,7 +112,7 @@ impl StatusArguments {
     }
 }
 
-async fn check(place: &Place<'_>) -> Result<Vec<Finding>, Failure> {
+async fn check(place: &Sources<'_>) -> Result<Vec<Finding>, Failure> {
     let loaded = place.read(&[])?;
     let state = state_directory(place, &loaded);
     if matches!(state.code, Code::Failure) {
@@ -185,7 +185,7 @@ async fn database(Loaded { state, config }: &Loaded) -> Result<Finding, Failure>
     })
 }
 
-fn state_directory(place: &Place<'_>, Loaded { state, .. }: &Loaded) -> Finding {
+fn state_directory(place: &Sources<'_>, Loaded { state, .. }: &Loaded) -> Finding {
     const CHECK: &str = "State directory";
     let path = state.path().display();
     if let Err(error) = place.closed(state) {

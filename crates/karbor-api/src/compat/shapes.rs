@@ -61,9 +61,9 @@ impl Names for OperationLogStatus {
 }
 
 /// One of the words of `T`.
-pub(crate) struct State<T>(PhantomData<T>);
+pub(crate) struct OneOf<T>(PhantomData<T>);
 
-impl<T: Names> JsonSchema for State<T> {
+impl<T: Names> JsonSchema for OneOf<T> {
     fn schema_name() -> Cow<'static, str> {
         "State".into()
     }

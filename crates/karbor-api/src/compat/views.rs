@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     python_texts,
-    shapes::{Id, State},
+    shapes::{Id, OneOf},
 };
 
 /// A plan.
@@ -28,7 +28,7 @@ pub(crate) struct PlanView<'a> {
     resources: Vec<PlanResource<'a>>,
     #[schemars(with = "Id")]
     provider_id: ProviderId,
-    #[schemars(with = "State<karbor_model::PlanStatus>")]
+    #[schemars(with = "OneOf<karbor_model::PlanStatus>")]
     status: karbor_model::PlanStatus,
     parameters: &'a Parameters,
 }
@@ -74,7 +74,7 @@ pub(crate) struct CheckpointView<'a> {
     #[schemars(with = "Id")]
     pub(crate) id: CheckpointId,
     pub(crate) project_id: &'a str,
-    #[schemars(with = "State<karbor_model::CheckpointStatus>")]
+    #[schemars(with = "OneOf<karbor_model::CheckpointStatus>")]
     pub(crate) status: karbor_model::CheckpointStatus,
     pub(crate) protection_plan: CheckpointPlanView<'a>,
     /// Never null: clients decode it, also that of a checkpoint whose graph is not known.
@@ -187,7 +187,7 @@ pub(crate) struct ReadbackView<'a, Own> {
     #[serde(flatten)]
     own: Own,
     parameters: &'a Parameters,
-    #[schemars(with = "State<karbor_model::ReadbackStatus>")]
+    #[schemars(with = "OneOf<karbor_model::ReadbackStatus>")]
     status: karbor_model::ReadbackStatus,
     resources_status: &'a BTreeMap<String, String>,
     resources_reason: &'a BTreeMap<String, String>,
@@ -242,7 +242,7 @@ struct CopyPair {
 pub(crate) struct OperationLogView<'a> {
     #[schemars(with = "Id")]
     id: karbor_model::OperationLogId,
-    #[schemars(with = "State<karbor_model::OperationType>")]
+    #[schemars(with = "OneOf<karbor_model::OperationType>")]
     operation_type: karbor_model::OperationType,
     #[schemars(with = "Option<Id>")]
     checkpoint_id: Option<CheckpointId>,
@@ -254,7 +254,7 @@ pub(crate) struct OperationLogView<'a> {
     restore_id: Option<karbor_model::ReadbackId>,
     scheduled_operation_id: Option<&'a str>,
     /// That of the checkpoint, restore or verification that the operation leaves, or `missed`.
-    #[schemars(with = "State<karbor_model::OperationLogStatus>")]
+    #[schemars(with = "OneOf<karbor_model::OperationLogStatus>")]
     status: &'static str,
     started_at: String,
     ended_at: Option<String>,
@@ -318,7 +318,7 @@ pub(crate) struct ScheduledOperationView<'a> {
     id: karbor_model::ScheduledOperationId,
     name: &'a str,
     description: Option<&'a str>,
-    #[schemars(with = "State<karbor_model::ScheduledOperationType>")]
+    #[schemars(with = "OneOf<karbor_model::ScheduledOperationType>")]
     operation_type: karbor_model::ScheduledOperationType,
     #[schemars(with = "Id")]
     trigger_id: karbor_model::TriggerId,

@@ -52,10 +52,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The policies in force.
 pub struct Policy {
     clock: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<Loaded>,
 }
 
-struct State {
+struct Loaded {
     files: Option<PolicyFiles>,
     rules: Arc<Rules>,
     looked_at: Duration,
@@ -65,7 +65,7 @@ struct State {
     trouble: Option<String>,
 }
 
-impl State {
+impl Loaded {
     /// Reads the files again if they look different; what fails is tried again at the next look.
     fn renew(
         &mut self,
@@ -130,7 +130,7 @@ impl Policy {
     }
 
     fn new(files: Option<PolicyFiles>, rules: Rules, stamp: Stamp, clock: Arc<dyn Clock>) -> Self {
-        let state = Mutex::new(State {
+        let state = Mutex::new(Loaded {
             files,
             rules: Arc::new(rules),
             looked_at: clock.monotonic(),
@@ -148,7 +148,7 @@ impl Policy {
         let stamp = files.stamp()?;
         let rules = Arc::new(files.load()?);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        *state = State {
+        *state = Loaded {
             files: Some(files),
             rules,
             looked_at: self.clock.monotonic(),

@@ -96,7 +96,7 @@ async fn run_hook(
 }
 
 /// One checkpoint of the setting's resource.
-struct Run<'a, S> {
+struct Trial<'a, S> {
     setting: &'a S,
     bank: Arc<dyn Bank>,
     checkpoint: CheckpointId,
@@ -106,7 +106,7 @@ struct Run<'a, S> {
     copy: Option<(CheckpointId, Arc<dyn Bank>)>,
 }
 
-impl<'a, S: Setting> Run<'a, S> {
+impl<'a, S: Setting> Trial<'a, S> {
     fn new(setting: &'a S) -> Self {
         Self {
             setting,
@@ -253,7 +253,7 @@ pub fn unknown_types_are_refused(setting: &impl Setting) {
 
 /// Protect, verify, wreck, restore, delete.
 pub async fn the_whole_way(setting: &impl Setting) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     setting.assert_intact().await;
     run.run(OperationType::Verify, 1).await.unwrap();
@@ -272,7 +272,7 @@ pub async fn the_whole_way(setting: &impl Setting) {
 
 /// The same with every hook run three times.
 pub async fn every_hook_may_be_repeated(setting: &impl Setting) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 3).await.unwrap();
     run.run(OperationType::Verify, 3).await.unwrap();
     setting.wreck().await;
@@ -288,7 +288,7 @@ pub async fn every_hook_may_be_repeated(setting: &impl Setting) {
 
 /// Restore and verify change nothing in the bank, even if they are undone.
 pub async fn reading_never_writes(setting: &impl Setting) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     let before = run.everything().await;
     for kind in [OperationType::Verify, OperationType::Restore] {
@@ -308,7 +308,7 @@ pub async fn reading_what_was_deleted_fails(setting: &impl Setting) {
     if !setting.keeps_data() {
         return;
     }
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     run.run(OperationType::Delete, 1).await.unwrap();
     for kind in [OperationType::Verify, OperationType::Restore] {
@@ -321,7 +321,7 @@ pub async fn reading_what_was_deleted_fails(setting: &impl Setting) {
 
 /// Also of a checkpoint that was never finished, or never begun.
 pub async fn deletes_may_be_repeated(setting: &impl Setting) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Delete, 2).await.unwrap();
     let context = run.context(OperationType::Protect);
     for hook in 0..HOOKS - 1 {
@@ -342,7 +342,7 @@ pub async fn deletes_may_be_repeated(setting: &impl Setting) {
 /// After the first `hooks` hooks of protect an undo, run twice, leaves nothing; then a new
 /// checkpoint can be made.
 pub async fn undo_leaves_nothing(setting: &impl Setting, hooks: usize) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     let context = run.context(OperationType::Protect);
     for hook in 0..hooks {
         run_hook(&*run.operation(OperationType::Protect), hook, &context)
@@ -363,7 +363,7 @@ pub async fn undo_leaves_nothing(setting: &impl Setting, hooks: usize) {
         "undo after {hooks} hooks"
     );
     setting.assert_intact().await;
-    let next = Run {
+    let next = Trial {
         checkpoint: CheckpointId::new(),
         ..run
     };
@@ -373,7 +373,7 @@ pub async fn undo_leaves_nothing(setting: &impl Setting, hooks: usize) {
 
 /// A hook that is cancelled before it starts ends by itself, and can be undone.
 pub async fn a_cancelled_hook_ends(setting: &impl Setting) {
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     let context = run.context(OperationType::Protect);
     context.cancel.cancel();
     for hook in 0..HOOKS {
@@ -388,7 +388,7 @@ pub async fn a_cancelled_hook_ends(setting: &impl Setting) {
     setting.assert_intact().await;
 }
 
-impl<'a, S: Setting> Run<'a, S> {
+impl<'a, S: Setting> Trial<'a, S> {
     /// A run that copies this one's checkpoint into another bank.
     fn to_copy(&self) -> Self {
         Self {
@@ -416,7 +416,7 @@ pub async fn a_copy_stands_alone(setting: &impl Setting, times: usize) {
     if !setting.keeps_data() {
         return;
     }
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     let before = run.everything().await;
     let copying = run.to_copy();
@@ -444,7 +444,7 @@ pub async fn an_undone_copy_leaves_nothing(setting: &impl Setting, hooks: usize)
     if !setting.keeps_data() {
         return;
     }
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     let before = run.everything().await;
     let copying = run.to_copy();
@@ -479,7 +479,7 @@ pub async fn a_copy_of_nothing_fails(setting: &impl Setting) {
     if !setting.keeps_data() {
         return;
     }
-    let run = Run::new(setting);
+    let run = Trial::new(setting);
     run.run(OperationType::Protect, 1).await.unwrap();
     run.run(OperationType::Delete, 1).await.unwrap();
     let copying = run.to_copy();

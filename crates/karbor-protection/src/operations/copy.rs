@@ -13,7 +13,7 @@ use karbor_model::{
 };
 use karbor_plugin::{BankError, HookSet};
 
-use super::{Evidence, Line, Rules, enter_in_bank, refuse_unreadable};
+use super::rules::{Evidence, Line, Rules, enter_in_bank, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::{CheckpointCollection, CheckpointQuery},

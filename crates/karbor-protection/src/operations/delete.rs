@@ -11,7 +11,7 @@ use karbor_model::{
 use karbor_plugin::HookSet;
 use serde_json::{Value, json};
 
-use super::{Evidence, Line, Rules};
+use super::rules::{Evidence, Line, Rules};
 use crate::{
     begin_error::{BeginError, Why},
     checkpoints::{CheckpointCollection, is_unreadable, other_projects},

@@ -12,7 +12,7 @@ use karbor_model::{
 use karbor_plugin::{HookSet, SchemaKind};
 use serde_json::Value;
 
-use super::{Evidence, Line, Rules, enter_in_bank};
+use super::rules::{Evidence, Line, Rules, enter_in_bank};
 use crate::{
     begin_error::BeginError,
     checkpoints::CheckpointCollection,

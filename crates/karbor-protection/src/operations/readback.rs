@@ -12,7 +12,7 @@ use karbor_model::{
 };
 use karbor_plugin::{HookSet, SchemaKind};
 
-use super::{Evidence, Line, Rules, refuse_unreadable};
+use super::rules::{Evidence, Line, Rules, refuse_unreadable};
 use crate::{
     begin_error::BeginError,
     checkpoints::CheckpointCollection,

@@ -3,7 +3,10 @@
 use karbor_flow::FlowStatus;
 use karbor_plugin::{HookSet, SchemaKind};
 
-use super::{Evidence, Line, readback::Reads};
+use super::{
+    readback::Reads,
+    rules::{Evidence, Line},
+};
 use crate::leases::Purpose;
 
 pub(crate) struct Verify;

@@ -74,7 +74,7 @@ pub(crate) struct Shared {
     queue: Queue<Job>,
     runtime: tokio::runtime::Handle,
     uploads: Arc<Semaphore>,
-    state: Mutex<State>,
+    state: Mutex<Packing>,
     /// A reservation or a pack is done.
     progressed: Notify,
     writing_index: tokio::sync::Mutex<()>,
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
 }
 
 #[derive(Default)]
-struct State {
+struct Packing {
     /// Blobs that were taken on and are in no index file yet, and which of its pack's each is.
     fresh: [IdMap<usize>; 2],
     /// Numbers of blobs that a worker is at.
@@ -229,7 +229,7 @@ pub(crate) fn worker_count(wanted: usize) -> usize {
     }
 }
 
-impl State {
+impl Packing {
     fn close_pack(&mut self, kind: usize) -> Option<FullPack> {
         let builder = self.open[kind].take()?;
         let number = self.sealed.take();
@@ -298,7 +298,7 @@ impl Shared {
         }
     }
 
-    async fn wait(&self, done: impl Fn(&State) -> bool) {
+    async fn wait(&self, done: impl Fn(&Packing) -> bool) {
         loop {
             let notified = self.progressed.notified();
             tokio::pin!(notified);
@@ -399,7 +399,7 @@ fn borrowed(packs: &[(Id, Vec<PackEntry>)]) -> impl Iterator<Item = (Id, &[PackE
     packs.iter().map(|(id, entries)| (*id, &entries[..]))
 }
 
-impl State {
+impl Packing {
     /// As many stored packs as go into one index file.
     fn take_stored(&mut self) -> Vec<(Id, Vec<PackEntry>)> {
         let mut blobs = 0;

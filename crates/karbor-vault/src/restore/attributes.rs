@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::run::{Run, is_refusal};
+use super::run::{Restoring, is_refusal};
 use crate::{VaultError, fsio, node::Node, time::Time};
 
 /// Attributes that are removed if the snapshot does not have them. Others, such as security labels, are
@@ -54,7 +54,7 @@ pub(super) fn xattrs_of(fd: BorrowedFd<'_>) -> Vec<(String, Vec<u8>)> {
     .unwrap_or_default()
 }
 
-impl Run {
+impl Restoring {
     /// Is what is there other than its node says, content aside?
     pub(super) fn attributes_differ(
         &self,
@@ -168,7 +168,7 @@ impl Run {
             let set = rustix::fs::lsetxattr(&by_path, name.as_str(), value, XattrFlags::empty());
             self.xattr_set(set, name, path)?;
         }
-        if node.kind != crate::node::Kind::Symlink {
+        if node.kind != crate::node::NodeKind::Symlink {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let changed = rustix::fs::openat(dir, name, flags, Mode::empty()).and_then(|fd| {
                 let by_fd = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());

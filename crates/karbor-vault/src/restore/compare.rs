@@ -13,14 +13,14 @@ use rustix::fs::Stat;
 use super::{
     attributes::{is_privileged, xattrs_of},
     file::{Batch, Writing},
-    run::{Job, Run},
+    run::{Job, Restoring},
 };
 use crate::{
     ChangeKind, Overwrite, VaultError,
     engine::Decoder,
     fsio,
     id::Id,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     pack::BlobKind,
 };
 
@@ -44,7 +44,7 @@ impl Job for Check {
     /// Compares the file, and writes it anew where it differs.
     fn carry_out(
         self: Box<Self>,
-        run: &Run,
+        run: &Restoring,
         batch: &mut Batch,
         decoder: &mut Decoder,
     ) -> Result<(), VaultError> {
@@ -84,7 +84,7 @@ impl Check {
         self.staging.place().path_of(&self.node.os_name())
     }
 
-    fn look(&self, run: &Run) -> Result<Found, VaultError> {
+    fn look(&self, run: &Restoring) -> Result<Found, VaultError> {
         // What cannot be opened or read is replaced.
         let Ok(mut file) = self.staging.place().open_file(&self.node.os_name()) else {
             return Ok(Found::Other);
@@ -101,7 +101,11 @@ impl Check {
     }
 }
 
-pub(super) fn has_content(run: &Run, node: &Node, file: &mut File) -> Result<bool, VaultError> {
+pub(super) fn has_content(
+    run: &Restoring,
+    node: &Node,
+    file: &mut File,
+) -> Result<bool, VaultError> {
     let mut buffer = Vec::new();
     let mut size = 0;
     for blob in &node.content {
@@ -121,21 +125,21 @@ pub(super) fn has_content(run: &Run, node: &Node, file: &mut File) -> Result<boo
 
 /// May a file be the same, by what a look tells?
 pub(super) fn may_be_same(node: &Node, present: &Stat) -> bool {
-    fsio::kind_of(present) == Some(Kind::File)
+    fsio::kind_of(present) == Some(NodeKind::File)
         && fsio::size_of(present) == node.size
         && fsio::mtime(present) == node.mtime
 }
 
 /// Is a link or special file as the snapshot says?
-pub(super) fn is_same_special(run: &Run, dir: &Dir, node: &Node, present: &Stat) -> bool {
+pub(super) fn is_same_special(run: &Restoring, dir: &Dir, node: &Node, present: &Stat) -> bool {
     let name = node.os_name();
     let is_same = fsio::kind_of(present) == Some(node.kind)
         && match node.kind {
-            Kind::Symlink => rustix::fs::readlinkat(dir, &name, Vec::new())
+            NodeKind::Symlink => rustix::fs::readlinkat(dir, &name, Vec::new())
                 .is_ok_and(|target| target.as_bytes() == node.target),
-            Kind::Dev | Kind::Chardev => present.st_rdev == node.device,
-            Kind::Fifo | Kind::Socket => true,
-            Kind::Dir | Kind::File => false,
+            NodeKind::Dev | NodeKind::Chardev => present.st_rdev == node.device,
+            NodeKind::Fifo | NodeKind::Socket => true,
+            NodeKind::Dir | NodeKind::File => false,
         };
     if !is_same {
         return false;

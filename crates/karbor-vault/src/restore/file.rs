@@ -15,7 +15,7 @@ use std::{
 use karbor_fs::{Dir, Refused, Staging};
 use rustix::io::Errno;
 
-use super::run::{Job, Run, refused};
+use super::run::{Job, Restoring, refused};
 use crate::{VaultError, engine::Decoder, node::Node, pack::BlobKind};
 
 /// A segment of a file is about so large: several threads write one file.
@@ -25,7 +25,7 @@ const BLOCK: usize = 4096;
 const ZEROS: [u8; BLOCK] = [0; BLOCK];
 
 /// The name under which something is made: no other restore uses it.
-pub(super) fn temp_name(run: &Run) -> OsString {
+pub(super) fn temp_name(run: &Restoring) -> OsString {
     let number = run.temps.fetch_add(1, Ordering::Relaxed);
     karbor_fs::temp_name(run.id, number)
 }
@@ -65,7 +65,7 @@ impl Writing {
     /// Begins a file, and cuts it into segments. `replaces`: it was compared with what is there, which
     /// may go whatever the options say.
     pub(super) fn begin(
-        run: &Run,
+        run: &Restoring,
         staging: Arc<Staging>,
         node: Node,
         replaces: bool,
@@ -99,7 +99,7 @@ impl Writing {
     }
 
     /// All content is written.
-    fn complete(&self, run: &Run) -> Result<(), VaultError> {
+    fn complete(&self, run: &Restoring) -> Result<(), VaultError> {
         // Also makes the hole at the end, if there is one.
         self.file
             .set_len(self.node.size)
@@ -112,7 +112,7 @@ impl Writing {
     }
 
     /// It is on stable storage: it gets its name.
-    fn place(&self, run: &Run) -> Result<(), VaultError> {
+    fn place(&self, run: &Restoring) -> Result<(), VaultError> {
         let name = self.node.os_name();
         run.rename(&self.staging, &self.dir, &self.temp, &name, self.replaces)?;
         self.is_placed.store(true, Ordering::Release);
@@ -132,7 +132,7 @@ impl Writing {
 const TRIES: usize = 8;
 
 /// Makes an empty file, which is locked as long as it is open, so that it is not taken for a dead restore's.
-fn make_temp(run: &Run, dir: &Dir) -> Result<(OsString, File), Refused> {
+fn make_temp(run: &Restoring, dir: &Dir) -> Result<(OsString, File), Refused> {
     let mut left = TRIES;
     loop {
         let temp = temp_name(run);
@@ -146,7 +146,7 @@ fn make_temp(run: &Run, dir: &Dir) -> Result<(OsString, File), Refused> {
 
 /// Ranges of blobs and where in the file they go; at least one.
 fn segments(
-    run: &Run,
+    run: &Restoring,
     node: &Node,
     path: &std::path::Path,
 ) -> Result<Vec<(Range<usize>, u64)>, VaultError> {
@@ -178,7 +178,7 @@ fn segments(
 impl Job for Segment {
     fn carry_out(
         self: Box<Self>,
-        run: &Run,
+        run: &Restoring,
         batch: &mut Batch,
         decoder: &mut Decoder,
     ) -> Result<(), VaultError> {
@@ -197,7 +197,7 @@ impl Segment {
     /// Answers with the file, if this was the last of its segments.
     pub(super) fn write(
         self,
-        run: &Run,
+        run: &Restoring,
         decoder: &mut Decoder,
     ) -> Result<Option<Arc<Writing>>, VaultError> {
         let file = &self.file;
@@ -248,7 +248,7 @@ impl Batch {
         }
     }
 
-    pub(super) fn add(&mut self, run: &Run, file: Arc<Writing>) -> Result<(), VaultError> {
+    pub(super) fn add(&mut self, run: &Restoring, file: Arc<Writing>) -> Result<(), VaultError> {
         self.bytes += file.node.size;
         self.files.push(file);
         match self.files.len() >= self.most || self.bytes >= WAITING_BYTES {
@@ -258,7 +258,7 @@ impl Batch {
     }
 
     /// All of them get their names.
-    pub(super) fn place(&mut self, run: &Run) -> Result<(), VaultError> {
+    pub(super) fn place(&mut self, run: &Restoring) -> Result<(), VaultError> {
         self.bytes = 0;
         let files = std::mem::take(&mut self.files);
         sync(&files)?;

@@ -15,7 +15,7 @@ use super::{
     compare::has_content,
     file::{Batch, Writing, temp_name},
     plan::{Link, Planner, Visited},
-    run::{Run, has_no_links, refused},
+    run::{Restoring, has_no_links, refused},
 };
 use crate::{Overwrite, RestoreSummary, VaultError, node::Node, repository::lock};
 
@@ -217,7 +217,7 @@ fn is_lost(path: &Path, number: u64) -> VaultError {
     VaultError::target(path.to_string_lossy(), reason)
 }
 
-fn is_whole(run: &Run, dir: &Dir, node: &Node) -> Result<bool, VaultError> {
+fn is_whole(run: &Restoring, dir: &Dir, node: &Node) -> Result<bool, VaultError> {
     match dir.open_file(&node.os_name()) {
         Ok(mut file) => has_content(run, node, &mut file),
         Err(_) => Ok(false),

@@ -53,13 +53,13 @@ use karbor_fs::{Access, Dir, Found, NotGiven, Staging};
 use crate::{
     Control, RestoreOptions, RestoreSummary, Snapshot, SnapshotId, Vault, VaultError, crypto,
     engine::{Decoder, Queue, worker_count},
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     reader::BlobReader,
     repository::{blocking, lock},
 };
 use file::temp_name;
 use plan::{Planner, Start};
-use run::{QUEUE_LIMIT, Run, Stash, refused};
+use run::{QUEUE_LIMIT, Restoring, Stash, refused};
 
 impl Vault {
     /// Restores the files of a snapshot below `target` ([`Dir::find`]), which is made if it is not there, and
@@ -86,7 +86,7 @@ impl Vault {
         expect(&snapshot, &options, &control);
         let mut run_id = [0; 8];
         crypto::random(&mut run_id)?;
-        let run = Run {
+        let run = Restoring {
             reader: BlobReader::new(repository.clone()),
             options,
             control,
@@ -127,7 +127,7 @@ fn expect(snapshot: &Snapshot, options: &RestoreOptions, control: &Control) {
 }
 
 fn restore(
-    run: &Arc<Run>,
+    run: &Arc<Restoring>,
     snapshot: &Snapshot,
     target: &Found,
     workers: usize,
@@ -192,7 +192,7 @@ fn find_way(
             snapshot: snapshot.id.to_string(),
             path: path.to_owned(),
         })?;
-        tree = node.subtree.filter(|_| node.kind == Kind::Dir);
+        tree = node.subtree.filter(|_| node.kind == NodeKind::Dir);
         way.push(node);
     }
     Ok(way)
@@ -212,7 +212,7 @@ fn start(snapshot: &Snapshot, mut way: Vec<Node>) -> Start {
     match way.pop() {
         None => Start::Tree(snapshot.tree, None),
         Some(node) => match node.subtree {
-            Some(tree) if node.kind == Kind::Dir => Start::Tree(tree, Some(node)),
+            Some(tree) if node.kind == NodeKind::Dir => Start::Tree(tree, Some(node)),
             _ => Start::Single(node),
         },
     }
@@ -235,7 +235,7 @@ const ABOVE: Access = Access {
 
 /// Opens the target, or makes it; whether it was made. `None`: it is not there, and this is a dry run.
 fn open_target(
-    run: &Run,
+    run: &Restoring,
     target: &Found,
     subpath: &str,
     way: &[Node],

@@ -18,14 +18,14 @@ use super::{
     attributes::xattrs_of,
     compare::{Check, is_same_special, may_be_same},
     file::{Segment, Writing, temp_name},
-    run::{Job, LinkKey, Run, is_refusal, link_key, refused},
+    run::{Job, LinkKey, Restoring, is_refusal, link_key, refused},
 };
 use crate::{
     ChangeKind, Overwrite, RestoreOptions, RestoreSummary, VaultError,
     engine::Decoder,
     fsio,
     id::Id,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
 };
 
 /// What to restore.
@@ -37,7 +37,7 @@ pub(super) enum Start {
 }
 
 pub(super) struct Planner {
-    pub(super) run: Arc<Run>,
+    pub(super) run: Arc<Restoring>,
     pub(super) decoder: Decoder,
     /// Where we are in the target; `None`: it is not there, and this is a dry run.
     trail: Option<Trail>,
@@ -170,7 +170,7 @@ fn attributes_of(mut node: Node) -> Node {
 
 impl Planner {
     pub(super) fn new(
-        run: Arc<Run>,
+        run: Arc<Restoring>,
         root: Option<Dir>,
         target_is_new: bool,
         decoder: Decoder,
@@ -433,12 +433,12 @@ impl Planner {
     fn entry(&mut self, open: &Open, node: Node) -> Result<Option<Pending>, VaultError> {
         let name = node.os_name();
         let present = Self::look(open, &name)?;
-        if node.kind == Kind::Dir {
+        if node.kind == NodeKind::Dir {
             return self.dir(open, node, present);
         }
         let path = open.path_of(&name);
         let fate = self.fate(open, &node, &path, present.as_ref())?;
-        if node.kind == Kind::File && node.links > 1 && fate != Fate::Skip {
+        if node.kind == NodeKind::File && node.links > 1 && fate != Fate::Skip {
             let identity = present.as_ref().map(Identity::of);
             match self.linked.get(&link_key(&node)) {
                 Some(first) => {
@@ -492,8 +492,8 @@ impl Planner {
             return Ok(Fate::Replace);
         }
         let same = match node.kind {
-            Kind::File if may_be_same(node, present) => return Ok(Fate::Check),
-            Kind::File => false,
+            NodeKind::File if may_be_same(node, present) => return Ok(Fate::Check),
+            NodeKind::File => false,
             _ => is_same_special(&self.run, staging.place(), node, present),
         };
         Ok(match same {
@@ -539,7 +539,7 @@ impl Planner {
         if self.is_dry() {
             return Ok(());
         }
-        if node.kind != Kind::File {
+        if node.kind != NodeKind::File {
             return self.special(apart, &node, path);
         }
         for segment in Writing::begin(&self.run, staging, node, false)? {
@@ -567,15 +567,15 @@ impl Planner {
         let mode = Mode::RUSR | Mode::WUSR;
         let node_of = |kind, device| rustix::fs::mknodat(&dir, &temp, kind, mode, device);
         let (what, made) = match node.kind {
-            Kind::Symlink => (
+            NodeKind::Symlink => (
                 "a symbolic link",
                 rustix::fs::symlinkat(OsStr::from_bytes(&node.target), &dir, &temp),
             ),
-            Kind::Fifo => ("a FIFO", node_of(FileType::Fifo, 0)),
-            Kind::Dev => ("a device", node_of(FileType::BlockDevice, node.device)),
-            Kind::Chardev => ("a device", node_of(FileType::CharacterDevice, node.device)),
+            NodeKind::Fifo => ("a FIFO", node_of(FileType::Fifo, 0)),
+            NodeKind::Dev => ("a device", node_of(FileType::BlockDevice, node.device)),
+            NodeKind::Chardev => ("a device", node_of(FileType::CharacterDevice, node.device)),
             // A socket is made by the process that listens on it.
-            Kind::Socket | Kind::File | Kind::Dir => ("a socket", Err(Errno::NOTSUP)),
+            NodeKind::Socket | NodeKind::File | NodeKind::Dir => ("a socket", Err(Errno::NOTSUP)),
         };
         match made {
             Ok(()) => {}

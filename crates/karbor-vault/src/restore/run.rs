@@ -31,14 +31,14 @@ pub(super) const QUEUE_LIMIT: usize = 128;
 pub(super) trait Job: Send {
     fn carry_out(
         self: Box<Self>,
-        run: &Run,
+        run: &Restoring,
         batch: &mut Batch,
         decoder: &mut Decoder,
     ) -> Result<(), VaultError>;
 }
 
 /// What the threads of a restore share.
-pub(super) struct Run {
+pub(super) struct Restoring {
     pub(super) reader: BlobReader,
     pub(super) options: RestoreOptions,
     pub(super) control: Control,
@@ -110,7 +110,7 @@ pub(super) fn refused(path: &Path, error: &Refused) -> VaultError {
     VaultError::target(path.to_string_lossy(), reason)
 }
 
-impl Run {
+impl Restoring {
     pub(super) fn is_stopped(&self) -> bool {
         self.failed.load(Ordering::Acquire) || self.control.cancel.is_cancelled()
     }

@@ -15,7 +15,7 @@ use crate::{
     engine::{Decoder, Known},
     id::Id,
     index::IdSet,
-    node::{Kind, Node, tree_from_json},
+    node::{Node, NodeKind, tree_from_json},
     pack::BlobKind,
     reader::BlobReader,
     repository::{blocking, read},
@@ -114,12 +114,12 @@ impl Copier {
                 self.intake.writer.check()?;
                 let path = path.join(node.os_name());
                 match (node.kind, node.subtree) {
-                    (Kind::Dir, Some(subtree)) => {
+                    (NodeKind::Dir, Some(subtree)) => {
                         self.summary.dirs += 1;
                         pending.push((subtree, path));
                     }
-                    (Kind::Dir, None) => {}
-                    (Kind::File, _) => self.file(&node, &path)?,
+                    (NodeKind::Dir, None) => {}
+                    (NodeKind::File, _) => self.file(&node, &path)?,
                     _ => self.summary.files += 1,
                 }
             }

@@ -23,7 +23,7 @@ use crate::{
     VaultError, chunker,
     engine::Sink,
     fsio,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
 };
 
 /// How often a file is read that changes while it is read.
@@ -105,11 +105,11 @@ impl Walker {
                 }
             };
             let stat = rustix::fs::fstat(&fd).map_err(|error| self.error(relative, error))?;
-            if fsio::kind_of(&stat) != Some(Kind::File) {
+            if fsio::kind_of(&stat) != Some(NodeKind::File) {
                 return Ok(Look::Again);
             }
             self.met(&stat);
-            let mut node = fsio::node_of(name, Kind::File, &stat, &self.names);
+            let mut node = fsio::node_of(name, NodeKind::File, &stat, &self.names);
             node.xattrs = self.fd_xattrs(fd.as_fd(), relative, &mut node.ctime);
             let mut file = File::from(fd);
             if self.is_lost() {
@@ -223,7 +223,7 @@ impl Walker {
     }
 
     fn unmodified(&mut self, open: &Open<'_>, name: &OsStr, stat: &Stat, before: &Node) {
-        let mut node = fsio::node_of(name, Kind::File, stat, &self.names);
+        let mut node = fsio::node_of(name, NodeKind::File, stat, &self.names);
         node.content.clone_from(&before.content);
         node.xattrs.clone_from(&before.xattrs);
         self.count_file(node.size);

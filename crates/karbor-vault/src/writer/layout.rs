@@ -16,10 +16,10 @@ use crate::{
 pub(super) struct Folder {
     /// The tree of everything, if `/` itself was stored.
     whole: Option<Id>,
-    children: BTreeMap<Vec<u8>, Place>,
+    children: BTreeMap<Vec<u8>, Child>,
 }
 
-enum Place {
+enum Child {
     /// A file, stream or read directory.
     Whole(Node),
     Folder(Node, Folder),
@@ -42,8 +42,8 @@ impl Folder {
         for name in path {
             match folder.children.get(name) {
                 None => return false,
-                Some(Place::Whole(_)) => return true,
-                Some(Place::Folder(_, inner)) => folder = inner,
+                Some(Child::Whole(_)) => return true,
+                Some(Child::Folder(_, inner)) => folder = inner,
             }
         }
         !folder.children.is_empty()
@@ -63,14 +63,14 @@ impl Folder {
             let place = folder
                 .children
                 .entry(name)
-                .or_insert_with(|| Place::Folder(node, Self::default()));
+                .or_insert_with(|| Child::Folder(node, Self::default()));
             match place {
-                Place::Folder(_, inner) => folder = inner,
-                Place::Whole(_) => return Err(taken()),
+                Child::Folder(_, inner) => folder = inner,
+                Child::Whole(_) => return Err(taken()),
             }
         }
         let name = placed.node.name.clone();
-        match folder.children.insert(name, Place::Whole(placed.node)) {
+        match folder.children.insert(name, Child::Whole(placed.node)) {
             None => Ok(()),
             Some(_) => Err(taken()),
         }
@@ -93,9 +93,9 @@ impl Folder {
         let mut folders = 0;
         for place in self.children.into_values() {
             match place {
-                Place::Whole(node) => nodes.push(node),
+                Child::Whole(node) => nodes.push(node),
                 // As deep as the paths that were given: a few levels.
-                Place::Folder(mut node, folder) => {
+                Child::Folder(mut node, folder) => {
                     let (tree, inner) = folder.store(worker, writer)?;
                     folders += inner + 1;
                     node.subtree = Some(tree);

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     TreeSummary, VaultError, fsio,
     id::Id,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     time::Time,
 };
 
@@ -380,7 +380,7 @@ impl TreeSummary {
     fn discount(&mut self, node: Option<&Node>) {
         let Some(node) = node else { return };
         match node.kind {
-            Kind::Dir => self.dirs = self.dirs.saturating_sub(1),
+            NodeKind::Dir => self.dirs = self.dirs.saturating_sub(1),
             _ => self.files = self.files.saturating_sub(1),
         }
         self.bytes = self.bytes.saturating_sub(node.size);

@@ -35,7 +35,7 @@ use crate::{
     fsio::{self, Names},
     id::Id,
     lock::HeldLock,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     reader::BlobReader,
     repository::{self, FileKind, Repository, blocking},
     snapshot::SnapshotJson,
@@ -280,7 +280,7 @@ impl SnapshotWriter {
                 "'{name}' is in the snapshot already"
             )));
         }
-        let mut node = Node::new(name.as_bytes().to_vec(), Kind::File);
+        let mut node = Node::new(name.as_bytes().to_vec(), NodeKind::File);
         node.mode = 0o600;
         node.links = 1;
         node.uid = rustix::process::geteuid().as_raw();
@@ -422,7 +422,7 @@ fn nodes_above(dir: &karbor_fs::Dir, names: &Names) -> Result<Vec<Node>, VaultEr
         let at = below.as_ref().map_or(dir.as_fd(), AsFd::as_fd);
         let above = rustix::fs::openat(at, "..", flags, Mode::empty()).map_err(failed)?;
         let stat = rustix::fs::fstat(&above).map_err(failed)?;
-        nodes.push(fsio::node_of(name, Kind::Dir, &stat, names));
+        nodes.push(fsio::node_of(name, NodeKind::Dir, &stat, names));
         below = Some(above);
     }
     nodes.reverse();

@@ -9,7 +9,7 @@ use crate::{
     engine::Decoder,
     fsio,
     id::Id,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     pack::BlobKind,
     reader::BlobReader,
     repository::read,
@@ -79,7 +79,7 @@ impl ParentTrees {
     /// read without its time stamps showing it: they are coarse, up to 2 seconds on some file systems. It is
     /// read again.
     pub(super) fn is_unmodified(&self, before: &Node, stat: &Stat) -> bool {
-        let same = before.kind == Kind::File
+        let same = before.kind == NodeKind::File
             && before.size == fsio::size_of(stat)
             && before.mtime == fsio::mtime(stat)
             && before.ctime == fsio::ctime(stat)

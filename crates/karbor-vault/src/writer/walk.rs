@@ -51,7 +51,7 @@ use crate::{
     engine::Decoder,
     fsio::{self, Names},
     id::Id,
-    node::{Kind, Node},
+    node::{Node, NodeKind},
     reader::BlobReader,
     time::Time,
 };
@@ -698,15 +698,15 @@ impl Walker {
                 },
             };
             let now = match &stat {
-                None => Some(Kind::File),
+                None => Some(NodeKind::File),
                 Some(stat) => fsio::kind_of(stat),
             };
-            if !self.is_wanted(&relative, now == Some(Kind::Dir)) {
+            if !self.is_wanted(&relative, now == Some(NodeKind::Dir)) {
                 return Ok(Look::Done);
             }
             let look = match (now, stat) {
-                (Some(Kind::Dir), Some(stat)) => self.subdir(open, name, &stat, before),
-                (Some(Kind::File), stat) => {
+                (Some(NodeKind::Dir), Some(stat)) => self.subdir(open, name, &stat, before),
+                (Some(NodeKind::File), stat) => {
                     self.file(open, &relative, name, stat, before, was_refused)?
                 }
                 (Some(other), Some(stat)) => self.special(open, &relative, name, other, &stat)?,
@@ -744,7 +744,7 @@ impl Walker {
     }
 
     fn dir_node(&self, name: &OsStr, stat: &Stat) -> Node {
-        fsio::node_of(name, Kind::Dir, stat, &self.names)
+        fsio::node_of(name, NodeKind::Dir, stat, &self.names)
     }
 
     /// Links, devices, pipes and sockets.
@@ -753,11 +753,11 @@ impl Walker {
         open: &Open<'_>,
         relative: &Path,
         name: &OsStr,
-        kind: Kind,
+        kind: NodeKind,
         stat: &Stat,
     ) -> Result<Look, VaultError> {
         let mut node = fsio::node_of(name, kind, stat, &self.names);
-        if kind == Kind::Symlink {
+        if kind == NodeKind::Symlink {
             node.target = match rustix::fs::readlinkat(open.fd, name, Vec::new()) {
                 Ok(target) => target.into_bytes(),
                 Err(error) if is_gone(error) => return Ok(Look::Gone),

@@ -20,7 +20,7 @@ pub(super) struct Shop {
 
 /// All that the shop consists of, at one moment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct Contents {
     files: BTreeMap<PathBuf, files::Remembered>,
     sqlite: String,
     postgres: Option<String>,
@@ -122,7 +122,7 @@ impl Shop {
     }
 
     /// What it consists of now.
-    pub(super) fn state(&mut self) -> Result<State, Failure> {
+    pub(super) fn state(&mut self) -> Result<Contents, Failure> {
         let sqlite = Connection::open(&self.sqlite)?.query_row(
             "SELECT count(*) || ' rows, last ' || group_concat(line, char(10)) FROM (SELECT id || ' ' || customer AS line FROM sessions ORDER BY id)",
             [],
@@ -134,7 +134,7 @@ impl Shop {
             .as_ref()
             .map(|postgres| postgres.sql("orders", all))
             .transpose()?;
-        Ok(State {
+        Ok(Contents {
             files: files::remember(&self.files)?,
             sqlite,
             postgres,
@@ -142,7 +142,7 @@ impl Shop {
     }
 
     /// Is it as it was?
-    pub(super) fn compare(&mut self, stage: &Stage, before: &State) -> Result<(), Failure> {
+    pub(super) fn compare(&mut self, stage: &Stage, before: &Contents) -> Result<(), Failure> {
         stage.say("Is everything as it was?");
         let after = self.state()?;
         for (path, was) in &before.files {

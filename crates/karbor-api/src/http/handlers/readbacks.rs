@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A kind of readback, as the original's API has it.
-trait Kind: 'static {
+trait ReadbackApi: 'static {
     const OPERATION: OperationType;
     /// What one is called in bodies and answers, and many in answers.
     const NAMES: (&'static str, &'static str);
@@ -46,7 +46,7 @@ static RESTORE_BODY: Schema = readback_create!(
     ["parameters"]
 );
 
-impl Kind for Restores {
+impl ReadbackApi for Restores {
     const OPERATION: OperationType = OperationType::Restore;
     const NAMES: (&'static str, &'static str) = ("restore", "restores");
     const PATHS: (&'static str, &'static str) = ("/restores", "/restores/{id}");
@@ -85,7 +85,7 @@ struct Verifications;
 
 static VERIFICATION_BODY: Schema = readback_create!("verification", [], []);
 
-impl Kind for Verifications {
+impl ReadbackApi for Verifications {
     const OPERATION: OperationType = OperationType::Verify;
     const NAMES: (&'static str, &'static str) = ("verification", "verifications");
     const PATHS: (&'static str, &'static str) = ("/verifications", "/verifications/{id}");
@@ -119,7 +119,7 @@ pub(in crate::http) fn operations() -> Vec<Operation> {
     restores.into_iter().chain(verifications).collect()
 }
 
-fn operations_of<K: Kind>() -> [Operation; 3] {
+fn operations_of<K: ReadbackApi>() -> [Operation; 3] {
     let [create_rule, show_rule, list_rule] = K::RULES;
     [
         get(K::PATHS.0, list::<K>, list_rule.0, list_rule.1)
@@ -132,7 +132,7 @@ fn operations_of<K: Kind>() -> [Operation; 3] {
     ]
 }
 
-async fn list<K: Kind>(call: Call) -> Answer {
+async fn list<K: ReadbackApi>(call: Call) -> Answer {
     let query = call.list_query()?;
     let found = call
         .manager
@@ -147,7 +147,7 @@ async fn list<K: Kind>(call: Call) -> Answer {
     )
 }
 
-async fn create<K: Kind>(call: Call, body: Json) -> Answer {
+async fn create<K: ReadbackApi>(call: Call, body: Json) -> Answer {
     let mut body = body.checked(K::BODY)?;
     let mut asked = take(&mut body, K::NAMES.0);
     let new = NewReadback {
@@ -166,7 +166,7 @@ async fn create<K: Kind>(call: Call, body: Json) -> Answer {
     one(K::NAMES.0, &ReadbackView::<K::Own<'_>>::from(&readback))
 }
 
-async fn show<K: Kind>(call: Call) -> Answer {
+async fn show<K: ReadbackApi>(call: Call) -> Answer {
     let id = call.member_id(K::NAMES.0)?;
     let readback = call
         .manager
