@@ -71,11 +71,11 @@ async fn main() {
     db.migrate().await.unwrap();
     let plans: Vec<Plan> = (0..100).map(plan).collect();
     for plan in &plans {
-        db.plan_create(plan).await.unwrap();
+        db.plans().create(plan).await.unwrap();
     }
     let all = ListQuery::project("default");
     measure("plan_list, 100 plans", 2000, || async {
-        assert_eq!(db.plan_list(&all).await.unwrap().len(), 100);
+        assert_eq!(db.plans().list(&all).await.unwrap().len(), 100);
     })
     .await;
     let page = ListQuery {
@@ -84,11 +84,11 @@ async fn main() {
         ..all.clone()
     };
     measure("plan_list, 10 of 100 after a marker", 2000, || async {
-        assert_eq!(db.plan_list(&page).await.unwrap().len(), 10);
+        assert_eq!(db.plans().list(&page).await.unwrap().len(), 10);
     })
     .await;
     measure("plan_get", 5000, || async {
-        db.plan_get(plans[7].id).await.unwrap();
+        db.plans().get(plans[7].id).await.unwrap();
     })
     .await;
     let defaults = QuotaDefaults {
@@ -98,7 +98,7 @@ async fn main() {
     measure("plan_create_within, one resource", 500, || async {
         let mut plan = plan(0);
         plan.project_id = "other".to_owned();
-        db.plan_create_within(&plan, &defaults).await.unwrap();
+        db.plans().create_within(&plan, &defaults).await.unwrap();
     })
     .await;
     for batch in [1, 10, 100, 8000] {

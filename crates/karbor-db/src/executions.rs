@@ -6,7 +6,7 @@
 //! fires it, and one that dies either has or has not.
 //!
 //! A clock that ran ahead leaves times behind that are still to come once it is right: next due times,
-//! runs, times at which an operation was enabled. None of them holds anything up ([`Db::triggers_replan`],
+//! runs, times at which an operation was enabled. None of them holds anything up ([`ScheduleStore::triggers_replan`],
 //! `Candidate`).
 
 use chrono::{DateTime, Utc};
@@ -20,7 +20,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, Record, Write,
+    Db, DbError, Record, ScheduleStore, Write,
     insert::{CHUNK, insert_rows},
     operation_logs::LOG,
     row::{Row, readable},
@@ -62,7 +62,7 @@ pub struct Replanned {
     pub at: Option<DateTime<Utc>>,
 }
 
-/// What came of [`Db::triggers_fire`].
+/// What came of [`ScheduleStore::triggers_fire`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fired {
     /// Due times that this call fired; the others were fired by somebody else.
@@ -97,7 +97,7 @@ impl Candidate {
     }
 }
 
-impl Db {
+impl ScheduleStore {
     /// Triggers of which nobody has worked out yet when they fire next, oldest first.
     ///
     /// # Errors
@@ -117,8 +117,8 @@ impl Db {
             .order_by("created_at", Order::Asc)
             .limit(limit)
             .take();
-        let rows = self.read().query_all(&select).await?;
-        Ok(readable(&rows, |row| self.trigger_from(row)))
+        let rows = self.db.read().query_all(&select).await?;
+        Ok(readable(&rows, |row| self.db.trigger_from(row)))
     }
 
     /// Stores when triggers fire next. One that was changed, deleted or planned by somebody else
@@ -127,9 +127,9 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`].
     pub async fn triggers_plan(&self, planned: &[Planned]) -> Result<(), DbError> {
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         for plan in planned {
-            let stored = match self.trigger_for_update(&write, plan.trigger.id).await {
+            let stored = match self.db.trigger_for_update(&write, plan.trigger.id).await {
                 Ok(stored) => stored,
                 Err(DbError::NotFound { .. }) => continue,
                 Err(error) => return Err(error),
@@ -140,22 +140,9 @@ impl Db {
             {
                 continue;
             }
-            self.plan_in(&write, plan.trigger.id, plan.at).await?;
+            self.db.plan_in(&write, plan.trigger.id, plan.at).await?;
         }
         write.commit().await
-    }
-
-    async fn plan_in(
-        &self,
-        write: &Write<'_>,
-        id: TriggerId,
-        at: Option<DateTime<Utc>>,
-    ) -> Result<(), DbError> {
-        match at {
-            Some(at) => self.insert_execution(write, id, at).await?,
-            None => self.exhaust(write, id, Some(self.now())).await?,
-        }
-        self.forget_runs_to_come(write, id).await
     }
 
     /// Triggers whose next due time is still to come at `now`, and those that were found to fire no more
@@ -171,7 +158,7 @@ impl Db {
     ) -> Result<Vec<Planned>, DbError> {
         let due = ("trigger_executions", "execution_time");
         let exhausted = (Trigger::TABLE, "exhausted_at");
-        let is_to_come = |column| Expr::col(column).gt(Expr::val(self.time(now)));
+        let is_to_come = |column| Expr::col(column).gt(Expr::val(self.db.time(now)));
         let mut select = Query::select()
             .columns(TRIGGER.iter().map(|column| (Trigger::TABLE, *column)))
             .column(due)
@@ -192,10 +179,10 @@ impl Db {
         if let Some(after) = after {
             select.and_where(Expr::col((Trigger::TABLE, "id")).gt(after.to_string()));
         }
-        let rows = self.read().query_all(&select).await?;
+        let rows = self.db.read().query_all(&select).await?;
         Ok(readable(&rows, |row| {
-            let trigger = self.trigger_from(row)?;
-            let of_trigger = Row::new(row, self.backend(), "trigger_executions", DUE);
+            let trigger = self.db.trigger_from(row)?;
+            let of_trigger = Row::new(row, self.db.backend(), "trigger_executions", DUE);
             let at = of_trigger.time_opt(TRIGGER.len())?;
             Ok(Planned { trigger, at })
         }))
@@ -207,7 +194,7 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`]: none was stored.
     pub async fn triggers_replan(&self, replanned: &[Replanned]) -> Result<u64, DbError> {
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         let mut stored = 0;
         for Replanned { was, at } in replanned {
             let id = was.trigger.id;
@@ -218,12 +205,12 @@ impl Db {
                     run: None,
                     missed: None,
                 };
-                if !self.move_on(&write, &moved).await? {
+                if !self.db.move_on(&write, &moved).await? {
                     continue;
                 }
-                self.forget_runs_to_come(&write, id).await?;
+                self.db.forget_runs_to_come(&write, id).await?;
             } else {
-                let there = match self.trigger_for_update(&write, id).await {
+                let there = match self.db.trigger_for_update(&write, id).await {
                     Ok(there) => there,
                     Err(DbError::NotFound { .. }) => continue,
                     Err(error) => return Err(error),
@@ -233,13 +220,114 @@ impl Db {
                 {
                     continue;
                 }
-                self.exhaust(&write, id, None).await?;
-                self.plan_in(&write, id, *at).await?;
+                self.db.exhaust(&write, id, None).await?;
+                self.db.plan_in(&write, id, *at).await?;
             }
             stored += 1;
         }
         write.commit().await?;
         Ok(stored)
+    }
+
+    /// The next due time of any trigger.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn next_execution(&self) -> Result<Option<DateTime<Utc>>, DbError> {
+        const AT: &[&str] = &["execution_time"];
+        let select = executions()
+            .column(("trigger_executions", "execution_time"))
+            .order_by(("trigger_executions", "execution_time"), Order::Asc)
+            .limit(1)
+            .take();
+        let row = self.db.read().query_one(&select).await?;
+        row.map(|row| Row::new(&row, self.db.backend(), "trigger_executions", AT).time(0))
+            .transpose()
+    }
+
+    /// Triggers that are due, longest first.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn executions_due(
+        &self,
+        now: DateTime<Utc>,
+        limit: u64,
+    ) -> Result<Vec<Planned>, DbError> {
+        let select = executions()
+            .columns(TRIGGER.iter().map(|column| (Trigger::TABLE, *column)))
+            .column(("trigger_executions", "execution_time"))
+            .and_where(
+                Expr::col(("trigger_executions", "execution_time"))
+                    .lte(Expr::val(self.db.time(now))),
+            )
+            .order_by(("trigger_executions", "execution_time"), Order::Asc)
+            .limit(limit)
+            .take();
+        let rows = self.db.read().query_all(&select).await?;
+        Ok(readable(&rows, |row| {
+            let trigger = self.db.trigger_from(row)?;
+            let at =
+                Row::new(row, self.db.backend(), "trigger_executions", DUE).time(TRIGGER.len())?;
+            Ok(Planned {
+                trigger,
+                at: Some(at),
+            })
+        }))
+    }
+
+    /// Fires due times, all in one transaction; those that somebody else has fired, and those of
+    /// triggers that were changed meanwhile, are passed over.
+    ///
+    /// Enabled operations get a run; or, where the run before has not ended or no engine ever took
+    /// the operation on, a record in the operation log that they missed this one.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`]: nothing was fired.
+    pub async fn triggers_fire(&self, firings: &[Firing]) -> Result<Fired, DbError> {
+        let write = self.db.write().await?;
+        let now = self.db.now();
+        let mut fired = Fired::default();
+        let (mut runs, mut logs) = (Vec::new(), Vec::new());
+        for firings in firings.chunks(CHUNK) {
+            let mut won = Vec::with_capacity(firings.len());
+            for firing in firings {
+                if self.db.move_on(&write, firing).await? {
+                    won.push(firing);
+                }
+            }
+            fired.triggers += won.len() as u64;
+            let ids = won.iter().map(|firing| firing.due.trigger.id);
+            for candidate in self.db.candidates(&write, ids).await? {
+                let of = candidate.operation.trigger_id;
+                let Some(firing) = won.iter().find(|firing| firing.due.trigger.id == of) else {
+                    continue;
+                };
+                self.db
+                    .fire_one(firing, &candidate, now, &mut runs, &mut logs);
+            }
+        }
+        fired.runs = runs.len() as u64;
+        fired.missed = logs.len() as u64;
+        insert_rows(&write, "scheduled_runs", RUN, runs).await?;
+        self.db.record_missed(&write, &logs).await?;
+        write.commit().await?;
+        Ok(fired)
+    }
+}
+
+impl Db {
+    async fn plan_in(
+        &self,
+        write: &Write<'_>,
+        id: TriggerId,
+        at: Option<DateTime<Utc>>,
+    ) -> Result<(), DbError> {
+        match at {
+            Some(at) => self.insert_execution(write, id, at).await?,
+            None => self.exhaust(write, id, Some(self.now())).await?,
+        }
+        self.forget_runs_to_come(write, id).await
     }
 
     /// Forgets ended runs whose due times are still to come: a clock that ran ahead made them, and they
@@ -258,90 +346,6 @@ impl Db {
             .take();
         write.execute(&delete).await?;
         Ok(())
-    }
-
-    /// The next due time of any trigger.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn next_execution(&self) -> Result<Option<DateTime<Utc>>, DbError> {
-        const AT: &[&str] = &["execution_time"];
-        let select = executions()
-            .column(("trigger_executions", "execution_time"))
-            .order_by(("trigger_executions", "execution_time"), Order::Asc)
-            .limit(1)
-            .take();
-        let row = self.read().query_one(&select).await?;
-        row.map(|row| Row::new(&row, self.backend(), "trigger_executions", AT).time(0))
-            .transpose()
-    }
-
-    /// Triggers that are due, longest first.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn executions_due(
-        &self,
-        now: DateTime<Utc>,
-        limit: u64,
-    ) -> Result<Vec<Planned>, DbError> {
-        let select = executions()
-            .columns(TRIGGER.iter().map(|column| (Trigger::TABLE, *column)))
-            .column(("trigger_executions", "execution_time"))
-            .and_where(
-                Expr::col(("trigger_executions", "execution_time")).lte(Expr::val(self.time(now))),
-            )
-            .order_by(("trigger_executions", "execution_time"), Order::Asc)
-            .limit(limit)
-            .take();
-        let rows = self.read().query_all(&select).await?;
-        Ok(readable(&rows, |row| {
-            let trigger = self.trigger_from(row)?;
-            let at =
-                Row::new(row, self.backend(), "trigger_executions", DUE).time(TRIGGER.len())?;
-            Ok(Planned {
-                trigger,
-                at: Some(at),
-            })
-        }))
-    }
-
-    /// Fires due times, all in one transaction; those that somebody else has fired, and those of
-    /// triggers that were changed meanwhile, are passed over.
-    ///
-    /// Enabled operations get a run; or, where the run before has not ended or no engine ever took
-    /// the operation on, a record in the operation log that they missed this one.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`]: nothing was fired.
-    pub async fn triggers_fire(&self, firings: &[Firing]) -> Result<Fired, DbError> {
-        let write = self.write().await?;
-        let now = self.now();
-        let mut fired = Fired::default();
-        let (mut runs, mut logs) = (Vec::new(), Vec::new());
-        for firings in firings.chunks(CHUNK) {
-            let mut won = Vec::with_capacity(firings.len());
-            for firing in firings {
-                if self.move_on(&write, firing).await? {
-                    won.push(firing);
-                }
-            }
-            fired.triggers += won.len() as u64;
-            let ids = won.iter().map(|firing| firing.due.trigger.id);
-            for candidate in self.candidates(&write, ids).await? {
-                let of = candidate.operation.trigger_id;
-                let Some(firing) = won.iter().find(|firing| firing.due.trigger.id == of) else {
-                    continue;
-                };
-                self.fire_one(firing, &candidate, now, &mut runs, &mut logs);
-            }
-        }
-        fired.runs = runs.len() as u64;
-        fired.missed = logs.len() as u64;
-        insert_rows(&write, "scheduled_runs", RUN, runs).await?;
-        self.record_missed(&write, &logs).await?;
-        write.commit().await?;
-        Ok(fired)
     }
 
     async fn record_missed(&self, write: &Write<'_>, logs: &[OperationLog]) -> Result<(), DbError> {

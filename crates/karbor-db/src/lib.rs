@@ -35,6 +35,7 @@ mod row;
 mod scheduled_operations;
 mod scheduled_runs;
 mod services;
+mod stores;
 mod tokens;
 mod transition;
 mod triggers;
@@ -53,5 +54,9 @@ pub use quotas::{
 };
 pub use readbacks::Entered;
 pub use scheduled_runs::{RunOutcome, ScheduledRun};
+pub use stores::{
+    Announcements, Outbox, PlanStore, PlanViews, QuotaStore, ScheduleDefinitions, ScheduleStore,
+    ServiceAdmin, ServiceRegistry, ServiceViews, TokenStore,
+};
 pub use tokens::TokenRecord;
 pub use transition::{Record, Stateful, Told};

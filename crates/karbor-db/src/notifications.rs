@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    Db, DbError, Write,
+    Announcements, Db, DbError, Outbox, Write,
     row::{Row, json_text},
 };
 
@@ -106,48 +106,19 @@ pub(crate) fn ended(what: &str) -> String {
     format!("karbor.{what}.end")
 }
 
-impl Db {
-    /// A notification, to be written in the transaction of what it tells of.
-    pub(crate) fn notification(
-        &self,
-        event_type: &str,
-        priority: Priority,
-        mut payload: Value,
-    ) -> Result<InsertStatement, DbError> {
-        if let Some(request) = self.request() {
-            payload["request_id"] = json!(request);
-        }
-        let now = self.now();
-        let insert = Query::insert()
-            .into_table(Alias::new("notifications"))
-            .columns(NOTIFICATION.iter().copied())
-            .values([
-                Uuid::new_v4().to_string().into(),
-                event_type.into(),
-                priority.as_str().into(),
-                json_text(&payload)?.into(),
-                self.time(now).into(),
-                0.into(),
-                "".into(),
-                self.time(now).into(),
-            ])
-            .map_err(|error| DbError::Internal(error.to_string()))?
-            .take();
-        Ok(insert)
-    }
-
+impl Announcements {
     /// Tells that an operation was refused before it had a record: `log` is what that would have said.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn announce_refused_operation(&self, log: &OperationLog) -> Result<(), DbError> {
+    pub async fn refused_operation(&self, log: &OperationLog) -> Result<(), DbError> {
         let (event_type, priority, mut payload) = told_of(log);
         if let Some(fields) = payload.as_object_mut() {
             fields.remove("operation_log_id");
         }
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         write
-            .execute(&self.notification(&event_type, priority, payload)?)
+            .execute(&self.db.notification(&event_type, priority, payload)?)
             .await?;
         write.commit().await
     }
@@ -156,53 +127,21 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn announce_clock(&self, message: &str, mut payload: Value) -> Result<(), DbError> {
+    pub async fn clock(&self, message: &str, mut payload: Value) -> Result<(), DbError> {
         payload["message"] = json!(message);
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         write
-            .execute(&self.notification("karbor.clock.warning", Priority::Warn, payload)?)
+            .execute(
+                &self
+                    .db
+                    .notification("karbor.clock.warning", Priority::Warn, payload)?,
+            )
             .await?;
         write.commit().await
     }
+}
 
-    /// Tells what an operation log says now.
-    pub(crate) async fn announce_operation(
-        &self,
-        write: &Write<'_>,
-        log: &OperationLog,
-    ) -> Result<(), DbError> {
-        let (event_type, priority, payload) = told_of(log);
-        let insert = self.notification(&event_type, priority, payload)?;
-        write.execute(&insert).await?;
-        Ok(())
-    }
-
-    /// Tells that a record of a project was made, changed or deleted: `what` is e.g. `plan_create`.
-    pub(crate) fn record_notification(
-        &self,
-        what: &str,
-        project: &str,
-        id: String,
-        name: &str,
-    ) -> Result<InsertStatement, DbError> {
-        let payload = json!({ "tenant_id": project, "id": id, "name": name });
-        self.notification(&ended(what), Priority::Info, payload)
-    }
-
-    /// Writes [`Db::record_notification`].
-    pub(crate) async fn announce_record(
-        &self,
-        write: &Write<'_>,
-        what: &str,
-        project: &str,
-        id: String,
-        name: &str,
-    ) -> Result<(), DbError> {
-        let insert = self.record_notification(what, project, id, name)?;
-        write.execute(&insert).await?;
-        Ok(())
-    }
-
+impl Outbox {
     async fn deal_out_notifications(&self, sinks: &[&str]) -> Result<(), DbError> {
         const COPIED: &[&str] = &[
             "id",
@@ -220,10 +159,10 @@ impl Db {
             .and_where(Expr::col("sink").is_not_in(sinks.iter().copied()))
             .limit(1)
             .take();
-        if self.read().query_one(&stray).await?.is_none() {
+        if self.db.read().query_one(&stray).await?.is_none() {
             return Ok(());
         }
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         let claim = Uuid::new_v4().to_string();
         let update = Query::update()
             .table(Alias::new("notifications"))
@@ -271,8 +210,8 @@ impl Db {
         // None waits that long: the clock was ahead when it was put off.
         let never = now + LONGEST_DELAY;
         let due = || {
-            let due = Expr::col("next_at").lte(Expr::val(self.time(now)));
-            let due = due.or(Expr::col("next_at").gt(Expr::val(self.time(never))));
+            let due = Expr::col("next_at").lte(Expr::val(self.db.time(now)));
+            let due = due.or(Expr::col("next_at").gt(Expr::val(self.db.time(never))));
             Expr::col("sink").eq(sink).and(due)
         };
         let select = Query::select()
@@ -283,10 +222,10 @@ impl Db {
             .limit(limit)
             .take();
         // Asked before anything is locked: mostly there is nothing.
-        let rows = self.read().query_all(&select).await?;
+        let rows = self.db.read().query_all(&select).await?;
         let numbers: Result<Vec<_>, _> = rows
             .iter()
-            .map(|row| Row::new(row, self.backend(), "notifications", SEQ).int(0))
+            .map(|row| Row::new(row, self.db.backend(), "notifications", SEQ).int(0))
             .collect();
         let numbers = numbers?;
         if numbers.is_empty() {
@@ -296,20 +235,20 @@ impl Db {
         let update = Query::update()
             .table(Alias::new("notifications"))
             .value("claim", claim.as_str())
-            .value("next_at", self.time(until))
+            .value("next_at", self.db.time(until))
             .and_where(Expr::col("seq").is_in(numbers))
             .and_where(due())
             .take();
-        self.execute(&update).await?;
+        self.db.execute(&update).await?;
         let mine = Query::select()
             .columns(NOTIFICATION.iter().copied())
             .from("notifications")
             .and_where(Expr::col("claim").eq(claim))
             .order_by("seq", Order::Asc)
             .take();
-        let rows = self.read().query_all(&mine).await?;
+        let rows = self.db.read().query_all(&mine).await?;
         let outgoing = rows.iter().map(|row| {
-            let row = Row::new(row, self.backend(), "notifications", NOTIFICATION);
+            let row = Row::new(row, self.db.backend(), "notifications", NOTIFICATION);
             Ok(Outgoing {
                 notification: Notification {
                     id: row.text(0)?,
@@ -334,7 +273,7 @@ impl Db {
         if done.is_empty() && back.is_empty() {
             return Ok(());
         }
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         if !done.is_empty() {
             let delete = Query::delete()
                 .from_table(Alias::new("notifications"))
@@ -347,7 +286,7 @@ impl Db {
             let update = Query::update()
                 .table(Alias::new("notifications"))
                 .value("attempts", i64::from(outgoing.attempts))
-                .value("next_at", self.time(outgoing.next_at))
+                .value("next_at", self.db.time(outgoing.next_at))
                 .value("claim", None::<String>)
                 .and_where(Expr::col("sink").eq(sink))
                 .and_where(Expr::col("id").eq(outgoing.notification.id.as_str()))
@@ -358,8 +297,77 @@ impl Db {
     }
 }
 
+impl Db {
+    /// A notification, to be written in the transaction of what it tells of.
+    pub(crate) fn notification(
+        &self,
+        event_type: &str,
+        priority: Priority,
+        mut payload: Value,
+    ) -> Result<InsertStatement, DbError> {
+        if let Some(request) = self.request() {
+            payload["request_id"] = json!(request);
+        }
+        let now = self.now();
+        let insert = Query::insert()
+            .into_table(Alias::new("notifications"))
+            .columns(NOTIFICATION.iter().copied())
+            .values([
+                Uuid::new_v4().to_string().into(),
+                event_type.into(),
+                priority.as_str().into(),
+                json_text(&payload)?.into(),
+                self.time(now).into(),
+                0.into(),
+                "".into(),
+                self.time(now).into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .take();
+        Ok(insert)
+    }
+
+    /// Tells what an operation log says now.
+    pub(crate) async fn announce_operation(
+        &self,
+        write: &Write<'_>,
+        log: &OperationLog,
+    ) -> Result<(), DbError> {
+        let (event_type, priority, payload) = told_of(log);
+        let insert = self.notification(&event_type, priority, payload)?;
+        write.execute(&insert).await?;
+        Ok(())
+    }
+
+    /// Tells that a record of a project was made, changed or deleted: `what` is e.g. `plan_create`.
+    pub(crate) fn record_notification(
+        &self,
+        what: &str,
+        project: &str,
+        id: String,
+        name: &str,
+    ) -> Result<InsertStatement, DbError> {
+        let payload = json!({ "tenant_id": project, "id": id, "name": name });
+        self.notification(&ended(what), Priority::Info, payload)
+    }
+
+    /// Writes [`Db::record_notification`].
+    pub(crate) async fn announce_record(
+        &self,
+        write: &Write<'_>,
+        what: &str,
+        project: &str,
+        id: String,
+        name: &str,
+    ) -> Result<(), DbError> {
+        let insert = self.record_notification(what, project, id, name)?;
+        write.execute(&insert).await?;
+        Ok(())
+    }
+}
+
 #[async_trait]
-impl NotificationOutbox for Db {
+impl NotificationOutbox for Outbox {
     async fn deal_out(&self, sinks: &[&str]) -> Result<(), ApiError> {
         Ok(self.deal_out_notifications(sinks).await?)
     }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery, QuotaDefaults, Record, Stateful, Write,
+    Db, DbError, ListQuery, PlanStore, PlanViews, QuotaDefaults, Record, Stateful, Write,
     list::{PAGE, contains},
     notifications::ended,
     row::{FromText, Read, Row, json_text},
@@ -44,33 +44,159 @@ const RESOURCE: &[&str] = &[
 /// Rows of one insert: far from every database's limit on parameters.
 const CHUNK: usize = 1000;
 
-impl Db {
+impl PlanViews {
+    /// One plan.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn get(&self, id: PlanId) -> Result<Plan, DbError> {
+        self.db.plan_get_in(self.db.read(), id).await
+    }
+
+    /// A page of plans, each with its resources, in one query.
+    ///
+    /// # Errors
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
+    pub async fn list(&self, query: &ListQuery) -> Result<Vec<Plan>, DbError> {
+        let whole = whole_plan(self.db.backend(), PAGE);
+        let rows = self.db.page::<Plan>(query, PLAN, Some(whole)).await?;
+        rows.iter().map(plan_from).collect()
+    }
+
+    /// Was the plan suspended after it had been started? A plan that is new is suspended, too, but
+    /// not held.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn is_held(&self, id: PlanId) -> Result<bool, DbError> {
+        let select = Query::select()
+            .expr(Expr::col("held_at").is_not_null())
+            .from(Plan::TABLE)
+            .cond_where(is_row::<Plan>(id))
+            .take();
+        let row = self.db.read().query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found(Plan::WHAT, id))?;
+        Ok(row.try_get_by_index(0)?)
+    }
+}
+
+impl PlanStore {
     /// Stores a new plan with its resources, in one transaction.
     ///
     /// # Errors
     /// [`DbError::Conflict`] when the id is taken.
-    pub async fn plan_create(&self, plan: &Plan) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.insert_plan(&write, plan).await?;
+    pub async fn create(&self, plan: &Plan) -> Result<(), DbError> {
+        let write = self.db.write().await?;
+        self.db.insert_plan(&write, plan).await?;
         write.commit().await
     }
 
     /// The same, if the quota of its project allows one more.
     ///
     /// # Errors
-    /// [`DbError::OverQuota`]; as [`Db::plan_create`].
-    pub async fn plan_create_within(
+    /// [`DbError::OverQuota`]; as [`PlanStore::create`].
+    pub async fn create_within(
         &self,
         plan: &Plan,
         defaults: &QuotaDefaults,
     ) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.take_quota(&write, &plan.project_id).await?;
-        self.admit_plan(&write, &plan.project_id, defaults).await?;
-        self.insert_plan(&write, plan).await?;
+        let write = self.db.write().await?;
+        self.db.take_quota(&write, &plan.project_id).await?;
+        self.db
+            .admit_plan(&write, &plan.project_id, defaults)
+            .await?;
+        self.db.insert_plan(&write, plan).await?;
         write.commit().await
     }
 
+    /// Stores the name, description, parameters and resources of a plan that was read before, if
+    /// nobody changed it since: `status` and `updated_at` are compared, not set (a status is set by
+    /// [`Db::transition`]). Returns the plan as it is stored now.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when it was changed; [`DbError::NotFound`].
+    pub async fn update(&self, plan: &Plan) -> Result<Plan, DbError> {
+        let write = self.db.write().await?;
+        let stored = self.db.plan_get_in(&*write, plan.id).await?;
+        // A clock that stands still or goes back must not make two versions look the same.
+        let last = plan.updated_at.unwrap_or(plan.created_at);
+        let now = std::cmp::max(self.db.now(), last + TimeDelta::microseconds(1));
+        let seen = match plan.updated_at {
+            Some(at) => Expr::col("updated_at").eq(Expr::val(self.db.time(at))),
+            None => Expr::col("updated_at").is_null(),
+        };
+        let update = Query::update()
+            .table(Alias::new("plans"))
+            .value("name", plan.name.as_str())
+            .value("description", plan.description.clone())
+            .value("parameters", json_text(&plan.parameters)?)
+            .value("updated_at", self.db.time(now))
+            .cond_where(is_row::<Plan>(plan.id))
+            .cond_where(in_state::<Plan>(plan.status))
+            .and_where(seen)
+            .take();
+        if write.execute(&update).await?.rows_affected() != 1 {
+            return Err(self
+                .db
+                .not_in_state::<Plan>(&*write, plan.id, plan.status)
+                .await?);
+        }
+        if !same_resources(&plan.resources, &stored.resources) {
+            self.db.mark_resources_deleted(&write, plan.id).await?;
+            write.insert_all(self.db.resource_rows(plan)?).await?;
+        }
+        self.db
+            .announce_record(
+                &write,
+                "plan_update",
+                &stored.project_id,
+                plan.id.to_string(),
+                &plan.name,
+            )
+            .await?;
+        write.commit().await?;
+        Ok(Plan {
+            updated_at: Some(now),
+            provider_id: stored.provider_id,
+            project_id: stored.project_id,
+            created_at: stored.created_at,
+            ..plan.clone()
+        })
+    }
+
+    /// Marks a plan and its resources deleted. Its scheduled operations stay, disabled: they could
+    /// only fail.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn delete(&self, id: PlanId) -> Result<(), DbError> {
+        let mark = Query::update()
+            .table(Alias::new("plans"))
+            .value("deleted", true)
+            .value("deleted_at", self.db.time(self.db.now()))
+            .cond_where(is_row::<Plan>(id))
+            .take();
+        let write = self.db.write().await?;
+        let plan = self.db.plan_get_in(&*write, id).await?;
+        if write.execute(&mark).await?.rows_affected() == 0 {
+            return Err(DbError::not_found("Plan", id));
+        }
+        self.db
+            .announce_record(
+                &write,
+                "plan_delete",
+                &plan.project_id,
+                id.to_string(),
+                &plan.name,
+            )
+            .await?;
+        self.db.mark_resources_deleted(&write, id).await?;
+        write.execute(&self.db.disable_operations(id)).await?;
+        write.commit().await
+    }
+}
+
+impl Db {
     async fn insert_plan(&self, write: &Write<'_>, plan: &Plan) -> Result<(), DbError> {
         let insert = Query::insert()
             .into_table(Alias::new("plans"))
@@ -100,14 +226,6 @@ impl Db {
         write.insert_all(all).await
     }
 
-    /// One plan.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`].
-    pub async fn plan_get(&self, id: PlanId) -> Result<Plan, DbError> {
-        self.plan_get_in(self.read(), id).await
-    }
-
     async fn plan_get_in(&self, on: &impl ConnectionTrait, id: PlanId) -> Result<Plan, DbError> {
         let select = Query::select()
             .expr(whole_plan(self.backend(), "plans"))
@@ -116,59 +234,6 @@ impl Db {
             .take();
         let row = on.query_one(&select).await?;
         plan_from(&row.ok_or_else(|| DbError::not_found("Plan", id))?)
-    }
-
-    /// Stores the name, description, parameters and resources of a plan that was read before, if
-    /// nobody changed it since: `status` and `updated_at` are compared, not set (a status is set by
-    /// [`Db::transition`]). Returns the plan as it is stored now.
-    ///
-    /// # Errors
-    /// [`DbError::Conflict`] when it was changed; [`DbError::NotFound`].
-    pub async fn plan_update(&self, plan: &Plan) -> Result<Plan, DbError> {
-        let write = self.write().await?;
-        let stored = self.plan_get_in(&*write, plan.id).await?;
-        // A clock that stands still or goes back must not make two versions look the same.
-        let last = plan.updated_at.unwrap_or(plan.created_at);
-        let now = std::cmp::max(self.now(), last + TimeDelta::microseconds(1));
-        let seen = match plan.updated_at {
-            Some(at) => Expr::col("updated_at").eq(Expr::val(self.time(at))),
-            None => Expr::col("updated_at").is_null(),
-        };
-        let update = Query::update()
-            .table(Alias::new("plans"))
-            .value("name", plan.name.as_str())
-            .value("description", plan.description.clone())
-            .value("parameters", json_text(&plan.parameters)?)
-            .value("updated_at", self.time(now))
-            .cond_where(is_row::<Plan>(plan.id))
-            .cond_where(in_state::<Plan>(plan.status))
-            .and_where(seen)
-            .take();
-        if write.execute(&update).await?.rows_affected() != 1 {
-            return Err(self
-                .not_in_state::<Plan>(&*write, plan.id, plan.status)
-                .await?);
-        }
-        if !same_resources(&plan.resources, &stored.resources) {
-            self.mark_resources_deleted(&write, plan.id).await?;
-            write.insert_all(self.resource_rows(plan)?).await?;
-        }
-        self.announce_record(
-            &write,
-            "plan_update",
-            &stored.project_id,
-            plan.id.to_string(),
-            &plan.name,
-        )
-        .await?;
-        write.commit().await?;
-        Ok(Plan {
-            updated_at: Some(now),
-            provider_id: stored.provider_id,
-            project_id: stored.project_id,
-            created_at: stored.created_at,
-            ..plan.clone()
-        })
     }
 
     /// A plan was started or suspended.
@@ -198,36 +263,6 @@ impl Db {
         Ok(())
     }
 
-    /// Marks a plan and its resources deleted. Its scheduled operations stay, disabled: they could
-    /// only fail.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`].
-    pub async fn plan_delete(&self, id: PlanId) -> Result<(), DbError> {
-        let mark = Query::update()
-            .table(Alias::new("plans"))
-            .value("deleted", true)
-            .value("deleted_at", self.time(self.now()))
-            .cond_where(is_row::<Plan>(id))
-            .take();
-        let write = self.write().await?;
-        let plan = self.plan_get_in(&*write, id).await?;
-        if write.execute(&mark).await?.rows_affected() == 0 {
-            return Err(DbError::not_found("Plan", id));
-        }
-        self.announce_record(
-            &write,
-            "plan_delete",
-            &plan.project_id,
-            id.to_string(),
-            &plan.name,
-        )
-        .await?;
-        self.mark_resources_deleted(&write, id).await?;
-        write.execute(&self.disable_operations(id)).await?;
-        write.commit().await
-    }
-
     /// Statement that disables the scheduled operations of a plan.
     fn disable_operations(&self, id: PlanId) -> UpdateStatement {
         let project = Query::select()
@@ -249,32 +284,6 @@ impl Db {
             ))
             .and_where(not_deleted("deleted"))
             .take()
-    }
-
-    /// A page of plans, each with its resources, in one query.
-    ///
-    /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
-    pub async fn plan_list(&self, query: &ListQuery) -> Result<Vec<Plan>, DbError> {
-        let whole = whole_plan(self.backend(), PAGE);
-        let rows = self.page::<Plan>(query, PLAN, Some(whole)).await?;
-        rows.iter().map(plan_from).collect()
-    }
-
-    /// Was the plan suspended after it had been started? A plan that is new is suspended, too, but
-    /// not held.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`].
-    pub async fn plan_is_held(&self, id: PlanId) -> Result<bool, DbError> {
-        let select = Query::select()
-            .expr(Expr::col("held_at").is_not_null())
-            .from(Plan::TABLE)
-            .cond_where(is_row::<Plan>(id))
-            .take();
-        let row = self.read().query_one(&select).await?;
-        let row = row.ok_or_else(|| DbError::not_found(Plan::WHAT, id))?;
-        Ok(row.try_get_by_index(0)?)
     }
 
     fn resource_rows(&self, plan: &Plan) -> Result<Vec<InsertStatement>, DbError> {

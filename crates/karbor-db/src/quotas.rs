@@ -22,7 +22,7 @@ use sea_orm::{
     },
 };
 
-use crate::{Db, DbError, Write, row::Row, transition::not_deleted};
+use crate::{Db, DbError, QuotaStore, Write, row::Row, transition::not_deleted};
 
 macro_rules! option {
     ($name:literal, $kind:ident, $default:literal, $help:literal) => {
@@ -164,19 +164,119 @@ fn class_of(project: &str) -> SelectStatement {
         .take()
 }
 
-impl Db {
+impl QuotaStore {
     /// What a project may have.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn quota_limits(
+    pub async fn limits(
         &self,
         project: &str,
         defaults: &QuotaDefaults,
     ) -> Result<QuotaLimits, DbError> {
-        self.limits_in(self.read(), project, defaults).await
+        self.db.limits_in(self.db.read(), project, defaults).await
     }
 
+    /// What a project may have if it has no quota of its own.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn default_limits(
+        &self,
+        project: &str,
+        defaults: &QuotaDefaults,
+    ) -> Result<QuotaLimits, DbError> {
+        self.db
+            .limits_of(self.db.read(), [Limits::of_class_of(project)], defaults)
+            .await
+    }
+
+    /// What a project of this class may have.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn class_limits(
+        &self,
+        class: &str,
+        defaults: &QuotaDefaults,
+    ) -> Result<QuotaLimits, DbError> {
+        self.db
+            .limits_of(self.db.read(), [Owner::Class(class).limits()], defaults)
+            .await
+    }
+
+    /// The class that a project was put in.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn class_of(&self, project: &str) -> Result<Option<String>, DbError> {
+        match self.db.read().query_one(&class_of(project)).await? {
+            Some(row) => Ok(row.try_get_by_index(0)?),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives a project limits of its own, or a class.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn update(&self, project: &str, change: &QuotaChange) -> Result<(), DbError> {
+        let write = self.db.write().await?;
+        self.db.take_quota(&write, project).await?;
+        if let Some(class) = &change.class {
+            self.db.set_class(&write, project, class.as_deref()).await?;
+        }
+        self.db
+            .store(&write, Owner::Project(project), &change.limits)
+            .await?;
+        write.commit().await
+    }
+
+    /// Takes a project's own limits and its class away.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn delete(&self, project: &str) -> Result<(), DbError> {
+        let write = self.db.write().await?;
+        self.db.take_quota(&write, project).await?;
+        self.db.set_class(&write, project, None).await?;
+        let mark = Query::update()
+            .table(Alias::new("quotas"))
+            .value("deleted", true)
+            .value("deleted_at", self.db.time(self.db.now()))
+            .cond_where(Owner::Project(project).rows())
+            .take();
+        write.execute(&mark).await?;
+        write.commit().await
+    }
+
+    /// Sets limits of a class, which need not be there yet.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn class_update(&self, class: &str, limits: &QuotaLimits) -> Result<(), DbError> {
+        let write = self.db.write().await?;
+        self.db.take_quota(&write, CLASSES).await?;
+        self.db.store(&write, Owner::Class(class), limits).await?;
+        write.commit().await
+    }
+
+    /// What a project has.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn usage(&self, project: &str) -> Result<QuotaUsage, DbError> {
+        let plans = self.db.count_plans(self.db.read(), project).await?;
+        let (checkpoints, bytes) = self.db.count_holdings(self.db.read(), project).await?;
+        Ok(QuotaUsage::from([
+            (QuotaResource::Plans, plans),
+            (QuotaResource::Checkpoints, checkpoints),
+            (QuotaResource::Bytes, bytes),
+        ]))
+    }
+}
+
+impl Db {
     async fn limits_in(
         &self,
         on: &impl ConnectionTrait,
@@ -188,32 +288,6 @@ impl Db {
             Owner::Project(project).limits(),
         ];
         self.limits_of(on, limits, defaults).await
-    }
-
-    /// What a project may have if it has no quota of its own.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_default_limits(
-        &self,
-        project: &str,
-        defaults: &QuotaDefaults,
-    ) -> Result<QuotaLimits, DbError> {
-        self.limits_of(self.read(), [Limits::of_class_of(project)], defaults)
-            .await
-    }
-
-    /// What a project of this class may have.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_class_limits(
-        &self,
-        class: &str,
-        defaults: &QuotaDefaults,
-    ) -> Result<QuotaLimits, DbError> {
-        self.limits_of(self.read(), [Owner::Class(class).limits()], defaults)
-            .await
     }
 
     /// The limits where the database has none, then everybody's, then these: the last counts.
@@ -251,65 +325,6 @@ impl Db {
             }
         }
         Ok(limits)
-    }
-
-    /// The class that a project was put in.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_class_of(&self, project: &str) -> Result<Option<String>, DbError> {
-        match self.read().query_one(&class_of(project)).await? {
-            Some(row) => Ok(row.try_get_by_index(0)?),
-            None => Ok(None),
-        }
-    }
-
-    /// Gives a project limits of its own, or a class.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_update(&self, project: &str, change: &QuotaChange) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.take_quota(&write, project).await?;
-        if let Some(class) = &change.class {
-            self.set_class(&write, project, class.as_deref()).await?;
-        }
-        self.store(&write, Owner::Project(project), &change.limits)
-            .await?;
-        write.commit().await
-    }
-
-    /// Takes a project's own limits and its class away.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_delete(&self, project: &str) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.take_quota(&write, project).await?;
-        self.set_class(&write, project, None).await?;
-        let mark = Query::update()
-            .table(Alias::new("quotas"))
-            .value("deleted", true)
-            .value("deleted_at", self.time(self.now()))
-            .cond_where(Owner::Project(project).rows())
-            .take();
-        write.execute(&mark).await?;
-        write.commit().await
-    }
-
-    /// Sets limits of a class, which need not be there yet.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_class_update(
-        &self,
-        class: &str,
-        limits: &QuotaLimits,
-    ) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.take_quota(&write, CLASSES).await?;
-        self.store(&write, Owner::Class(class), limits).await?;
-        write.commit().await
     }
 
     async fn set_class(
@@ -379,20 +394,6 @@ impl Db {
             .take();
         write.execute(&take).await?;
         Ok(())
-    }
-
-    /// What a project has.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_usage(&self, project: &str) -> Result<QuotaUsage, DbError> {
-        let plans = self.count_plans(self.read(), project).await?;
-        let (checkpoints, bytes) = self.count_holdings(self.read(), project).await?;
-        Ok(QuotaUsage::from([
-            (QuotaResource::Plans, plans),
-            (QuotaResource::Checkpoints, checkpoints),
-            (QuotaResource::Bytes, bytes),
-        ]))
     }
 
     /// Refuses one plan more, if there may be no more. The project's row is taken.

@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, ListQuery, Record, Write,
+    Db, DbError, ListQuery, Record, ScheduleDefinitions, ScheduleStore, Write,
     notifications::ended,
     row::{Row, json_text, readable},
     transition::{is_row, not_deleted, select_row, update_row},
@@ -31,14 +31,14 @@ pub(crate) const OPERATION: &[&str] = &[
 /// The state of an operation that an engine took on (the original's text).
 pub(crate) const REGISTERED: &str = "registered";
 
-impl Db {
+impl ScheduleDefinitions {
     /// Stores a new scheduled operation with the trust that its owner gave for it, if any. It does not
-    /// run before an engine has taken it on ([`Db::scheduled_operation_register`]).
+    /// run before an engine has taken it on ([`ScheduleStore::operation_register`]).
     ///
     /// # Errors
     /// [`DbError::NotFound`] when there is no such trigger; [`DbError::Conflict`] when the id is
     /// taken.
-    pub async fn scheduled_operation_create(
+    pub async fn operation_create(
         &self,
         operation: &ScheduledOperation,
         trust_id: Option<&str>,
@@ -56,53 +56,33 @@ impl Db {
                 operation.trigger_id.to_string().into(),
                 json_text(&operation.operation_definition)?.into(),
                 operation.enabled.into(),
-                self.time(operation.created_at).into(),
-                self.time_opt(operation.updated_at).into(),
+                self.db.time(operation.created_at).into(),
+                self.db.time_opt(operation.updated_at).into(),
                 trust_id.map(str::to_owned).into(),
                 false.into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        let write = self.write().await?;
-        self.trigger_for_update(&write, operation.trigger_id)
+        let write = self.db.write().await?;
+        self.db
+            .trigger_for_update(&write, operation.trigger_id)
             .await?;
         write.execute(&insert).await?;
-        self.announce_scheduled(&write, "scheduled_operation_create", operation)
+        self.db
+            .announce_scheduled(&write, "scheduled_operation_create", operation)
             .await?;
         write.commit().await
-    }
-
-    async fn announce_scheduled(
-        &self,
-        write: &Write<'_>,
-        what: &str,
-        operation: &ScheduledOperation,
-    ) -> Result<(), DbError> {
-        let (project, name) = (&operation.project_id, &operation.name);
-        self.announce_record(write, what, project, operation.id.to_string(), name)
-            .await
     }
 
     /// One scheduled operation.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn scheduled_operation_get(
+    pub async fn operation_get(
         &self,
         id: ScheduledOperationId,
     ) -> Result<ScheduledOperation, DbError> {
-        self.scheduled_operation_get_in(self.read(), id).await
-    }
-
-    async fn scheduled_operation_get_in(
-        &self,
-        on: &impl ConnectionTrait,
-        id: ScheduledOperationId,
-    ) -> Result<ScheduledOperation, DbError> {
-        let select = select_row::<ScheduledOperation>(id, OPERATION);
-        let row = on.query_one(&select).await?;
-        let row = row.ok_or_else(|| DbError::not_found(ScheduledOperation::WHAT, id))?;
-        self.operation_from(&row)
+        self.db.scheduled_operation_get_in(self.db.read(), id).await
     }
 
     /// A page of scheduled operations. Filters: `name` and `operation_definition` (substrings),
@@ -110,58 +90,78 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
-    pub async fn scheduled_operation_list(
+    pub async fn operation_list(
         &self,
         query: &ListQuery,
     ) -> Result<Vec<ScheduledOperation>, DbError> {
         let rows = self
+            .db
             .page::<ScheduledOperation>(query, OPERATION, None)
             .await?;
-        rows.iter().map(|row| self.operation_from(row)).collect()
+        rows.iter().map(|row| self.db.operation_from(row)).collect()
     }
 
     /// Removes a scheduled operation with what engines noted of it, as the original does.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn scheduled_operation_delete(
-        &self,
-        id: ScheduledOperationId,
-    ) -> Result<(), DbError> {
+    pub async fn operation_delete(&self, id: ScheduledOperationId) -> Result<(), DbError> {
         let delete = Query::delete()
             .from_table(Alias::new(ScheduledOperation::TABLE))
             .cond_where(is_row::<ScheduledOperation>(id))
             .take();
-        let write = self.write().await?;
-        let operation = self.scheduled_operation_get_in(&*write, id).await?;
+        let write = self.db.write().await?;
+        let operation = self.db.scheduled_operation_get_in(&*write, id).await?;
         write.execute(&delete).await?;
-        self.announce_scheduled(&write, "scheduled_operation_delete", &operation)
+        self.db
+            .announce_scheduled(&write, "scheduled_operation_delete", &operation)
             .await?;
         write.commit().await
     }
 
+    /// The trust that an operation runs by, if any.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`] when no engine has taken the operation on.
+    pub async fn operation_trust(
+        &self,
+        id: ScheduledOperationId,
+    ) -> Result<Option<String>, DbError> {
+        let select = Query::select()
+            .column("trust_id")
+            .from("scheduled_operation_states")
+            .and_where(Expr::col("operation_id").eq(id.to_string()))
+            .take();
+        let row = self.db.read().query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found("ScheduledOperationState", id))?;
+        let trust: String = row.try_get_by_index(0)?;
+        Ok((!trust.is_empty()).then_some(trust))
+    }
+}
+
+impl ScheduleStore {
     /// Lets an operation run when its trigger fires, or leaves it out. Enabled, it runs for due times
     /// from now on.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn scheduled_operation_set_enabled(
+    pub async fn operation_set_enabled(
         &self,
         id: ScheduledOperationId,
         enabled: bool,
     ) -> Result<(), DbError> {
-        let mut update = update_row::<ScheduledOperation>(self, id);
+        let mut update = update_row::<ScheduledOperation>(&self.db, id);
         update.value("enabled", enabled);
         if enabled {
             let since = Expr::case(Expr::col("enabled"), Expr::col("enabled_at"))
-                .finally(Expr::val(self.time(self.now())));
+                .finally(Expr::val(self.db.time(self.db.now())));
             update.value("enabled_at", since);
         }
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         if write.execute(&update).await?.rows_affected() == 0 {
             return Err(DbError::not_found(ScheduledOperation::WHAT, id));
         }
-        let operation = self.scheduled_operation_get_in(&*write, id).await?;
+        let operation = self.db.scheduled_operation_get_in(&*write, id).await?;
         let payload = serde_json::json!({
             "tenant_id": operation.project_id,
             "id": id,
@@ -170,7 +170,7 @@ impl Db {
         });
         let event = ended("scheduled_operation_update");
         write
-            .execute(&self.notification(&event, Priority::Info, payload)?)
+            .execute(&self.db.notification(&event, Priority::Info, payload)?)
             .await?;
         write.commit().await
     }
@@ -180,7 +180,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Conflict`] when it was taken on before.
-    pub async fn scheduled_operation_register(
+    pub async fn operation_register(
         &self,
         id: ScheduledOperationId,
         service_id: i64,
@@ -199,9 +199,10 @@ impl Db {
             // The original's column may not be NULL.
             trust_id.unwrap_or_default().into(),
             REGISTERED.into(),
-            self.time(self.now()).into(),
+            self.db.time(self.db.now()).into(),
         ];
-        self.insert("scheduled_operation_states", STATE, values)
+        self.db
+            .insert("scheduled_operation_states", STATE, values)
             .await
     }
 
@@ -209,7 +210,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn scheduled_operations_unregistered(
+    pub async fn operations_unregistered(
         &self,
         limit: u64,
     ) -> Result<Vec<(ScheduledOperation, Option<String>)>, DbError> {
@@ -228,30 +229,35 @@ impl Db {
             .order_by("created_at", Order::Asc)
             .limit(limit)
             .take();
-        let rows = self.read().query_all(&select).await?;
+        let rows = self.db.read().query_all(&select).await?;
         Ok(readable(&rows, |row| {
             let trust = row.try_get_by_index(OPERATION.len())?;
-            Ok((self.operation_from(row)?, trust))
+            Ok((self.db.operation_from(row)?, trust))
         }))
     }
+}
 
-    /// The trust that an operation runs by, if any.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`] when no engine has taken the operation on.
-    pub async fn scheduled_operation_trust(
+impl Db {
+    async fn announce_scheduled(
         &self,
+        write: &Write<'_>,
+        what: &str,
+        operation: &ScheduledOperation,
+    ) -> Result<(), DbError> {
+        let (project, name) = (&operation.project_id, &operation.name);
+        self.announce_record(write, what, project, operation.id.to_string(), name)
+            .await
+    }
+
+    async fn scheduled_operation_get_in(
+        &self,
+        on: &impl ConnectionTrait,
         id: ScheduledOperationId,
-    ) -> Result<Option<String>, DbError> {
-        let select = Query::select()
-            .column("trust_id")
-            .from("scheduled_operation_states")
-            .and_where(Expr::col("operation_id").eq(id.to_string()))
-            .take();
-        let row = self.read().query_one(&select).await?;
-        let row = row.ok_or_else(|| DbError::not_found("ScheduledOperationState", id))?;
-        let trust: String = row.try_get_by_index(0)?;
-        Ok((!trust.is_empty()).then_some(trust))
+    ) -> Result<ScheduledOperation, DbError> {
+        let select = select_row::<ScheduledOperation>(id, OPERATION);
+        let row = on.query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found(ScheduledOperation::WHAT, id))?;
+        self.operation_from(&row)
     }
 
     pub(crate) fn operation_from(&self, row: &QueryResult) -> Result<ScheduledOperation, DbError> {

@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, Record, Write,
+    Db, DbError, Record, ScheduleStore, Write,
     row::{Row, readable},
     scheduled_operations::OPERATION,
     transition::not_deleted,
@@ -100,7 +100,7 @@ impl RunOutcome {
     }
 }
 
-impl Db {
+impl ScheduleStore {
     /// Claims runs for `owner` until `lease_until`: those that are due, and those whose lease ran
     /// out, longest due first. Each comes as it was before, with its operation.
     ///
@@ -112,17 +112,17 @@ impl Db {
         lease_until: DateTime<Utc>,
         limit: u64,
     ) -> Result<Vec<(ScheduledRun, ScheduledOperation)>, DbError> {
-        let write = self.write().await?;
-        let now = self.now();
+        let write = self.db.write().await?;
+        let now = self.db.now();
         let mut claimed = Vec::new();
-        let is_free = self.is_free(now, lease_until);
-        for (run, operation) in self.claimable(&write, &is_free, limit).await? {
+        let is_free = self.db.is_free(now, lease_until);
+        for (run, operation) in self.db.claimable(&write, &is_free, limit).await? {
             let update = Query::update()
                 .table(Alias::new("scheduled_runs"))
                 .value("status", RunState::Running.as_str())
                 .value("owner", owner)
-                .value("lease_until", self.time(lease_until))
-                .value("started_at", self.time(run.started_at.unwrap_or(now)))
+                .value("lease_until", self.db.time(lease_until))
+                .value("started_at", self.db.time(run.started_at.unwrap_or(now)))
                 .and_where(Expr::col("id").eq(run.id.to_string()))
                 .cond_where(is_free.clone())
                 .take();
@@ -145,10 +145,10 @@ impl Db {
         lease_until: DateTime<Utc>,
     ) -> Result<BTreeSet<OperationId>, DbError> {
         const ID: &[&str] = &["id"];
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         let update = Query::update()
             .table(Alias::new("scheduled_runs"))
-            .value("lease_until", self.time(lease_until))
+            .value("lease_until", self.db.time(lease_until))
             .cond_where(is_run_by(owner))
             .take();
         write.execute(&update).await?;
@@ -160,7 +160,7 @@ impl Db {
         let rows = write.query_all(&select).await?;
         let ids = rows
             .iter()
-            .map(|row| Row::new(row, self.backend(), "scheduled_runs", ID).parse(0))
+            .map(|row| Row::new(row, self.db.backend(), "scheduled_runs", ID).parse(0))
             .collect::<Result<_, _>>()?;
         write.commit().await?;
         Ok(ids)
@@ -175,7 +175,7 @@ impl Db {
         let begins = Func::cust(Alias::new("substr"));
         let begins = begins.args([Expr::col("owner"), Expr::val(1), Expr::val(length)]);
         let update = release().and_where(Expr::from(begins).eq(owner)).take();
-        self.execute(&update).await
+        self.db.execute(&update).await
     }
 
     /// Gives up one run, for any engine to go on with.
@@ -187,7 +187,7 @@ impl Db {
             .and_where(Expr::col("id").eq(id.to_string()))
             .and_where(Expr::col("owner").eq(owner))
             .take();
-        self.execute(&update).await?;
+        self.db.execute(&update).await?;
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Db {
             .and_where(Expr::col("id").eq(id.to_string()))
             .cond_where(is_run_by(owner))
             .take();
-        if self.execute(&update).await? == 0 {
+        if self.db.execute(&update).await? == 0 {
             return Err(lost(id));
         }
         Ok(())
@@ -224,15 +224,15 @@ impl Db {
         outcome: RunOutcome,
         keep: u64,
     ) -> Result<(), DbError> {
-        let now = self.now();
+        let now = self.db.now();
         let update = Query::update()
             .table(Alias::new("scheduled_runs"))
             .value("status", RunState::Ended.as_str())
-            .value("ended_at", self.time(now))
+            .value("ended_at", self.db.time(now))
             .and_where(Expr::col("id").eq(run.id.to_string()))
             .cond_where(is_run_by(owner))
             .take();
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         if write.execute(&update).await?.rows_affected() == 0 {
             return Err(lost(run.id));
         }
@@ -255,21 +255,23 @@ impl Db {
             ])
             .values([
                 run.operation_id.to_string().into(),
-                self.time(run.due_at).into(),
-                self.time(run.triggered_at).into(),
+                self.db.time(run.due_at).into(),
+                self.db.time(run.triggered_at).into(),
                 began.into(),
-                self.time(now).into(),
+                self.db.time(now).into(),
                 outcome.as_str().into(),
-                self.time(now).into(),
+                self.db.time(now).into(),
                 false.into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
         write.execute(&log).await?;
-        self.forget_old(&write, run, keep).await?;
+        self.db.forget_old(&write, run, keep).await?;
         write.commit().await
     }
+}
 
+impl Db {
     /// The runs before this one, those that a clock that ran ahead made for times to come, and all but the last `keep` of the original's logs.
     async fn forget_old(
         &self,

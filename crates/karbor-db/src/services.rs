@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError,
+    Db, DbError, ServiceAdmin, ServiceRegistry, ServiceViews,
     row::{Row, json_text},
     transition::not_deleted,
 };
@@ -49,31 +49,54 @@ fn select(condition: Condition) -> SelectStatement {
         .take()
 }
 
-impl Db {
+impl ServiceViews {
     /// Every service, oldest first.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn service_list(&self) -> Result<Vec<ServiceRecord>, DbError> {
+    pub async fn list(&self) -> Result<Vec<ServiceRecord>, DbError> {
         let all = select(Condition::all().add(not_deleted("deleted")));
-        let rows = self.read().query_all(&all).await?;
-        rows.iter().map(|row| self.service_from(row)).collect()
+        let rows = self.db.read().query_all(&all).await?;
+        rows.iter().map(|row| self.db.service_from(row)).collect()
     }
 
     /// One service.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn service_get(&self, id: i64) -> Result<ServiceRecord, DbError> {
-        let row = self.read().query_one(&select(is_service(id))).await?;
-        self.service_from(&row.ok_or_else(|| DbError::not_found("Service", id))?)
+    pub async fn get(&self, id: i64) -> Result<ServiceRecord, DbError> {
+        let row = self.db.read().query_one(&select(is_service(id))).await?;
+        self.db
+            .service_from(&row.ok_or_else(|| DbError::not_found("Service", id))?)
     }
 
+    /// The latest report of every periodic task of a service, by name.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn task_reports(&self, service_id: i64) -> Result<Vec<TaskReport>, DbError> {
+        const REPORT: &[&str] = &["report"];
+        let select = Query::select()
+            .columns(REPORT.iter().copied())
+            .from("task_reports")
+            .and_where(Expr::col("service_id").eq(service_id))
+            .order_by("name", Order::Asc)
+            .take();
+        let rows = self.db.read().query_all(&select).await?;
+        let reports = rows.iter().map(|row| {
+            Row::new(row, self.db.backend(), "task_reports", REPORT).json_opt::<TaskReport>(0)
+        });
+        // One that an older version wrote in another form is as good as none.
+        Ok(reports.filter_map(|report| report.ok().flatten()).collect())
+    }
+}
+
+impl ServiceAdmin {
     /// Takes a service out of service, with a reason, or puts it back.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn service_set_disabled(
+    pub async fn set_disabled(
         &self,
         id: i64,
         disabled: bool,
@@ -87,28 +110,30 @@ impl Db {
                 "disabled_reason",
                 reason.filter(|_| disabled).map(str::to_owned),
             )
-            .value("modified_at", self.time(self.now()))
+            .value("modified_at", self.db.time(self.db.now()))
             .cond_where(is_service(id))
             .take();
-        if self.execute(&update).await? == 0 {
+        if self.db.execute(&update).await? == 0 {
             return Err(DbError::not_found("Service", id));
         }
-        self.service_get(id).await
+        self.get(id).await
     }
+}
 
+impl ServiceRegistry {
     /// The record of a binary on a host, made if it is not there.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn service_register(
+    pub async fn register(
         &self,
         host: &str,
         binary: &str,
         topic: &str,
     ) -> Result<ServiceRecord, DbError> {
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         let found = write.query_one(&select(is_at(host, binary))).await?;
-        let service = match found.map(|row| self.service_from(&row)).transpose()? {
+        let service = match found.map(|row| self.db.service_from(&row)).transpose()? {
             Some(service) if service.topic == topic => return Ok(service),
             Some(service) => {
                 let update = Query::update()
@@ -140,14 +165,15 @@ impl Db {
                         topic.into(),
                         0.into(),
                         false.into(),
-                        self.time(self.now()).into(),
+                        self.db.time(self.db.now()).into(),
                         false.into(),
                     ])
                     .map_err(|error| DbError::Internal(error.to_string()))?
                     .take();
                 write.execute(&insert).await?;
                 let row = write.query_one(&select(is_at(host, binary))).await?;
-                self.service_from(&row.ok_or_else(|| DbError::not_found("Service", binary))?)?
+                self.db
+                    .service_from(&row.ok_or_else(|| DbError::not_found("Service", binary))?)?
             }
         };
         write.commit().await?;
@@ -158,14 +184,14 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::NotFound`] when the record is gone: register again.
-    pub async fn service_report(&self, id: i64, at: DateTime<Utc>) -> Result<(), DbError> {
+    pub async fn report(&self, id: i64, at: DateTime<Utc>) -> Result<(), DbError> {
         let update = Query::update()
             .table(Alias::new("services"))
             .value("report_count", Expr::col("report_count").add(1))
-            .value("updated_at", self.time(at))
+            .value("updated_at", self.db.time(at))
             .cond_where(is_service(id))
             .take();
-        if self.execute(&update).await? == 0 {
+        if self.db.execute(&update).await? == 0 {
             return Err(DbError::not_found("Service", id));
         }
         Ok(())
@@ -175,7 +201,7 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn service_save_task_report(
+    pub async fn save_task_report(
         &self,
         service_id: i64,
         report: &TaskReport,
@@ -190,35 +216,17 @@ impl Db {
                 service_id.into(),
                 report.name.as_str().into(),
                 json_text(report)?.into(),
-                self.time(self.now()).into(),
+                self.db.time(self.db.now()).into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .on_conflict(replace)
             .take();
-        self.execute(&insert).await?;
+        self.db.execute(&insert).await?;
         Ok(())
     }
+}
 
-    /// The latest report of every periodic task of a service, by name.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn service_task_reports(&self, service_id: i64) -> Result<Vec<TaskReport>, DbError> {
-        const REPORT: &[&str] = &["report"];
-        let select = Query::select()
-            .columns(REPORT.iter().copied())
-            .from("task_reports")
-            .and_where(Expr::col("service_id").eq(service_id))
-            .order_by("name", Order::Asc)
-            .take();
-        let rows = self.read().query_all(&select).await?;
-        let reports = rows.iter().map(|row| {
-            Row::new(row, self.backend(), "task_reports", REPORT).json_opt::<TaskReport>(0)
-        });
-        // One that an older version wrote in another form is as good as none.
-        Ok(reports.filter_map(|report| report.ok().flatten()).collect())
-    }
-
+impl Db {
     fn service_from(&self, row: &QueryResult) -> Result<ServiceRecord, DbError> {
         let row = Row::new(row, self.backend(), "services", SERVICE);
         Ok(ServiceRecord {
@@ -236,25 +244,25 @@ impl Db {
 }
 
 #[async_trait]
-impl ServiceStore for Db {
+impl ServiceStore for ServiceRegistry {
     async fn register(
         &self,
         host: &str,
         binary: &str,
         topic: &str,
     ) -> Result<ServiceRecord, ApiError> {
-        Ok(self.service_register(host, binary, topic).await?)
+        Ok(self.register(host, binary, topic).await?)
     }
 
     async fn report(&self, id: i64, at: DateTime<Utc>) -> Result<(), ApiError> {
-        Ok(self.service_report(id, at).await?)
+        Ok(self.report(id, at).await?)
     }
 
     async fn save_task_report(&self, service_id: i64, report: &TaskReport) -> Result<(), ApiError> {
-        Ok(self.service_save_task_report(service_id, report).await?)
+        Ok(self.save_task_report(service_id, report).await?)
     }
 
     async fn task_reports(&self, service_id: i64) -> Result<Vec<TaskReport>, ApiError> {
-        Ok(self.service_task_reports(service_id).await?)
+        Ok(ServiceViews::task_reports(self, service_id).await?)
     }
 }

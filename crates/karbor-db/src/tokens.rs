@@ -7,7 +7,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError,
+    Db, DbError, TokenStore,
     row::{Row, json_text},
 };
 
@@ -37,12 +37,12 @@ pub struct TokenRecord {
     pub created_at: DateTime<Utc>,
 }
 
-impl Db {
+impl TokenStore {
     /// Stores a token's hash and whom it stands for.
     ///
     /// # Errors
     /// [`DbError::Conflict`] when the hash is there already.
-    pub async fn token_create(
+    pub async fn create(
         &self,
         hash: &str,
         user: &str,
@@ -50,7 +50,7 @@ impl Db {
         roles: &[String],
         is_admin: bool,
     ) -> Result<TokenRecord, DbError> {
-        let created_at = self.now();
+        let created_at = self.db.now();
         let insert = Query::insert()
             .into_table(Alias::new("api_tokens"))
             .columns(TOKEN.iter().copied())
@@ -60,11 +60,11 @@ impl Db {
                 project.into(),
                 json_text(&roles)?.into(),
                 is_admin.into(),
-                self.time(created_at).into(),
+                self.db.time(created_at).into(),
             ])
             .map_err(|error| DbError::Internal(error.to_string()))?
             .take();
-        self.execute(&insert).await?;
+        self.db.execute(&insert).await?;
         Ok(TokenRecord {
             hash: hash.to_owned(),
             user_id: user.to_owned(),
@@ -79,46 +79,48 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn token_find(&self, hash: &str) -> Result<Option<TokenRecord>, DbError> {
+    pub async fn find(&self, hash: &str) -> Result<Option<TokenRecord>, DbError> {
         let select = Query::select()
             .columns(TOKEN.iter().copied())
             .from("api_tokens")
             .and_where(Expr::col("hash").eq(hash))
             .take();
-        let row = self.read().query_one(&select).await?;
-        row.map(|row| self.token_from(&row)).transpose()
+        let row = self.db.read().query_one(&select).await?;
+        row.map(|row| self.db.token_from(&row)).transpose()
     }
 
     /// Every token, oldest first.
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn token_list(&self) -> Result<Vec<TokenRecord>, DbError> {
+    pub async fn list(&self) -> Result<Vec<TokenRecord>, DbError> {
         let select = Query::select()
             .columns(TOKEN.iter().copied())
             .from("api_tokens")
             .order_by("created_at", Order::Asc)
             .order_by("hash", Order::Asc)
             .take();
-        let rows = self.read().query_all(&select).await?;
-        rows.iter().map(|row| self.token_from(row)).collect()
+        let rows = self.db.read().query_all(&select).await?;
+        rows.iter().map(|row| self.db.token_from(row)).collect()
     }
 
     /// Forgets a token.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
-    pub async fn token_delete(&self, hash: &str) -> Result<(), DbError> {
+    pub async fn delete(&self, hash: &str) -> Result<(), DbError> {
         let delete = Query::delete()
             .from_table(Alias::new("api_tokens"))
             .and_where(Expr::col("hash").eq(hash))
             .take();
-        if self.execute(&delete).await? == 0 {
+        if self.db.execute(&delete).await? == 0 {
             return Err(DbError::not_found("Token", hash));
         }
         Ok(())
     }
+}
 
+impl Db {
     fn token_from(&self, row: &QueryResult) -> Result<TokenRecord, DbError> {
         let row = Row::new(row, self.backend(), "api_tokens", TOKEN);
         Ok(TokenRecord {

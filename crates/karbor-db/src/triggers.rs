@@ -8,7 +8,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, ListQuery, Record, Write,
+    Db, DbError, ListQuery, Record, ScheduleDefinitions, Write,
     insert::insert_row,
     row::{Row, json_text},
     transition::{is_row, not_deleted, select_row},
@@ -43,7 +43,7 @@ pub(crate) fn forget_execution(id: TriggerId) -> sea_orm::sea_query::DeleteState
         .take()
 }
 
-impl Db {
+impl ScheduleDefinitions {
     /// Stores a new trigger. Engines find out by themselves when it is to fire.
     ///
     /// # Errors
@@ -55,27 +55,18 @@ impl Db {
             trigger.project_id.as_str().into(),
             trigger.trigger_type.as_str().into(),
             json_text(&trigger.properties)?.into(),
-            self.time(trigger.created_at.unwrap_or_else(|| self.now()))
+            self.db
+                .time(trigger.created_at.unwrap_or_else(|| self.db.now()))
                 .into(),
-            self.time_opt(trigger.updated_at).into(),
+            self.db.time_opt(trigger.updated_at).into(),
         ];
         let insert = insert_row(Trigger::TABLE, TRIGGER, values)?;
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         write.execute(&insert).await?;
-        self.announce_trigger(&write, "trigger_create", trigger)
+        self.db
+            .announce_trigger(&write, "trigger_create", trigger)
             .await?;
         write.commit().await
-    }
-
-    async fn announce_trigger(
-        &self,
-        write: &Write<'_>,
-        what: &str,
-        trigger: &Trigger,
-    ) -> Result<(), DbError> {
-        let (project, name) = (&trigger.project_id, &trigger.name);
-        self.announce_record(write, what, project, trigger.id.to_string(), name)
-            .await
     }
 
     /// One trigger.
@@ -84,8 +75,9 @@ impl Db {
     /// [`DbError::NotFound`].
     pub async fn trigger_get(&self, id: TriggerId) -> Result<Trigger, DbError> {
         let select = select_row::<Trigger>(id, TRIGGER);
-        let row = self.read().query_one(&select).await?;
-        self.trigger_from(&row.ok_or_else(|| DbError::not_found(Trigger::WHAT, id))?)
+        let row = self.db.read().query_one(&select).await?;
+        self.db
+            .trigger_from(&row.ok_or_else(|| DbError::not_found(Trigger::WHAT, id))?)
     }
 
     /// A page of triggers. Filters: `name` and `properties` (substrings), `type`, `project_id`.
@@ -93,8 +85,8 @@ impl Db {
     /// # Errors
     /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
     pub async fn trigger_list(&self, query: &ListQuery) -> Result<Vec<Trigger>, DbError> {
-        let rows = self.page::<Trigger>(query, TRIGGER, None).await?;
-        rows.iter().map(|row| self.trigger_from(row)).collect()
+        let rows = self.db.page::<Trigger>(query, TRIGGER, None).await?;
+        rows.iter().map(|row| self.db.trigger_from(row)).collect()
     }
 
     /// Stores the name and properties of a trigger that was read before, if nobody changed it since
@@ -105,8 +97,8 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] when it was changed; [`DbError::NotFound`].
     pub async fn trigger_update(&self, trigger: &Trigger) -> Result<Trigger, DbError> {
-        let write = self.write().await?;
-        let stored = self.trigger_for_update(&write, trigger.id).await?;
+        let write = self.db.write().await?;
+        let stored = self.db.trigger_for_update(&write, trigger.id).await?;
         if stored.updated_at != trigger.updated_at {
             return Err(DbError::Conflict {
                 what: Trigger::WHAT,
@@ -120,20 +112,21 @@ impl Db {
         }
         // A clock that stands still or goes back must not make two versions look the same.
         let last = stored.updated_at.or(stored.created_at).unwrap_or_default();
-        let now = std::cmp::max(self.now(), last + TimeDelta::microseconds(1));
+        let now = std::cmp::max(self.db.now(), last + TimeDelta::microseconds(1));
         let update = Query::update()
             .table(Alias::new(Trigger::TABLE))
             .value("name", trigger.name.as_str())
             .value("properties", json_text(&trigger.properties)?)
-            .value("updated_at", self.time(now))
-            .value("exhausted_at", self.time_opt(None))
+            .value("updated_at", self.db.time(now))
+            .value("exhausted_at", self.db.time_opt(None))
             .cond_where(is_row::<Trigger>(trigger.id))
             .take();
         write.execute(&update).await?;
         if stored.properties != trigger.properties {
-            self.overtake_execution(&write, trigger.id).await?;
+            self.db.overtake_execution(&write, trigger.id).await?;
         }
-        self.announce_trigger(&write, "trigger_update", trigger)
+        self.db
+            .announce_trigger(&write, "trigger_update", trigger)
             .await?;
         write.commit().await?;
         Ok(Trigger {
@@ -149,7 +142,7 @@ impl Db {
     /// # Errors
     /// [`DbError::Unavailable`].
     pub async fn trigger_in_use(&self, id: TriggerId) -> Result<bool, DbError> {
-        let found = self.read().query_one(&an_operation_of(id)).await?;
+        let found = self.db.read().query_one(&an_operation_of(id)).await?;
         Ok(found.is_some())
     }
 
@@ -158,8 +151,8 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] while an operation uses it; [`DbError::NotFound`].
     pub async fn trigger_delete(&self, id: TriggerId) -> Result<(), DbError> {
-        let write = self.write().await?;
-        let trigger = self.trigger_for_update(&write, id).await?;
+        let write = self.db.write().await?;
+        let trigger = self.db.trigger_for_update(&write, id).await?;
         if write.query_one(&an_operation_of(id)).await?.is_some() {
             return Err(DbError::Conflict {
                 what: Trigger::WHAT,
@@ -171,14 +164,28 @@ impl Db {
         let mark = Query::update()
             .table(Alias::new(Trigger::TABLE))
             .value("deleted", true)
-            .value("deleted_at", self.time(self.now()))
+            .value("deleted_at", self.db.time(self.db.now()))
             .cond_where(is_row::<Trigger>(id))
             .take();
         write.execute(&mark).await?;
         write.execute(&forget_execution(id)).await?;
-        self.announce_trigger(&write, "trigger_delete", &trigger)
+        self.db
+            .announce_trigger(&write, "trigger_delete", &trigger)
             .await?;
         write.commit().await
+    }
+}
+
+impl Db {
+    async fn announce_trigger(
+        &self,
+        write: &Write<'_>,
+        what: &str,
+        trigger: &Trigger,
+    ) -> Result<(), DbError> {
+        let (project, name) = (&trigger.project_id, &trigger.name);
+        self.announce_record(write, what, project, trigger.id.to_string(), name)
+            .await
     }
 
     /// A trigger that nobody changes or deletes before the transaction ends.

@@ -7,7 +7,7 @@
 //!
 //! **A due time is run once.** When a trigger is to fire next is a row. The engine that moves it on, by
 //! compare-and-set, enters in the same transaction a run for each of its operations
-//! (`Db::triggers_fire`): both or neither, whichever process dies. The row is worked out from the trigger's
+//! (`ScheduleStore::triggers_fire`): both or neither, whichever process dies. The row is worked out from the trigger's
 //! own version, so all engines come to the same times, whatever their clocks say.
 //!
 //! **A run is one engine's, for as long as it is heard of.** It is claimed with a lease that is

@@ -79,7 +79,8 @@ impl OperationEngineManager {
     ) -> Result<(), ApiError> {
         let db = self.base.db();
         db.asked_by(context)
-            .scheduled_operation_set_enabled(id, enabled)
+            .schedules()
+            .operation_set_enabled(id, enabled)
             .await?;
         self.engine.changed.notify_one();
         Ok(())
@@ -126,7 +127,7 @@ impl Manager for OperationEngineManager {
     /// What an engine on this host had when it died need not wait for its lease to run out.
     async fn init_host(self: &Arc<Self>, service: &ServiceRecord) -> Result<(), ApiError> {
         *lock(&self.engine.service_id) = Some(service.id);
-        let reports = self.base.db().service_task_reports(service.id).await?;
+        let reports = self.base.db().services().task_reports(service.id).await?;
         let reported = reports.iter().find_map(clock_before);
         // One that was there for less than a report has left heartbeats.
         let beat = service.updated_at.map(|seen_at| ClockReading {
@@ -139,6 +140,7 @@ impl Manager for OperationEngineManager {
         let left = self
             .base
             .db()
+            .schedules()
             .runs_release(&owners_of(self.base.host()))
             .await?;
         if left > 0 {
@@ -167,7 +169,13 @@ impl Manager for OperationEngineManager {
     }
 
     async fn cleanup_host(self: &Arc<Self>) {
-        if let Err(error) = self.base.db().runs_release(&self.engine.owner).await {
+        if let Err(error) = self
+            .base
+            .db()
+            .schedules()
+            .runs_release(&self.engine.owner)
+            .await
+        {
             tracing::warn!(%error, "scheduled runs are free when their leases end");
         }
     }
@@ -225,7 +233,8 @@ impl OperationEngineApi for OperationEngineManager {
     ) -> Result<(), ApiError> {
         let db = self.base.db();
         match db
-            .scheduled_operation_set_enabled(operation_id, false)
+            .schedules()
+            .operation_set_enabled(operation_id, false)
             .await
         {
             Ok(()) | Err(DbError::NotFound { .. }) => Ok(()),

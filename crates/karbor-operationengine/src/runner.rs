@@ -100,6 +100,7 @@ impl Runner {
             && let Err(error) = self
                 .engine
                 .db
+                .schedules()
                 .run_release(self.run.id, &self.engine.owner)
                 .await
         {
@@ -147,7 +148,8 @@ impl Runner {
         match self
             .engine
             .db
-            .scheduled_operation_get(self.operation.id)
+            .schedules()
+            .operation_get(self.operation.id)
             .await
         {
             Ok(operation) => self.operation = operation,
@@ -232,7 +234,7 @@ impl Runner {
                 "The run due at {due} was left out: the operation was disabled meanwhile."
             )));
         }
-        if self.engine.db.plan_is_held(plan).await? {
+        if self.engine.db.plans().is_held(plan).await? {
             return Err(Halt::Missed(format!(
                 "The run due at {due} was left out: the plan {plan} is suspended. Start it to let \
                  its scheduled operations run."
@@ -244,7 +246,7 @@ impl Runner {
     /// As whom the run acts. An owner who does not allow it any more ends the operation.
     async fn context(&self) -> Result<RequestContext, ApiError> {
         let (db, id) = (&self.engine.db, self.operation.id);
-        let trust = match db.scheduled_operation_trust(id).await {
+        let trust = match db.schedules().operation_trust(id).await {
             Ok(trust) => trust,
             Err(DbError::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
@@ -260,7 +262,7 @@ impl Runner {
             }),
             Err(error) if error.kind != ErrorKind::Forbidden => Err(error),
             Err(error) => {
-                db.scheduled_operation_set_enabled(id, false).await?;
+                db.schedules().operation_set_enabled(id, false).await?;
                 let message = format!("{} The operation was disabled.", error.message);
                 Err(ApiError { message, ..error })
             }
@@ -285,6 +287,7 @@ impl Runner {
     pub(crate) async fn made(&mut self, checkpoint: CheckpointId) -> Result<bool, ApiError> {
         let db = &self.engine.db;
         match db
+            .schedules()
             .run_set_checkpoint(self.run.id, &self.engine.owner, checkpoint)
             .await
         {
@@ -334,6 +337,7 @@ impl Runner {
             let keep = engine.settings.keep_logs;
             let ended = engine
                 .db
+                .schedules()
                 .run_end(&self.run, &engine.owner, outcome, keep)
                 .await;
             match ended {

@@ -291,7 +291,7 @@ async fn services(place: &Sources<'_>) -> Result<(), Failure> {
         print(line.trim_end());
     };
     line(["Binary", "Host", "Status", "State", "Updated At"]);
-    for service in db.service_list().await? {
+    for service in db.services().list().await? {
         let beat = service.updated_at.unwrap_or(service.created_at);
         let up = options.is_up(&service, Utc::now());
         line([

@@ -62,7 +62,7 @@ impl LocalTokens {
         if let Some(record) = self.remembered(&hash, now) {
             return Ok(Some(record));
         }
-        let Some(record) = self.db.token_find(&hash).await? else {
+        let Some(record) = self.db.tokens().find(&hash).await? else {
             return Ok(None);
         };
         // The lookup went by an index over hashes, whose timing tells nothing of the token; the

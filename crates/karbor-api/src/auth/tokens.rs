@@ -61,7 +61,8 @@ pub async fn create_token(
     let secret = format!("{PREFIX}{}", hex::encode(bits));
     let role = if is_admin { "admin" } else { "member" };
     let record = db
-        .token_create(
+        .tokens()
+        .create(
             &token_hash(&secret),
             user,
             project,
@@ -77,7 +78,7 @@ pub async fn create_token(
 /// # Errors
 /// When the database fails.
 pub async fn list_tokens(db: &Db) -> Result<Vec<TokenRecord>, ApiError> {
-    Ok(db.token_list().await?)
+    Ok(db.tokens().list().await?)
 }
 
 /// Revokes the token whose hash begins with `id`. Services forget it within
@@ -86,7 +87,7 @@ pub async fn list_tokens(db: &Db) -> Result<Vec<TokenRecord>, ApiError> {
 /// # Errors
 /// `NotFound`, or `BadRequest` when several begin so; when the database fails.
 pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
-    let tokens = db.token_list().await?;
+    let tokens = db.tokens().list().await?;
     let mut matching = tokens
         .into_iter()
         .filter(|token| !id.is_empty() && token.hash.starts_with(id));
@@ -102,7 +103,7 @@ pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
             "Several tokens begin with '{id}'. Give more of the id."
         )));
     }
-    db.token_delete(&found.hash).await?;
+    db.tokens().delete(&found.hash).await?;
     Ok(found)
 }
 
@@ -114,7 +115,7 @@ pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
 pub async fn ensure_admin_token(db: &Db, path: &Path, project: &str) -> Result<bool, ApiError> {
     let file = path.to_owned();
     if let Some(secret) = blocking(move || read_private(&file), path).await? {
-        let known = db.token_find(&token_hash(&secret)).await?;
+        let known = db.tokens().find(&token_hash(&secret)).await?;
         if known.is_some_and(|token| token.is_admin && token.project_id == project) {
             return Ok(false);
         }

@@ -140,7 +140,8 @@ impl ApiManager {
         if let Err(error) = self
             .db()
             .asked_by(context)
-            .announce_refused_operation(&log)
+            .announcements()
+            .refused_operation(&log)
             .await
         {
             tracing::error!(%error, "a refused operation could not be told");

@@ -73,20 +73,21 @@ impl ApiManager {
         let quotas = &self.settings.quotas;
         self.db()
             .asked_by(context)
-            .plan_create_within(&plan, quotas)
+            .plans()
+            .create_within(&plan, quotas)
             .await?;
         Ok(plan)
     }
 
     pub(crate) async fn plan_get(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plan_get(id).await?;
+        let plan = self.db().plans().get(id).await?;
         self.may_see(caller, &plan)?;
         Ok(plan)
     }
 
     /// A plan to act on, for a request that is permitted.
     pub(super) async fn plan_own(&self, permit: Permit<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plan_get(id).await?;
+        let plan = self.db().plans().get(id).await?;
         match permit.context().may_access(&plan.project_id) {
             true => Ok(plan),
             false => Err(Refusal::not_found(RecordKind::Plan, id)),
@@ -95,7 +96,7 @@ impl ApiManager {
 
     /// A plan, if the caller may do what its rule names to it.
     async fn plan_for(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plan_get(id).await?;
+        let plan = self.db().plans().get(id).await?;
         self.may_use(caller, &plan)?;
         Ok(plan)
     }
@@ -107,7 +108,7 @@ impl ApiManager {
     ) -> Result<Vec<Plan>, Refusal> {
         let unknown = UnknownFilters::Ignored;
         match scoped(permit.context(), page, &PLAN_FILTERS, unknown) {
-            Some(query) => Ok(self.db().plan_list(&query).await?),
+            Some(query) => Ok(self.db().plans().list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -151,7 +152,7 @@ impl ApiManager {
     ) -> Result<Plan, DbError> {
         let db = self.db().asked_by(context);
         if fields {
-            plan = db.plan_update(&plan).await?;
+            plan = db.plans().update(&plan).await?;
         }
         if plan.status != will_be {
             db.transition::<Plan>(plan.id, plan.status, will_be).await?;
@@ -163,7 +164,7 @@ impl ApiManager {
     pub(crate) async fn plan_delete(&self, caller: Caller<'_>, id: PlanId) -> Result<(), Refusal> {
         self.plan_for(caller, id).await?;
         let db = self.db().asked_by(caller.context());
-        Ok(db.plan_delete(id).await?)
+        Ok(db.plans().delete(id).await?)
     }
 }
 

@@ -12,14 +12,14 @@ impl ApiManager {
         permit: Permit<'_>,
     ) -> Result<(QuotaLimits, Option<String>), Refusal> {
         let (db, project) = (self.db(), permit.project());
-        let limits = db.quota_limits(project, &self.settings.quotas).await?;
-        let class = db.quota_class_of(project).await?;
+        let limits = db.quotas().limits(project, &self.settings.quotas).await?;
+        let class = db.quotas().class_of(project).await?;
         Ok((limits, class))
     }
 
     /// What the project has.
     pub(crate) async fn quota_usage(&self, permit: Permit<'_>) -> Result<QuotaUsage, Refusal> {
-        Ok(self.db().quota_usage(permit.project()).await?)
+        Ok(self.db().quotas().usage(permit.project()).await?)
     }
 
     /// What `project`, which may be any, may have without a quota of its own: as in the original, that is no secret
@@ -30,7 +30,7 @@ impl ApiManager {
         project: &str,
     ) -> Result<QuotaLimits, Refusal> {
         let defaults = &self.settings.quotas;
-        Ok(self.db().quota_default_limits(project, defaults).await?)
+        Ok(self.db().quotas().default_limits(project, defaults).await?)
     }
 
     pub(crate) async fn quota_update(
@@ -38,12 +38,12 @@ impl ApiManager {
         permit: Permit<'_>,
         change: &QuotaChange,
     ) -> Result<(QuotaLimits, Option<String>), Refusal> {
-        self.db().quota_update(permit.project(), change).await?;
+        self.db().quotas().update(permit.project(), change).await?;
         self.quota_show(permit).await
     }
 
     pub(crate) async fn quota_delete(&self, permit: Permit<'_>) -> Result<(), Refusal> {
-        Ok(self.db().quota_delete(permit.project()).await?)
+        Ok(self.db().quotas().delete(permit.project()).await?)
     }
 
     /// What a class may have. It belongs to no project: who may read any may read this one (Q62).
@@ -53,7 +53,7 @@ impl ApiManager {
         class: &str,
     ) -> Result<QuotaLimits, Refusal> {
         let defaults = &self.settings.quotas;
-        Ok(self.db().quota_class_limits(class, defaults).await?)
+        Ok(self.db().quotas().class_limits(class, defaults).await?)
     }
 
     pub(crate) async fn quota_class_update(
@@ -62,7 +62,7 @@ impl ApiManager {
         class: &str,
         limits: &QuotaLimits,
     ) -> Result<QuotaLimits, Refusal> {
-        self.db().quota_class_update(class, limits).await?;
+        self.db().quotas().class_update(class, limits).await?;
         self.quota_class_show(permit, class).await
     }
 }

@@ -56,7 +56,11 @@ impl ApiManager {
             updated_at: None,
         };
         self.engine.verify_trigger(context, trigger.clone()).await?;
-        self.db().asked_by(context).trigger_create(&trigger).await?;
+        self.db()
+            .asked_by(context)
+            .schedules()
+            .trigger_create(&trigger)
+            .await?;
         heard(self.engine.create_trigger(context, trigger.clone()).await);
         Ok(trigger)
     }
@@ -76,7 +80,7 @@ impl ApiManager {
     ) -> Result<Vec<Trigger>, Refusal> {
         let unknown = UnknownFilters::Ignored;
         match scoped(permit.context(), page, &TRIGGER_FILTERS, unknown) {
-            Some(query) => Ok(self.db().trigger_list(&query).await?),
+            Some(query) => Ok(self.db().schedules().trigger_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -102,7 +106,13 @@ impl ApiManager {
                 trigger.properties.clone_from(properties);
                 self.engine.verify_trigger(context, trigger.clone()).await?;
             }
-            match self.db().asked_by(context).trigger_update(&trigger).await {
+            match self
+                .db()
+                .asked_by(context)
+                .schedules()
+                .trigger_update(&trigger)
+                .await
+            {
                 Err(DbError::Conflict { .. }) if attempt < UPDATE_ATTEMPTS => attempt += 1,
                 stored => {
                     let stored = stored?;
@@ -122,6 +132,7 @@ impl ApiManager {
         self.trigger_for(caller, id).await?;
         self.db()
             .asked_by(context)
+            .schedules()
             .trigger_delete(id)
             .await
             .map_err(|error| match error {
@@ -135,7 +146,7 @@ impl ApiManager {
 
     /// A trigger, if the caller may do what its rule names to it.
     async fn trigger_for(&self, caller: Caller<'_>, id: TriggerId) -> Result<Trigger, Refusal> {
-        let trigger = self.db().trigger_get(id).await?;
+        let trigger = self.db().schedules().trigger_get(id).await?;
         self.may_use(caller, &trigger)?;
         Ok(trigger)
     }

@@ -44,7 +44,8 @@ async fn one_of_everything(app: &App) -> BTreeMap<&'static str, String> {
     let operation = crate::scheduled_operations::body(&trigger, &plan, json!({}));
     let engine = app
         .db
-        .service_register("host", "karbor-operationengine", "nobody")
+        .services()
+        .register("host", "karbor-operationengine", "nobody")
         .await
         .unwrap();
     let log = OperationLog {

@@ -135,6 +135,7 @@ async fn an_operation_can_be_deleted_when_nobody_can_end_its_trust() {
     assert!(told.contains("no user to take trusts"), "{told}");
     let triggers = app
         .db
+        .schedules()
         .trigger_list(&ListQuery::of_every_project())
         .await
         .unwrap();
@@ -153,23 +154,22 @@ async fn an_operation_can_be_deleted_when_nobody_can_end_its_trust() {
     };
     let id = operation.id;
     app.db
-        .scheduled_operation_create(&operation, None)
+        .schedules()
+        .operation_create(&operation, None)
         .await
         .unwrap();
-    let service = app
-        .db
-        .service_register("host", "karbor-operationengine", "t");
+    let services = app.db.services();
+    let service = services.register("host", "karbor-operationengine", "t");
     let service = service.await.unwrap().id;
-    let registered = app
-        .db
-        .scheduled_operation_register(id, service, Some("trust-1"));
+    let schedules = app.db.schedules();
+    let registered = schedules.operation_register(id, service, Some("trust-1"));
     registered.await.unwrap();
     let path = format!("/scheduled_operations/{id}");
     let gone = app
         .call_as(&token, "p1", "DELETE", &path, Value::Null)
         .await;
     assert_eq!(gone.status, 200, "{}", gone.json());
-    app.db.scheduled_operation_get(id).await.unwrap_err();
+    app.db.schedules().operation_get(id).await.unwrap_err();
 }
 
 async fn schedule(app: &App, token: &str) -> crate::app::Answer {
@@ -218,13 +218,13 @@ async fn a_scheduled_operation_gets_a_trust_of_its_owner() {
         .to_owned();
     let service = app
         .db
-        .service_register("host", "karbor-operationengine", "t")
+        .services()
+        .register("host", "karbor-operationengine", "t")
         .await;
     let service = service.unwrap().id;
     let trust = trusts[0]["id"].as_str();
-    let registered = app
-        .db
-        .scheduled_operation_register(id.parse().unwrap(), service, trust);
+    let schedules = app.db.schedules();
+    let registered = schedules.operation_register(id.parse().unwrap(), service, trust);
     registered.await.unwrap();
     let path = format!("/scheduled_operations/{id}");
     fake.trouble(Some(503));

@@ -38,7 +38,8 @@ async fn made(app: &App) -> (String, String, String) {
 async fn nothing_stays(app: &App) {
     let all = app
         .db
-        .scheduled_operation_list(&ListQuery::of_every_project())
+        .schedules()
+        .operation_list(&ListQuery::of_every_project())
         .await;
     assert_eq!(all.unwrap(), []);
 }

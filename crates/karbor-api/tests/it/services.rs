@@ -9,22 +9,24 @@ async fn q55_q56_services() {
     let app = app().await;
     let engine = app
         .db
-        .service_register("karborref", "karbor-operationengine", "t1")
+        .services()
+        .register("karborref", "karbor-operationengine", "t1")
         .await
         .unwrap();
     let protection = app
         .db
-        .service_register("karborref", "karbor-protection", "t2")
+        .services()
+        .register("karborref", "karbor-protection", "t2")
         .await
         .unwrap();
     app.db
-        .service_report(engine.id, karbor_manager::Clock::now(&app.clock))
+        .services()
+        .report(engine.id, karbor_manager::Clock::now(&app.clock))
         .await
         .unwrap();
     // What the original does not have is listed to those who know it.
-    let ours = app
-        .db
-        .service_register("host", "karbor-notification", "karbor-notification");
+    let services = app.db.services();
+    let ours = services.register("host", "karbor-notification", "karbor-notification");
     ours.await.unwrap();
     let named = app.get("/os-services?binary=karbor-notification").await;
     let named = named.json();
@@ -59,7 +61,8 @@ async fn q55_q56_services() {
     }))
     .unwrap();
     app.db
-        .service_save_task_report(engine.id, &report)
+        .services()
+        .save_task_report(engine.id, &report)
         .await
         .unwrap();
     let listed = app.get("/os-services").await.json();
@@ -153,11 +156,12 @@ async fn a_service_does_not_show_as_down_between_two_heartbeats() {
     .await;
     let engine = app
         .db
-        .service_register("h", "karbor-operationengine", "t")
+        .services()
+        .register("h", "karbor-operationengine", "t")
         .await
         .unwrap();
     let now = karbor_manager::Clock::now(&app.clock);
-    app.db.service_report(engine.id, now).await.unwrap();
+    app.db.services().report(engine.id, now).await.unwrap();
     let state = async |seconds| {
         app.clock.turn(std::time::Duration::from_secs(seconds));
         app.get("/os-services").await.json()["services"][0]["state"].clone()

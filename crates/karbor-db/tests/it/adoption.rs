@@ -21,7 +21,11 @@ async fn adopted() -> (Db, tempfile::TempDir, rusqlite::Connection) {
 #[tokio::test]
 async fn its_records_are_read_as_they_are() {
     let (db, _folder, _raw) = adopted().await;
-    let plans = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
+    let plans = db
+        .plans()
+        .list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     let names: Vec<&str> = plans.iter().map(|plan| plan.name.as_str()).collect();
     assert_eq!(
         names,
@@ -76,7 +80,7 @@ async fn its_records_are_read_as_they_are() {
     };
     assert_eq!(db.operation_log_list(&succeeded).await.unwrap().len(), 1);
 
-    let services = db.service_list().await.unwrap();
+    let services = db.services().list().await.unwrap();
     assert_eq!(services[0].report_count, 7);
 }
 
@@ -84,11 +88,12 @@ async fn its_records_are_read_as_they_are() {
 async fn its_odd_states_can_be_left() {
     let (db, _folder, _raw) = adopted().await;
     let odd = db
-        .plan_list(&ListQuery::of_every_project())
+        .plans()
+        .list(&ListQuery::of_every_project())
         .await
         .unwrap()
         .remove(0);
-    let odd = db.plan_update(&odd).await.unwrap();
+    let odd = db.plans().update(&odd).await.unwrap();
     db.transition::<Plan>(odd.id, PlanStatus::Suspended, PlanStatus::Started)
         .await
         .unwrap();
@@ -109,7 +114,7 @@ async fn its_odd_states_can_be_left() {
 async fn the_original_is_not_disturbed() {
     let (db, _folder, raw) = adopted().await;
     let plan = crate::support::plan("p", "ours");
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     // As the original would write: its own columns only.
     raw.execute_batch(
         "INSERT INTO operation_logs (created_at, deleted, id, project_id, operation_type, status) \
@@ -120,7 +125,7 @@ async fn the_original_is_not_disturbed() {
          UPDATE migrate_version SET version = 3;",
     )
     .unwrap();
-    assert_eq!(db.plan_get(plan.id).await.unwrap().resources.len(), 3);
+    assert_eq!(db.plans().get(plan.id).await.unwrap().resources.len(), 3);
 }
 
 #[tokio::test]
@@ -140,7 +145,11 @@ async fn an_older_schema_is_completed() {
     .unwrap();
     let db = Db::open(&path).await.unwrap();
     db.migrate().await.unwrap();
-    let plans = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
+    let plans = db
+        .plans()
+        .list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert_eq!(plans[0].name, "old");
     assert!(plans[0].resources.is_empty());
 }

@@ -35,23 +35,26 @@ impl Stage {
     /// A trigger that is due now, with operations that engines have taken on.
     pub async fn due(&self, operations: usize) -> (Planned, Vec<ScheduledOperation>) {
         let trigger = trigger("p", "t");
-        self.db.trigger_create(&trigger).await.unwrap();
-        let service = self.db.service_register("host", "b", "t").await.unwrap();
+        self.db.schedules().trigger_create(&trigger).await.unwrap();
+        let service = self.db.services().register("host", "b", "t").await.unwrap();
         let mut made = Vec::new();
         for number in 0..operations {
             let operation = operation(&trigger, &format!("o-{number}"));
             self.db
-                .scheduled_operation_create(&operation, None)
+                .schedules()
+                .operation_create(&operation, None)
                 .await
                 .unwrap();
             self.db
-                .scheduled_operation_register(operation.id, service.id, None)
+                .schedules()
+                .operation_register(operation.id, service.id, None)
                 .await
                 .unwrap();
             made.push(operation);
         }
         let due = self.planned(trigger, 0);
         self.db
+            .schedules()
             .triggers_plan(std::slice::from_ref(&due))
             .await
             .unwrap();
@@ -100,8 +103,8 @@ pub fn other(trigger: &Trigger) -> Trigger {
 async fn a_trigger_is_planned_once_and_anew_when_it_is_changed() {
     let stage = stage().await;
     let trigger = trigger("p", "t");
-    stage.db.trigger_create(&trigger).await.unwrap();
-    let unplanned = stage.db.triggers_unplanned(10).await.unwrap();
+    stage.db.schedules().trigger_create(&trigger).await.unwrap();
+    let unplanned = stage.db.schedules().triggers_unplanned(10).await.unwrap();
     assert_eq!(unplanned, std::slice::from_ref(&trigger));
     let (first, second) = (
         stage.planned(trigger.clone(), 60),
@@ -109,40 +112,77 @@ async fn a_trigger_is_planned_once_and_anew_when_it_is_changed() {
     );
     stage
         .db
+        .schedules()
         .triggers_plan(&[first.clone(), second])
         .await
         .unwrap();
-    assert_eq!(stage.db.next_execution().await.unwrap(), first.at);
-    assert!(stage.db.triggers_unplanned(10).await.unwrap().is_empty());
+    assert_eq!(
+        stage.db.schedules().next_execution().await.unwrap(),
+        first.at
+    );
+    assert!(
+        stage
+            .db
+            .schedules()
+            .triggers_unplanned(10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
-    let changed = stage.db.trigger_update(&other(&first.trigger)).await;
+    let changed = stage
+        .db
+        .schedules()
+        .trigger_update(&other(&first.trigger))
+        .await;
     let changed = changed.unwrap();
-    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+    assert_eq!(stage.db.schedules().next_execution().await.unwrap(), None);
     // Somebody worked it out from what the trigger was before.
-    stage.db.triggers_plan(&[first]).await.unwrap();
-    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+    stage.db.schedules().triggers_plan(&[first]).await.unwrap();
+    assert_eq!(stage.db.schedules().next_execution().await.unwrap(), None);
     let never = Planned {
         trigger: changed.clone(),
         at: None,
     };
-    stage.db.triggers_plan(&[never]).await.unwrap();
-    assert!(stage.db.triggers_unplanned(10).await.unwrap().is_empty());
-    stage.db.trigger_update(&changed).await.unwrap();
-    assert_eq!(stage.db.triggers_unplanned(10).await.unwrap().len(), 1);
+    stage.db.schedules().triggers_plan(&[never]).await.unwrap();
+    assert!(
+        stage
+            .db
+            .schedules()
+            .triggers_unplanned(10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    stage.db.schedules().trigger_update(&changed).await.unwrap();
+    assert_eq!(
+        stage
+            .db
+            .schedules()
+            .triggers_unplanned(10)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
 async fn of_many_engines_one_fires_a_due_time() {
     let stage = stage().await;
     let (due, operations) = stage.due(3).await;
-    let found = stage.db.executions_due(stage.clock.now(), 10).await;
+    let found = stage
+        .db
+        .schedules()
+        .executions_due(stage.clock.now(), 10)
+        .await;
     assert_eq!(found.unwrap(), std::slice::from_ref(&due));
     let firing = stage.firing(&due);
     let mut engines = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let db = stage.fixture.other().await;
         let firing = firing.clone();
-        engines.spawn(async move { db.triggers_fire(&[firing]).await.unwrap() });
+        engines.spawn(async move { db.schedules().triggers_fire(&[firing]).await.unwrap() });
     }
     let fired = engines.join_all().await;
     let all: u64 = fired.iter().map(|fired| fired.runs).sum();
@@ -150,13 +190,21 @@ async fn of_many_engines_one_fires_a_due_time() {
     let once = fired.iter().filter(|fired| fired.triggers == 1).count();
     assert_eq!(once, 1);
     let lease = stage.in_seconds(60);
-    let claimed = stage.db.runs_claim("a", lease, 10).await.unwrap();
+    let claimed = stage
+        .db
+        .schedules()
+        .runs_claim("a", lease, 10)
+        .await
+        .unwrap();
     let mut names: Vec<_> = claimed.iter().map(|(_, of)| of.name.as_str()).collect();
     names.sort_unstable();
     assert_eq!(names, ["o-0", "o-1", "o-2"]);
     assert_eq!(claimed[0].0.due_at, due.at.unwrap());
     assert!(operations.iter().any(|one| *one == claimed[0].1));
-    assert_eq!(stage.db.next_execution().await.unwrap(), firing.next);
+    assert_eq!(
+        stage.db.schedules().next_execution().await.unwrap(),
+        firing.next
+    );
 }
 
 #[tokio::test]
@@ -164,7 +212,11 @@ async fn a_trigger_that_was_changed_or_deleted_is_not_fired() {
     let stage = stage().await;
     let (due, operations) = stage.due(1).await;
     let firing = stage.firing(&due);
-    let changed = stage.db.trigger_update(&other(&due.trigger)).await;
+    let changed = stage
+        .db
+        .schedules()
+        .trigger_update(&other(&due.trigger))
+        .await;
     let changed = changed.unwrap();
     let again = Planned {
         trigger: changed,
@@ -172,36 +224,67 @@ async fn a_trigger_that_was_changed_or_deleted_is_not_fired() {
     };
     stage
         .db
+        .schedules()
         .triggers_plan(std::slice::from_ref(&again))
         .await
         .unwrap();
-    let fired = stage.db.triggers_fire(std::slice::from_ref(&firing)).await;
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(std::slice::from_ref(&firing))
+        .await;
     assert_eq!(fired.unwrap(), Fired::default(), "the version is another");
     stage
         .db
-        .scheduled_operation_delete(operations[0].id)
+        .schedules()
+        .operation_delete(operations[0].id)
         .await
         .unwrap();
-    stage.db.trigger_delete(due.trigger.id).await.unwrap();
-    let fired = stage.db.triggers_fire(&[stage.firing(&again)]).await;
+    stage
+        .db
+        .schedules()
+        .trigger_delete(due.trigger.id)
+        .await
+        .unwrap();
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&again)])
+        .await;
     assert_eq!(fired.unwrap(), Fired::default());
-    assert_eq!(stage.db.next_execution().await.unwrap(), None);
+    assert_eq!(stage.db.schedules().next_execution().await.unwrap(), None);
 }
 
 #[tokio::test]
 async fn a_due_time_that_comes_again_is_not_run_again() {
     let stage = stage().await;
     let (due, _) = stage.due(1).await;
-    stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
-    let lease = stage.in_seconds(60);
-    let (run, _) = stage.db.runs_claim("a", lease, 1).await.unwrap().remove(0);
     stage
         .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
+    let lease = stage.in_seconds(60);
+    let (run, _) = stage
+        .db
+        .schedules()
+        .runs_claim("a", lease, 1)
+        .await
+        .unwrap()
+        .remove(0);
+    stage
+        .db
+        .schedules()
         .run_end(&run, "a", RunOutcome::Success, 5)
         .await
         .unwrap();
     // Changed, and planned by an engine whose clock is behind.
-    let changed = stage.db.trigger_update(&other(&due.trigger)).await;
+    let changed = stage
+        .db
+        .schedules()
+        .trigger_update(&other(&due.trigger))
+        .await;
     let changed = changed.unwrap();
     let again = Planned {
         trigger: changed,
@@ -209,10 +292,15 @@ async fn a_due_time_that_comes_again_is_not_run_again() {
     };
     stage
         .db
+        .schedules()
         .triggers_plan(std::slice::from_ref(&again))
         .await
         .unwrap();
-    let fired = stage.db.triggers_fire(&[stage.firing(&again)]).await;
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&again)])
+        .await;
     let moved_on = Fired {
         triggers: 1,
         ..Fired::default()
@@ -225,13 +313,17 @@ async fn due_times_from_before_an_operation_was_enabled_are_not_its_own() {
     let stage = stage().await;
     let (due, operations) = stage.due(2).await;
     let enable = async |id, enabled| {
-        let done = stage.db.scheduled_operation_set_enabled(id, enabled).await;
+        let done = stage
+            .db
+            .schedules()
+            .operation_set_enabled(id, enabled)
+            .await;
         done.unwrap();
     };
     let mut late = operation(&due.trigger, "late");
     stage.clock.advance(Duration::from_secs(1)).await;
     late.created_at = stage.clock.now();
-    let created = stage.db.scheduled_operation_create(&late, None).await;
+    let created = stage.db.schedules().operation_create(&late, None).await;
     created.unwrap();
     // Enabled all the time, however often it is said.
     enable(operations[0].id, true).await;
@@ -239,12 +331,21 @@ async fn due_times_from_before_an_operation_was_enabled_are_not_its_own() {
     enable(operations[1].id, true).await;
     let mut firing = stage.firing(&due);
     firing.missed = Some((due.at.unwrap(), "missed".to_owned()));
-    let fired = stage.db.triggers_fire(std::slice::from_ref(&firing)).await;
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(std::slice::from_ref(&firing))
+        .await;
     let fired = fired.unwrap();
     assert_eq!((fired.runs, fired.missed), (1, 1));
 
     let due = stage.planned(due.trigger, 59);
-    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     // The first is still going, the late one was never taken on.
     assert_eq!((fired.runs, fired.missed), (1, 2));
 }
@@ -255,16 +356,23 @@ async fn what_cannot_run_is_recorded_as_missed() {
     let (due, operations) = stage.due(2).await;
     stage
         .db
-        .scheduled_operation_set_enabled(operations[1].id, false)
+        .schedules()
+        .operation_set_enabled(operations[1].id, false)
         .await
         .unwrap();
     let half_made = operation(&due.trigger, "half made");
     stage
         .db
-        .scheduled_operation_create(&half_made, None)
+        .schedules()
+        .operation_create(&half_made, None)
         .await
         .unwrap();
-    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     assert_eq!((fired.runs, fired.missed), (1, 1));
     let reasons = stage.reasons().await;
     assert!(
@@ -274,14 +382,15 @@ async fn what_cannot_run_is_recorded_as_missed() {
 
     stage
         .db
-        .scheduled_operation_delete(half_made.id)
+        .schedules()
+        .operation_delete(half_made.id)
         .await
         .unwrap();
     let due = stage.planned(due.trigger, 60);
     let mut firing = stage.firing(&due);
     firing.missed = Some((due.at.unwrap(), "3 runs were missed".to_owned()));
     firing.next = None;
-    let fired = stage.db.triggers_fire(&[firing]).await.unwrap();
+    let fired = stage.db.schedules().triggers_fire(&[firing]).await.unwrap();
     assert_eq!((fired.runs, fired.missed), (0, 2));
     let reasons = stage.reasons().await;
     assert!(
@@ -293,7 +402,7 @@ async fn what_cannot_run_is_recorded_as_missed() {
         "{reasons:?}"
     );
     assert_eq!(
-        stage.db.next_execution().await.unwrap(),
+        stage.db.schedules().next_execution().await.unwrap(),
         None,
         "it fires no more"
     );
@@ -318,29 +427,53 @@ async fn what_cannot_run_is_recorded_as_missed() {
 async fn a_run_is_one_engines_until_its_lease_runs_out() {
     let stage = stage().await;
     let (due, _) = stage.due(1).await;
-    stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     let db = &stage.db;
     let (run, _) = db
+        .schedules()
         .runs_claim("a", stage.in_seconds(60), 9)
         .await
         .unwrap()
         .remove(0);
     assert_eq!(run.started_at, None);
     let lease = stage.in_seconds(90);
-    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
+    assert!(
+        db.schedules()
+            .runs_claim("b", lease, 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     stage.clock.advance(Duration::from_secs(50)).await;
-    let renewed = db.runs_renew("a", stage.in_seconds(60)).await.unwrap();
+    let renewed = db
+        .schedules()
+        .runs_renew("a", stage.in_seconds(60))
+        .await
+        .unwrap();
     assert_eq!(renewed.into_iter().collect::<Vec<_>>(), [run.id]);
     stage.clock.advance(Duration::from_secs(50)).await;
     let checkpoint = CheckpointId::new();
-    db.run_set_checkpoint(run.id, "a", checkpoint)
+    db.schedules()
+        .run_set_checkpoint(run.id, "a", checkpoint)
         .await
         .unwrap();
     let lease = stage.in_seconds(90);
-    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
+    assert!(
+        db.schedules()
+            .runs_claim("b", lease, 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 
     stage.clock.advance(Duration::from_secs(11)).await;
     let (adopted, _) = db
+        .schedules()
         .runs_claim("b", stage.in_seconds(60), 9)
         .await
         .unwrap()
@@ -349,23 +482,35 @@ async fn a_run_is_one_engines_until_its_lease_runs_out() {
     assert_eq!(adopted.checkpoint_id, Some(checkpoint));
     assert!(adopted.started_at.is_some());
     // Who was slow hears of it, and changes nothing.
-    let renewed = db.runs_renew("a", stage.in_seconds(60)).await.unwrap();
+    let renewed = db
+        .schedules()
+        .runs_renew("a", stage.in_seconds(60))
+        .await
+        .unwrap();
     assert!(renewed.is_empty());
     for refused in [
-        db.run_set_checkpoint(run.id, "a", CheckpointId::new())
+        db.schedules()
+            .run_set_checkpoint(run.id, "a", CheckpointId::new())
             .await,
-        db.run_end(&run, "a", RunOutcome::Failed, 5).await,
+        db.schedules()
+            .run_end(&run, "a", RunOutcome::Failed, 5)
+            .await,
     ] {
         assert!(
             matches!(refused, Err(DbError::Conflict { .. })),
             "{refused:?}"
         );
     }
-    db.run_end(&adopted, "b", RunOutcome::Success, 5)
+    db.schedules()
+        .run_end(&adopted, "b", RunOutcome::Success, 5)
         .await
         .unwrap();
     stage.clock.advance(Duration::from_secs(500)).await;
-    let nothing = db.runs_claim("c", stage.in_seconds(60), 9).await.unwrap();
+    let nothing = db
+        .schedules()
+        .runs_claim("c", stage.in_seconds(60), 9)
+        .await
+        .unwrap();
     assert!(nothing.is_empty());
 }
 
@@ -374,16 +519,45 @@ async fn a_run_that_is_given_up_can_be_claimed_at_once() {
     let stage = stage().await;
     let (due, _) = stage.due(2).await;
     let db = &stage.db;
-    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    db.schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     let lease = stage.in_seconds(60);
-    let claimed = db.runs_claim("host/1", lease, 9).await.unwrap();
+    let claimed = db.schedules().runs_claim("host/1", lease, 9).await.unwrap();
     assert_eq!(claimed.len(), 2);
-    db.run_release(claimed[0].0.id, "host/2").await.unwrap();
-    assert!(db.runs_claim("b", lease, 9).await.unwrap().is_empty());
-    db.run_release(claimed[0].0.id, "host/1").await.unwrap();
-    assert_eq!(db.runs_claim("hos/b", lease, 9).await.unwrap().len(), 1);
-    assert_eq!(db.runs_release("host/").await.unwrap(), 1);
-    assert_eq!(db.runs_claim("c", lease, 9).await.unwrap().len(), 1);
+    db.schedules()
+        .run_release(claimed[0].0.id, "host/2")
+        .await
+        .unwrap();
+    assert!(
+        db.schedules()
+            .runs_claim("b", lease, 9)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    db.schedules()
+        .run_release(claimed[0].0.id, "host/1")
+        .await
+        .unwrap();
+    assert_eq!(
+        db.schedules()
+            .runs_claim("hos/b", lease, 9)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    assert_eq!(db.schedules().runs_release("host/").await.unwrap(), 1);
+    assert_eq!(
+        db.schedules()
+            .runs_claim("c", lease, 9)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 #[tokio::test]
@@ -391,14 +565,32 @@ async fn a_run_goes_with_its_operation() {
     let stage = stage().await;
     let (due, operations) = stage.due(1).await;
     let db = &stage.db;
-    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
-    let lease = stage.in_seconds(60);
-    let (run, _) = db.runs_claim("a", lease, 9).await.unwrap().remove(0);
-    db.scheduled_operation_delete(operations[0].id)
+    db.schedules()
+        .triggers_fire(&[stage.firing(&due)])
         .await
         .unwrap();
-    assert!(db.runs_renew("a", lease).await.unwrap().is_empty());
-    let end = db.run_end(&run, "a", RunOutcome::Success, 5).await;
+    let lease = stage.in_seconds(60);
+    let (run, _) = db
+        .schedules()
+        .runs_claim("a", lease, 9)
+        .await
+        .unwrap()
+        .remove(0);
+    db.schedules()
+        .operation_delete(operations[0].id)
+        .await
+        .unwrap();
+    assert!(
+        db.schedules()
+            .runs_renew("a", lease)
+            .await
+            .unwrap()
+            .is_empty()
+    );
+    let end = db
+        .schedules()
+        .run_end(&run, "a", RunOutcome::Success, 5)
+        .await;
     assert!(matches!(end, Err(DbError::Conflict { .. })), "{end:?}");
 }
 
@@ -408,15 +600,23 @@ async fn ended_runs_are_logged_as_the_original_does_and_the_old_forgotten() {
     let (mut due, _) = stage.due(1).await;
     let db = &stage.db;
     for minute in 1..=4 {
-        db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+        db.schedules()
+            .triggers_fire(&[stage.firing(&due)])
+            .await
+            .unwrap();
         let lease = stage.in_seconds(60);
-        let (run, _) = db.runs_claim("a", lease, 1).await.unwrap().remove(0);
+        let (run, _) = db
+            .schedules()
+            .runs_claim("a", lease, 1)
+            .await
+            .unwrap()
+            .remove(0);
         let outcome = match minute {
             4 => RunOutcome::Missed,
             3 => RunOutcome::Failed,
             _ => RunOutcome::Success,
         };
-        db.run_end(&run, "a", outcome, 3).await.unwrap();
+        db.schedules().run_end(&run, "a", outcome, 3).await.unwrap();
         due = stage.planned(due.trigger, 60 * minute);
     }
     let raw = stage.fixture.raw();
@@ -442,10 +642,16 @@ async fn the_log_of_a_run_says_when_it_was_first_begun() {
     let stage = stage().await;
     let (due, _) = stage.due(1).await;
     let db = &stage.db;
-    db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    db.schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     let began = stage.in_seconds(0);
     let claim = async |owner| {
-        let claimed = db.runs_claim(owner, stage.in_seconds(60), 1).await;
+        let claimed = db
+            .schedules()
+            .runs_claim(owner, stage.in_seconds(60), 1)
+            .await;
         claimed.unwrap().remove(0).0
     };
     let first = claim("a").await;
@@ -454,7 +660,8 @@ async fn the_log_of_a_run_says_when_it_was_first_begun() {
     assert_eq!((first.started_at, adopted.started_at), (None, Some(began)));
     stage.clock.advance(Duration::from_secs(7)).await;
     // As it was before it was claimed: it does not say yet when it was.
-    db.run_end(&first, "b", RunOutcome::Success, 3)
+    db.schedules()
+        .run_end(&first, "b", RunOutcome::Success, 3)
         .await
         .unwrap();
     let query = "SELECT actual_start_time, end_time FROM scheduled_operation_logs";
@@ -474,16 +681,16 @@ async fn a_plan_that_was_started_and_suspended_is_held() {
         folder: _folder,
     } = fixture().await;
     let plan = plan("p", "n");
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     let mut held = Vec::new();
-    held.push(db.plan_is_held(plan.id).await.unwrap());
+    held.push(db.plans().is_held(plan.id).await.unwrap());
     for (from, to) in [
         (PlanStatus::Suspended, PlanStatus::Started),
         (PlanStatus::Started, PlanStatus::Suspended),
         (PlanStatus::Suspended, PlanStatus::Started),
     ] {
         db.transition::<Plan>(plan.id, from, to).await.unwrap();
-        held.push(db.plan_is_held(plan.id).await.unwrap());
+        held.push(db.plans().is_held(plan.id).await.unwrap());
     }
     assert_eq!(held, [false, false, true, false]);
 }
@@ -495,7 +702,7 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
     let (bad, _) = stage.due(0).await;
     let unplanned = [trigger("p", "bad"), trigger("p", "good")];
     for trigger in &unplanned {
-        stage.db.trigger_create(trigger).await.unwrap();
+        stage.db.schedules().trigger_create(trigger).await.unwrap();
     }
     let spoil = |table: &str, column: &str, id: String| {
         let sql = format!("UPDATE {table} SET {column} = '{{' WHERE id = '{id}'");
@@ -509,15 +716,21 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
         operations[0].id.to_string(),
     );
 
-    let found = stage.db.triggers_unplanned(10).await.unwrap();
+    let found = stage.db.schedules().triggers_unplanned(10).await.unwrap();
     assert_eq!(found, [unplanned[1].clone()]);
     let found = stage
         .db
+        .schedules()
         .executions_due(stage.clock.now(), 10)
         .await
         .unwrap();
     assert_eq!(found, std::slice::from_ref(&due));
-    let fired = stage.db.triggers_fire(&[stage.firing(&due)]).await.unwrap();
+    let fired = stage
+        .db
+        .schedules()
+        .triggers_fire(&[stage.firing(&due)])
+        .await
+        .unwrap();
     assert_eq!((fired.triggers, fired.runs), (1, 1));
     spoil(
         "scheduled_operations",
@@ -528,6 +741,7 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
     assert!(
         stage
             .db
+            .schedules()
             .runs_claim("a", lease, 10)
             .await
             .unwrap()
@@ -535,7 +749,7 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
     );
     let forget = "DELETE FROM scheduled_operation_states";
     stage.fixture.raw().execute(forget, []).unwrap();
-    let found = stage.db.scheduled_operations_unregistered(10).await;
+    let found = stage.db.schedules().operations_unregistered(10).await;
     assert_eq!(found.unwrap(), []);
 }
 
@@ -543,11 +757,21 @@ async fn a_row_that_cannot_be_read_holds_back_no_other() {
 #[tokio::test]
 async fn a_notification_that_was_claimed_before_sinks_had_their_own_is_dealt_out() {
     let stage = stage().await;
-    stage.db.trigger_create(&trigger("p", "t")).await.unwrap();
+    stage
+        .db
+        .schedules()
+        .trigger_create(&trigger("p", "t"))
+        .await
+        .unwrap();
     let claimed = "UPDATE notifications SET claim = 'somebody', sink = ''";
     assert!(stage.fixture.raw().execute(claimed, []).unwrap() > 0);
-    stage.db.deal_out(&["log"]).await.unwrap();
+    stage.db.outbox().deal_out(&["log"]).await.unwrap();
     let later = stage.in_seconds(3600);
-    let taken = stage.db.take("log", later, later, 10).await.unwrap();
+    let taken = stage
+        .db
+        .outbox()
+        .take("log", later, later, 10)
+        .await
+        .unwrap();
     assert!(!taken.is_empty());
 }

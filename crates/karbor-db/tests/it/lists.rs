@@ -23,7 +23,7 @@ async fn store(db: &Db, project: &str, name: &str, micros: i64) -> Plan {
         created_at: at(micros),
         ..plan(project, name)
     };
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     plan
 }
 
@@ -35,14 +35,18 @@ async fn newest_first_and_only_the_projects() {
         store(db, "p", name, micros).await;
     }
     store(db, "q", "foreign", 9).await;
-    let mine = db.plan_list(&ListQuery::project("p")).await.unwrap();
+    let mine = db.plans().list(&ListQuery::project("p")).await.unwrap();
     assert_eq!(names(&mine), ["c", "b", "a"]);
     assert_eq!(mine[0].resources.len(), 2);
     assert_eq!(
         mine[0].resources[0].id, "r-2",
         "in the order of the request"
     );
-    let all = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
+    let all = db
+        .plans()
+        .list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert_eq!(all.len(), 4);
 }
 
@@ -70,10 +74,10 @@ async fn filters_by_known_columns_and_ignores_others() {
         (vec![("name", "a"), ("status", "started")], vec![]),
         (vec![("colour", "red")], vec!["b", "a"]),
     ] {
-        let found = db.plan_list(&filtered(&filters)).await.unwrap();
+        let found = db.plans().list(&filtered(&filters)).await.unwrap();
         assert_eq!(names(&found), expected, "{filters:?}");
     }
-    let error = db.plan_list(&filtered(&[("created_at", "noon")])).await;
+    let error = db.plans().list(&filtered(&[("created_at", "noon")])).await;
     assert!(error.unwrap_err().to_string().contains("'noon'"));
 }
 
@@ -120,7 +124,11 @@ async fn q70_a_name_filter_is_searched_for_as_it_is() {
         ("_|;", vec![injection, "a_b"]),
         ("'; DROP", vec![injection]),
     ] {
-        let found = db.plan_list(&filtered(&[("name", filter)])).await.unwrap();
+        let found = db
+            .plans()
+            .list(&filtered(&[("name", filter)]))
+            .await
+            .unwrap();
         assert_eq!(names(&found), expected, "{filter}");
     }
 }
@@ -134,7 +142,7 @@ async fn q13_unknown_sort_keys_are_named() {
             sort: vec![(key.to_owned(), Direction::Ascending)],
             ..ListQuery::of_every_project()
         };
-        let error = fixture.db.plan_list(&query).await.unwrap_err();
+        let error = fixture.db.plans().list(&query).await.unwrap_err();
         assert!(
             matches!(error, DbError::BadRequest { field: "sort", .. }),
             "{error:?}"
@@ -154,7 +162,7 @@ async fn unknown_and_foreign_markers_are_named() {
             marker: Some(marker.clone()),
             ..ListQuery::project("p")
         };
-        let error = db.plan_list(&query).await.unwrap_err();
+        let error = db.plans().list(&query).await.unwrap_err();
         assert!(matches!(error, DbError::NotFound { .. }), "{error:?}");
         assert_eq!(
             error.to_string(),
@@ -169,12 +177,12 @@ async fn a_page_can_follow_one_whose_last_plan_was_deleted() {
     let db = &fixture.db;
     store(db, "p", "old", 1).await;
     let last = store(db, "p", "last", 2).await;
-    db.plan_delete(last.id).await.unwrap();
+    db.plans().delete(last.id).await.unwrap();
     let query = ListQuery {
         marker: Some(last.id.to_string().to_uppercase()),
         ..ListQuery::project("p")
     };
-    assert_eq!(names(&db.plan_list(&query).await.unwrap()), ["old"]);
+    assert_eq!(names(&db.plans().list(&query).await.unwrap()), ["old"]);
 }
 
 #[tokio::test]
@@ -196,7 +204,7 @@ async fn offsets_and_limits_of_any_size() {
             offset,
             ..ListQuery::project("p")
         };
-        let found = db.plan_list(&query).await.unwrap();
+        let found = db.plans().list(&query).await.unwrap();
         assert_eq!(names(&found), expected, "{limit:?} {offset}");
     }
 }
@@ -259,7 +267,7 @@ async fn walk(db: &Db, sort: &[(String, Direction)], limit: u64) -> Vec<PlanId> 
             marker: seen.last().map(ToString::to_string),
             ..ListQuery::of_every_project()
         };
-        let page = db.plan_list(&query).await.unwrap();
+        let page = db.plans().list(&query).await.unwrap();
         if page.is_empty() {
             return seen;
         }
@@ -303,7 +311,7 @@ proptest! {
             let db = Db::connect("sqlite::memory:").await.unwrap();
             db.migrate().await.unwrap();
             for plan in &plans {
-                db.plan_create(plan).await.unwrap();
+                db.plans().create(plan).await.unwrap();
             }
             for (sort, limit) in &sorts {
                 assert_eq!(walk(&db, sort, *limit).await, sorted(plans.clone(), sort), "{sort:?}");
@@ -337,7 +345,7 @@ async fn text_is_searched_for_regular_expressions() {
         (vec![("name", "^web"), ("status", "started")], vec![]),
         (vec![("name", "eb"), ("description", "^made")], vec![]),
     ] {
-        let found = db.plan_list(&filtered(&filters)).await.unwrap();
+        let found = db.plans().list(&filtered(&filters)).await.unwrap();
         assert_eq!(names(&found), expected, "{filters:?}");
     }
     let mut page = ListQuery {
@@ -345,13 +353,13 @@ async fn text_is_searched_for_regular_expressions() {
         offset: 1,
         ..filtered(&[("name", "^.eb-")])
     };
-    let first = db.plan_list(&page).await.unwrap();
+    let first = db.plans().list(&page).await.unwrap();
     assert_eq!(names(&first), ["web-2"]);
     page.offset = 0;
     page.marker = Some(first[0].id.to_string());
-    assert_eq!(names(&db.plan_list(&page).await.unwrap()), ["web-1"]);
+    assert_eq!(names(&db.plans().list(&page).await.unwrap()), ["web-1"]);
     page.marker = Some(PlanId::new().to_string());
-    let unknown = db.plan_list(&page).await.unwrap_err();
+    let unknown = db.plans().list(&page).await.unwrap_err();
     assert!(matches!(unknown, DbError::NotFound { .. }), "{unknown}");
 }
 
@@ -369,7 +377,7 @@ async fn what_is_rare_is_found_in_a_long_list() {
         store(db, "p", &name, micros).await;
     }
     let query = filtered(&[("name", "^rare [0-9]+$")]);
-    let found = db.plan_list(&query).await.unwrap();
+    let found = db.plans().list(&query).await.unwrap();
     assert_eq!(
         names(&found),
         ["rare 1201", "rare 801", "rare 401", "rare 1"]
@@ -392,7 +400,8 @@ async fn what_is_no_expression_is_told_with_its_column() {
         r"\Z",
     ] {
         let error = db
-            .plan_list(&filtered(&[("name", pattern)]))
+            .plans()
+            .list(&filtered(&[("name", pattern)]))
             .await
             .unwrap_err();
         let DbError::BadRequest { field, message } = error else {
@@ -407,5 +416,5 @@ async fn what_is_no_expression_is_told_with_its_column() {
     }
     // What makes other engines run for ever.
     let query = filtered(&[("description", "^(a+)+$")]);
-    assert!(db.plan_list(&query).await.unwrap().is_empty());
+    assert!(db.plans().list(&query).await.unwrap().is_empty());
 }

@@ -53,7 +53,7 @@ fn uuid_of_tests() -> uuid::Uuid {
 }
 
 async fn used(db: &Db, resource: QuotaResource) -> i64 {
-    db.quota_usage(P).await.unwrap()[&resource]
+    db.quotas().usage(P).await.unwrap()[&resource]
 }
 
 /// Begins a run that makes a checkpoint.
@@ -85,32 +85,37 @@ async fn q77_classes_limit() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let config = defaults(50, -1, -1);
-    let limits = async |project| db.quota_limits(project, &config).await.unwrap();
+    let limits = async |project| db.quotas().limits(project, &config).await.unwrap();
     assert_eq!(limits(P).await, config.limits);
 
     let class = QuotaLimits::from([(Plans, 40), (Checkpoints, 9)]);
-    db.quota_class_update("default", &class).await.unwrap();
+    db.quotas().class_update("default", &class).await.unwrap();
     assert_eq!(limits(P).await[&Plans], 40);
-    db.quota_class_update("gold", &QuotaLimits::from([(Plans, 80)]))
+    db.quotas()
+        .class_update("gold", &QuotaLimits::from([(Plans, 80)]))
         .await
         .unwrap();
-    db.quota_update(P, &in_class("gold")).await.unwrap();
-    assert_eq!(db.quota_class_of(P).await.unwrap().as_deref(), Some("gold"));
+    db.quotas().update(P, &in_class("gold")).await.unwrap();
+    assert_eq!(
+        db.quotas().class_of(P).await.unwrap().as_deref(),
+        Some("gold")
+    );
     assert_eq!(
         (limits(P).await[&Plans], limits(P).await[&Checkpoints]),
         (80, 9)
     );
     assert_eq!(limits("other").await[&Plans], 40);
 
-    db.quota_update(P, &own(&[(Plans, 3), (Bytes, 1 << 40)]))
+    db.quotas()
+        .update(P, &own(&[(Plans, 3), (Bytes, 1 << 40)]))
         .await
         .unwrap();
-    db.quota_update(P, &own(&[(Plans, 4)])).await.unwrap();
+    db.quotas().update(P, &own(&[(Plans, 4)])).await.unwrap();
     let all = QuotaLimits::from([(Plans, 4), (Checkpoints, 9), (Bytes, 1 << 40)]);
     assert_eq!(limits(P).await, all);
-    let without_own = db.quota_default_limits(P, &config).await.unwrap();
+    let without_own = db.quotas().default_limits(P, &config).await.unwrap();
     assert_eq!(without_own[&Plans], 80);
-    let gold = db.quota_class_limits("gold", &config).await.unwrap();
+    let gold = db.quotas().class_limits("gold", &config).await.unwrap();
     assert_eq!(
         (gold[&Plans], gold[&Checkpoints], gold[&Bytes]),
         (80, 9, -1)
@@ -120,11 +125,11 @@ async fn q77_classes_limit() {
         use_default_class: false,
         ..config.clone()
     };
-    let other = db.quota_limits("other", &unclassed).await.unwrap();
+    let other = db.quotas().limits("other", &unclassed).await.unwrap();
     assert_eq!(other[&Plans], 50);
 
-    db.quota_delete(P).await.unwrap();
-    assert_eq!(db.quota_class_of(P).await.unwrap(), None);
+    db.quotas().delete(P).await.unwrap();
+    assert_eq!(db.quotas().class_of(P).await.unwrap(), None);
     assert_eq!(limits(P).await[&Plans], 40);
     let marked: i64 = fixture
         .raw()
@@ -133,7 +138,7 @@ async fn q77_classes_limit() {
         })
         .unwrap();
     assert_eq!(marked, 2, "as the original deletes");
-    db.quota_update(P, &own(&[(Plans, 1)])).await.unwrap();
+    db.quotas().update(P, &own(&[(Plans, 1)])).await.unwrap();
     assert_eq!(limits(P).await[&Plans], 1);
 }
 
@@ -143,28 +148,39 @@ async fn plans_are_limited_and_deleted_ones_do_not_count() {
     let db = &fixture.db;
     let limits = defaults(2, -1, -1);
     let first = plan(P, "a");
-    db.plan_create_within(&first, &limits).await.unwrap();
-    db.plan_create_within(&plan(P, "b"), &limits).await.unwrap();
+    db.plans().create_within(&first, &limits).await.unwrap();
+    db.plans()
+        .create_within(&plan(P, "b"), &limits)
+        .await
+        .unwrap();
     is_over(
-        db.plan_create_within(&plan(P, "c"), &limits).await,
+        db.plans().create_within(&plan(P, "c"), &limits).await,
         Plans,
         2,
     );
-    db.plan_create_within(&plan("other", "c"), &limits)
+    db.plans()
+        .create_within(&plan("other", "c"), &limits)
         .await
         .unwrap();
     assert_eq!(used(db, Plans).await, 2);
-    db.plan_delete(first.id).await.unwrap();
-    db.plan_create_within(&plan(P, "c"), &limits).await.unwrap();
+    db.plans().delete(first.id).await.unwrap();
+    db.plans()
+        .create_within(&plan(P, "c"), &limits)
+        .await
+        .unwrap();
     is_over(
-        db.plan_create_within(&plan(P, "d"), &limits).await,
+        db.plans().create_within(&plan(P, "d"), &limits).await,
         Plans,
         2,
     );
     let none = defaults(-1, -1, -1);
-    db.plan_create_within(&plan(P, "d"), &none).await.unwrap();
+    db.plans()
+        .create_within(&plan(P, "d"), &none)
+        .await
+        .unwrap();
     is_over(
-        db.plan_create_within(&plan("new", "d"), &defaults(0, -1, -1))
+        db.plans()
+            .create_within(&plan("new", "d"), &defaults(0, -1, -1))
             .await,
         Plans,
         0,
@@ -294,12 +310,12 @@ impl Client {
         match step {
             Step::MakePlan => {
                 let plan = plan(P, "x");
-                db.plan_create_within(&plan, limits).await?;
+                db.plans().create_within(&plan, limits).await?;
                 self.plans.push(plan.id);
             }
             Step::DropPlan => {
                 if let Some(id) = self.plans.pop() {
-                    db.plan_delete(id).await?;
+                    db.plans().delete(id).await?;
                 }
             }
             Step::Begin => self.running.push(begin(db, limits).await?),
@@ -364,7 +380,7 @@ async fn act(scripts: Vec<Vec<Step>>, plans: i64, checkpoints: i64) {
                     Ok(()) | Err(DbError::OverQuota { .. }) => {}
                     Err(error) => panic!("{step:?}: {error}"),
                 }
-                let has = db.quota_usage(P).await.unwrap();
+                let has = db.quotas().usage(P).await.unwrap();
                 assert!((0..=plans).contains(&has[&Plans]), "{has:?}");
                 assert!((0..=checkpoints).contains(&has[&Checkpoints]), "{has:?}");
                 assert!(has[&Bytes] >= 0, "{has:?}");
@@ -374,7 +390,7 @@ async fn act(scripts: Vec<Vec<Step>>, plans: i64, checkpoints: i64) {
     }
     let clients = clients.join_all().await;
     let sum = |count: fn(&Client) -> usize| clients.iter().map(count).sum::<usize>();
-    let has = fixture.db.quota_usage(P).await.unwrap();
+    let has = fixture.db.quotas().usage(P).await.unwrap();
     assert_eq!(has[&Plans], i64::try_from(sum(|c| c.plans.len())).unwrap());
     let live = sum(|c| c.running.len() + c.checkpoints.len());
     assert_eq!(has[&Checkpoints], i64::try_from(live).unwrap());

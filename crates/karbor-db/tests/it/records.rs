@@ -19,8 +19,8 @@ fn as_json(plan: &karbor_model::Plan) -> serde_json::Value {
 async fn plans_come_back_as_they_went() {
     let fixture = fixture().await;
     let plan = plan("p", "nightly");
-    fixture.db.plan_create(&plan).await.unwrap();
-    let read = fixture.db.plan_get(plan.id).await.unwrap();
+    fixture.db.plans().create(&plan).await.unwrap();
+    let read = fixture.db.plans().get(plan.id).await.unwrap();
     assert_eq!(as_json(&read), as_json(&plan));
     let stored: (String, String, String) = fixture
         .raw()
@@ -33,7 +33,7 @@ async fn plans_come_back_as_they_went() {
     assert_eq!(stored.0, "2025-10-09 08:53:20.123456");
     assert_eq!(stored.1, r#"{"Host::Directory": {"mode": "full"}}"#);
     assert_eq!(stored.2, "suspended");
-    let again = fixture.db.plan_create(&plan).await.unwrap_err();
+    let again = fixture.db.plans().create(&plan).await.unwrap_err();
     assert!(matches!(again, DbError::Conflict { .. }), "{again:?}");
 }
 
@@ -42,15 +42,15 @@ async fn a_plan_without_resources_and_one_with_thousands() {
     let fixture = fixture().await;
     let mut empty = plan("p", "empty");
     empty.resources.clear();
-    fixture.db.plan_create(&empty).await.unwrap();
+    fixture.db.plans().create(&empty).await.unwrap();
     let mut many = plan("p", "many");
     many.resources = (0..2500)
         .map(|number| Resource::new("T", number.to_string(), "n"))
         .collect();
-    fixture.db.plan_create(&many).await.unwrap();
+    fixture.db.plans().create(&many).await.unwrap();
     let (empty, read) = (
-        fixture.db.plan_get(empty.id).await.unwrap(),
-        fixture.db.plan_get(many.id).await.unwrap(),
+        fixture.db.plans().get(empty.id).await.unwrap(),
+        fixture.db.plans().get(many.id).await.unwrap(),
     );
     assert!(empty.resources.is_empty());
     assert_eq!(read.resources, many.resources);
@@ -62,22 +62,22 @@ async fn an_update_needs_what_was_read() {
     let clock = FakeClock::new();
     let db = fixture.db.clone().with_clock(Arc::new(clock.clone()));
     let first = plan("p", "one");
-    db.plan_create(&first).await.unwrap();
+    db.plans().create(&first).await.unwrap();
     let mut change = first.clone();
     change.name = "two".to_owned();
     change.resources = vec![Resource::new("T", "x", "new")];
-    let second = db.plan_update(&change).await.unwrap();
-    let read = db.plan_get(first.id).await.unwrap();
+    let second = db.plans().update(&change).await.unwrap();
+    let read = db.plans().get(first.id).await.unwrap();
     assert_eq!(as_json(&read), as_json(&second));
 
-    let stale = db.plan_update(&change).await.unwrap_err();
+    let stale = db.plans().update(&change).await.unwrap_err();
     assert!(matches!(stale, DbError::Conflict { .. }), "{stale:?}");
     assert!(
         stale.to_string().contains("changed by somebody else"),
         "{stale}"
     );
     // The clock stood still, and yet the versions differ.
-    let third = db.plan_update(&second).await.unwrap();
+    let third = db.plans().update(&second).await.unwrap();
     assert!(third.updated_at > second.updated_at);
 
     let deleted: i64 = fixture
@@ -96,18 +96,22 @@ async fn a_deleted_plan_is_gone_but_kept() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let plan = plan("p", "one");
-    db.plan_create(&plan).await.unwrap();
-    db.plan_delete(plan.id).await.unwrap();
-    let error = db.plan_get(plan.id).await.unwrap_err();
+    db.plans().create(&plan).await.unwrap();
+    db.plans().delete(plan.id).await.unwrap();
+    let error = db.plans().get(plan.id).await.unwrap_err();
     let told = format!("Plan {} could not be found.", plan.id);
     assert_eq!(error.to_string(), told);
     for error in [
-        db.plan_delete(plan.id).await.unwrap_err(),
-        db.plan_update(&plan).await.unwrap_err(),
+        db.plans().delete(plan.id).await.unwrap_err(),
+        db.plans().update(&plan).await.unwrap_err(),
     ] {
         assert!(matches!(error, DbError::NotFound { .. }), "{error:?}");
     }
-    let listed = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
+    let listed = db
+        .plans()
+        .list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert!(listed.is_empty());
     let kept: (bool, Option<String>) = fixture
         .raw()
@@ -182,16 +186,29 @@ async fn operation_logs_change_only_what_is_given() {
 async fn a_service_registers_once_and_beats() {
     let fixture = fixture().await;
     let db = &fixture.db;
-    let first = db.register("h", "karbor-protection", "t").await.unwrap();
-    let again = db.register("h", "karbor-protection", "t2").await.unwrap();
+    let first = db
+        .services()
+        .register("h", "karbor-protection", "t")
+        .await
+        .unwrap();
+    let again = db
+        .services()
+        .register("h", "karbor-protection", "t2")
+        .await
+        .unwrap();
     assert_eq!((again.id, again.topic.as_str()), (first.id, "t2"));
-    let other = db.register("h2", "karbor-protection", "t").await.unwrap();
+    let other = db
+        .services()
+        .register("h2", "karbor-protection", "t")
+        .await
+        .unwrap();
     assert_ne!(other.id, first.id);
 
-    db.report(first.id, at(7)).await.unwrap();
-    db.report(first.id, at(8)).await.unwrap();
+    db.services().report(first.id, at(7)).await.unwrap();
+    db.services().report(first.id, at(8)).await.unwrap();
     let disabled = db
-        .service_set_disabled(first.id, true, Some("maintenance"))
+        .services()
+        .set_disabled(first.id, true, Some("maintenance"))
         .await
         .unwrap();
     assert_eq!(disabled.report_count, 2);
@@ -202,12 +219,15 @@ async fn a_service_registers_once_and_beats() {
     );
     assert_eq!(disabled.disabled_reason.as_deref(), Some("maintenance"));
     let enabled = db
-        .service_set_disabled(first.id, false, None)
+        .services()
+        .set_disabled(first.id, false, None)
         .await
         .unwrap();
     assert_eq!((enabled.disabled, enabled.disabled_reason), (false, None));
 
-    let gone = db.report(99, at(9)).await.unwrap_err();
+    let gone = ServiceStore::report(&db.services(), 99, at(9))
+        .await
+        .unwrap_err();
     assert_eq!(gone.kind, ErrorKind::NotFound);
     assert_eq!(gone.message, "Service 99 could not be found.");
 }
@@ -216,7 +236,7 @@ async fn a_service_registers_once_and_beats() {
 async fn the_latest_report_of_each_task_is_kept() {
     let fixture = fixture().await;
     let db = &fixture.db;
-    let service = db.register("h", "b", "t").await.unwrap();
+    let service = db.services().register("h", "b", "t").await.unwrap();
     let mut report = TaskReport {
         name: "prune".to_owned(),
         started_at: at(1),
@@ -227,12 +247,21 @@ async fn the_latest_report_of_each_task_is_kept() {
         runs: 1,
         failures: 0,
     };
-    db.save_task_report(service.id, &report).await.unwrap();
+    db.services()
+        .save_task_report(service.id, &report)
+        .await
+        .unwrap();
     report.runs = 2;
-    db.save_task_report(service.id, &report).await.unwrap();
+    db.services()
+        .save_task_report(service.id, &report)
+        .await
+        .unwrap();
     report.name = "adopt".to_owned();
-    db.save_task_report(service.id, &report).await.unwrap();
-    let reports = db.task_reports(service.id).await.unwrap();
+    db.services()
+        .save_task_report(service.id, &report)
+        .await
+        .unwrap();
+    let reports = db.services().task_reports(service.id).await.unwrap();
     let runs: Vec<_> = reports.iter().map(|r| (r.name.as_str(), r.runs)).collect();
     assert_eq!(runs, [("adopt", 2), ("prune", 2)]);
 }
@@ -242,16 +271,16 @@ async fn tokens_are_found_by_their_hash() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let roles = ["admin".to_owned(), "member".to_owned()];
-    let token = db.token_create("abc", "u", "p", &roles, true).await;
+    let token = db.tokens().create("abc", "u", "p", &roles, true).await;
     let token = token.unwrap();
-    assert_eq!(db.token_find("abc").await.unwrap(), Some(token.clone()));
-    assert_eq!(db.token_find("ABC").await.unwrap(), None);
-    assert_eq!(db.token_list().await.unwrap(), [token]);
-    let again = db.token_create("abc", "u", "p", &roles, true).await;
+    assert_eq!(db.tokens().find("abc").await.unwrap(), Some(token.clone()));
+    assert_eq!(db.tokens().find("ABC").await.unwrap(), None);
+    assert_eq!(db.tokens().list().await.unwrap(), [token]);
+    let again = db.tokens().create("abc", "u", "p", &roles, true).await;
     assert!(matches!(again, Err(DbError::Conflict { .. })), "{again:?}");
-    db.token_delete("abc").await.unwrap();
-    assert_eq!(db.token_find("abc").await.unwrap(), None);
-    let gone = db.token_delete("abc").await;
+    db.tokens().delete("abc").await.unwrap();
+    assert_eq!(db.tokens().find("abc").await.unwrap(), None);
+    let gone = db.tokens().delete("abc").await;
     assert!(matches!(gone, Err(DbError::NotFound { .. })), "{gone:?}");
 }
 
@@ -261,7 +290,7 @@ async fn the_time_of_records_is_the_clocks() {
     let clock = FakeClock::new();
     clock.turn(Duration::from_secs(5));
     let db = fixture.db.clone().with_clock(Arc::new(clock.clone()));
-    let service = db.register("h", "b", "t").await.unwrap();
+    let service = db.services().register("h", "b", "t").await.unwrap();
     assert_eq!(
         service.created_at.timestamp_micros(),
         clock.now().timestamp_micros()

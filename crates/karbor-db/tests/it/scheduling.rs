@@ -47,9 +47,10 @@ pub fn operation(trigger: &Trigger, name: &str) -> ScheduledOperation {
 
 async fn stored(db: &Db, project: &str, name: &str) -> (Trigger, ScheduledOperation) {
     let trigger = trigger(project, name);
-    db.trigger_create(&trigger).await.unwrap();
+    db.schedules().trigger_create(&trigger).await.unwrap();
     let operation = operation(&trigger, name);
-    db.scheduled_operation_create(&operation, None)
+    db.schedules()
+        .operation_create(&operation, None)
         .await
         .unwrap();
     (trigger, operation)
@@ -60,8 +61,11 @@ async fn both_come_back_as_they_went_in_the_originals_form() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let (trigger, operation) = stored(db, "p", "n").await;
-    assert_eq!(db.trigger_get(trigger.id).await.unwrap(), trigger);
-    let read = db.scheduled_operation_get(operation.id).await.unwrap();
+    assert_eq!(
+        db.schedules().trigger_get(trigger.id).await.unwrap(),
+        trigger
+    );
+    let read = db.schedules().operation_get(operation.id).await.unwrap();
     assert_eq!(read, operation);
     let stored: (String, String, bool) = fixture
         .raw()
@@ -74,7 +78,7 @@ async fn both_come_back_as_they_went_in_the_originals_form() {
     assert_eq!(stored.0, r#"{"max_backups": "3", "plan_id": "p-1"}"#);
     assert_eq!(stored.1, "2025-10-09 08:53:20.000002");
     assert!(stored.2);
-    let again = db.trigger_create(&trigger).await.unwrap_err();
+    let again = db.schedules().trigger_create(&trigger).await.unwrap_err();
     assert!(matches!(again, DbError::Conflict { .. }), "{again:?}");
 }
 
@@ -87,17 +91,17 @@ async fn a_trigger_is_updated_by_who_read_it_last() {
     let mut change = first.clone();
     change.name = "two".to_owned();
     change.properties.remove("window");
-    let second = db.trigger_update(&change).await.unwrap();
-    assert_eq!(db.trigger_get(first.id).await.unwrap(), second);
+    let second = db.schedules().trigger_update(&change).await.unwrap();
+    assert_eq!(db.schedules().trigger_get(first.id).await.unwrap(), second);
     assert_eq!(second.name, "two");
     assert!(!second.properties.contains_key("window"));
-    let stale = db.trigger_update(&change).await.unwrap_err();
+    let stale = db.schedules().trigger_update(&change).await.unwrap_err();
     assert!(
         stale.to_string().contains("changed by somebody else"),
         "{stale}"
     );
     // The clock stood still, and yet the versions differ.
-    let third = db.trigger_update(&second).await.unwrap();
+    let third = db.schedules().trigger_update(&second).await.unwrap();
     assert!(third.updated_at > second.updated_at);
 }
 
@@ -106,17 +110,18 @@ async fn a_trigger_in_use_stays() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let (trigger, operation) = stored(db, "p", "n").await;
-    assert!(db.trigger_in_use(trigger.id).await.unwrap());
-    let refused = db.trigger_delete(trigger.id).await.unwrap_err();
+    assert!(db.schedules().trigger_in_use(trigger.id).await.unwrap());
+    let refused = db.schedules().trigger_delete(trigger.id).await.unwrap_err();
     assert!(refused.to_string().contains("being used"), "{refused}");
-    db.scheduled_operation_delete(operation.id).await.unwrap();
-    assert!(!db.trigger_in_use(trigger.id).await.unwrap());
-    db.trigger_delete(trigger.id).await.unwrap();
+    db.schedules().operation_delete(operation.id).await.unwrap();
+    assert!(!db.schedules().trigger_in_use(trigger.id).await.unwrap());
+    db.schedules().trigger_delete(trigger.id).await.unwrap();
     for error in [
-        db.trigger_get(trigger.id).await.unwrap_err(),
-        db.trigger_delete(trigger.id).await.unwrap_err(),
-        db.trigger_update(&trigger).await.unwrap_err(),
-        db.scheduled_operation_create(&operation, None)
+        db.schedules().trigger_get(trigger.id).await.unwrap_err(),
+        db.schedules().trigger_delete(trigger.id).await.unwrap_err(),
+        db.schedules().trigger_update(&trigger).await.unwrap_err(),
+        db.schedules()
+            .operation_create(&operation, None)
             .await
             .unwrap_err(),
     ] {
@@ -124,7 +129,8 @@ async fn a_trigger_in_use_stays() {
         assert_eq!(error.to_string(), expected);
     }
     assert!(
-        db.trigger_list(&ListQuery::of_every_project())
+        db.schedules()
+            .trigger_list(&ListQuery::of_every_project())
             .await
             .unwrap()
             .is_empty()
@@ -137,17 +143,21 @@ async fn an_operation_goes_with_what_an_engine_noted_of_it() {
     let db = &fixture.db;
     let (_, operation) = stored(db, "p", "n").await;
     let id = operation.id;
-    let nobody = db.scheduled_operation_trust(id).await.unwrap_err();
+    let nobody = db.schedules().operation_trust(id).await.unwrap_err();
     assert!(matches!(nobody, DbError::NotFound { .. }), "{nobody:?}");
-    let service = db.service_register("host", "b", "t").await.unwrap();
-    db.scheduled_operation_register(id, service.id, Some("trust"))
+    let service = db.services().register("host", "b", "t").await.unwrap();
+    db.schedules()
+        .operation_register(id, service.id, Some("trust"))
         .await
         .unwrap();
-    let trust = db.scheduled_operation_trust(id).await.unwrap();
+    let trust = db.schedules().operation_trust(id).await.unwrap();
     assert_eq!(trust.as_deref(), Some("trust"));
-    let twice = db.scheduled_operation_register(id, service.id, None).await;
+    let twice = db
+        .schedules()
+        .operation_register(id, service.id, None)
+        .await;
     assert!(matches!(twice, Err(DbError::Conflict { .. })), "{twice:?}");
-    db.scheduled_operation_delete(id).await.unwrap();
+    db.schedules().operation_delete(id).await.unwrap();
     let left: i64 = fixture
         .raw()
         .query_row(
@@ -157,7 +167,7 @@ async fn an_operation_goes_with_what_an_engine_noted_of_it() {
         )
         .unwrap();
     assert_eq!(left, 0);
-    let gone = db.scheduled_operation_delete(id).await.unwrap_err();
+    let gone = db.schedules().operation_delete(id).await.unwrap_err();
     assert!(matches!(gone, DbError::NotFound { .. }), "{gone:?}");
 }
 
@@ -166,21 +176,26 @@ async fn what_no_engine_took_on_is_found_with_its_trust() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let trigger = trigger("p", "n");
-    db.trigger_create(&trigger).await.unwrap();
+    db.schedules().trigger_create(&trigger).await.unwrap();
     let (with, without) = (operation(&trigger, "a"), operation(&trigger, "b"));
     let trust = Some("trust".to_owned());
-    db.scheduled_operation_create(&with, trust.as_deref())
+    db.schedules()
+        .operation_create(&with, trust.as_deref())
         .await
         .unwrap();
-    db.scheduled_operation_create(&without, None).await.unwrap();
-    let mut found = db.scheduled_operations_unregistered(9).await.unwrap();
+    db.schedules()
+        .operation_create(&without, None)
+        .await
+        .unwrap();
+    let mut found = db.schedules().operations_unregistered(9).await.unwrap();
     found.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     assert_eq!(found, [(with.clone(), trust), (without.clone(), None)]);
-    let service = db.service_register("host", "b", "t").await.unwrap();
-    db.scheduled_operation_register(with.id, service.id, None)
+    let service = db.services().register("host", "b", "t").await.unwrap();
+    db.schedules()
+        .operation_register(with.id, service.id, None)
         .await
         .unwrap();
-    let found = db.scheduled_operations_unregistered(9).await.unwrap();
+    let found = db.schedules().operations_unregistered(9).await.unwrap();
     assert_eq!(found, [(without, None)]);
 }
 
@@ -190,14 +205,15 @@ async fn an_operation_is_left_out_and_taken_in_again() {
     let db = &fixture.db;
     let (_, operation) = stored(db, "p", "n").await;
     for enabled in [false, true] {
-        db.scheduled_operation_set_enabled(operation.id, enabled)
+        db.schedules()
+            .operation_set_enabled(operation.id, enabled)
             .await
             .unwrap();
-        let read = db.scheduled_operation_get(operation.id).await.unwrap();
+        let read = db.schedules().operation_get(operation.id).await.unwrap();
         assert_eq!(read.enabled, enabled);
     }
     let unknown = ScheduledOperationId::new();
-    let gone = db.scheduled_operation_set_enabled(unknown, true).await;
+    let gone = db.schedules().operation_set_enabled(unknown, true).await;
     assert!(matches!(gone, Err(DbError::NotFound { .. })), "{gone:?}");
 }
 
@@ -222,7 +238,11 @@ async fn both_are_listed_by_project_filter_and_page() {
         ("type", "time", vec!["a", "ab", "b"]),
         ("unknown", "x", vec!["a", "ab", "b"]),
     ] {
-        let found = db.trigger_list(&query(filter, value)).await.unwrap();
+        let found = db
+            .schedules()
+            .trigger_list(&query(filter, value))
+            .await
+            .unwrap();
         let names: Vec<_> = found.iter().map(|trigger| trigger.name.as_str()).collect();
         assert_eq!(names, expected, "{filter}={value}");
     }
@@ -234,22 +254,23 @@ async fn both_are_listed_by_project_filter_and_page() {
         ("operation_definition", "max_backups", vec!["a", "ab", "b"]),
         ("trigger_id", foreign.as_str(), vec![]),
     ] {
-        let found = db.scheduled_operation_list(&query(filter, value)).await;
+        let found = db.schedules().operation_list(&query(filter, value)).await;
         let found = found.unwrap();
         let names: Vec<_> = found.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, expected, "{filter}={value}");
     }
     let mut page = query("type", "time");
     page.limit = Some(2);
-    let first = db.trigger_list(&page).await.unwrap();
+    let first = db.schedules().trigger_list(&page).await.unwrap();
     page.marker = Some(first[1].id.to_string());
-    let second = db.trigger_list(&page).await.unwrap();
+    let second = db.schedules().trigger_list(&page).await.unwrap();
     assert_eq!(second.len(), 1);
     page.marker = Some(TriggerId::new().to_string());
-    let unknown = db.trigger_list(&page).await.unwrap_err();
+    let unknown = db.schedules().trigger_list(&page).await.unwrap_err();
     assert!(matches!(unknown, DbError::NotFound { .. }), "{unknown:?}");
     let definition: BTreeMap<_, _> = db
-        .scheduled_operation_list(&ListQuery::project("q"))
+        .schedules()
+        .operation_list(&ListQuery::project("q"))
         .await
         .unwrap()[0]
         .operation_definition
@@ -265,19 +286,20 @@ async fn a_deleted_plans_operations_are_disabled() {
     let plans = ["kept", "gone"].map(|name| plan("p", name));
     let mut ids = Vec::new();
     for plan in &plans {
-        db.plan_create(plan).await.unwrap();
+        db.plans().create(plan).await.unwrap();
         let mut operation = operation(&trigger, &plan.name);
         let id = plan.id.to_string();
         operation.operation_definition.insert("plan_id".into(), id);
-        db.scheduled_operation_create(&operation, None)
+        db.schedules()
+            .operation_create(&operation, None)
             .await
             .unwrap();
         ids.push(operation.id);
     }
-    db.plan_delete(plans[1].id).await.unwrap();
+    db.plans().delete(plans[1].id).await.unwrap();
     let mut enabled = Vec::new();
     for id in [unrelated.id, ids[0], ids[1]] {
-        enabled.push(db.scheduled_operation_get(id).await.unwrap().enabled);
+        enabled.push(db.schedules().operation_get(id).await.unwrap().enabled);
     }
     assert_eq!(enabled, [true, true, false]);
 }

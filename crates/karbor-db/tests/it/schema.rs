@@ -115,10 +115,11 @@ async fn processes_that_start_at_once_migrate_once() {
 async fn child_migrates() {
     let db = child_db().await;
     db.migrate().await.unwrap();
-    db.service_register("host", "karbor-protection", "karbor-protection")
+    db.services()
+        .register("host", "karbor-protection", "karbor-protection")
         .await
         .unwrap();
-    assert_eq!(db.service_list().await.unwrap().len(), 1);
+    assert_eq!(db.services().list().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -170,5 +171,5 @@ async fn in_memory_works_too() {
     let db = Db::connect("sqlite::memory:").await.unwrap();
     db.migrate().await.unwrap();
     db.migrate().await.unwrap();
-    assert!(db.service_list().await.unwrap().is_empty());
+    assert!(db.services().list().await.unwrap().is_empty());
 }

@@ -17,7 +17,7 @@ async fn every_kind_of_record_goes_its_way_once() {
     } = &fixture().await;
     let (plan, restore, verification) = (plan("p", "n"), restore("p"), verification("p"));
     let (log, flow) = (operation_log("p"), flow("h"));
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     begin(db, &restore).await;
     begin(db, &verification).await;
     db.operation_log_create(&log).await.unwrap();
@@ -36,7 +36,7 @@ async fn every_kind_of_record_goes_its_way_once() {
     once::<OperationLog>(db, log.id, from, to).await;
     let (from, to) = (FlowStatus::Running, FlowStatus::Failed);
     once::<FlowRecord>(db, flow.operation_id, from, to).await;
-    assert!(db.plan_get(plan.id).await.unwrap().updated_at.is_some());
+    assert!(db.plans().get(plan.id).await.unwrap().updated_at.is_some());
 }
 
 async fn once<R: Stateful>(db: &Db, id: R::Id, from: R::State, to: R::State) {
@@ -102,8 +102,8 @@ async fn no_record_no_transition() {
         "{unknown:?}"
     );
     let plan = plan("p", "n");
-    db.plan_create(&plan).await.unwrap();
-    db.plan_delete(plan.id).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
+    db.plans().delete(plan.id).await.unwrap();
     let (from, to) = (PlanStatus::Suspended, PlanStatus::Started);
     let deleted = db.transition::<Plan>(plan.id, from, to).await;
     assert!(
@@ -172,7 +172,7 @@ async fn of_many_updates_of_one_plan_one_wins() {
     let fixture = fixture().await;
     let dbs = [fixture.db.clone(), fixture.other().await];
     let plan = plan("p", "n");
-    fixture.db.plan_create(&plan).await.unwrap();
+    fixture.db.plans().create(&plan).await.unwrap();
     let tasks: Vec<_> = (0..12)
         .map(|number| {
             let db = dbs[number % 2].clone();
@@ -180,7 +180,7 @@ async fn of_many_updates_of_one_plan_one_wins() {
                 name: format!("n{number}"),
                 ..plan.clone()
             };
-            tokio::spawn(async move { db.plan_update(&plan).await })
+            tokio::spawn(async move { db.plans().update(&plan).await })
         })
         .collect();
     let mut won = Vec::new();
@@ -190,7 +190,7 @@ async fn of_many_updates_of_one_plan_one_wins() {
             Err(error) => assert!(matches!(error, DbError::Conflict { .. }), "{error:?}"),
         }
     }
-    assert_eq!(won, [fixture.db.plan_get(plan.id).await.unwrap().name]);
+    assert_eq!(won, [fixture.db.plans().get(plan.id).await.unwrap().name]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -200,7 +200,7 @@ async fn a_service_that_registers_many_times_at_once_has_one_row() {
     let tasks: Vec<_> = (0..8)
         .map(|number| {
             let db = dbs[number % 2].clone();
-            tokio::spawn(async move { db.service_register("h", "b", "t").await.unwrap().id })
+            tokio::spawn(async move { db.services().register("h", "b", "t").await.unwrap().id })
         })
         .collect();
     for task in tasks {

@@ -23,7 +23,7 @@ async fn a_file_that_is_no_database_is_named_so() {
 #[tokio::test]
 async fn a_damaged_file_is_named_so() {
     let fixture = fixture().await;
-    fixture.db.plan_create(&plan("p", "n")).await.unwrap();
+    fixture.db.plans().create(&plan("p", "n")).await.unwrap();
     fixture.db.close().await;
     let path = fixture.path();
     let mut bytes = fs::read(&path).unwrap();
@@ -38,13 +38,17 @@ async fn a_damaged_file_is_named_so() {
 #[tokio::test]
 async fn a_read_only_database_says_so_and_can_be_read() {
     let fixture = fixture().await;
-    fixture.db.plan_create(&plan("p", "n")).await.unwrap();
+    fixture.db.plans().create(&plan("p", "n")).await.unwrap();
     let url = format!("sqlite://{}?mode=ro", fixture.path().display());
     let db = Db::connect(&url).await.unwrap();
     db.migrate().await.unwrap();
-    let read = db.plan_list(&ListQuery::of_every_project()).await.unwrap();
+    let read = db
+        .plans()
+        .list(&ListQuery::of_every_project())
+        .await
+        .unwrap();
     assert_eq!(read.len(), 1);
-    let error = db.plan_create(&plan("p", "m")).await.unwrap_err();
+    let error = db.plans().create(&plan("p", "m")).await.unwrap_err();
     assert!(error.to_string().contains("read-only"), "{error}");
 }
 
@@ -73,29 +77,39 @@ async fn a_database_that_goes_away_stops_writes_until_it_is_back() {
     let fixture = fixture().await;
     let (path, away) = (fixture.path(), fixture.folder.path().join("away.db"));
     fs::rename(&path, &away).unwrap();
-    let error = fixture.db.plan_create(&plan("p", "n")).await.unwrap_err();
+    let error = fixture
+        .db
+        .plans()
+        .create(&plan("p", "n"))
+        .await
+        .unwrap_err();
     assert!(error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains("is gone"), "{error}");
     assert!(ApiError::from(error).kind.is_retryable());
 
     fs::copy(&away, &path).unwrap();
-    let error = fixture.db.plan_create(&plan("p", "n")).await.unwrap_err();
+    let error = fixture
+        .db
+        .plans()
+        .create(&plan("p", "n"))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("Another file"), "{error}");
 
     fs::rename(&away, &path).unwrap();
-    fixture.db.plan_create(&plan("p", "n")).await.unwrap();
+    fixture.db.plans().create(&plan("p", "n")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_row_that_nobody_should_have_written_is_named() {
     let fixture = fixture().await;
     let plan = plan("p", "n");
-    fixture.db.plan_create(&plan).await.unwrap();
+    fixture.db.plans().create(&plan).await.unwrap();
     fixture
         .raw()
         .execute("UPDATE plans SET parameters = '{'", [])
         .unwrap();
-    let error = fixture.db.plan_get(plan.id).await.unwrap_err();
+    let error = fixture.db.plans().get(plan.id).await.unwrap_err();
     let text = error.to_string();
     assert!(text.contains(&plan.id.to_string()), "{text}");
     assert!(text.contains("parameters"), "{text}");
@@ -122,12 +136,13 @@ async fn a_disk_that_takes_no_more_is_named_and_loses_nothing() {
     );
     let plans = fixture
         .db
-        .plan_list(&ListQuery::of_every_project())
+        .plans()
+        .list(&ListQuery::of_every_project())
         .await
         .unwrap();
     assert_eq!(plans.len(), written);
     assert!(plans.iter().all(|plan| plan.resources.len() == 2));
-    fixture.db.plan_create(&plan("p", "next")).await.unwrap();
+    fixture.db.plans().create(&plan("p", "next")).await.unwrap();
 }
 
 #[tokio::test]
@@ -136,7 +151,7 @@ async fn child_writes_until_it_fails() {
     let db = child_db().await;
     let mut written = 0;
     let error = loop {
-        match db.plan_create(&plan("p", "n")).await {
+        match db.plans().create(&plan("p", "n")).await {
             Ok(()) => written += 1,
             Err(error) => break error,
         }
@@ -154,10 +169,11 @@ async fn another_writer_is_waited_for() {
     let raw = fixture.raw();
     raw.execute_batch("BEGIN IMMEDIATE").unwrap();
     let db = fixture.db.clone();
-    let write = tokio::spawn(async move { db.plan_create(&plan("p", "n")).await });
+    let write = tokio::spawn(async move { db.plans().create(&plan("p", "n")).await });
     let read = fixture
         .db
-        .plan_list(&ListQuery::of_every_project())
+        .plans()
+        .list(&ListQuery::of_every_project())
         .await
         .unwrap();
     assert!(read.is_empty());
@@ -170,17 +186,18 @@ async fn a_cancelled_write_leaves_nothing_and_blocks_nobody() {
     let fixture = fixture().await;
     for round in 0..50 {
         let (db, abandoned) = (fixture.db.clone(), plan("p", "abandoned"));
-        let write = tokio::spawn(async move { db.plan_create(&abandoned).await });
+        let write = tokio::spawn(async move { db.plans().create(&abandoned).await });
         for _ in 0..round {
             tokio::task::yield_now().await;
         }
         write.abort();
         let _ = write.await;
-        fixture.db.plan_create(&plan("p", "kept")).await.unwrap();
+        fixture.db.plans().create(&plan("p", "kept")).await.unwrap();
     }
     let plans = fixture
         .db
-        .plan_list(&ListQuery::of_every_project())
+        .plans()
+        .list(&ListQuery::of_every_project())
         .await
         .unwrap();
     let whole = plans.iter().all(|plan| plan.resources.len() == 2);

@@ -45,10 +45,10 @@ fn webhook(url: &str) -> Arc<dyn Sink> {
 async fn what_waits_for_a_sink_that_is_no_more_is_forgotten() {
     let clock = FakeClock::new();
     let db = database(&clock).await;
-    db.plan_create(&plan("p")).await.unwrap();
+    db.plans().create(&plan("p")).await.unwrap();
     let gone = courier(&db, &clock, vec![webhook("http://127.0.0.1:1/hook")]);
     assert_eq!(gone.round().await.unwrap(), 0);
-    db.plan_create(&plan("q")).await.unwrap();
+    db.plans().create(&plan("q")).await.unwrap();
     assert_eq!(courier(&db, &clock, Vec::new()).round().await.unwrap(), 0);
     let recorder = Arc::new(Recorder::default());
     let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook("http://127.0.0.1:1/hook")];
@@ -64,7 +64,7 @@ async fn database(clock: &FakeClock) -> Db {
 }
 
 fn courier(db: &Db, clock: &FakeClock, sinks: Vec<Arc<dyn Sink>>) -> Courier {
-    Courier::new(Arc::new(db.clone()), sinks, clock.shared(), "h1", DAY)
+    Courier::new(Arc::new(db.outbox()), sinks, clock.shared(), "h1", DAY)
 }
 
 /// Remembers what it took, and refuses as often as it is told.
@@ -102,7 +102,7 @@ async fn a_webhook_that_fails_first_gets_everything_signed_and_in_order() {
     let server = Server::answering(&answers).await;
     let courier = courier(&db, &clock, vec![webhook(&server.url)]);
     for name in ["first", "second"] {
-        db.plan_create(&plan(name)).await.unwrap();
+        db.plans().create(&plan(name)).await.unwrap();
     }
     assert_eq!(courier.round().await.unwrap(), 0);
     // The second is not tried before its turn: it is due at once, the first only later.
@@ -167,7 +167,7 @@ async fn who_has_it_is_not_told_again_while_another_fails() {
     let server = Server::answering(&["503 Service Unavailable\r\n"]).await;
     let recorder = Arc::new(Recorder::default());
     let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook(&server.url)];
-    db.plan_create(&plan("p")).await.unwrap();
+    db.plans().create(&plan("p")).await.unwrap();
     assert_eq!(courier(&db, &clock, all.clone()).round().await.unwrap(), 1);
     clock.turn(Duration::from_secs(5));
     // Another service goes on with it.
@@ -184,7 +184,7 @@ async fn a_sink_in_trouble_holds_nobody_else_back() {
     let recorder = Arc::new(Recorder::default());
     let all: Vec<Arc<dyn Sink>> = vec![recorder.clone(), webhook("http://127.0.0.1:1/hook")];
     for at in 0..120 {
-        db.plan_create(&plan(&at.to_string())).await.unwrap();
+        db.plans().create(&plan(&at.to_string())).await.unwrap();
     }
     let courier = courier(&db, &clock, all);
     for _ in 0..3 {
@@ -217,7 +217,7 @@ async fn a_slow_sink_delays_nobody_else() {
     let stop = CancellationToken::new();
     let told = async {
         for at in 1..=2 {
-            db.plan_create(&plan("p")).await.unwrap();
+            db.plans().create(&plan("p")).await.unwrap();
             while recorder.took.lock().unwrap().len() < at {
                 clock.turn(Duration::from_secs(1));
                 tokio::task::yield_now().await;
@@ -238,7 +238,7 @@ async fn what_is_too_old_is_given_up_without_asking_a_sink_in_trouble() {
     *recorder.refusals.lock().unwrap() = 1;
     let courier = courier(&db, &clock, vec![recorder.clone()]);
     for name in ["a", "b", "c"] {
-        db.plan_create(&plan(name)).await.unwrap();
+        db.plans().create(&plan(name)).await.unwrap();
     }
     clock.turn(DAY);
     assert_eq!(courier.round().await.unwrap(), 3);
@@ -253,13 +253,13 @@ async fn what_is_too_old_is_given_up_and_counted_but_tried_once_more() {
     let recorder = Arc::new(Recorder::default());
     *recorder.refusals.lock().unwrap() = 2;
     let courier = courier(&db, &clock, vec![recorder.clone()]);
-    db.plan_create(&plan("old")).await.unwrap();
+    db.plans().create(&plan("old")).await.unwrap();
     assert_eq!(courier.round().await.unwrap(), 0);
     clock.turn(DAY);
     assert_eq!(courier.round().await.unwrap(), 1);
     let counts = courier.counts();
     assert_eq!((counts.given_up, counts.delivered), (1, 0));
-    db.plan_create(&plan("new")).await.unwrap();
+    db.plans().create(&plan("new")).await.unwrap();
     assert_eq!(courier.round().await.unwrap(), 1);
     assert_eq!(recorder.took.lock().unwrap().len(), 1);
 }
@@ -272,7 +272,7 @@ async fn couriers_do_not_take_the_same() {
     let db = Db::open(&path).await.unwrap();
     db.migrate().await.unwrap();
     for at in 0..120 {
-        db.plan_create(&plan(&at.to_string())).await.unwrap();
+        db.plans().create(&plan(&at.to_string())).await.unwrap();
     }
     let clock = FakeClock::new();
     clock.turn(Duration::from_secs(10 * 365 * 86_400));
@@ -360,7 +360,8 @@ async fn kill_9_between_commit_and_delivery_loses_nothing() {
     let courier = courier(&db, &clock, vec![recorder.clone()]);
     while courier.round().await.unwrap() > 0 {}
     let plans = db
-        .plan_list(&karbor_db::ListQuery::of_every_project())
+        .plans()
+        .list(&karbor_db::ListQuery::of_every_project())
         .await
         .unwrap();
     let took = recorder.took.lock().unwrap();
@@ -389,7 +390,7 @@ async fn child_makes_plans_until_killed() {
     let db = Db::open(path.as_ref()).await.unwrap();
     loop {
         let plan = plan("p");
-        db.plan_create(&plan).await.unwrap();
+        db.plans().create(&plan).await.unwrap();
         println!("made {}", plan.id);
     }
 }

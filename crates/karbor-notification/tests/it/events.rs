@@ -52,8 +52,8 @@ async fn database() -> Db {
 async fn told(db: &Db) -> Vec<Notification> {
     let later = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let until = later + chrono::TimeDelta::hours(1);
-    db.deal_out(&["test"]).await.unwrap();
-    let taken = db.take("test", later, until, 100).await.unwrap();
+    db.outbox().deal_out(&["test"]).await.unwrap();
+    let taken = db.outbox().take("test", later, until, 100).await.unwrap();
     taken.into_iter().map(|out| out.notification).collect()
 }
 
@@ -122,14 +122,14 @@ async fn what_fails_at_once_is_told() {
 async fn records_tell_what_became_of_them() {
     let db = database().await;
     let plan = plan("nightly");
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     let changed = Plan {
         name: "daily".to_owned(),
         ..plan.clone()
     };
-    db.plan_update(&changed).await.unwrap();
-    db.plan_delete(plan.id).await.unwrap();
-    db.plan_delete(plan.id).await.unwrap_err();
+    db.plans().update(&changed).await.unwrap();
+    db.plans().delete(plan.id).await.unwrap();
+    db.plans().delete(plan.id).await.unwrap_err();
     let trigger = Trigger {
         id: TriggerId::new(),
         name: "t".to_owned(),
@@ -139,8 +139,8 @@ async fn records_tell_what_became_of_them() {
         created_at: None,
         updated_at: None,
     };
-    db.trigger_create(&trigger).await.unwrap();
-    db.trigger_delete(trigger.id).await.unwrap();
+    db.schedules().trigger_create(&trigger).await.unwrap();
+    db.schedules().trigger_delete(trigger.id).await.unwrap();
     let told = told(&db).await;
     let types: Vec<_> = told.iter().map(|n| n.event_type.as_str()).collect();
     assert_eq!(
@@ -162,7 +162,7 @@ async fn records_tell_what_became_of_them() {
 async fn a_plan_that_is_started_or_suspended_is_told() {
     let db = database().await;
     let plan = plan("nightly");
-    db.plan_create(&plan).await.unwrap();
+    db.plans().create(&plan).await.unwrap();
     let (suspended, started) = (PlanStatus::Suspended, PlanStatus::Started);
     for (from, to) in [(suspended, started), (started, suspended)] {
         db.transition::<Plan>(plan.id, from, to).await.unwrap();
@@ -185,8 +185,8 @@ async fn the_request_is_told() {
     let asked = db.asked_by(&context);
     let log = log(OperationType::Protect, OperationLogStatus::InProgress);
     asked.operation_log_create(&log).await.unwrap();
-    asked.plan_create(&plan("p")).await.unwrap();
-    db.plan_create(&plan("nobody's")).await.unwrap();
+    asked.plans().create(&plan("p")).await.unwrap();
+    db.plans().create(&plan("nobody's")).await.unwrap();
     let told = told(&db).await;
     let id = serde_json::json!(context.request_id);
     assert_eq!(told[0].payload["request_id"], id);
@@ -200,7 +200,7 @@ async fn what_is_refused_before_it_has_a_record_is_told() {
     let db = database().await;
     let mut log = log(OperationType::Copy, OperationLogStatus::Failed);
     log.error_info = Some("no such bank".to_owned());
-    db.announce_refused_operation(&log).await.unwrap();
+    db.announcements().refused_operation(&log).await.unwrap();
     let told = told(&db).await;
     assert_eq!(told[0].event_type, "karbor.checkpoint_copy.error");
     assert_eq!(told[0].payload["message"], "no such bank");

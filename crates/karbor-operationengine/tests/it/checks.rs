@@ -16,7 +16,7 @@ async fn q42_q43_q65_a_definition_is_checked_when_it_is_made() {
     let house = House::new().await;
     let engine = house.engine("a").await;
     let foreign = plan("p2");
-    house.db.plan_create(&foreign).await.unwrap();
+    house.db.plans().create(&foreign).await.unwrap();
     let trigger = house.hourly().await;
     let (unknown, foreign) = (PlanId::new().to_string(), foreign.id.to_string());
     let provider = ProviderId::new().to_string();
@@ -102,7 +102,8 @@ async fn q42_q43_q65_a_definition_is_checked_when_it_is_made() {
         let operation = house.operation(&trigger, operation_type, &[(key, value)]);
         house
             .db
-            .scheduled_operation_create(&operation, None)
+            .schedules()
+            .operation_create(&operation, None)
             .await
             .unwrap();
         let context = RequestContext::for_project("u", crate::house::PROJECT, false);

@@ -105,9 +105,14 @@ async fn a_trigger_that_is_changed_after_a_clock_was_ahead_is_not_taken_for_run(
     ahead_for_a_run(&house, MONTHS).await;
     let false_time = house.now() + MONTHS;
     let before = house.fake.state().asked.len();
-    let mut trigger = house.db.trigger_get(operation.trigger_id).await.unwrap();
+    let mut trigger = house
+        .db
+        .schedules()
+        .trigger_get(operation.trigger_id)
+        .await
+        .unwrap();
     trigger.properties = crate::house::properties("0 * * * *", 901);
-    let trigger = house.db.trigger_update(&trigger).await.unwrap();
+    let trigger = house.db.schedules().trigger_update(&trigger).await.unwrap();
     let context = RequestContext::admin();
     engine
         .manager()
@@ -149,17 +154,22 @@ async fn a_trigger_whose_end_only_a_clock_that_was_ahead_had_passed_goes_on() {
     let house = House::new().await;
     let engine = house.engine("a").await;
     let operation = house.scheduled(&engine, PROTECT, &[]).await;
-    let mut trigger = house.db.trigger_get(operation.trigger_id).await.unwrap();
+    let mut trigger = house
+        .db
+        .schedules()
+        .trigger_get(operation.trigger_id)
+        .await
+        .unwrap();
     trigger
         .properties
         .insert("end_time".to_owned(), "2026-02-01 00:00:00".into());
-    house.db.trigger_update(&trigger).await.unwrap();
+    house.db.schedules().trigger_update(&trigger).await.unwrap();
     house.pass(60).await;
     let right = house.now();
     house.clock.set_time_of_day(right + MONTHS);
     until(async || {
         house.clock.turn(Duration::from_secs(20));
-        let next = house.db.next_execution().await.unwrap();
+        let next = house.db.schedules().next_execution().await.unwrap();
         next.is_none().then_some(())
     })
     .await;

@@ -118,7 +118,7 @@ async fn an_engine_that_was_slow_makes_no_second_checkpoint() {
     // if it could not have, until the other has it.
     let raw = house.raw();
     until(async || {
-        house.db.runs_release("a/").await.unwrap();
+        house.db.schedules().runs_release("a/").await.unwrap();
         house.clock.turn(Duration::from_secs(1));
         let owner = raw.query_row("SELECT owner FROM scheduled_runs", [], |row| {
             row.get::<_, Option<String>>(0)
@@ -139,7 +139,7 @@ async fn an_engine_goes_on_with_a_run_that_it_has_and_does_not_begin_it_anew() {
     let step = Dies::Hung(Hang::BeforeProtect);
     let engine = died_at(&house, step).await;
     assert_eq!(house.fake.state().calls, 1);
-    house.db.runs_release("a/").await.unwrap();
+    house.db.schedules().runs_release("a/").await.unwrap();
     // Told of a change, it looks for what is due.
     let context = RequestContext::admin();
     let trigger = house.hourly().await;

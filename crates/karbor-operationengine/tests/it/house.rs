@@ -81,7 +81,7 @@ impl House {
         let db = Self::open(&folder, &clock).await;
         db.migrate().await.unwrap();
         let plan = plan(PROJECT);
-        db.plan_create(&plan).await.unwrap();
+        db.plans().create(&plan).await.unwrap();
         Self {
             fake: Fake::new(db.clone(), clock.clone()),
             folder,
@@ -124,7 +124,7 @@ impl House {
         Service::new(
             Arc::new(manager),
             options,
-            Arc::new(db),
+            Arc::new(db.services()),
             Arc::new(transport),
         )
         .start()
@@ -143,7 +143,7 @@ impl House {
             created_at: Some(self.clock.now()),
             updated_at: None,
         };
-        self.db.trigger_create(&trigger).await.unwrap();
+        self.db.schedules().trigger_create(&trigger).await.unwrap();
         trigger
     }
 
@@ -176,7 +176,8 @@ impl House {
     }
 
     pub async fn recorded(&self, operation: &ScheduledOperation, trust: Option<&str>) {
-        let recorded = self.db.scheduled_operation_create(operation, trust);
+        let schedules = self.db.schedules();
+        let recorded = schedules.operation_create(operation, trust);
         recorded.await.unwrap();
     }
 
@@ -208,7 +209,7 @@ impl House {
             .create_trigger(&context, trigger)
             .await
             .unwrap();
-        let planned = async || self.db.next_execution().await.unwrap();
+        let planned = async || self.db.schedules().next_execution().await.unwrap();
         until(planned).await;
         operation
     }

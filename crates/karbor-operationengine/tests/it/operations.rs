@@ -171,7 +171,7 @@ async fn an_owner_who_is_gone_ends_the_operation() {
         reason,
         "The trust trust-1 is gone. The operation was disabled."
     );
-    let stored = house.db.scheduled_operation_get(operation.id).await;
+    let stored = house.db.schedules().operation_get(operation.id).await;
     assert!(!stored.unwrap().enabled);
 }
 
@@ -188,7 +188,7 @@ async fn a_service_that_can_act_for_nobody_fails_runs_and_disables_nothing() {
     assert_eq!(house.ended(1).await, ["failed"]);
     let reason = house.reason(OperationLogStatus::Failed).await;
     assert_eq!(reason, "The service has no user to take trusts.");
-    let stored = house.db.scheduled_operation_get(operation.id).await;
+    let stored = house.db.schedules().operation_get(operation.id).await;
     assert!(stored.unwrap().enabled);
 }
 

@@ -106,7 +106,7 @@ async fn a_trigger_that_came_when_no_engine_was_there_is_followed_from_its_begin
     let operation = house.operation(&trigger, PROTECT, &[]);
     house.take_on(&engine, &operation).await;
     drop(engine);
-    let changed = house.db.trigger_update(&trigger).await.unwrap();
+    let changed = house.db.schedules().trigger_update(&trigger).await.unwrap();
     assert!(changed.updated_at.is_some());
     house.clock.turn(Duration::from_secs(2 * 3600 + 1000));
     let _engine = house.engine("a").await;
@@ -124,12 +124,13 @@ async fn an_operation_that_no_engine_was_told_of_is_taken_on() {
     let wrong = house.operation(&trigger, PROTECT, &[("plan_id", "none")]);
     house.recorded(&wrong, None).await;
     let engine = house.engine("a").await;
-    until(async || house.db.next_execution().await.unwrap()).await;
-    let trust = house.db.scheduled_operation_trust(operation.id).await;
+    until(async || house.db.schedules().next_execution().await.unwrap()).await;
+    let trust = house.db.schedules().operation_trust(operation.id).await;
     assert_eq!(trust.unwrap().as_deref(), Some("trust-7"));
     house
         .db
-        .scheduled_operation_get(wrong.id)
+        .schedules()
+        .operation_get(wrong.id)
         .await
         .unwrap_err();
     // Its maker was only slow.
@@ -186,7 +187,7 @@ async fn a_suspended_operation_rests_until_it_is_resumed() {
     api.delete_scheduled_operation(&context, id, trigger)
         .await
         .unwrap();
-    house.db.scheduled_operation_delete(id).await.unwrap();
+    house.db.schedules().operation_delete(id).await.unwrap();
     house.pass(3600).await;
     assert_eq!(house.fake.state().asked.len(), 1);
 }
@@ -231,7 +232,8 @@ async fn an_engine_out_of_service_leaves_the_work_to_others() {
     let id = engine.record().id;
     house
         .db
-        .service_set_disabled(id, true, Some("maintenance"))
+        .services()
+        .set_disabled(id, true, Some("maintenance"))
         .await
         .unwrap();
     // It looks again at the next poll, before it fires.
@@ -249,7 +251,8 @@ async fn a_record_that_was_removed_and_made_anew_is_the_engine_s() {
     let trigger = house.hourly().await;
     let before = engine.record().id;
     // Or SQLite would give the same id again.
-    let next = house.db.service_register("b", "karbor-other", "other");
+    let services = house.db.services();
+    let next = services.register("b", "karbor-other", "other");
     next.await.unwrap();
     let removed = house
         .raw()
@@ -271,7 +274,8 @@ async fn a_record_that_was_removed_and_made_anew_is_the_engine_s() {
         (id != before).then_some(id)
     });
     let id = id.await;
-    let disabled = house.db.service_set_disabled(id, true, Some("maintenance"));
+    let services = house.db.services();
+    let disabled = services.set_disabled(id, true, Some("maintenance"));
     disabled.await.unwrap();
     let taken = manager.create_scheduled_operation(&context, operation, None);
     taken.await.unwrap();
@@ -280,7 +284,8 @@ async fn a_record_that_was_removed_and_made_anew_is_the_engine_s() {
         house.fake.state().asked.is_empty(),
         "a disabled engine fired"
     );
-    let enabled = house.db.service_set_disabled(id, false, None);
+    let services = house.db.services();
+    let enabled = services.set_disabled(id, false, None);
     enabled.await.unwrap();
     house.pass(3600).await;
     assert!(!house.ended(1).await.is_empty());
@@ -302,9 +307,14 @@ async fn a_changed_trigger_fires_by_what_it_says_now() {
     let house = House::new().await;
     let engine = house.engine("a").await;
     let operation = house.scheduled(&engine, PROTECT, &[]).await;
-    let mut trigger = house.db.trigger_get(operation.trigger_id).await.unwrap();
+    let mut trigger = house
+        .db
+        .schedules()
+        .trigger_get(operation.trigger_id)
+        .await
+        .unwrap();
     trigger.properties = crate::house::properties("30 * * * *", 900);
-    let trigger = house.db.trigger_update(&trigger).await.unwrap();
+    let trigger = house.db.schedules().trigger_update(&trigger).await.unwrap();
     let context = RequestContext::admin();
     engine
         .manager()

@@ -206,7 +206,7 @@ impl House {
         let service = Service::new(
             Arc::new(manager),
             ServiceOptions::default(),
-            Arc::new(db.clone()),
+            Arc::new(db.services()),
             transport,
         );
         Running {

@@ -98,7 +98,7 @@ async fn what_could_not_begin_is_told() {
         limits: [(QuotaResource::Checkpoints, 4)].into(),
         class: None,
     };
-    running.db.quota_update(PROJECT, &change).await.unwrap();
+    running.db.quotas().update(PROJECT, &change).await.unwrap();
     let begun = running.copy(&wanted).await.unwrap();
     assert_eq!(begun.len(), 1);
     let of = |ids: [CheckpointId; 3]| ids.iter().position(|id| *id == begun[0].0);

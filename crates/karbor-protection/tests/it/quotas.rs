@@ -16,11 +16,11 @@ async fn limit(db: &Db, resource: QuotaResource, limit: i64) {
         limits: QuotaLimits::from([(resource, limit)]),
         class: None,
     };
-    db.quota_update(PROJECT, &change).await.unwrap();
+    db.quotas().update(PROJECT, &change).await.unwrap();
 }
 
 async fn used(db: &Db, resource: QuotaResource) -> i64 {
-    db.quota_usage(PROJECT).await.unwrap()[&resource]
+    db.quotas().usage(PROJECT).await.unwrap()[&resource]
 }
 
 /// What the list shows of the project.

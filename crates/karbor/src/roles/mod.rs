@@ -62,7 +62,7 @@ impl Common {
     /// Wraps a manager in a service and starts it.
     pub(crate) async fn serve<M: Manager>(&self, manager: M) -> Result<RunningService<M>, Failure> {
         let options = ServiceOptions::from_config(&self.config)?;
-        let store: Arc<dyn ServiceStore> = Arc::new(self.db.clone());
+        let store: Arc<dyn ServiceStore> = Arc::new(self.db.services());
         let service = Service::new(Arc::new(manager), options, store, self.transport.clone());
         Ok(service.start().await?)
     }

@@ -9,7 +9,7 @@ use super::{Common, Failure};
 
 /// Starts it.
 pub(crate) async fn start(common: &Common) -> Result<RunningService<NotificationManager>, Failure> {
-    let outbox: Arc<dyn NotificationOutbox> = Arc::new(common.db.clone());
+    let outbox: Arc<dyn NotificationOutbox> = Arc::new(common.db.outbox());
     common
         .serve(NotificationManager::new(common.base(outbox))?)
         .await
