@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use crate::{circles, failure::Failure, levels, reference, shell, test};
+use crate::{circles, failure::Failure, levels, reference, shell, stores, test};
 
 #[derive(Args)]
 pub(crate) struct CiArguments {
@@ -18,6 +18,7 @@ type Step = (&'static str, fn() -> Result<(), Failure>);
 const STEPS: &[Step] = &[
     ("levels", levels::run),
     ("circles", circles::run),
+    ("stores", stores::run),
     ("format", format),
     ("lints", lints),
     ("licences and bans", deny),

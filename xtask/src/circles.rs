@@ -161,7 +161,7 @@ impl House {
     }
 }
 
-fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
+pub(crate) fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) -> Result<(), Failure> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
@@ -267,7 +267,7 @@ impl Reader {
     }
 }
 
-fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
+pub(crate) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     let is_test = |attribute: &syn::Attribute| {
         attribute.path().is_ident("cfg")
             && attribute

@@ -14,6 +14,7 @@ mod python;
 mod reference;
 mod shell;
 mod sixth;
+mod stores;
 mod test;
 
 use std::process::ExitCode;
@@ -30,7 +31,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Check that crates import downward only, that heavy libraries stay in their one room, and that no many files
-    /// import each other
+    /// import each other, and that no manager names the whole database
     Levels,
     /// Install and check the servers and tools that tests need, then run every test
     Test(test::TestArguments),
@@ -50,7 +51,9 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Levels => levels::run().and_then(|()| circles::run()),
+        Task::Levels => levels::run()
+            .and_then(|()| circles::run())
+            .and_then(|()| stores::run()),
         Task::Test(arguments) => test::run(&arguments),
         Task::Python => python::run(),
         Task::Ci(arguments) => ci::run(&arguments),

@@ -6,7 +6,7 @@
 //! * `compat`: the original's words. Bodies, queries, views, envelopes, errors; texts become typed values and the
 //!   other way round.
 //! * [`ApiManager`]: what a request means. Typed pages, filters and values go in; records or a typed refusal come out.
-//!   It calls `karbor_interfaces::ProtectionApi` and `karbor_db::Db`.
+//!   It calls `karbor_interfaces::ProtectionApi` and its [`ApiStores`].
 //! * `http`: how a request comes. Connections, routes, the guard, and a handler for each endpoint, which takes the
 //!   request apart with the one and asks the other.
 //!
@@ -39,7 +39,7 @@ pub use auth::{
     revoke_token, token_hash,
 };
 pub use http::{ServeError, router, serve};
-pub use manager::ApiManager;
+pub use manager::{ApiManager, ApiStores};
 pub use options::OPTIONS;
 pub use settings::{Settings, SettingsError};
 

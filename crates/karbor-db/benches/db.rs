@@ -109,7 +109,7 @@ async fn main() {
             payload: json!({}),
             status: FlowStatus::Running,
         };
-        db.flow_create(&flow).await.unwrap();
+        db.runs().flow_create(&flow).await.unwrap();
         let mut seq = 0;
         measure(
             &format!("flow_append, {batch} events"),
@@ -127,7 +127,7 @@ async fn main() {
                     })
                     .collect();
                 let (db, id) = (db.clone(), flow.operation_id);
-                async move { db.flow_append(id, &events).await.unwrap() }
+                async move { db.runs().flow_append(id, &events).await.unwrap() }
             },
         )
         .await;

@@ -1,7 +1,7 @@
 //! The journal of flows.
 //!
 //! A flow is entered before its first hook runs, with all that is needed to run it again; each
-//! batch of events is one transaction that is on the disk when [`Db::flow_append`] returns. Two
+//! batch of events is one transaction that is on the disk when [`RunStore::flow_append`] returns. Two
 //! executors of the same flow cannot both write: an event's number is taken once.
 
 use chrono::{DateTime, Utc};
@@ -13,7 +13,7 @@ use sea_orm::{
 use serde_json::Value;
 
 use crate::{
-    Db, DbError,
+    Db, DbError, RunStore, RunViews,
     row::{Row, json_text},
     transition::{read_state, select_row},
 };
@@ -46,40 +46,42 @@ pub struct FlowRecord {
     pub status: FlowStatus,
 }
 
-impl Db {
-    /// Enters a flow.
-    ///
-    /// # Errors
-    /// [`DbError::Conflict`] when there is one with this id.
-    pub async fn flow_create(&self, flow: &FlowRecord) -> Result<(), DbError> {
-        self.execute(&self.flow_insert(flow)?).await?;
-        Ok(())
-    }
-
-    pub(crate) fn flow_insert(&self, flow: &FlowRecord) -> Result<InsertStatement, DbError> {
-        Ok(Query::insert()
-            .into_table(Alias::new("flows"))
-            .columns(FLOW.iter().copied().chain(["created_at"]))
-            .values([
-                flow.operation_id.to_string().into(),
-                flow.operation_type.as_str().into(),
-                flow.host.as_str().into(),
-                json_text(&flow.payload)?.into(),
-                flow.status.as_str().into(),
-                self.time(self.now()).into(),
-            ])
-            .map_err(|error| DbError::Internal(error.to_string()))?
-            .take())
-    }
-
+impl RunViews {
     /// One flow.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn flow_get(&self, id: OperationId) -> Result<FlowRecord, DbError> {
         let select = select_row::<FlowRecord>(id, FLOW);
-        let row = self.read().query_one(&select).await?;
-        self.flow_from(&row.ok_or_else(|| DbError::not_found("Flow", id))?)
+        let row = self.db.read().query_one(&select).await?;
+        self.db
+            .flow_from(&row.ok_or_else(|| DbError::not_found("Flow", id))?)
+    }
+
+    /// The journal of a flow in order.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn flow_events(&self, id: OperationId) -> Result<Vec<JournalEvent>, DbError> {
+        let select = Query::select()
+            .columns(EVENT.iter().copied())
+            .from("flow_events")
+            .and_where(Expr::col("operation_id").eq(id.to_string()))
+            .order_by("seq", Order::Asc)
+            .take();
+        let rows = self.db.read().query_all(&select).await?;
+        rows.iter().map(|row| self.db.event_from(row)).collect()
+    }
+}
+
+impl RunStore {
+    /// Enters a flow.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when there is one with this id.
+    pub async fn flow_create(&self, flow: &FlowRecord) -> Result<(), DbError> {
+        self.db.execute(&self.db.flow_insert(flow)?).await?;
+        Ok(())
     }
 
     /// Writes a batch of events, all or none; they are durable when this returns. The larger the
@@ -94,7 +96,7 @@ impl Db {
         events: &[JournalEvent],
     ) -> Result<(), DbError> {
         let operation_id = id.to_string();
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         for events in events.chunks(CHUNK) {
             let mut insert = Query::insert()
                 .into_table(Alias::new("flow_events"))
@@ -108,7 +110,7 @@ impl Db {
                         seq.into(),
                         event.task.as_str().into(),
                         event.kind.name().into(),
-                        self.time(event.at).into(),
+                        self.db.time(event.at).into(),
                         event
                             .kind
                             .detail()
@@ -133,21 +135,6 @@ impl Db {
         write.commit().await
     }
 
-    /// The journal of a flow in order.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn flow_events(&self, id: OperationId) -> Result<Vec<JournalEvent>, DbError> {
-        let select = Query::select()
-            .columns(EVENT.iter().copied())
-            .from("flow_events")
-            .and_where(Expr::col("operation_id").eq(id.to_string()))
-            .order_by("seq", Order::Asc)
-            .take();
-        let rows = self.read().query_all(&select).await?;
-        rows.iter().map(|row| self.event_from(row)).collect()
-    }
-
     /// Flows of `host` that have not ended, oldest first.
     ///
     /// # Errors
@@ -161,21 +148,21 @@ impl Db {
             .order_by("created_at", Order::Asc)
             .order_by("operation_id", Order::Asc)
             .take();
-        let rows = self.read().query_all(&select).await?;
-        rows.iter().map(|row| self.flow_from(row)).collect()
+        let rows = self.db.read().query_all(&select).await?;
+        rows.iter().map(|row| self.db.flow_from(row)).collect()
     }
 
     /// Compare-and-set of a flow's status.
     ///
     /// # Errors
-    /// As [`Db::transition`].
+    /// As [`RunStore::operation_log_set_status`].
     pub async fn flow_set_status(
         &self,
         id: OperationId,
         from: FlowStatus,
         to: FlowStatus,
     ) -> Result<(), DbError> {
-        self.transition::<FlowRecord>(id, from, to).await
+        self.db.transition::<FlowRecord>(id, from, to).await
     }
 
     /// Removes flows that ended before `before`, with their journals; returns how many.
@@ -186,10 +173,28 @@ impl Db {
         let delete = Query::delete()
             .from_table(Alias::new("flows"))
             .and_where(Expr::col("status").is_not_in(unfinished()))
-            .and_where(Expr::col("updated_at").lt(Expr::val(self.time(before))))
+            .and_where(Expr::col("updated_at").lt(Expr::val(self.db.time(before))))
             .take();
         // The journals go with them: the foreign key cascades.
-        self.execute(&delete).await
+        self.db.execute(&delete).await
+    }
+}
+
+impl Db {
+    pub(crate) fn flow_insert(&self, flow: &FlowRecord) -> Result<InsertStatement, DbError> {
+        Ok(Query::insert()
+            .into_table(Alias::new("flows"))
+            .columns(FLOW.iter().copied().chain(["created_at"]))
+            .values([
+                flow.operation_id.to_string().into(),
+                flow.operation_type.as_str().into(),
+                flow.host.as_str().into(),
+                json_text(&flow.payload)?.into(),
+                flow.status.as_str().into(),
+                self.time(self.now()).into(),
+            ])
+            .map_err(|error| DbError::Internal(error.to_string()))?
+            .take())
     }
 
     fn flow_from(&self, row: &QueryResult) -> Result<FlowRecord, DbError> {

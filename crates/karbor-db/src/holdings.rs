@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, FlowRecord, QuotaDefaults, Write,
+    Db, DbError, FlowRecord, QuotaDefaults, RunStore, RunViews, Write,
     row::Row,
     transition::{in_state, update_row},
 };
@@ -46,7 +46,17 @@ pub struct Recounted {
     pub removed: usize,
 }
 
-impl Db {
+impl RunViews {
+    /// The checkpoints of a provider that count.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn holdings(&self, provider: ProviderId) -> Result<Vec<QuotaHolding>, DbError> {
+        self.db.holdings_in(self.db.read(), provider).await
+    }
+}
+
+impl RunStore {
     /// Enters a flow that makes a checkpoint, and the checkpoint as reserved, if the quota of its
     /// project allows one more.
     ///
@@ -58,12 +68,13 @@ impl Db {
         holding: &QuotaHolding,
         defaults: &QuotaDefaults,
     ) -> Result<(), DbError> {
-        let write = self.write().await?;
-        self.take_quota(&write, &holding.project_id).await?;
-        self.admit_checkpoint(&write, &holding.project_id, defaults)
+        let write = self.db.write().await?;
+        self.db.take_quota(&write, &holding.project_id).await?;
+        self.db
+            .admit_checkpoint(&write, &holding.project_id, defaults)
             .await?;
-        write.execute(&self.holdings_insert([holding])?).await?;
-        write.execute(&self.flow_insert(flow)?).await?;
+        write.execute(&self.db.holdings_insert([holding])?).await?;
+        write.execute(&self.db.flow_insert(flow)?).await?;
         write.commit().await
     }
 
@@ -78,17 +89,18 @@ impl Db {
         to: FlowStatus,
         settlement: &QuotaSettlement,
     ) -> Result<(), DbError> {
-        let end = update_row::<FlowRecord>(self, id)
+        let end = update_row::<FlowRecord>(&self.db, id)
             .value("status", to.as_str())
             .cond_where(in_state::<FlowRecord>(FlowStatus::Running))
             .take();
-        let write = self.write().await?;
+        let write = self.db.write().await?;
         if write.execute(&end).await?.rows_affected() != 1 {
             return Err(self
+                .db
                 .not_in_state::<FlowRecord>(&*write, id, FlowStatus::Running)
                 .await?);
         }
-        self.settle(&write, settlement).await?;
+        self.db.settle(&write, settlement).await?;
         write.commit().await
     }
 
@@ -96,15 +108,72 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError::Unavailable`].
-    pub async fn quota_settle(&self, settlement: &QuotaSettlement) -> Result<(), DbError> {
+    pub async fn holding_settle(&self, settlement: &QuotaSettlement) -> Result<(), DbError> {
         if *settlement == QuotaSettlement::Unchanged {
             return Ok(());
         }
-        let write = self.write().await?;
-        self.settle(&write, settlement).await?;
+        let write = self.db.write().await?;
+        self.db.settle(&write, settlement).await?;
         write.commit().await
     }
 
+    /// Makes what counts agree with what a provider's bank has. `before` is what counted before
+    /// the bank was read, `found` what it has: whatever came or went meanwhile is left to those who
+    /// made or deleted it, and what is being made is never touched.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`].
+    pub async fn holdings_recount(
+        &self,
+        provider: ProviderId,
+        before: &[QuotaHolding],
+        found: &[QuotaHolding],
+    ) -> Result<Recounted, DbError> {
+        let counted: BTreeSet<_> = before.iter().map(|h| h.checkpoint_id).collect();
+        let there: BTreeSet<_> = found.iter().map(|h| h.checkpoint_id).collect();
+        let write = self.db.write().await?;
+        let now = self.db.holdings_in(&*write, provider).await?;
+        let counted_now: BTreeSet<_> = now.iter().map(|h| h.checkpoint_id).collect();
+        let settled = |holding: &&QuotaHolding| holding.settled;
+        let settled_now: BTreeSet<_> = now
+            .iter()
+            .filter(settled)
+            .map(|h| h.checkpoint_id)
+            .collect();
+        let added: Vec<_> = found
+            .iter()
+            .filter(|holding| {
+                let id = &holding.checkpoint_id;
+                !counted.contains(id) && !counted_now.contains(id)
+            })
+            .collect();
+        let removed: Vec<_> = before
+            .iter()
+            .filter(settled)
+            .map(|holding| holding.checkpoint_id)
+            .filter(|id| !there.contains(id) && settled_now.contains(id))
+            .collect();
+        for chunk in added.chunks(CHUNK) {
+            write
+                .execute(&self.db.holdings_insert(chunk.iter().copied())?)
+                .await?;
+        }
+        for chunk in removed.chunks(CHUNK) {
+            let delete = Query::delete()
+                .from_table(Alias::new("quota_holdings"))
+                .and_where(Expr::col("checkpoint_id").is_in(chunk.iter().map(ToString::to_string)))
+                .take();
+            write.execute(&delete).await?;
+        }
+        write.commit().await?;
+        Ok(Recounted {
+            added: added.len(),
+            removed: removed.len(),
+        })
+    }
+}
+
+impl Db {
     async fn settle(&self, write: &Write<'_>, settlement: &QuotaSettlement) -> Result<(), DbError> {
         let row = |id: &CheckpointId| Expr::col("checkpoint_id").eq(id.to_string());
         match settlement {
@@ -129,14 +198,6 @@ impl Db {
         Ok(())
     }
 
-    /// The checkpoints of a provider that count.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_holdings(&self, provider: ProviderId) -> Result<Vec<QuotaHolding>, DbError> {
-        self.holdings_in(self.read(), provider).await
-    }
-
     async fn holdings_in(
         &self,
         on: &impl ConnectionTrait,
@@ -159,61 +220,6 @@ impl Db {
             })
         });
         holdings.collect()
-    }
-
-    /// Makes what counts agree with what a provider's bank has. `before` is what counted before
-    /// the bank was read, `found` what it has: whatever came or went meanwhile is left to those who
-    /// made or deleted it, and what is being made is never touched.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`].
-    pub async fn quota_recount(
-        &self,
-        provider: ProviderId,
-        before: &[QuotaHolding],
-        found: &[QuotaHolding],
-    ) -> Result<Recounted, DbError> {
-        let counted: BTreeSet<_> = before.iter().map(|h| h.checkpoint_id).collect();
-        let there: BTreeSet<_> = found.iter().map(|h| h.checkpoint_id).collect();
-        let write = self.write().await?;
-        let now = self.holdings_in(&*write, provider).await?;
-        let counted_now: BTreeSet<_> = now.iter().map(|h| h.checkpoint_id).collect();
-        let settled = |holding: &&QuotaHolding| holding.settled;
-        let settled_now: BTreeSet<_> = now
-            .iter()
-            .filter(settled)
-            .map(|h| h.checkpoint_id)
-            .collect();
-        let added: Vec<_> = found
-            .iter()
-            .filter(|holding| {
-                let id = &holding.checkpoint_id;
-                !counted.contains(id) && !counted_now.contains(id)
-            })
-            .collect();
-        let removed: Vec<_> = before
-            .iter()
-            .filter(settled)
-            .map(|holding| holding.checkpoint_id)
-            .filter(|id| !there.contains(id) && settled_now.contains(id))
-            .collect();
-        for chunk in added.chunks(CHUNK) {
-            write
-                .execute(&self.holdings_insert(chunk.iter().copied())?)
-                .await?;
-        }
-        for chunk in removed.chunks(CHUNK) {
-            let delete = Query::delete()
-                .from_table(Alias::new("quota_holdings"))
-                .and_where(Expr::col("checkpoint_id").is_in(chunk.iter().map(ToString::to_string)))
-                .take();
-            write.execute(&delete).await?;
-        }
-        write.commit().await?;
-        Ok(Recounted {
-            added: added.len(),
-            removed: removed.len(),
-        })
     }
 
     fn holdings_insert<'a>(

@@ -1,4 +1,7 @@
-//! The database: queries as methods, migrations. The only crate that sees the SQL library.
+//! The database: a store for each owner of tables, migrations. The only crate that sees the SQL library.
+//!
+//! **Stores.** [`Db`] is opened, migrated and closed, and hands out the stores. A manager is given those of its own tables,
+//! and what it may read of others': the head of `stores` has the list.
 //!
 //! **Whose tables.** The original's tables, names and forms of values are kept (naive UTC with six
 //! digits of a second, JSON as Python writes it, soft deletes), so that a database of the original
@@ -6,7 +9,7 @@
 //! `flows`, `flow_events`, `api_tokens`, `task_reports`, `scheduled_runs`, `quota_projects`,
 //! `quota_holdings`, `notifications`, and columns that may be NULL.
 //!
-//! **States.** A state changes only in [`Db::transition`]: one UPDATE that names the state it
+//! **States.** A state changes only in `Db::transition`: one UPDATE that names the state it
 //! expects. The one that comes second gets [`DbError::Conflict`] with the present state in it.
 //!
 //! **Durability.** On SQLite: write-ahead log, `synchronous=FULL`; what a method wrote is on the disk
@@ -55,8 +58,8 @@ pub use quotas::{
 pub use readbacks::Entered;
 pub use scheduled_runs::{RunOutcome, ScheduledRun};
 pub use stores::{
-    Announcements, Outbox, PlanStore, PlanViews, QuotaStore, ScheduleDefinitions, ScheduleStore,
-    ServiceAdmin, ServiceRegistry, ServiceViews, TokenStore,
+    Announcements, Outbox, PlanStore, PlanViews, QuotaStore, RunStore, RunViews,
+    ScheduleDefinitions, ScheduleStore, ServiceAdmin, ServiceRegistry, ServiceViews, TokenStore,
 };
 pub use tokens::TokenRecord;
-pub use transition::{Record, Stateful, Told};
+pub(crate) use transition::{Record, Stateful};

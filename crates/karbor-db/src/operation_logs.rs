@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use karbor_model::{
-    CheckpointId, OperationLog, OperationLogId, OperationType, ReadbackId, RunReport, State,
+    CheckpointId, OperationLog, OperationLogId, OperationLogStatus, OperationType, ReadbackId,
+    RunReport, State,
 };
 use sea_orm::{
     ConnectionTrait, QueryResult,
@@ -11,7 +12,7 @@ use sea_orm::{
 use serde_json::Value;
 
 use crate::{
-    Db, DbError, ListQuery, Record, Write,
+    Db, DbError, ListQuery, Record, RunStore, RunViews, Write,
     insert::insert_row,
     row::{Row, json_text},
     transition::{read_state, select_row, update_row},
@@ -48,39 +49,16 @@ pub struct OperationLogUpdate {
     pub ended_at: Option<DateTime<Utc>>,
 }
 
-impl Db {
-    /// Stores a new operation log.
-    ///
-    /// # Errors
-    /// [`DbError::Conflict`] when the id is taken.
-    pub async fn operation_log_create(&self, log: &OperationLog) -> Result<(), DbError> {
-        let insert = insert_row("operation_logs", LOG, self.log_values(log)?)?;
-        let write = self.write().await?;
-        write.execute(&insert).await?;
-        self.announce_operation(&write, log).await?;
-        write.commit().await
-    }
-
+impl RunViews {
     /// One operation log.
     ///
     /// # Errors
     /// [`DbError::NotFound`].
     pub async fn operation_log_get(&self, id: OperationLogId) -> Result<OperationLog, DbError> {
         let select = select_row::<OperationLog>(id, LOG);
-        let row = self.read().query_one(&select).await?;
-        self.log_from(&row.ok_or_else(|| DbError::not_found("OperationLog", id))?)
-    }
-
-    /// Announces what the log with this id says now.
-    pub(crate) async fn announce_change(&self, write: &Write<'_>, id: &str) -> Result<(), DbError> {
-        let select = Query::select()
-            .columns(LOG.iter().copied())
-            .from(OperationLog::TABLE)
-            .and_where(Expr::col("id").eq(id))
-            .take();
-        let row = write.query_one(&select).await?;
-        let row = row.ok_or_else(|| DbError::not_found("OperationLog", id))?;
-        self.announce_operation(write, &self.log_from(&row)?).await
+        let row = self.db.read().query_one(&select).await?;
+        self.db
+            .log_from(&row.ok_or_else(|| DbError::not_found("OperationLog", id))?)
     }
 
     /// A page of operation logs.
@@ -91,11 +69,25 @@ impl Db {
         &self,
         query: &ListQuery,
     ) -> Result<Vec<OperationLog>, DbError> {
-        let rows = self.page::<OperationLog>(query, LOG, None).await?;
-        rows.iter().map(|row| self.log_from(row)).collect()
+        let rows = self.db.page::<OperationLog>(query, LOG, None).await?;
+        rows.iter().map(|row| self.db.log_from(row)).collect()
+    }
+}
+
+impl RunStore {
+    /// Stores a new operation log.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] when the id is taken.
+    pub async fn operation_log_create(&self, log: &OperationLog) -> Result<(), DbError> {
+        let insert = insert_row("operation_logs", LOG, self.db.log_values(log)?)?;
+        let write = self.db.write().await?;
+        write.execute(&insert).await?;
+        self.db.announce_operation(&write, log).await?;
+        write.commit().await
     }
 
-    /// Stores progress or outcome. The status is set by [`Db::transition`], after this, so that an
+    /// Stores progress or outcome. The status is set by [`RunStore::operation_log_set_status`], after this, so that an
     /// ended operation always has its outcome.
     ///
     /// # Errors
@@ -105,7 +97,7 @@ impl Db {
         id: OperationLogId,
         update: &OperationLogUpdate,
     ) -> Result<(), DbError> {
-        let mut statement = update_row::<OperationLog>(self, id);
+        let mut statement = update_row::<OperationLog>(&self.db, id);
         if let Some(checkpoint_id) = update.checkpoint_id {
             statement.value("checkpoint_id", checkpoint_id.to_string());
         }
@@ -118,12 +110,42 @@ impl Db {
             statement.value("error_info", error_info.as_str());
         }
         if let Some(ended_at) = update.ended_at {
-            statement.value("ended_at", self.time(ended_at));
+            statement.value("ended_at", self.db.time(ended_at));
         }
-        if self.execute(&statement).await? == 0 {
+        if self.db.execute(&statement).await? == 0 {
             return Err(DbError::not_found("OperationLog", id));
         }
         Ok(())
+    }
+
+    /// Takes an operation log from one status to another. Of several that try at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] names the present status when it is not `from`, and when the rules
+    /// ([`State::can_become`]) forbid the change; [`DbError::NotFound`].
+    ///
+    /// [`State::can_become`]: karbor_model::State::can_become
+    pub async fn operation_log_set_status(
+        &self,
+        id: OperationLogId,
+        from: OperationLogStatus,
+        to: OperationLogStatus,
+    ) -> Result<(), DbError> {
+        self.db.transition::<OperationLog>(id, from, to).await
+    }
+}
+
+impl Db {
+    /// Announces what the log with this id says now.
+    pub(crate) async fn announce_change(&self, write: &Write<'_>, id: &str) -> Result<(), DbError> {
+        let select = Query::select()
+            .columns(LOG.iter().copied())
+            .from(OperationLog::TABLE)
+            .and_where(Expr::col("id").eq(id))
+            .take();
+        let row = write.query_one(&select).await?;
+        let row = row.ok_or_else(|| DbError::not_found("OperationLog", id))?;
+        self.announce_operation(write, &self.log_from(&row)?).await
     }
 
     /// The values of [`LOG`].

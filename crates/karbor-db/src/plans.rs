@@ -111,7 +111,7 @@ impl PlanStore {
 
     /// Stores the name, description, parameters and resources of a plan that was read before, if
     /// nobody changed it since: `status` and `updated_at` are compared, not set (a status is set by
-    /// [`Db::transition`]). Returns the plan as it is stored now.
+    /// [`PlanStore::set_status`]). Returns the plan as it is stored now.
     ///
     /// # Errors
     /// [`DbError::Conflict`] when it was changed; [`DbError::NotFound`].
@@ -162,6 +162,22 @@ impl PlanStore {
             created_at: stored.created_at,
             ..plan.clone()
         })
+    }
+
+    /// Starts or suspends a plan. Of several that try at once, one succeeds.
+    ///
+    /// # Errors
+    /// [`DbError::Conflict`] names the present status when it is not `from`, and when the rules
+    /// ([`State::can_become`]) forbid the change; [`DbError::NotFound`].
+    ///
+    /// [`State::can_become`]: karbor_model::State::can_become
+    pub async fn set_status(
+        &self,
+        id: PlanId,
+        from: PlanStatus,
+        to: PlanStatus,
+    ) -> Result<(), DbError> {
+        self.db.transition::<Plan>(id, from, to).await
     }
 
     /// Marks a plan and its resources deleted. Its scheduled operations stay, disabled: they could

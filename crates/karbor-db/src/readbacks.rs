@@ -13,7 +13,7 @@ use sea_orm::{
 };
 
 use crate::{
-    Db, DbError, FlowRecord, ListQuery, Record, Stateful, Write,
+    Db, DbError, FlowRecord, ListQuery, Record, RunStore, RunViews, Stateful, Write,
     insert::insert_row,
     list::{Kind, Listed, status_of},
     operation_logs::LOG,
@@ -148,7 +148,33 @@ where
     }
 }
 
-impl Db {
+impl RunViews {
+    /// One readback of an operation.
+    ///
+    /// # Errors
+    /// [`DbError::NotFound`].
+    pub async fn readback_get(
+        &self,
+        operation: OperationType,
+        id: ReadbackId,
+    ) -> Result<Readback, DbError> {
+        in_table!(operation, T => self.db.readback_get_in::<T>(id).await)
+    }
+
+    /// A page of an operation's readbacks.
+    ///
+    /// # Errors
+    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
+    pub async fn readback_list(
+        &self,
+        operation: OperationType,
+        query: &ListQuery,
+    ) -> Result<Vec<Readback>, DbError> {
+        in_table!(operation, T => self.db.readback_list_in::<T>(query).await)
+    }
+}
+
+impl RunStore {
     /// Enters the run of a readback with its record, both or neither: what is in progress is carried out. A record that
     /// is there, because the original's API service made it, is kept.
     ///
@@ -159,7 +185,7 @@ impl Db {
         new: &Readback,
         flow: &FlowRecord,
     ) -> Result<Entered, DbError> {
-        in_table!(new.operation, T => self.readback_begin_in::<T>(new, flow).await)
+        in_table!(new.operation, T => self.db.readback_begin_in::<T>(new, flow).await)
     }
 
     /// Records that a readback was refused, in its record and in the operation log, both or neither: `refused` as it is
@@ -172,7 +198,7 @@ impl Db {
         refused: &Readback,
         log: &OperationLog,
     ) -> Result<bool, DbError> {
-        in_table!(refused.operation, T => self.readback_refuse_in::<T>(refused, log).await)
+        in_table!(refused.operation, T => self.db.readback_refuse_in::<T>(refused, log).await)
     }
 
     /// The readbacks in progress from before `before` that nobody carries out: there is no flow of theirs, and the
@@ -185,31 +211,7 @@ impl Db {
         operation: OperationType,
         before: DateTime<Utc>,
     ) -> Result<Vec<Readback>, DbError> {
-        in_table!(operation, T => self.readbacks_abandoned_in::<T>(before).await)
-    }
-
-    /// One readback of an operation.
-    ///
-    /// # Errors
-    /// [`DbError::NotFound`].
-    pub async fn readback_get(
-        &self,
-        operation: OperationType,
-        id: ReadbackId,
-    ) -> Result<Readback, DbError> {
-        in_table!(operation, T => self.readback_get_in::<T>(id).await)
-    }
-
-    /// A page of an operation's readbacks.
-    ///
-    /// # Errors
-    /// [`DbError::BadRequest`] names an unknown sort key, [`DbError::NotFound`] an unknown marker.
-    pub async fn readback_list(
-        &self,
-        operation: OperationType,
-        query: &ListQuery,
-    ) -> Result<Vec<Readback>, DbError> {
-        in_table!(operation, T => self.readback_list_in::<T>(query).await)
+        in_table!(operation, T => self.db.readbacks_abandoned_in::<T>(before).await)
     }
 
     /// Stores how one ended: its status and the outcome for each resource, if it still is in progress.
@@ -224,11 +226,13 @@ impl Db {
         resources_status: &BTreeMap<String, String>,
         resources_reason: &BTreeMap<String, String>,
     ) -> Result<(), DbError> {
-        in_table!(operation, T => self
+        in_table!(operation, T => self.db
             .readback_end_in::<T>(id, status, resources_status, resources_reason)
             .await)
     }
+}
 
+impl Db {
     async fn readback_begin_in<T: Table>(
         &self,
         new: &Readback,

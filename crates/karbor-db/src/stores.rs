@@ -3,6 +3,7 @@
 //! | store | of | its owner | what others have |
 //! |---|---|---|---|
 //! | [`PlanStore`] | plans and their resources | the API's manager | [`PlanViews`]: the operation engine |
+//! | [`RunStore`] | the operation log, restores, verifications, flows, what counts against quotas | the protection manager | [`RunViews`]: the API and the operation engine |
 //! | [`ScheduleStore`] | triggers, scheduled operations, due times, scheduled runs | the operation engine | [`ScheduleDefinitions`]: the API |
 //! | [`QuotaStore`] | limits, classes, usage | the API's manager | |
 //! | [`TokenStore`] | API tokens | the API's authentication | |
@@ -95,6 +96,34 @@ store! {
 }
 
 store! {
+    /// What runs and ran, to read: the operation log, restores and verifications, flows, and what counts against
+    /// quotas.
+    ///
+    /// Who reads it cannot write:
+    ///
+    /// ```compile_fail,E0599
+    /// async fn write(runs: &karbor_db::RunViews, log: &karbor_model::OperationLog) {
+    ///     let _ = runs.operation_log_create(log).await;
+    /// }
+    /// ```
+    ///
+    /// The owner can:
+    ///
+    /// ```
+    /// async fn write(runs: &karbor_db::RunStore, log: &karbor_model::OperationLog) {
+    ///     let _ = runs.operation_log_create(log).await;
+    /// }
+    /// ```
+    RunViews
+}
+
+store! {
+    /// The operation log, restores and verifications, flows with their journals, and the checkpoints that count against
+    /// quotas.
+    RunStore beyond RunViews
+}
+
+store! {
     /// What schedules are made of: triggers and scheduled operations, as people define them.
     ///
     /// Who defines them does not fire them:
@@ -171,7 +200,7 @@ store! {
     Outbox
 }
 
-asked_by! { PlanStore ScheduleDefinitions ScheduleStore Announcements }
+asked_by! { PlanStore RunStore ScheduleDefinitions ScheduleStore Announcements }
 
 impl Db {
     /// The plans, for their owner.
@@ -184,6 +213,18 @@ impl Db {
     #[must_use]
     pub fn plan_views(&self) -> PlanViews {
         PlanViews::of(self.clone())
+    }
+
+    /// What runs and ran, for its owner.
+    #[must_use]
+    pub fn runs(&self) -> RunStore {
+        RunStore::of(self.clone())
+    }
+
+    /// What runs and ran, for readers.
+    #[must_use]
+    pub fn run_views(&self) -> RunViews {
+        RunViews::of(self.clone())
     }
 
     /// The schedules, for their owner.

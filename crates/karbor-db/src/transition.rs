@@ -16,7 +16,7 @@ use sea_orm::{
 use crate::{Db, DbError, FlowRecord};
 
 /// A record with a row of its own.
-pub trait Record: Send + Sync + 'static {
+pub(crate) trait Record: Send + Sync + 'static {
     /// Its id.
     type Id: Display + FromStr + Copy + Send + Sync;
     /// What errors call it.
@@ -31,7 +31,7 @@ pub trait Record: Send + Sync + 'static {
 
 /// How a change of state is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub(crate) enum Told {
     /// Not at all.
     No,
     /// As an operation's start or end.
@@ -41,7 +41,7 @@ pub enum Told {
 }
 
 /// A record whose state changes by compare-and-set only.
-pub trait Stateful: Record {
+pub(crate) trait Stateful: Record {
     /// Its states.
     type State: State;
     /// Every state.
@@ -192,7 +192,7 @@ impl Db {
     /// # Errors
     /// [`DbError::Conflict`] names the present state when it is not `from`, and when the rules
     /// ([`State::can_become`]) forbid the change; [`DbError::NotFound`].
-    pub async fn transition<R: Stateful>(
+    pub(crate) async fn transition<R: Stateful>(
         &self,
         id: R::Id,
         from: R::State,

@@ -236,7 +236,7 @@ impl Engine {
     async fn notice(&self, message: String, mut details: Value) {
         tracing::warn!("{message}");
         details["host"] = json!(self.host);
-        if let Err(error) = self.db.announcements().clock(&message, details).await {
+        if let Err(error) = self.stores.announcements.clock(&message, details).await {
             tracing::error!(%error, "what was noticed of the clock cannot be announced");
         }
         lock(&self.watch).notice = Some(message);
@@ -248,8 +248,8 @@ impl Engine {
         let (mut after, mut count, mut earliest) = (None, 0, None);
         loop {
             let ahead = self
-                .db
-                .schedules()
+                .stores
+                .schedules
                 .triggers_ahead(now, after, BATCH)
                 .await?;
             let Some(last) = ahead.last() else {
@@ -265,7 +265,7 @@ impl Engine {
             });
             let wrong: Vec<_> = wrong.collect();
             if !wrong.is_empty() {
-                count += self.db.schedules().triggers_replan(&wrong).await?;
+                count += self.stores.schedules.triggers_replan(&wrong).await?;
                 let first = wrong.iter().filter_map(|replanned| replanned.at).min();
                 earliest = [earliest, first].into_iter().flatten().min();
             }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use karbor_db::Db;
+use karbor_db::{Announcements, PlanViews, RunViews, ScheduleStore, ServiceViews};
 use karbor_interfaces::ProtectionApi;
 use karbor_manager::{Clock, Config, TaskSet};
 use karbor_model::{ApiError, OperationId};
@@ -30,9 +30,24 @@ pub(crate) const BATCH: u64 = 500;
 /// A lease that is renewed three times before it ends takes at least this.
 const SHORTEST_LEASE: Duration = Duration::from_secs(3);
 
+/// What an operation engine works with in the database.
+#[derive(Debug, Clone)]
+pub struct EngineStores {
+    /// Schedules are its own.
+    pub schedules: ScheduleStore,
+    /// It reads the plans that schedules are about.
+    pub plans: PlanViews,
+    /// It reads what came of the operations that it asked for.
+    pub runs: RunViews,
+    /// It reads its own record.
+    pub services: ServiceViews,
+    /// It tells of a clock that was wrong.
+    pub announcements: Announcements,
+}
+
 /// What an engine works with.
 pub(crate) struct Engine {
-    pub(crate) db: Db,
+    pub(crate) stores: EngineStores,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tasks: TaskSet,
     pub(crate) protection: Arc<dyn ProtectionApi>,

@@ -57,7 +57,7 @@ mod schedule;
 mod scheduler;
 
 pub use clock::ClockReading;
-pub use engine::EngineReport;
+pub use engine::{EngineReport, EngineStores};
 pub use manager::OperationEngineManager;
 pub use options::OPTIONS;
 pub use owners::{OwnerContexts, RecordedOwners};

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use karbor_db::{Db, DbError};
+use karbor_db::DbError;
 use karbor_interfaces::{OperationEngineApi, OperationEngineEndpoint, ProtectionApi};
 use karbor_manager::{
     Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks, TaskOutcome, TaskReport,
@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::{ClockReading, Watch},
-    engine::{Counters, Engine, EngineReport, Settings, lock},
+    engine::{Counters, Engine, EngineReport, EngineStores, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
 };
@@ -33,24 +33,24 @@ const REPORT: &str = "scheduled_operations";
 
 /// The operation engine's manager.
 pub struct OperationEngineManager {
-    base: ManagerBase<Db>,
+    base: ManagerBase<EngineStores>,
     engine: Arc<Engine>,
 }
 
 impl OperationEngineManager {
-    /// `base` brings host, database, configuration and clock; `protection` is the manager itself or
+    /// `base` brings host, stores, configuration and clock; `protection` is the manager itself or
     /// a client of it; `owners` makes the contexts that operations run in.
     ///
     /// # Errors
     /// A 500 when the configuration lacks one of [`OPTIONS`](crate::OPTIONS), or they do not fit
     /// together.
     pub fn new(
-        base: ManagerBase<Db>,
+        base: ManagerBase<EngineStores>,
         protection: Arc<dyn ProtectionApi>,
         owners: Arc<dyn OwnerContexts>,
     ) -> Result<Self, ApiError> {
         let engine = Engine {
-            db: base.db().clone(),
+            stores: base.db().clone(),
             clock: base.clock().clone(),
             tasks: base.tasks().clone(),
             protection,
@@ -77,9 +77,9 @@ impl OperationEngineManager {
         id: ScheduledOperationId,
         enabled: bool,
     ) -> Result<(), ApiError> {
-        let db = self.base.db();
-        db.asked_by(context)
-            .schedules()
+        let schedules = &self.base.db().schedules;
+        schedules
+            .asked_by(context)
             .operation_set_enabled(id, enabled)
             .await?;
         self.engine.changed.notify_one();
@@ -104,13 +104,13 @@ fn owners_of(host: &str) -> String {
 }
 
 impl Manager for OperationEngineManager {
-    type Db = Db;
+    type Db = EngineStores;
 
     const BINARY: &'static str = "karbor-operationengine";
     const TOPIC: &'static str = "karbor-operationengine";
     const RPC_API_VERSION: RpcVersion = OperationEngineEndpoint::VERSION;
 
-    fn base(&self) -> &ManagerBase<Db> {
+    fn base(&self) -> &ManagerBase<EngineStores> {
         &self.base
     }
 
@@ -127,7 +127,7 @@ impl Manager for OperationEngineManager {
     /// What an engine on this host had when it died need not wait for its lease to run out.
     async fn init_host(self: &Arc<Self>, service: &ServiceRecord) -> Result<(), ApiError> {
         *lock(&self.engine.service_id) = Some(service.id);
-        let reports = self.base.db().services().task_reports(service.id).await?;
+        let reports = self.base.db().services.task_reports(service.id).await?;
         let reported = reports.iter().find_map(clock_before);
         // One that was there for less than a report has left heartbeats.
         let beat = service.updated_at.map(|seen_at| ClockReading {
@@ -140,7 +140,7 @@ impl Manager for OperationEngineManager {
         let left = self
             .base
             .db()
-            .schedules()
+            .schedules
             .runs_release(&owners_of(self.base.host()))
             .await?;
         if left > 0 {
@@ -172,7 +172,7 @@ impl Manager for OperationEngineManager {
         if let Err(error) = self
             .base
             .db()
-            .schedules()
+            .schedules
             .runs_release(&self.engine.owner)
             .await
         {
@@ -231,12 +231,8 @@ impl OperationEngineApi for OperationEngineManager {
         operation_id: ScheduledOperationId,
         _: TriggerId,
     ) -> Result<(), ApiError> {
-        let db = self.base.db();
-        match db
-            .schedules()
-            .operation_set_enabled(operation_id, false)
-            .await
-        {
+        let schedules = &self.base.db().schedules;
+        match schedules.operation_set_enabled(operation_id, false).await {
             Ok(()) | Err(DbError::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }

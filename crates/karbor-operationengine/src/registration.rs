@@ -26,7 +26,7 @@ impl Engine {
     /// Takes on what its maker had no time to announce; what is refused is removed, as its maker would
     /// have.
     pub(crate) async fn take_on_left(&self) -> Result<(), ApiError> {
-        for (operation, trust_id) in self.db.schedules().operations_unregistered(BATCH).await? {
+        for (operation, trust_id) in self.stores.schedules.operations_unregistered(BATCH).await? {
             let id = operation.id;
             match self.check(&operation).await {
                 Ok(()) => match self.register(&operation, trust_id.as_deref()).await {
@@ -41,7 +41,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(operation = %id, ?error, "a scheduled operation is refused and removed");
-                    match self.db.schedules().operation_delete(id).await {
+                    match self.stores.schedules.operation_delete(id).await {
                         Ok(()) | Err(DbError::NotFound { .. }) => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -54,11 +54,11 @@ impl Engine {
     /// What a new operation must be: understood, and on a plan and a trigger of its own project.
     async fn check(&self, operation: &ScheduledOperation) -> Result<(), ApiError> {
         let definition = Definition::parse(operation)?;
-        let plan = self.db.plans().get(definition.plan_id).await?;
+        let plan = self.stores.plans.get(definition.plan_id).await?;
         definition.check_plan(operation, &plan)?;
         let trigger = self
-            .db
-            .schedules()
+            .stores
+            .schedules
             .trigger_get(operation.trigger_id)
             .await?;
         if trigger.project_id != operation.project_id {
@@ -78,12 +78,14 @@ impl Engine {
                 "it has no service record yet",
             )
         })?;
-        let schedules = self.db.schedules();
-        let registered = schedules.operation_register(operation.id, service, trust_id);
+        let registered = self
+            .stores
+            .schedules
+            .operation_register(operation.id, service, trust_id);
         match registered.await {
             // It, or another engine, has found the operation by itself.
             Ok(()) | Err(DbError::Conflict { .. }) => Ok(()),
-            Err(error) => match self.db.services().get(service).await {
+            Err(error) => match self.stores.services.get(service).await {
                 Err(DbError::NotFound { .. }) => Err(ApiError::unavailable(
                     "The operation engine's record was removed and is made anew with its next \
                      heartbeat. Try again.",

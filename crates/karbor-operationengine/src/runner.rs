@@ -99,8 +99,8 @@ impl Runner {
         if ended.is_none()
             && let Err(error) = self
                 .engine
-                .db
-                .schedules()
+                .stores
+                .schedules
                 .run_release(self.run.id, &self.engine.owner)
                 .await
         {
@@ -147,8 +147,8 @@ impl Runner {
     async fn attempt(&mut self) -> Result<Option<RunOutcome>, Halt> {
         match self
             .engine
-            .db
-            .schedules()
+            .stores
+            .schedules
             .operation_get(self.operation.id)
             .await
         {
@@ -192,7 +192,13 @@ impl Runner {
 
     /// The record in the operation log that carries the run's id.
     pub(crate) async fn record(&self) -> Result<Option<OperationLog>, ApiError> {
-        match self.engine.db.operation_log_get(self.log_id()).await {
+        match self
+            .engine
+            .stores
+            .runs
+            .operation_log_get(self.log_id())
+            .await
+        {
             Ok(log) => Ok(Some(log)),
             Err(DbError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error.into()),
@@ -209,7 +215,7 @@ impl Runner {
         if !self.makes_checkpoint() {
             return Ok(self.begun);
         }
-        match self.engine.db.flow_get(self.run.id).await {
+        match self.engine.stores.runs.flow_get(self.run.id).await {
             Ok(_) => Ok(true),
             Err(DbError::NotFound { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -234,7 +240,7 @@ impl Runner {
                 "The run due at {due} was left out: the operation was disabled meanwhile."
             )));
         }
-        if self.engine.db.plans().is_held(plan).await? {
+        if self.engine.stores.plans.is_held(plan).await? {
             return Err(Halt::Missed(format!(
                 "The run due at {due} was left out: the plan {plan} is suspended. Start it to let \
                  its scheduled operations run."
@@ -245,8 +251,8 @@ impl Runner {
 
     /// As whom the run acts. An owner who does not allow it any more ends the operation.
     async fn context(&self) -> Result<RequestContext, ApiError> {
-        let (db, id) = (&self.engine.db, self.operation.id);
-        let trust = match db.schedules().operation_trust(id).await {
+        let (schedules, id) = (&self.engine.stores.schedules, self.operation.id);
+        let trust = match schedules.operation_trust(id).await {
             Ok(trust) => trust,
             Err(DbError::NotFound { .. }) => None,
             Err(error) => return Err(error.into()),
@@ -262,7 +268,7 @@ impl Runner {
             }),
             Err(error) if error.kind != ErrorKind::Forbidden => Err(error),
             Err(error) => {
-                db.schedules().operation_set_enabled(id, false).await?;
+                schedules.operation_set_enabled(id, false).await?;
                 let message = format!("{} The operation was disabled.", error.message);
                 Err(ApiError { message, ..error })
             }
@@ -285,9 +291,8 @@ impl Runner {
 
     /// Notes which checkpoint the run makes; says whether the run still is this engine's.
     pub(crate) async fn made(&mut self, checkpoint: CheckpointId) -> Result<bool, ApiError> {
-        let db = &self.engine.db;
-        match db
-            .schedules()
+        let schedules = &self.engine.stores.schedules;
+        match schedules
             .run_set_checkpoint(self.run.id, &self.engine.owner, checkpoint)
             .await
         {
@@ -336,8 +341,8 @@ impl Runner {
         loop {
             let keep = engine.settings.keep_logs;
             let ended = engine
-                .db
-                .schedules()
+                .stores
+                .schedules
                 .run_end(&self.run, &engine.owner, outcome, keep)
                 .await;
             match ended {

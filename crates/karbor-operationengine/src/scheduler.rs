@@ -58,7 +58,7 @@ impl Engine {
         let looked = self.clock.now();
         self.fire().await?;
         self.begin().await?;
-        let Some(next) = self.db.schedules().next_execution().await? else {
+        let Some(next) = self.stores.schedules.next_execution().await? else {
             return Ok(poll);
         };
         // Due before it was looked for, and still there: it cannot be read, or others fire it.
@@ -74,7 +74,7 @@ impl Engine {
         let Some(id) = *lock(&self.service_id) else {
             return Ok(false);
         };
-        match self.db.services().get(id).await {
+        match self.stores.services.get(id).await {
             Ok(service) => Ok(service.disabled),
             // Its record is made anew with the next heartbeat.
             Err(DbError::NotFound { .. }) => Ok(false),
@@ -84,7 +84,7 @@ impl Engine {
 
     async fn plan(&self) -> Result<(), ApiError> {
         loop {
-            let triggers = self.db.schedules().triggers_unplanned(BATCH).await?;
+            let triggers = self.stores.schedules.triggers_unplanned(BATCH).await?;
             let last = (triggers.len() as u64) < BATCH;
             let now = self.clock.now();
             let planned: Vec<_> = triggers
@@ -97,7 +97,7 @@ impl Engine {
                 })
                 .collect();
             if !planned.is_empty() {
-                self.db.schedules().triggers_plan(&planned).await?;
+                self.stores.schedules.triggers_plan(&planned).await?;
             }
             if last {
                 return Ok(());
@@ -108,7 +108,7 @@ impl Engine {
     async fn fire(&self) -> Result<(), ApiError> {
         loop {
             let now = self.clock.now();
-            let due = self.db.schedules().executions_due(now, BATCH).await?;
+            let due = self.stores.schedules.executions_due(now, BATCH).await?;
             if due.is_empty() {
                 return Ok(());
             }
@@ -117,7 +117,7 @@ impl Engine {
                 .into_iter()
                 .filter_map(|due| self.firing(due, now))
                 .collect();
-            let fired = self.db.schedules().triggers_fire(&firings).await?;
+            let fired = self.stores.schedules.triggers_fire(&firings).await?;
             count(&self.counters.fired, fired.triggers);
             count(&self.counters.missed, fired.missed);
             if fired.missed > 0 {
@@ -172,8 +172,8 @@ impl Engine {
         loop {
             let lease = self.lease_until();
             let claimed = self
-                .db
-                .schedules()
+                .stores
+                .schedules
                 .runs_claim(&self.owner, lease, BATCH)
                 .await?;
             let last = (claimed.len() as u64) < BATCH;
@@ -210,8 +210,8 @@ impl Engine {
                 continue;
             }
             let ours = match self
-                .db
-                .schedules()
+                .stores
+                .schedules
                 .runs_renew(&self.owner, self.lease_until())
                 .await
             {

@@ -92,7 +92,7 @@ impl Ground {
             ],
             ..ListQuery::of_every_project()
         };
-        let logs = self.db.operation_log_list(&query).await?;
+        let logs = self.runs.operation_log_list(&query).await?;
         let since = self.clock.now() - DELETED_IS_SHOWN;
         let is_fresh = |log: &OperationLog| log.ended_at.is_none_or(|ended_at| ended_at > since);
         Ok(!logs.iter().any(is_fresh))
@@ -193,7 +193,7 @@ impl Ground {
             filters: vec![("checkpoint_id".to_owned(), id.to_string())],
             ..ListQuery::of_every_project()
         };
-        let logs = self.db.operation_log_list(&query).await?;
+        let logs = self.runs.operation_log_list(&query).await?;
         let makes = |log: &OperationLog| {
             matches!(
                 log.operation_type,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use karbor_db::Db;
+use karbor_db::RunStore;
 use karbor_manager::Clock;
 use karbor_plugin::Registry;
 
@@ -10,7 +10,7 @@ use crate::providers::Providers;
 
 /// What every operation of this service works with.
 pub(crate) struct Ground {
-    pub(crate) db: Db,
+    pub(crate) runs: RunStore,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) providers: Arc<Providers>,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use karbor_db::Db;
+use karbor_db::RunStore;
 use karbor_interfaces::protection::ProtectionEndpoint;
 use karbor_manager::{
     Health, Manager, ManagerBase, PeriodicTask, PeriodicTasks,
@@ -22,13 +22,13 @@ use crate::{
 };
 
 impl Manager for ProtectionManager {
-    type Db = Db;
+    type Db = RunStore;
 
     const BINARY: &'static str = "karbor-protection";
     const TOPIC: &'static str = "karbor-protection";
     const RPC_API_VERSION: RpcVersion = ProtectionEndpoint::VERSION;
 
-    fn base(&self) -> &ManagerBase<Db> {
+    fn base(&self) -> &ManagerBase<RunStore> {
         &self.base
     }
 
@@ -40,7 +40,7 @@ impl Manager for ProtectionManager {
         let tasks = PeriodicTasks::new(self.base.clock().clone());
         let sweep = |manager: Arc<Self>, _context| async move {
             let before = manager.ground.clock.now() - KEEP_ENDED_RUNS;
-            let removed = manager.ground.db.flow_delete_finished(before).await?;
+            let removed = manager.ground.runs.flow_delete_finished(before).await?;
             Ok(serde_json::json!({ "removed_runs": removed }))
         };
         tasks.add(PeriodicTask::new("remove_ended_runs", sweep).spacing(3600));
@@ -91,7 +91,7 @@ impl ProtectionManager {
     /// # Errors
     /// When the database cannot be used.
     pub async fn recount_quotas(&self) -> Result<QuotaRecount, ApiError> {
-        recount_quotas(&self.ground.db, &self.ground.providers).await
+        recount_quotas(&self.ground.runs, &self.ground.providers).await
     }
 
     /// What was asked of the banks since the start, by provider: of its bank, then of its copy bank.

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 
-use karbor_db::{Db, ListQuery, QuotaSettlement, Recounted};
+use karbor_db::{ListQuery, QuotaSettlement, Recounted, RunStore};
 use karbor_model::{ApiError, CheckpointId, OperationType, QuotaHolding};
 use serde::Serialize;
 
@@ -56,11 +56,14 @@ pub struct QuotaRecount {
 ///
 /// # Errors
 /// When the database cannot be used.
-pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecount, ApiError> {
+pub async fn recount_quotas(
+    runs: &RunStore,
+    providers: &Providers,
+) -> Result<QuotaRecount, ApiError> {
     let mut recount = QuotaRecount::default();
     for provider in providers.all() {
         // Before the bank is read: who comes or goes meanwhile is left alone.
-        let before = db.quota_holdings(provider.record().id).await?;
+        let before = runs.holdings(provider.record().id).await?;
         let there = match owners(provider).await {
             Ok(there) => there,
             Err(error) => {
@@ -70,9 +73,9 @@ pub async fn recount_quotas(db: &Db, providers: &Providers) -> Result<QuotaRecou
                 continue;
             }
         };
-        let found = found(db, provider, &before, there).await?;
-        let changed = db
-            .quota_recount(provider.record().id, &before, &found)
+        let found = found(runs, provider, &before, there).await?;
+        let changed = runs
+            .holdings_recount(provider.record().id, &before, &found)
             .await?;
         let Recounted { added, removed } = changed;
         if added + removed > 0 {
@@ -95,7 +98,7 @@ async fn owners(provider: &Provider) -> Result<Vec<(CheckpointId, String)>, Chec
 }
 
 async fn found(
-    db: &Db,
+    runs: &RunStore,
     provider: &Provider,
     before: &[QuotaHolding],
     there: Vec<(CheckpointId, String)>,
@@ -107,7 +110,7 @@ async fn found(
             true => 0,
             // A name that its record did not account for may outlive it.
             false if is_deleted(provider, checkpoint_id).await => continue,
-            false => logged_bytes(db, checkpoint_id).await?,
+            false => logged_bytes(runs, checkpoint_id).await?,
         };
         found.push(QuotaHolding {
             checkpoint_id,
@@ -134,7 +137,7 @@ async fn is_deleted(provider: &Provider, id: CheckpointId) -> bool {
 }
 
 /// What the operation log knows of the bytes of a checkpoint; nothing if it was lost.
-async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
+async fn logged_bytes(runs: &RunStore, id: CheckpointId) -> Result<i64, ApiError> {
     let mut made = 0;
     for operation in [OperationType::Protect, OperationType::Copy] {
         let query = ListQuery {
@@ -145,7 +148,7 @@ async fn logged_bytes(db: &Db, id: CheckpointId) -> Result<i64, ApiError> {
             limit: Some(1),
             ..ListQuery::of_every_project()
         };
-        let logs = db.operation_log_list(&query).await?;
+        let logs = runs.operation_log_list(&query).await?;
         made += logs.first().map_or(0, |log| log.report().added_bytes());
     }
     Ok(made)

@@ -175,16 +175,17 @@ async fn token(command: &TokenCommand, place: &Sources<'_>) -> Result<(), Failur
     let Loaded { state, config } = place.load(&[])?;
     let db = Db::connect(&settings::database(&config, &state)?).await?;
     db.migrate().await?;
+    let tokens = db.tokens();
     match command {
         TokenCommand::Create { user, of, admin } => {
             print(
-                &karbor_api::create_token(&db, user, of, *admin)
+                &karbor_api::create_token(&tokens, user, of, *admin)
                     .await?
                     .secret,
             );
         }
         TokenCommand::List => {
-            for token in karbor_api::list_tokens(&db).await? {
+            for token in karbor_api::list_tokens(&tokens).await? {
                 let role = if token.is_admin { "admin" } else { "member" };
                 print(&format!(
                     "{}  {role}  {}  {}",
@@ -195,7 +196,7 @@ async fn token(command: &TokenCommand, place: &Sources<'_>) -> Result<(), Failur
             }
         }
         TokenCommand::Revoke { hash } => {
-            let token = karbor_api::revoke_token(&db, hash).await?;
+            let token = karbor_api::revoke_token(&tokens, hash).await?;
             print(&format!(
                 "revoked the token of {} in {}",
                 token.user_id, token.project_id
@@ -263,7 +264,7 @@ async fn usage_fix(place: &Sources<'_>) -> Result<(), Failure> {
         added,
         removed,
         unread,
-    } = recount_quotas(&db, &providers).await?;
+    } = recount_quotas(&db.runs(), &providers).await?;
     print(&format!(
         "{added} checkpoints were not counted and are now; {removed} were counted and are gone"
     ));
@@ -291,7 +292,7 @@ async fn services(place: &Sources<'_>) -> Result<(), Failure> {
         print(line.trim_end());
     };
     line(["Binary", "Host", "Status", "State", "Updated At"]);
-    for service in db.services().list().await? {
+    for service in db.service_views().list().await? {
         let beat = service.updated_at.unwrap_or(service.created_at);
         let up = options.is_up(&service, Utc::now());
         line([

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use karbor_db::{Db, ListQuery};
+use karbor_db::{Db, ListQuery, RunViews};
 use karbor_model::{OperationLogStatus, OperationType};
 use karbor_plugin::{Bank, BankKey, ListRequest};
 use karbor_protection::{
@@ -230,7 +230,7 @@ async fn banks(
     let schema = Db::inspect(&url).await.ok().flatten();
     if schema.is_some_and(|schema| schema.pending.is_empty()) {
         let db = Db::connect(&url).await?;
-        broken.extend(emptied(&db, providers).await?);
+        broken.extend(emptied(&db.run_views(), providers).await?);
         db.close().await;
     }
     Ok(match broken.as_slice() {
@@ -265,7 +265,10 @@ async fn master_key(Loaded { state, .. }: &Loaded, providers: &Providers) -> Fin
 
 /// Banks that hold no checkpoint although the database knows some of theirs: what lies under a mount
 /// point whose file system is not mounted looks like that. A bank that cannot be read is told elsewhere.
-pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String>, Failure> {
+pub(crate) async fn emptied(
+    runs: &RunViews,
+    providers: &Providers,
+) -> Result<Vec<String>, Failure> {
     let mut told = Vec::new();
     for provider in providers.all() {
         let name = &provider.record().name;
@@ -275,7 +278,7 @@ pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String
                 .is_ok_and(|any| !any),
             Err(_) => false,
         };
-        let known = db.quota_holdings(provider.record().id).await?.len();
+        let known = runs.holdings(provider.record().id).await?.len();
         if known > 0 && is_empty(FirstBank).await {
             told.push(format!(
                 "the bank of '{name}' is empty, but {known} checkpoints were made in it: is its file system \
@@ -283,7 +286,7 @@ pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String
             ));
         }
         if is_empty(CopyBank).await {
-            let known = copies(db, provider).await?;
+            let known = copies(runs, provider).await?;
             if known > 0 {
                 told.push(format!(
                     "the copy bank of '{name}' is empty, but {known} copies were made in it: is its file \
@@ -297,7 +300,7 @@ pub(crate) async fn emptied(db: &Db, providers: &Providers) -> Result<Vec<String
 
 /// How many copies were made and not deleted, as the operation log knows, and are not in the bank: a copy
 /// bank that became the bank has nothing to miss in the next.
-async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
+async fn copies(runs: &RunViews, provider: &Provider) -> Result<usize, Failure> {
     let query = |operation: OperationType| ListQuery {
         filters: vec![
             ("provider_id".to_owned(), provider.record().id.to_string()),
@@ -310,7 +313,7 @@ async fn copies(db: &Db, provider: &Provider) -> Result<usize, Failure> {
         ..ListQuery::of_every_project()
     };
     let ids = async |operation| -> Result<BTreeSet<_>, Failure> {
-        let logs = db.operation_log_list(&query(operation)).await?;
+        let logs = runs.operation_log_list(&query(operation)).await?;
         Ok(logs.iter().filter_map(|log| log.checkpoint_id).collect())
     };
     let deleted = ids(OperationType::Delete).await?;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use karbor_db::{Db, TokenRecord};
+use karbor_db::{TokenRecord, TokenStore};
 use karbor_manager::Clock;
 use karbor_model::{ApiError, RequestContext, RequestId};
 use subtle::ConstantTimeEq as _;
@@ -22,15 +22,15 @@ const LONGEST_TOKEN: usize = 512;
 
 /// Knows the bearers of our own tokens.
 pub(crate) struct LocalTokens {
-    db: Db,
+    tokens: TokenStore,
     clock: Arc<dyn Clock>,
     known: Mutex<HashMap<String, (Duration, Arc<TokenRecord>)>>,
 }
 
 impl LocalTokens {
-    pub(crate) fn new(db: Db, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(tokens: TokenStore, clock: Arc<dyn Clock>) -> Self {
         Self {
-            db,
+            tokens,
             clock,
             known: Mutex::default(),
         }
@@ -62,7 +62,7 @@ impl LocalTokens {
         if let Some(record) = self.remembered(&hash, now) {
             return Ok(Some(record));
         }
-        let Some(record) = self.db.tokens().find(&hash).await? else {
+        let Some(record) = self.tokens.find(&hash).await? else {
             return Ok(None);
         };
         // The lookup went by an index over hashes, whose timing tells nothing of the token; the

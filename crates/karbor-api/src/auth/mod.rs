@@ -7,7 +7,7 @@ mod tokens;
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use karbor_db::Db;
+use karbor_db::TokenStore;
 use karbor_identity::{Keystone, Known};
 use karbor_manager::Clock;
 use karbor_model::{ApiError, RequestContext, RequestId, Secret};
@@ -52,7 +52,7 @@ pub(crate) enum Authenticator {
 impl Authenticator {
     pub(crate) fn new(
         settings: &Settings,
-        db: Db,
+        tokens: TokenStore,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, SettingsError> {
         Ok(match (settings.auth_strategy, &settings.identity) {
@@ -60,7 +60,7 @@ impl Authenticator {
             (_, Some(identity)) => {
                 Self::Keystone(Box::new(Keystone::new(identity.clone(), clock)?))
             }
-            (_, None) => Self::Local(LocalTokens::new(db, clock)),
+            (_, None) => Self::Local(LocalTokens::new(tokens, clock)),
         })
     }
 

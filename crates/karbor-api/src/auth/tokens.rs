@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use karbor_db::{Db, TokenRecord};
+use karbor_db::{TokenRecord, TokenStore};
 use karbor_model::{ApiError, ErrorKind};
 use sha2::{Digest as _, Sha256};
 
@@ -46,7 +46,7 @@ pub fn token_hash(secret: &str) -> String {
 /// # Errors
 /// When the machine has no randomness, or the database fails.
 pub async fn create_token(
-    db: &Db,
+    tokens: &TokenStore,
     user: &str,
     project: &str,
     is_admin: bool,
@@ -60,8 +60,7 @@ pub async fn create_token(
     getrandom::fill(&mut bits).map_err(ApiError::internal)?;
     let secret = format!("{PREFIX}{}", hex::encode(bits));
     let role = if is_admin { "admin" } else { "member" };
-    let record = db
-        .tokens()
+    let record = tokens
         .create(
             &token_hash(&secret),
             user,
@@ -77,8 +76,8 @@ pub async fn create_token(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list_tokens(db: &Db) -> Result<Vec<TokenRecord>, ApiError> {
-    Ok(db.tokens().list().await?)
+pub async fn list_tokens(tokens: &TokenStore) -> Result<Vec<TokenRecord>, ApiError> {
+    Ok(tokens.list().await?)
 }
 
 /// Revokes the token whose hash begins with `id`. Services forget it within
@@ -86,9 +85,9 @@ pub async fn list_tokens(db: &Db) -> Result<Vec<TokenRecord>, ApiError> {
 ///
 /// # Errors
 /// `NotFound`, or `BadRequest` when several begin so; when the database fails.
-pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
-    let tokens = db.tokens().list().await?;
-    let mut matching = tokens
+pub async fn revoke_token(tokens: &TokenStore, id: &str) -> Result<TokenRecord, ApiError> {
+    let all = tokens.list().await?;
+    let mut matching = all
         .into_iter()
         .filter(|token| !id.is_empty() && token.hash.starts_with(id));
     let found = matching.next().ok_or_else(|| {
@@ -103,7 +102,7 @@ pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
             "Several tokens begin with '{id}'. Give more of the id."
         )));
     }
-    db.tokens().delete(&found.hash).await?;
+    tokens.delete(&found.hash).await?;
     Ok(found)
 }
 
@@ -112,15 +111,19 @@ pub async fn revoke_token(db: &Db, id: &str) -> Result<TokenRecord, ApiError> {
 ///
 /// # Errors
 /// When the file cannot be read or written, or the database fails.
-pub async fn ensure_admin_token(db: &Db, path: &Path, project: &str) -> Result<bool, ApiError> {
+pub async fn ensure_admin_token(
+    tokens: &TokenStore,
+    path: &Path,
+    project: &str,
+) -> Result<bool, ApiError> {
     let file = path.to_owned();
     if let Some(secret) = blocking(move || read_private(&file), path).await? {
-        let known = db.tokens().find(&token_hash(&secret)).await?;
+        let known = tokens.find(&token_hash(&secret)).await?;
         if known.is_some_and(|token| token.is_admin && token.project_id == project) {
             return Ok(false);
         }
     }
-    let token = create_token(db, "admin", project, true).await?;
+    let token = create_token(tokens, "admin", project, true).await?;
     let file = path.to_owned();
     blocking(move || write_private(&file, &token.secret), path).await?;
     Ok(true)

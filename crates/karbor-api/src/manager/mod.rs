@@ -27,7 +27,9 @@ mod triggers;
 
 use std::sync::Arc;
 
-use karbor_db::Db;
+use karbor_db::{
+    Announcements, PlanStore, QuotaStore, RunViews, ScheduleDefinitions, ServiceAdmin, TokenStore,
+};
 use karbor_interfaces::{OperationEngineApi, ProtectionApi};
 use karbor_manager::{Clock, Manager, ManagerBase, RpcEndpoint, ServiceClient, TaskSet};
 use karbor_model::{
@@ -53,9 +55,28 @@ use crate::{
 /// How often an update is tried anew when somebody else changed the record in between.
 const UPDATE_ATTEMPTS: usize = 5;
 
+/// What the API's manager works with in the database.
+#[derive(Debug, Clone)]
+pub struct ApiStores {
+    /// Plans are its own.
+    pub plans: PlanStore,
+    /// It enters what users define; the operation engine fires it.
+    pub schedules: ScheduleDefinitions,
+    /// Quotas are its own.
+    pub quotas: QuotaStore,
+    /// So are the tokens that it gives out.
+    pub tokens: TokenStore,
+    /// It shows services, and takes them out of service.
+    pub services: ServiceAdmin,
+    /// It shows what the protection manager runs.
+    pub runs: RunViews,
+    /// It tells of operations that were refused before the protection manager heard of them.
+    pub announcements: Announcements,
+}
+
 /// The manager behind the REST API.
 pub struct ApiManager {
-    base: ManagerBase<Db>,
+    base: ManagerBase<ApiStores>,
     protection: Arc<dyn ProtectionApi>,
     engine: Arc<dyn OperationEngineApi>,
     services: ServiceClient,
@@ -65,20 +86,21 @@ pub struct ApiManager {
 }
 
 impl ApiManager {
-    /// `base` brings host, database, configuration (see [`OPTIONS`](crate::OPTIONS)) and clock;
+    /// `base` brings host, stores, configuration (see [`OPTIONS`](crate::OPTIONS)) and clock;
     /// `protection` and `engine` are the managers themselves or clients of them; `services` asks any service about itself.
     ///
     /// # Errors
     /// [`SettingsError`] names the option that is wrong.
     pub fn new(
-        base: ManagerBase<Db>,
+        base: ManagerBase<ApiStores>,
         protection: Arc<dyn ProtectionApi>,
         engine: Arc<dyn OperationEngineApi>,
         services: ServiceClient,
     ) -> Result<Self, SettingsError> {
         let settings = Settings::read(base.config())?;
         let policy = Policy::defaults(base.clock().clone());
-        let authenticator = Authenticator::new(&settings, base.db().clone(), base.clock().clone())?;
+        let authenticator =
+            Authenticator::new(&settings, base.db().tokens.clone(), base.clock().clone())?;
         Ok(Self {
             base,
             protection,
@@ -138,9 +160,9 @@ impl ApiManager {
         }
         let log = self.refused(context, operation_type, reason, about);
         if let Err(error) = self
-            .db()
+            .stores()
+            .announcements
             .asked_by(context)
-            .announcements()
             .refused_operation(&log)
             .await
         {
@@ -176,18 +198,18 @@ impl ApiManager {
         log
     }
 
-    fn db(&self) -> &Db {
+    fn stores(&self) -> &ApiStores {
         self.base.db()
     }
 }
 
 impl Manager for ApiManager {
-    type Db = Db;
+    type Db = ApiStores;
 
     const BINARY: &'static str = "karbor-api";
     const TOPIC: &'static str = "karbor-api";
 
-    fn base(&self) -> &ManagerBase<Db> {
+    fn base(&self) -> &ManagerBase<ApiStores> {
         &self.base
     }
 

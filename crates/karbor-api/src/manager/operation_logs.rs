@@ -30,7 +30,7 @@ impl ApiManager {
         caller: Caller<'_>,
         id: OperationLogId,
     ) -> Result<OperationLog, Refusal> {
-        let log = self.db().operation_log_get(id).await?;
+        let log = self.stores().runs.operation_log_get(id).await?;
         self.may_see(caller, &log)?;
         Ok(log)
     }
@@ -42,7 +42,7 @@ impl ApiManager {
     ) -> Result<Vec<OperationLog>, Refusal> {
         let unknown = UnknownFilters::FindNothing;
         match scoped(permit.context(), page, &OPERATION_LOG_FILTERS, unknown) {
-            Some(query) => Ok(self.db().operation_log_list(&query).await?),
+            Some(query) => Ok(self.stores().runs.operation_log_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }

@@ -71,23 +71,23 @@ impl ApiManager {
             updated_at: None,
         };
         let quotas = &self.settings.quotas;
-        self.db()
+        self.stores()
+            .plans
             .asked_by(context)
-            .plans()
             .create_within(&plan, quotas)
             .await?;
         Ok(plan)
     }
 
     pub(crate) async fn plan_get(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plans().get(id).await?;
+        let plan = self.stores().plans.get(id).await?;
         self.may_see(caller, &plan)?;
         Ok(plan)
     }
 
     /// A plan to act on, for a request that is permitted.
     pub(super) async fn plan_own(&self, permit: Permit<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plans().get(id).await?;
+        let plan = self.stores().plans.get(id).await?;
         match permit.context().may_access(&plan.project_id) {
             true => Ok(plan),
             false => Err(Refusal::not_found(RecordKind::Plan, id)),
@@ -96,7 +96,7 @@ impl ApiManager {
 
     /// A plan, if the caller may do what its rule names to it.
     async fn plan_for(&self, caller: Caller<'_>, id: PlanId) -> Result<Plan, Refusal> {
-        let plan = self.db().plans().get(id).await?;
+        let plan = self.stores().plans.get(id).await?;
         self.may_use(caller, &plan)?;
         Ok(plan)
     }
@@ -108,7 +108,7 @@ impl ApiManager {
     ) -> Result<Vec<Plan>, Refusal> {
         let unknown = UnknownFilters::Ignored;
         match scoped(permit.context(), page, &PLAN_FILTERS, unknown) {
-            Some(query) => Ok(self.db().plans().list(&query).await?),
+            Some(query) => Ok(self.stores().plans.list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -150,12 +150,12 @@ impl ApiManager {
         fields: bool,
         will_be: PlanStatus,
     ) -> Result<Plan, DbError> {
-        let db = self.db().asked_by(context);
+        let plans = self.stores().plans.asked_by(context);
         if fields {
-            plan = db.plans().update(&plan).await?;
+            plan = plans.update(&plan).await?;
         }
         if plan.status != will_be {
-            db.transition::<Plan>(plan.id, plan.status, will_be).await?;
+            plans.set_status(plan.id, plan.status, will_be).await?;
             plan.status = will_be;
         }
         Ok(plan)
@@ -163,8 +163,8 @@ impl ApiManager {
 
     pub(crate) async fn plan_delete(&self, caller: Caller<'_>, id: PlanId) -> Result<(), Refusal> {
         self.plan_for(caller, id).await?;
-        let db = self.db().asked_by(caller.context());
-        Ok(db.plans().delete(id).await?)
+        let plans = self.stores().plans.asked_by(caller.context());
+        Ok(plans.delete(id).await?)
     }
 }
 

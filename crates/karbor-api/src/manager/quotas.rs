@@ -11,15 +11,15 @@ impl ApiManager {
         &self,
         permit: Permit<'_>,
     ) -> Result<(QuotaLimits, Option<String>), Refusal> {
-        let (db, project) = (self.db(), permit.project());
-        let limits = db.quotas().limits(project, &self.settings.quotas).await?;
-        let class = db.quotas().class_of(project).await?;
+        let (quotas, project) = (&self.stores().quotas, permit.project());
+        let limits = quotas.limits(project, &self.settings.quotas).await?;
+        let class = quotas.class_of(project).await?;
         Ok((limits, class))
     }
 
     /// What the project has.
     pub(crate) async fn quota_usage(&self, permit: Permit<'_>) -> Result<QuotaUsage, Refusal> {
-        Ok(self.db().quotas().usage(permit.project()).await?)
+        Ok(self.stores().quotas.usage(permit.project()).await?)
     }
 
     /// What `project`, which may be any, may have without a quota of its own: as in the original, that is no secret
@@ -30,7 +30,11 @@ impl ApiManager {
         project: &str,
     ) -> Result<QuotaLimits, Refusal> {
         let defaults = &self.settings.quotas;
-        Ok(self.db().quotas().default_limits(project, defaults).await?)
+        Ok(self
+            .stores()
+            .quotas
+            .default_limits(project, defaults)
+            .await?)
     }
 
     pub(crate) async fn quota_update(
@@ -38,12 +42,15 @@ impl ApiManager {
         permit: Permit<'_>,
         change: &QuotaChange,
     ) -> Result<(QuotaLimits, Option<String>), Refusal> {
-        self.db().quotas().update(permit.project(), change).await?;
+        self.stores()
+            .quotas
+            .update(permit.project(), change)
+            .await?;
         self.quota_show(permit).await
     }
 
     pub(crate) async fn quota_delete(&self, permit: Permit<'_>) -> Result<(), Refusal> {
-        Ok(self.db().quotas().delete(permit.project()).await?)
+        Ok(self.stores().quotas.delete(permit.project()).await?)
     }
 
     /// What a class may have. It belongs to no project: who may read any may read this one (Q62).
@@ -53,7 +60,7 @@ impl ApiManager {
         class: &str,
     ) -> Result<QuotaLimits, Refusal> {
         let defaults = &self.settings.quotas;
-        Ok(self.db().quotas().class_limits(class, defaults).await?)
+        Ok(self.stores().quotas.class_limits(class, defaults).await?)
     }
 
     pub(crate) async fn quota_class_update(
@@ -62,7 +69,7 @@ impl ApiManager {
         class: &str,
         limits: &QuotaLimits,
     ) -> Result<QuotaLimits, Refusal> {
-        self.db().quotas().class_update(class, limits).await?;
+        self.stores().quotas.class_update(class, limits).await?;
         self.quota_class_show(permit, class).await
     }
 }

@@ -87,7 +87,8 @@ impl ApiManager {
             return Err(error.into());
         }
         match self
-            .db()
+            .stores()
+            .runs
             .readback_get(readback.operation, readback.id)
             .await
         {
@@ -103,7 +104,7 @@ impl ApiManager {
         operation: OperationType,
         id: ReadbackId,
     ) -> Result<Readback, Refusal> {
-        let readback = self.db().readback_get(operation, id).await?;
+        let readback = self.stores().runs.readback_get(operation, id).await?;
         self.may_see(caller, &readback)?;
         Ok(readback)
     }
@@ -117,7 +118,7 @@ impl ApiManager {
         filters: &[&str],
     ) -> Result<Vec<Readback>, Refusal> {
         match scoped(permit.context(), page, filters, UnknownFilters::FindNothing) {
-            Some(query) => Ok(self.db().readback_list(operation, &query).await?),
+            Some(query) => Ok(self.stores().runs.readback_list(operation, &query).await?),
             None => Ok(Vec::new()),
         }
     }

@@ -58,7 +58,7 @@ impl ApiManager {
         new: NewScheduledOperation,
     ) -> Result<ScheduledOperation, Refusal> {
         let context = permit.context();
-        let trigger = self.db().schedules().trigger_get(new.trigger_id).await?;
+        let trigger = self.stores().schedules.trigger_get(new.trigger_id).await?;
         if trigger.project_id != context.project_id {
             return Err(Refusal::ForeignTrigger);
         }
@@ -101,8 +101,8 @@ impl ApiManager {
         operation: &ScheduledOperation,
         trust: Option<String>,
     ) -> Result<(), Refusal> {
-        let db = self.db().asked_by(context);
-        db.schedules()
+        let schedules = self.stores().schedules.asked_by(context);
+        schedules
             .operation_create(operation, trust.as_deref())
             .await?;
         let taken = self
@@ -114,7 +114,7 @@ impl ApiManager {
         };
         let refusal = Refusal::from(error);
         // Also after a timeout: what is not in the database does not run, even if an engine took it on.
-        match db.schedules().operation_delete(operation.id).await {
+        match schedules.operation_delete(operation.id).await {
             Ok(()) | Err(DbError::NotFound { .. }) => Err(refusal),
             Err(error) => {
                 tracing::error!(operation = %operation.id, "a refused operation stays: {error:?}");
@@ -197,7 +197,7 @@ impl ApiManager {
             &SCHEDULED_OPERATION_FILTERS,
             unknown,
         ) {
-            Some(query) => Ok(self.db().schedules().operation_list(&query).await?),
+            Some(query) => Ok(self.stores().schedules.operation_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -237,7 +237,7 @@ impl ApiManager {
     ) -> Result<(), Refusal> {
         let context = caller.context();
         let operation = self.operation_for(caller, id).await?;
-        match self.db().schedules().operation_trust(id).await {
+        match self.stores().schedules.operation_trust(id).await {
             Ok(Some(trust)) => self.end_trust(&trust).await?,
             // No engine has taken it on.
             Ok(None) | Err(DbError::NotFound { .. }) => {}
@@ -247,9 +247,9 @@ impl ApiManager {
             .delete_scheduled_operation(context, id, operation.trigger_id)
             .await?;
         match self
-            .db()
+            .stores()
+            .schedules
             .asked_by(context)
-            .schedules()
             .operation_delete(id)
             .await
         {
@@ -265,7 +265,7 @@ impl ApiManager {
         caller: Caller<'_>,
         id: ScheduledOperationId,
     ) -> Result<ScheduledOperation, Refusal> {
-        let found = self.db().schedules().operation_get(id).await;
+        let found = self.stores().schedules.operation_get(id).await;
         let operation = found.map_err(|error| match error {
             DbError::NotFound { .. } => Refusal::not_found(RecordKind::ScheduledOperation, id),
             other => other.into(),

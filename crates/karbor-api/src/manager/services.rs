@@ -32,7 +32,7 @@ impl ApiManager {
         id: &str,
     ) -> Result<(ServiceRecord, Result<ServiceAccount, ApiError>), Refusal> {
         let context = permit.context();
-        let service = self.db().services().get(service_id(id)?).await?;
+        let service = self.stores().services.get(service_id(id)?).await?;
         let client = self.services.clone();
         let client = client.on_topic(&service.topic).on_server(&service.host);
         let asked = async {
@@ -52,7 +52,7 @@ impl ApiManager {
         host: Option<&str>,
         binary: Option<&str>,
     ) -> Result<Vec<ServiceRecord>, Refusal> {
-        let mut services = self.db().services().list().await?;
+        let mut services = self.stores().services.list().await?;
         services.retain(|service| {
             host.is_none_or(|host| service.host == host)
                 && match binary {
@@ -68,7 +68,7 @@ impl ApiManager {
         &self,
         service: &ServiceRecord,
     ) -> Result<Option<String>, Refusal> {
-        let reports = self.db().services().task_reports(service.id).await?;
+        let reports = self.stores().services.task_reports(service.id).await?;
         let notice = reports.iter().find_map(|report| match &report.outcome {
             TaskOutcome::Ok { details } => details["notice"].as_str(),
             _ => None,
@@ -84,7 +84,7 @@ impl ApiManager {
         reason: Option<&str>,
     ) -> Result<ServiceRecord, Refusal> {
         let id = service_id(id)?;
-        let service = self.db().services().get(id).await?;
+        let service = self.stores().services.get(id).await?;
         if service.binary != CAN_BE_UPDATED {
             return Err(Refusal::ServiceIsFixed {
                 binary: service.binary,
@@ -96,8 +96,8 @@ impl ApiManager {
         }
         let reason = reason.filter(|_| disabled);
         Ok(self
-            .db()
-            .services()
+            .stores()
+            .services
             .set_disabled(id, disabled, reason)
             .await?)
     }

@@ -56,9 +56,9 @@ impl ApiManager {
             updated_at: None,
         };
         self.engine.verify_trigger(context, trigger.clone()).await?;
-        self.db()
+        self.stores()
+            .schedules
             .asked_by(context)
-            .schedules()
             .trigger_create(&trigger)
             .await?;
         heard(self.engine.create_trigger(context, trigger.clone()).await);
@@ -80,7 +80,7 @@ impl ApiManager {
     ) -> Result<Vec<Trigger>, Refusal> {
         let unknown = UnknownFilters::Ignored;
         match scoped(permit.context(), page, &TRIGGER_FILTERS, unknown) {
-            Some(query) => Ok(self.db().schedules().trigger_list(&query).await?),
+            Some(query) => Ok(self.stores().schedules.trigger_list(&query).await?),
             None => Ok(Vec::new()),
         }
     }
@@ -107,9 +107,9 @@ impl ApiManager {
                 self.engine.verify_trigger(context, trigger.clone()).await?;
             }
             match self
-                .db()
+                .stores()
+                .schedules
                 .asked_by(context)
-                .schedules()
                 .trigger_update(&trigger)
                 .await
             {
@@ -130,9 +130,9 @@ impl ApiManager {
     ) -> Result<(), Refusal> {
         let context = caller.context();
         self.trigger_for(caller, id).await?;
-        self.db()
+        self.stores()
+            .schedules
             .asked_by(context)
-            .schedules()
             .trigger_delete(id)
             .await
             .map_err(|error| match error {
@@ -146,7 +146,7 @@ impl ApiManager {
 
     /// A trigger, if the caller may do what its rule names to it.
     async fn trigger_for(&self, caller: Caller<'_>, id: TriggerId) -> Result<Trigger, Refusal> {
-        let trigger = self.db().schedules().trigger_get(id).await?;
+        let trigger = self.stores().schedules.trigger_get(id).await?;
         self.may_use(caller, &trigger)?;
         Ok(trigger)
     }

@@ -7,7 +7,7 @@ use axum::{
 };
 use http_body_util::BodyExt as _;
 use karbor_api::{
-    ApiManager, create_token,
+    ApiManager, ApiStores, create_token,
     policy::{Policy, PolicyFiles},
     router,
 };
@@ -95,6 +95,19 @@ pub fn services() -> karbor_manager::ServiceClient {
     karbor_manager::ServiceClient::new(transport, std::time::Duration::from_secs(5))
 }
 
+/// What the manager is given of a database.
+pub fn stores(db: &Db) -> ApiStores {
+    ApiStores {
+        plans: db.plans(),
+        schedules: db.schedule_definitions(),
+        quotas: db.quotas(),
+        tokens: db.tokens(),
+        services: db.service_admin(),
+        runs: db.run_views(),
+        announcements: db.announcements(),
+    }
+}
+
 pub async fn app() -> App {
     app_with(&[]).await
 }
@@ -123,14 +136,14 @@ pub async fn app_under(options: &[(&str, &str, &str)], policies: Option<&Path>) 
             Policy::open(files, clock.shared()).unwrap()
         }
     };
-    let base = ManagerBase::new(Some("host".into()), db.clone(), config, clock.shared());
+    let base = ManagerBase::new(Some("host".into()), stores(&db), config, clock.shared());
     let protection = Arc::new(Fake::default());
     protection.db.set(db.clone()).ok();
     let engine = Arc::new(FakeEngine::default());
     let manager = ApiManager::new(base, protection.clone(), engine.clone(), services()).unwrap();
     let manager = Arc::new(manager.with_policy(policy));
     let token = async |user, project, is_admin| {
-        let made = create_token(&db, user, project, is_admin).await;
+        let made = create_token(&db.tokens(), user, project, is_admin).await;
         made.unwrap().secret
     };
     App {

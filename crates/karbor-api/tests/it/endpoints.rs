@@ -63,7 +63,7 @@ async fn one_of_everything(app: &App) -> BTreeMap<&'static str, String> {
         error_info: None,
         extra_info: None,
     };
-    app.db.operation_log_create(&log).await.unwrap();
+    app.db.runs().operation_log_create(&log).await.unwrap();
     BTreeMap::from([
         (
             "/restores/{id}",

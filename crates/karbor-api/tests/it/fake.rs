@@ -129,7 +129,7 @@ impl Fake {
                     error_info: Some(error.message.clone()),
                     extra_info: None,
                 };
-                db.readback_refuse(&refused, &log).await?;
+                db.runs().readback_refuse(&refused, &log).await?;
             }
             _ => {
                 let flow = FlowRecord {
@@ -139,7 +139,7 @@ impl Fake {
                     payload: Value::Null,
                     status: FlowStatus::Running,
                 };
-                db.readback_begin(&readback, &flow).await?;
+                db.runs().readback_begin(&readback, &flow).await?;
             }
         }
         found

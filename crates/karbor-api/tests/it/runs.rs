@@ -67,6 +67,7 @@ async fn a_restore_as_recorded() {
         !format!(
             "{:?}",
             app.db
+                .runs()
                 .readback_list(OperationType::Restore, &ListQuery::of_every_project())
                 .await
                 .unwrap()
@@ -221,7 +222,7 @@ async fn q54_operation_logs_as_recorded() {
         error_info: Some("a reason".into()),
         extra_info: Some(json!({"bytes": 5})),
     };
-    app.db.operation_log_create(&log).await.unwrap();
+    app.db.runs().operation_log_create(&log).await.unwrap();
     let expected = json!({
         "id": log.id, "operation_type": "protect", "checkpoint_id": NOBODY, "plan_id": null,
         "provider_id": NOOP, "restore_id": null, "scheduled_operation_id": null,
@@ -247,7 +248,7 @@ async fn q54_operation_logs_as_recorded() {
         extra_info: Some(json!({"resources": {}})),
         ..log.clone()
     };
-    app.db.operation_log_create(&quiet).await.unwrap();
+    app.db.runs().operation_log_create(&quiet).await.unwrap();
     let found = app.get("/operation_logs?status=available").await.json();
     assert_eq!(found["operation_logs"][0]["id"], json!(quiet.id));
     assert_eq!(found["operation_logs"][0]["extra_info"], Value::Null);

@@ -39,7 +39,7 @@ async fn served(options: &[(&str, &str)], listen: &str) -> Served {
     }
     let base = ManagerBase::new(
         Some("host".into()),
-        db.clone(),
+        crate::app::stores(&db),
         config.build().unwrap(),
         Arc::new(SystemClock::new()),
     );

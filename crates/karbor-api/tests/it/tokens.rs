@@ -12,17 +12,26 @@ use crate::app::{PROJECT, app};
 #[tokio::test]
 async fn only_the_hash_is_kept() {
     let app = app().await;
-    let made = create_token(&app.db, "u", "p", false).await.unwrap();
+    let made = create_token(&app.db.tokens(), "u", "p", false)
+        .await
+        .unwrap();
     assert!(made.secret.len() > 64);
     assert_eq!(made.record.hash, token_hash(&made.secret));
     assert!(!format!("{made:?}").contains(&made.secret));
-    let all = format!("{:?}", list_tokens(&app.db).await.unwrap());
+    let all = format!("{:?}", list_tokens(&app.db.tokens()).await.unwrap());
     assert!(all.contains(&made.record.hash) && !all.contains(&made.secret));
     assert_ne!(
-        create_token(&app.db, "u", "p", false).await.unwrap().secret,
+        create_token(&app.db.tokens(), "u", "p", false)
+            .await
+            .unwrap()
+            .secret,
         made.secret
     );
-    assert!(create_token(&app.db, "", "p", false).await.is_err());
+    assert!(
+        create_token(&app.db.tokens(), "", "p", false)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -36,15 +45,18 @@ async fn a_revoked_token_is_forgotten_in_time() {
     };
     assert_eq!(status().await, 200);
     let id = token_hash(&app.member)[..12].to_owned();
-    assert_eq!(revoke_token(&app.db, &id).await.unwrap().user_id, "demo");
+    assert_eq!(
+        revoke_token(&app.db.tokens(), &id).await.unwrap().user_id,
+        "demo"
+    );
     app.clock.turn(REVOCATION_LAG);
     assert_eq!(status().await, 401);
     assert_eq!(
-        revoke_token(&app.db, &id).await.unwrap_err().kind,
+        revoke_token(&app.db.tokens(), &id).await.unwrap_err().kind,
         ErrorKind::NotFound
     );
     assert_eq!(
-        revoke_token(&app.db, "").await.unwrap_err().kind,
+        revoke_token(&app.db.tokens(), "").await.unwrap_err().kind,
         ErrorKind::NotFound
     );
 }
@@ -54,7 +66,11 @@ async fn the_first_token_is_written_for_the_owner_alone() {
     let app = app().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("token");
-    assert!(ensure_admin_token(&app.db, &path, PROJECT).await.unwrap());
+    assert!(
+        ensure_admin_token(&app.db.tokens(), &path, PROJECT)
+            .await
+            .unwrap()
+    );
     let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(), 0o600);
     let secret = std::fs::read_to_string(&path).unwrap();
@@ -64,17 +80,25 @@ async fn the_first_token_is_written_for_the_owner_alone() {
 
     // It is kept, also when somebody opened it to others.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(!ensure_admin_token(&app.db, &path, PROJECT).await.unwrap());
+    assert!(
+        !ensure_admin_token(&app.db.tokens(), &path, PROJECT)
+            .await
+            .unwrap()
+    );
     assert_eq!(
         (mode(), std::fs::read_to_string(&path).unwrap()),
         (0o600, secret.clone())
     );
 
     // A token that the database does not know any more is replaced.
-    revoke_token(&app.db, &token_hash(secret.trim()))
+    revoke_token(&app.db.tokens(), &token_hash(secret.trim()))
         .await
         .unwrap();
-    assert!(ensure_admin_token(&app.db, &path, PROJECT).await.unwrap());
+    assert!(
+        ensure_admin_token(&app.db.tokens(), &path, PROJECT)
+            .await
+            .unwrap()
+    );
     assert_ne!(std::fs::read_to_string(&path).unwrap(), secret);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
@@ -82,7 +106,7 @@ async fn the_first_token_is_written_for_the_owner_alone() {
 #[tokio::test]
 async fn a_folder_that_is_not_there_is_named() {
     let app = app().await;
-    let error = ensure_admin_token(&app.db, "/nowhere/at/all/token".as_ref(), PROJECT)
+    let error = ensure_admin_token(&app.db.tokens(), "/nowhere/at/all/token".as_ref(), PROJECT)
         .await
         .unwrap_err();
     assert!(error.message.contains("/nowhere/at/all/token"), "{error}");

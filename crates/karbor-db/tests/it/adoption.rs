@@ -1,9 +1,7 @@
 //! A database that the original made and filled.
 
 use karbor_db::{Db, ListQuery};
-use karbor_model::{
-    OperationLog, OperationLogStatus, OperationType, Plan, PlanStatus, ReadbackStatus,
-};
+use karbor_model::{OperationLogStatus, OperationType, PlanStatus, ReadbackStatus};
 use serde_json::json;
 
 async fn adopted() -> (Db, tempfile::TempDir, rusqlite::Connection) {
@@ -55,6 +53,7 @@ async fn its_records_are_read_as_they_are() {
     );
 
     let restores = db
+        .runs()
         .readback_list(OperationType::Restore, &ListQuery::of_every_project())
         .await
         .unwrap();
@@ -62,6 +61,7 @@ async fn its_records_are_read_as_they_are() {
     assert!(restores[0].resources_status.is_empty());
 
     let logs = db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await
         .unwrap();
@@ -78,7 +78,14 @@ async fn its_records_are_read_as_they_are() {
         filters: vec![("status".into(), "available".into())],
         ..ListQuery::of_every_project()
     };
-    assert_eq!(db.operation_log_list(&succeeded).await.unwrap().len(), 1);
+    assert_eq!(
+        db.runs()
+            .operation_log_list(&succeeded)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 
     let services = db.services().list().await.unwrap();
     assert_eq!(services[0].report_count, 7);
@@ -94,20 +101,23 @@ async fn its_odd_states_can_be_left() {
         .unwrap()
         .remove(0);
     let odd = db.plans().update(&odd).await.unwrap();
-    db.transition::<Plan>(odd.id, PlanStatus::Suspended, PlanStatus::Started)
+    db.plans()
+        .set_status(odd.id, PlanStatus::Suspended, PlanStatus::Started)
         .await
         .unwrap();
     let logs = db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await
         .unwrap();
-    db.transition::<OperationLog>(
-        logs[1].id,
-        OperationLogStatus::InProgress,
-        OperationLogStatus::Failed,
-    )
-    .await
-    .unwrap();
+    db.runs()
+        .operation_log_set_status(
+            logs[1].id,
+            OperationLogStatus::InProgress,
+            OperationLogStatus::Failed,
+        )
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

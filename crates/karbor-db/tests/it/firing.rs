@@ -5,7 +5,7 @@ use karbor_db::{Db, DbError, Fired, Firing, ListQuery, Planned, RunOutcome};
 use karbor_manager::Clock;
 use karbor_manager::NotificationOutbox as _;
 use karbor_model::{
-    CheckpointId, OperationLogStatus, OperationType, Plan, PlanStatus, ScheduledOperation, Trigger,
+    CheckpointId, OperationLogStatus, OperationType, PlanStatus, ScheduledOperation, Trigger,
 };
 use karbor_testkit::FakeClock;
 
@@ -82,6 +82,7 @@ impl Stage {
     pub async fn reasons(&self) -> Vec<String> {
         let logs = self
             .db
+            .runs()
             .operation_log_list(&ListQuery::of_every_project())
             .await;
         let logs = logs.unwrap();
@@ -408,6 +409,7 @@ async fn what_cannot_run_is_recorded_as_missed() {
     );
     let logs = stage
         .db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await;
     let logs = logs.unwrap();
@@ -689,7 +691,7 @@ async fn a_plan_that_was_started_and_suspended_is_held() {
         (PlanStatus::Started, PlanStatus::Suspended),
         (PlanStatus::Suspended, PlanStatus::Started),
     ] {
-        db.transition::<Plan>(plan.id, from, to).await.unwrap();
+        db.plans().set_status(plan.id, from, to).await.unwrap();
         held.push(db.plans().is_held(plan.id).await.unwrap());
     }
     assert_eq!(held, [false, false, true, false]);

@@ -56,7 +56,8 @@ async fn filters_by_known_columns_and_ignores_others() {
     let db = &fixture.db;
     let a = store(db, "p", "a", 1).await;
     let b = store(db, "q", "b", 2).await;
-    db.transition::<Plan>(b.id, PlanStatus::Suspended, PlanStatus::Started)
+    db.plans()
+        .set_status(b.id, PlanStatus::Suspended, PlanStatus::Started)
         .await
         .unwrap();
     let (provider, id) = (a.provider_id.to_string(), b.id.to_string());
@@ -87,18 +88,28 @@ async fn q15_unknown_filters_are_ignored_everywhere() {
     let fixture = fixture().await;
     let db = &fixture.db;
     begin(db, &restore("p")).await;
-    db.operation_log_create(&operation_log("p")).await.unwrap();
+    db.runs()
+        .operation_log_create(&operation_log("p"))
+        .await
+        .unwrap();
     let query = filtered(&[("colour", "red")]);
     assert_eq!(
-        db.readback_list(OperationType::Restore, &query)
+        db.runs()
+            .readback_list(OperationType::Restore, &query)
             .await
             .unwrap()
             .len(),
         1
     );
-    assert_eq!(db.operation_log_list(&query).await.unwrap().len(), 1);
+    assert_eq!(db.runs().operation_log_list(&query).await.unwrap().len(), 1);
     let query = filtered(&[("verification_id", "none")]);
-    assert!(db.operation_log_list(&query).await.unwrap().is_empty());
+    assert!(
+        db.runs()
+            .operation_log_list(&query)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 /// Q70: what looked like a literal of Python was left aside.

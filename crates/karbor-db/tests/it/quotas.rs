@@ -59,13 +59,17 @@ async fn used(db: &Db, resource: QuotaResource) -> i64 {
 /// Begins a run that makes a checkpoint.
 async fn begin(db: &Db, limits: &QuotaDefaults) -> Result<(FlowRecord, QuotaHolding), DbError> {
     let (flow, holding) = (flow("host"), holding());
-    db.flow_create_holding(&flow, &holding, limits).await?;
+    db.runs()
+        .flow_create_holding(&flow, &holding, limits)
+        .await?;
     Ok((flow, holding))
 }
 
 async fn end(db: &Db, flow: &FlowRecord, settlement: QuotaSettlement) -> Result<(), DbError> {
     let id = flow.operation_id;
-    db.flow_end(id, FlowStatus::Success, &settlement).await
+    db.runs()
+        .flow_end(id, FlowStatus::Success, &settlement)
+        .await
 }
 
 fn is_over(result: Result<impl std::fmt::Debug, DbError>, of: QuotaResource, limit: i64) {
@@ -210,10 +214,10 @@ async fn a_checkpoint_counts_from_its_begin_until_it_is_deleted_once() {
     assert_eq!(used(db, Checkpoints).await, 1);
 
     let deleting = flow("host");
-    db.flow_create(&deleting).await.unwrap();
+    db.runs().flow_create(&deleting).await.unwrap();
     let gone = QuotaSettlement::Released(first.checkpoint_id);
     for _ in 0..3 {
-        db.quota_settle(&gone).await.unwrap();
+        db.runs().holding_settle(&gone).await.unwrap();
     }
     end(db, &deleting, gone).await.unwrap();
     assert_eq!(used(db, Checkpoints).await, 0);
@@ -229,7 +233,8 @@ async fn when_the_bytes_are_used_up_no_checkpoint_is_begun() {
     let much = QuotaSettlement::Holds(holding.checkpoint_id, (1 << 40) + 5);
     end(db, &flow, much).await.unwrap();
     is_over(begin(db, &limits).await.map(drop), Bytes, 1 << 40);
-    db.quota_settle(&QuotaSettlement::Released(holding.checkpoint_id))
+    db.runs()
+        .holding_settle(&QuotaSettlement::Released(holding.checkpoint_id))
         .await
         .unwrap();
     begin(db, &limits).await.unwrap();
@@ -245,7 +250,7 @@ async fn a_recount_believes_the_bank_but_leaves_runs_alone() {
     let there = QuotaSettlement::Holds(lost.checkpoint_id, 1);
     end(db, &flow, there).await.unwrap();
     let (_, running) = begin(db, &limits).await.unwrap();
-    let before = db.quota_holdings(provider).await.unwrap();
+    let before = db.runs().holdings(provider).await.unwrap();
     assert_eq!(before.len(), 2);
     // Both begin while the bank is being read; it has the one of them already.
     let (_, meanwhile) = begin(db, &limits).await.unwrap();
@@ -264,14 +269,18 @@ async fn a_recount_believes_the_bank_but_leaves_runs_alone() {
         added: 1,
         removed: 1,
     };
-    let done = db.quota_recount(provider, &before, &found).await.unwrap();
+    let done = db
+        .runs()
+        .holdings_recount(provider, &before, &found)
+        .await
+        .unwrap();
     assert_eq!(done, expected);
-    let counted = db.quota_holdings(provider).await.unwrap();
+    let counted = db.runs().holdings(provider).await.unwrap();
     let counted: BTreeSet<_> = counted.into_iter().map(|h| h.checkpoint_id).collect();
     let right = [&foreign, &running, &meanwhile, &unseen].map(|h| h.checkpoint_id);
     assert_eq!(counted, BTreeSet::from(right));
     assert_eq!(used(db, Bytes).await, 30);
-    let others = db.quota_holdings(ProviderId::new()).await.unwrap();
+    let others = db.runs().holdings(ProviderId::new()).await.unwrap();
     assert_eq!(others, []);
 }
 
@@ -334,7 +343,9 @@ impl Client {
             }
             Step::Delete => {
                 if let Some((id, _)) = self.checkpoints.pop() {
-                    db.quota_settle(&QuotaSettlement::Released(id)).await?;
+                    db.runs()
+                        .holding_settle(&QuotaSettlement::Released(id))
+                        .await?;
                 }
             }
         }
@@ -426,14 +437,15 @@ async fn kill_9_leaks_no_reservation() {
             child.wait().unwrap();
         }
         let holdings = db
-            .quota_holdings(ProviderId(uuid_of_tests()))
+            .runs()
+            .holdings(ProviderId(uuid_of_tests()))
             .await
             .unwrap();
         let count = i64::try_from(holdings.len()).unwrap();
         assert!(count <= 5, "the limit held: {count}");
         assert_eq!(used(db, Checkpoints).await, count);
         // The next start finishes what runs; every reservation has its run, and every run its own.
-        let running = db.flows_unfinished("host").await.unwrap();
+        let running = db.runs().flows_unfinished("host").await.unwrap();
         let reserved: Vec<_> = holdings.iter().filter(|h| !h.settled).collect();
         assert_eq!(running.len(), reserved.len());
         for flow in running {
@@ -444,7 +456,8 @@ async fn kill_9_leaks_no_reservation() {
             end(db, &flow, gone).await.unwrap();
         }
         let rest = db
-            .quota_holdings(ProviderId(uuid_of_tests()))
+            .runs()
+            .holdings(ProviderId(uuid_of_tests()))
             .await
             .unwrap();
         assert!(rest.iter().all(|holding| holding.settled));
@@ -464,7 +477,11 @@ async fn child_makes_checkpoints_until_killed() {
             payload: serde_json::json!({ "checkpoint": id }),
             ..flow("host")
         };
-        match db.flow_create_holding(&flow, &holding, &limits).await {
+        match db
+            .runs()
+            .flow_create_holding(&flow, &holding, &limits)
+            .await
+        {
             Ok(()) => {
                 end(&db, &flow, QuotaSettlement::Holds(id, 3))
                     .await
@@ -472,10 +489,10 @@ async fn child_makes_checkpoints_until_killed() {
                 println!("made {id}");
             }
             Err(DbError::OverQuota { .. }) => {
-                let all = db.quota_holdings(holding.provider_id).await.unwrap();
+                let all = db.runs().holdings(holding.provider_id).await.unwrap();
                 if let Some(oldest) = all.iter().find(|holding| holding.settled) {
                     let gone = QuotaSettlement::Released(oldest.checkpoint_id);
-                    db.quota_settle(&gone).await.unwrap();
+                    db.runs().holding_settle(&gone).await.unwrap();
                 }
             }
             Err(error) => panic!("{error}"),

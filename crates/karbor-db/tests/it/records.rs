@@ -137,22 +137,26 @@ async fn restores_and_verifications_keep_their_outcome() {
         readback.resources_status.clone_from(&status);
         readback.resources_reason.clone_from(&reason);
         let (operation, end) = (readback.operation, readback.status);
-        db.readback_end(operation, readback.id, end, &status, &reason)
+        db.runs()
+            .readback_end(operation, readback.id, end, &status, &reason)
             .await
             .unwrap();
     }
     let read = db
+        .runs()
         .readback_get(OperationType::Restore, restore.id)
         .await
         .unwrap();
     assert_eq!(read, restore);
     let read = db
+        .runs()
         .readback_get(OperationType::Verify, verification.id)
         .await
         .unwrap();
     assert_eq!(read, verification);
     let (id, end) = (karbor_model::ReadbackId::new(), ReadbackStatus::Fail);
-    let unknown = db.readback_end(OperationType::Restore, id, end, &status, &reason);
+    let runs = db.runs();
+    let unknown = runs.readback_end(OperationType::Restore, id, end, &status, &reason);
     let unknown = unknown.await.unwrap_err();
     let unknown = ApiError::from(unknown);
     assert_eq!(unknown.class, "RestoreNotFound");
@@ -163,14 +167,17 @@ async fn operation_logs_change_only_what_is_given() {
     let fixture = fixture().await;
     let db = &fixture.db;
     let mut log = operation_log("p");
-    db.operation_log_create(&log).await.unwrap();
-    assert_eq!(db.operation_log_get(log.id).await.unwrap(), log);
+    db.runs().operation_log_create(&log).await.unwrap();
+    assert_eq!(db.runs().operation_log_get(log.id).await.unwrap(), log);
     log.extra_info = Some(json!({"waiting": "for room"}));
     let progress = OperationLogUpdate {
         report: Some(RunReport::waits("for room")),
         ..OperationLogUpdate::default()
     };
-    db.operation_log_update(log.id, &progress).await.unwrap();
+    db.runs()
+        .operation_log_update(log.id, &progress)
+        .await
+        .unwrap();
     log.error_info = Some("T#1: disk full".to_owned());
     log.ended_at = Some(at(9));
     let end = OperationLogUpdate {
@@ -178,8 +185,8 @@ async fn operation_logs_change_only_what_is_given() {
         ended_at: log.ended_at,
         ..OperationLogUpdate::default()
     };
-    db.operation_log_update(log.id, &end).await.unwrap();
-    assert_eq!(db.operation_log_get(log.id).await.unwrap(), log);
+    db.runs().operation_log_update(log.id, &end).await.unwrap();
+    assert_eq!(db.runs().operation_log_get(log.id).await.unwrap(), log);
 }
 
 #[tokio::test]

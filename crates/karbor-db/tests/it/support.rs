@@ -91,7 +91,7 @@ pub async fn begin(db: &Db, readback: &Readback) {
         operation_type: readback.operation,
         ..flow("h")
     };
-    let entered = db.readback_begin(readback, &flow).await.unwrap();
+    let entered = db.runs().readback_begin(readback, &flow).await.unwrap();
     assert_eq!(entered, Entered::Now);
 }
 

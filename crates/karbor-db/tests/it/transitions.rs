@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use karbor_db::{Db, DbError, FlowRecord, Stateful};
+use karbor_db::{Db, DbError};
 use karbor_model::{
-    FlowStatus, OperationLog, OperationLogStatus, OperationType, Plan, PlanStatus, Readback,
-    ReadbackStatus, State,
+    FlowStatus, OperationLogStatus, OperationType, Plan, PlanStatus, Readback, ReadbackStatus,
+    State,
 };
 use proptest::prelude::*;
 
@@ -20,10 +20,13 @@ async fn every_kind_of_record_goes_its_way_once() {
     db.plans().create(&plan).await.unwrap();
     begin(db, &restore).await;
     begin(db, &verification).await;
-    db.operation_log_create(&log).await.unwrap();
-    db.flow_create(&flow).await.unwrap();
+    db.runs().operation_log_create(&log).await.unwrap();
+    db.runs().flow_create(&flow).await.unwrap();
     let (from, to) = (PlanStatus::Suspended, PlanStatus::Started);
-    once::<Plan>(db, plan.id, from, to).await;
+    assert_once(&plan.id.to_string(), (from, to), async || {
+        db.plans().set_status(plan.id, from, to).await
+    })
+    .await;
     let (from, to) = (ReadbackStatus::InProgress, ReadbackStatus::Success);
     assert_once(&restore.id.to_string(), (from, to), async || {
         end(db, &restore, to).await
@@ -33,21 +36,24 @@ async fn every_kind_of_record_goes_its_way_once() {
     let id = verification.id.to_string();
     assert_once(&id, (from, to), async || end(db, &verification, to).await).await;
     let (from, to) = (OperationLogStatus::InProgress, OperationLogStatus::Failed);
-    once::<OperationLog>(db, log.id, from, to).await;
+    assert_once(&log.id.to_string(), (from, to), async || {
+        db.runs().operation_log_set_status(log.id, from, to).await
+    })
+    .await;
     let (from, to) = (FlowStatus::Running, FlowStatus::Failed);
-    once::<FlowRecord>(db, flow.operation_id, from, to).await;
+    let id = flow.operation_id;
+    assert_once(&id.to_string(), (from, to), async || {
+        db.runs().flow_set_status(id, from, to).await
+    })
+    .await;
     assert!(db.plans().get(plan.id).await.unwrap().updated_at.is_some());
-}
-
-async fn once<R: Stateful>(db: &Db, id: R::Id, from: R::State, to: R::State) {
-    let change = async || db.transition::<R>(id, from, to).await;
-    assert_once(&id.to_string(), (from, to), change).await;
 }
 
 /// How a readback ends, without a word of its resources.
 async fn end(db: &Db, readback: &Readback, to: ReadbackStatus) -> Result<(), DbError> {
     let none = BTreeMap::new();
-    db.readback_end(readback.operation, readback.id, to, &none, &none)
+    db.runs()
+        .readback_end(readback.operation, readback.id, to, &none, &none)
         .await
 }
 
@@ -80,11 +86,12 @@ async fn what_the_rules_forbid_is_refused() {
     let reason = "cannot go from 'in_progress' to 'in_progress'";
     assert!(error.to_string().contains(reason), "{error}");
     let log = operation_log("p");
-    fixture.db.operation_log_create(&log).await.unwrap();
+    fixture.db.runs().operation_log_create(&log).await.unwrap();
     let (from, to) = (OperationLogStatus::Success, OperationLogStatus::Failed);
     let error = fixture
         .db
-        .transition::<OperationLog>(log.id, from, to)
+        .runs()
+        .operation_log_set_status(log.id, from, to)
         .await;
     let error = error.unwrap_err();
     assert!(matches!(error, DbError::Conflict { .. }), "{error:?}");
@@ -105,7 +112,7 @@ async fn no_record_no_transition() {
     db.plans().create(&plan).await.unwrap();
     db.plans().delete(plan.id).await.unwrap();
     let (from, to) = (PlanStatus::Suspended, PlanStatus::Started);
-    let deleted = db.transition::<Plan>(plan.id, from, to).await;
+    let deleted = db.plans().set_status(plan.id, from, to).await;
     assert!(
         matches!(deleted, Err(DbError::NotFound { .. })),
         "{deleted:?}"
@@ -155,6 +162,7 @@ async fn race(wishes: Vec<bool>) {
     assert_eq!(winners.len(), 1);
     let stored = fixture
         .db
+        .runs()
         .readback_get(OperationType::Restore, restore.id)
         .await
         .unwrap();

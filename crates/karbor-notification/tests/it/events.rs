@@ -77,16 +77,19 @@ async fn every_operation_tells_its_start_and_its_end() {
         ] {
             let db = database().await;
             let log = log(operation, OperationLogStatus::InProgress);
-            db.operation_log_create(&log).await.unwrap();
+            db.runs().operation_log_create(&log).await.unwrap();
             let update = OperationLogUpdate {
                 error_info: Some("the disk is full".to_owned()),
                 ..OperationLogUpdate::default()
             };
-            db.operation_log_update(log.id, &update).await.unwrap();
+            db.runs()
+                .operation_log_update(log.id, &update)
+                .await
+                .unwrap();
             let from = OperationLogStatus::InProgress;
             for _ in 0..2 {
                 // Told once, however often it is tried.
-                let _ = db.transition::<OperationLog>(log.id, from, end).await;
+                let _ = db.runs().operation_log_set_status(log.id, from, end).await;
             }
             let told = told(&db).await;
             let expected = [
@@ -111,10 +114,10 @@ async fn every_operation_tells_its_start_and_its_end() {
 async fn what_fails_at_once_is_told() {
     let db = database().await;
     let log = log(OperationType::Protect, OperationLogStatus::Failed);
-    db.operation_log_create(&log).await.unwrap();
+    db.runs().operation_log_create(&log).await.unwrap();
     assert_eq!(types(&db).await, ["karbor.checkpoint_create.error"]);
     // The same again is the same record, and nothing new.
-    db.operation_log_create(&log).await.unwrap_err();
+    db.runs().operation_log_create(&log).await.unwrap_err();
     assert_eq!(types(&db).await.len(), 0, "taken out, and none more");
 }
 
@@ -165,7 +168,7 @@ async fn a_plan_that_is_started_or_suspended_is_told() {
     db.plans().create(&plan).await.unwrap();
     let (suspended, started) = (PlanStatus::Suspended, PlanStatus::Started);
     for (from, to) in [(suspended, started), (started, suspended)] {
-        db.transition::<Plan>(plan.id, from, to).await.unwrap();
+        db.plans().set_status(plan.id, from, to).await.unwrap();
     }
     let told = told(&db).await;
     for (at, status) in [(1, "started"), (2, "suspended")] {
@@ -184,7 +187,7 @@ async fn the_request_is_told() {
     let context = RequestContext::for_project("u", P, false);
     let asked = db.asked_by(&context);
     let log = log(OperationType::Protect, OperationLogStatus::InProgress);
-    asked.operation_log_create(&log).await.unwrap();
+    asked.runs().operation_log_create(&log).await.unwrap();
     asked.plans().create(&plan("p")).await.unwrap();
     db.plans().create(&plan("nobody's")).await.unwrap();
     let told = told(&db).await;
@@ -205,5 +208,5 @@ async fn what_is_refused_before_it_has_a_record_is_told() {
     assert_eq!(told[0].event_type, "karbor.checkpoint_copy.error");
     assert_eq!(told[0].payload["message"], "no such bank");
     assert_eq!(told[0].payload.get("operation_log_id"), None);
-    db.operation_log_get(log.id).await.unwrap_err();
+    db.runs().operation_log_get(log.id).await.unwrap_err();
 }

@@ -71,7 +71,7 @@ impl Runner {
     }
 
     async fn check_plan(&self, definition: &Definition) -> Result<(), ApiError> {
-        let plan = self.engine.db.plans().get(definition.plan_id).await?;
+        let plan = self.engine.stores.plans.get(definition.plan_id).await?;
         definition.check_plan(&self.operation, &plan)
     }
 }

@@ -56,7 +56,7 @@ impl Runner {
         context: &RequestContext,
         definition: &Definition,
     ) -> Result<CheckpointId, ApiError> {
-        let plan = self.engine.db.plans().get(definition.plan_id).await?;
+        let plan = self.engine.stores.plans.get(definition.plan_id).await?;
         definition.check_plan(&self.operation, &plan)?;
         let info = CheckpointInfo::of_schedule(self.operation.trigger_id, self.operation.id);
         let properties = CheckpointProperties {

@@ -133,7 +133,8 @@ impl Runner {
     ) -> Step<ReadbackStatus> {
         let (mut awaited, mut delay) = (Some(OperationLogId(id.0)), DELAYS.0);
         loop {
-            let status = self.engine.db.readback_get(operation, id).await?.status;
+            let runs = &self.engine.stores.runs;
+            let status = runs.readback_get(operation, id).await?.status;
             if status != ReadbackStatus::InProgress {
                 return Ok(Some(status));
             }

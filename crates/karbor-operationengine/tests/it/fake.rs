@@ -144,7 +144,7 @@ impl Fake {
             error_info: None,
             extra_info: None,
         };
-        match self.db.operation_log_create(&log).await {
+        match self.db.runs().operation_log_create(&log).await {
             Ok(()) => Ok(()),
             Err(DbError::Conflict { .. }) => Err(ApiError::conflict("OperationEnded", "ended")),
             Err(error) => Err(error.into()),
@@ -221,7 +221,7 @@ impl ProtectionApi for Fake {
             payload: Value::Null,
             status: FlowStatus::Running,
         };
-        self.db.readback_begin(&verification, &flow).await?;
+        self.db.runs().readback_begin(&verification, &flow).await?;
         let to = match self.state().bad {
             true => ReadbackStatus::Fail,
             false => ReadbackStatus::Success,
@@ -229,6 +229,7 @@ impl ProtectionApi for Fake {
         self.state().verified.push(verification);
         let none = BTreeMap::new();
         self.db
+            .runs()
             .readback_end(operation, id, to, &none, &none)
             .await?;
         Ok(())
@@ -401,7 +402,7 @@ impl ProtectionApi for Fake {
     }
 
     async fn record_operation(&self, _: &RequestContext, log: OperationLog) -> Answer<bool> {
-        match self.db.operation_log_create(&log).await {
+        match self.db.runs().operation_log_create(&log).await {
             Ok(()) => Ok(true),
             Err(DbError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -414,6 +415,6 @@ impl ProtectionApi for Fake {
         id: OperationLogId,
         _: u64,
     ) -> Answer<OperationLog> {
-        Ok(self.db.operation_log_get(id).await?)
+        Ok(self.db.runs().operation_log_get(id).await?)
     }
 }

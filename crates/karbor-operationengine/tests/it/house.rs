@@ -14,7 +14,7 @@ use karbor_model::{
     RequestContext, ScheduledOperation, ScheduledOperationId, ScheduledOperationType, Trigger,
     TriggerId,
 };
-use karbor_operationengine::{OPTIONS, OperationEngineManager, OwnerContexts};
+use karbor_operationengine::{EngineStores, OPTIONS, OperationEngineManager, OwnerContexts};
 use karbor_testkit::FakeClock;
 use serde_json::json;
 
@@ -110,7 +110,13 @@ impl House {
         let db = Self::open(&self.folder, &self.clock).await;
         let base = ManagerBase::new(
             Some(host.to_owned()),
-            db.clone(),
+            EngineStores {
+                schedules: db.schedules(),
+                plans: db.plan_views(),
+                runs: db.run_views(),
+                services: db.service_views(),
+                announcements: db.announcements(),
+            },
             config,
             self.clock.shared(),
         );
@@ -225,6 +231,7 @@ impl House {
     pub async fn logs(&self) -> Vec<OperationLog> {
         let logs = self
             .db
+            .runs()
             .operation_log_list(&ListQuery::of_every_project())
             .await;
         logs.unwrap()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use karbor_interfaces::OperationEngineApi;
 use karbor_model::{
-    CheckpointStatus, ErrorKind, OperationLogStatus, Plan, PlanStatus, RequestContext,
+    CheckpointStatus, ErrorKind, OperationLogStatus, PlanStatus, RequestContext,
     ScheduledOperationType,
 };
 
@@ -203,12 +203,14 @@ async fn a_new_plan_is_scheduled_and_a_suspended_one_is_not() {
     let plan = house.plan.id;
     house
         .db
-        .transition::<Plan>(plan, suspended, started)
+        .plans()
+        .set_status(plan, suspended, started)
         .await
         .unwrap();
     house
         .db
-        .transition::<Plan>(plan, started, suspended)
+        .plans()
+        .set_status(plan, started, suspended)
         .await
         .unwrap();
     house.pass(3600).await;
@@ -217,7 +219,8 @@ async fn a_new_plan_is_scheduled_and_a_suspended_one_is_not() {
     assert_eq!(house.ended(2).await, ["success", "dropped_out_of_window"]);
     house
         .db
-        .transition::<Plan>(plan, suspended, started)
+        .plans()
+        .set_status(plan, suspended, started)
         .await
         .unwrap();
     house.pass(3600).await;

@@ -421,8 +421,8 @@ impl ProtectionApi for ProtectionManager {
                 reason,
             ));
         }
-        let db = self.ground.db.asked_by(context);
-        match db.operation_log_create(&operation_log).await {
+        let runs = self.ground.runs.asked_by(context);
+        match runs.operation_log_create(&operation_log).await {
             Ok(()) => Ok(true),
             Err(DbError::Conflict { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -464,7 +464,7 @@ impl ProtectionManager {
         context: &RequestContext,
         id: OperationLogId,
     ) -> Result<OperationLog, ApiError> {
-        let log = self.ground.db.operation_log_get(id).await?;
+        let log = self.ground.runs.operation_log_get(id).await?;
         match context.may_access(&log.project_id) {
             true => Ok(log),
             false => Err(ApiError::not_found("OperationLog", id)),

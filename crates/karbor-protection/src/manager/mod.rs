@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use karbor_db::{Db, QuotaDefaults};
+use karbor_db::{QuotaDefaults, RunStore};
 use karbor_flow::{Executor, ExecutorOptions};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{ApiError, ErrorKind, ProtectableInstance, RequestContext, Resource};
@@ -25,7 +25,7 @@ use crate::{
 
 /// The protection manager.
 pub struct ProtectionManager {
-    pub(crate) base: ManagerBase<Db>,
+    pub(crate) base: ManagerBase<RunStore>,
     pub(crate) ground: Arc<Ground>,
     pub(crate) worker: Arc<Worker>,
 }
@@ -47,12 +47,12 @@ impl ProtectionManager {
     /// A 500 when the configuration lacks an option of [`OPTIONS`](crate::OPTIONS).
     pub fn new(
         host: Option<String>,
-        db: Db,
+        runs: RunStore,
         config: Config,
         clock: Arc<dyn Clock>,
         parts: ProtectionParts,
     ) -> Result<Self, ApiError> {
-        let base = ManagerBase::new(host, db.clone(), config, clock.clone());
+        let base = ManagerBase::new(host, runs.clone(), config, clock.clone());
         let number = |group, name| base.config().int(group, name).map_err(ApiError::internal);
         let operations =
             usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
@@ -77,7 +77,7 @@ impl ProtectionManager {
         };
         let providers = Arc::new(parts.providers.with_key(&parts.master_key));
         let ground = Arc::new(Ground {
-            db,
+            runs,
             clock,
             registry: parts.registry,
             providers,

@@ -44,7 +44,7 @@ impl ProtectionManager {
             filters: vec![("checkpoint_id".to_owned(), checkpoint.id.to_string())],
             ..ListQuery::of_every_project()
         };
-        let logs = self.ground.db.operation_log_list(&query).await?;
+        let logs = self.ground.runs.operation_log_list(&query).await?;
         let says = |evidence: Evidence| {
             let mut logs = logs.iter();
             logs.any(|log| rules(log.operation_type).evidence(log) == evidence)

@@ -126,7 +126,7 @@ impl Ground {
             limit: Some(1),
             ..ListQuery::of_every_project()
         };
-        Ok(!self.db.operation_log_list(&query).await?.is_empty())
+        Ok(!self.runs.operation_log_list(&query).await?.is_empty())
     }
 
     /// Calls a copy failed whose maker is gone: the database was lost, or the copy bank was not

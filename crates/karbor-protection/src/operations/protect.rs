@@ -66,9 +66,9 @@ impl Ground {
         id: OperationId,
         plan: &Plan,
     ) -> Result<Option<CheckpointId>, ApiError> {
-        let db = &self.db;
+        let runs = &self.runs;
         let ended = |message: String| ApiError::conflict("OperationEnded", message);
-        match db.operation_log_get(OperationLogId(id.0)).await {
+        match runs.operation_log_get(OperationLogId(id.0)).await {
             Ok(log) => {
                 let same = log.operation_type == OperationType::Protect
                     && log.project_id == plan.project_id;
@@ -82,7 +82,7 @@ impl Ground {
             Err(DbError::NotFound { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let flow = match db.flow_get(id).await {
+        let flow = match runs.flow_get(id).await {
             Ok(flow) => flow,
             Err(DbError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),

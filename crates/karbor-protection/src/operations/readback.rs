@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use karbor_db::{Db, DbError};
+use karbor_db::{DbError, RunStore};
 use karbor_flow::{FlowOutcome, FlowStatus};
 use karbor_model::{
     ApiError, OperationId, OperationLog, OperationLogId, OperationLogStatus, OperationType,
@@ -93,11 +93,11 @@ impl Ground {
         if !context.may_access(&asked.project_id) {
             return Err(ApiError::not_found("Project", &asked.project_id));
         }
-        match self.db.readback_get(asked.operation, asked.id).await {
+        match self.runs.readback_get(asked.operation, asked.id).await {
             Ok(there) if !there.is_the_same_as(asked) => Err(id_of_another(asked).into()),
             Ok(there) if there.status != ReadbackStatus::InProgress => Ok(true),
             // What has begun is not asked again whether it may.
-            Ok(_) => match self.db.flow_get(OperationId(asked.id.0)).await {
+            Ok(_) => match self.runs.flow_get(OperationId(asked.id.0)).await {
                 Ok(_) => Ok(true),
                 Err(DbError::NotFound { .. }) => Ok(false),
                 Err(error) => Err(error.into()),
@@ -140,8 +140,8 @@ impl Ground {
             resources_reason: BTreeMap::from([(about, reason.to_owned())]),
             ..asked.clone()
         };
-        let db = self.db.asked_by(context);
-        Ok(db.readback_refuse(&refused, &log).await?)
+        let runs = self.runs.asked_by(context);
+        Ok(runs.readback_refuse(&refused, &log).await?)
     }
 
     /// Closes readbacks that say they are in progress and that nobody carries out: their service was stopped between
@@ -153,7 +153,7 @@ impl Ground {
         let before = self.clock.now() - UNDER_WAY;
         let mut closed = 0;
         for (operation, _) in OperationType::readbacks() {
-            for abandoned in self.db.readbacks_abandoned(operation, before).await? {
+            for abandoned in self.runs.readbacks_abandoned(operation, before).await? {
                 let context = RequestContext::admin();
                 let reason = "The service was stopped before it could begin. Ask for it again.";
                 self.refuse_readback(&context, &abandoned, reason).await?;
@@ -229,7 +229,12 @@ impl<R: Reads> Rules for R {
         Ok(())
     }
 
-    async fn settle(&self, db: &Db, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
+    async fn settle(
+        &self,
+        runs: &RunStore,
+        run: &Run,
+        conclusion: &Conclusion,
+    ) -> Result<(), ApiError> {
         let Some(id) = run.readback() else {
             return Ok(());
         };
@@ -239,7 +244,7 @@ impl<R: Reads> Rules for R {
         };
         let (status, reason) = (&conclusion.resources_status, &conclusion.resources_reason);
         unless_done_before(
-            db.readback_end(run.operation, id, end, status, reason)
+            runs.readback_end(run.operation, id, end, status, reason)
                 .await,
         )
     }

@@ -2,7 +2,7 @@
 //! rooms share.
 
 use async_trait::async_trait;
-use karbor_db::{Db, QuotaSettlement};
+use karbor_db::{QuotaSettlement, RunStore};
 use karbor_flow::FlowOutcome;
 use karbor_model::{ApiError, CheckpointStatus, OperationLog, QuotaHolding, RunReport};
 use karbor_plugin::{HookSet, SchemaKind};
@@ -90,7 +90,7 @@ pub(crate) trait Rules: Send + Sync {
     ///
     /// # Errors
     /// The database's.
-    async fn settle(&self, _: &Db, _: &Run, _: &Conclusion) -> Result<(), ApiError> {
+    async fn settle(&self, _: &RunStore, _: &Run, _: &Conclusion) -> Result<(), ApiError> {
         Ok(())
     }
 
@@ -176,7 +176,7 @@ pub(super) async fn enter_in_bank(
 /// # Errors
 /// [`CheckpointError::NotFound`], the database's.
 async fn refuse_hollow(ground: &Ground, run: &Run) -> Result<(), BeginError> {
-    match ground.db.flow_events(run.id).await?.is_empty() {
+    match ground.runs.flow_events(run.id).await?.is_empty() {
         true => Ok(()),
         false => Err(CheckpointError::NotFound(run.subject().1.id).into()),
     }

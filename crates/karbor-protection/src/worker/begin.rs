@@ -66,8 +66,8 @@ impl Worker {
     /// # Errors
     /// [`BeginError::ended`] when the record with its id is not its own.
     pub(super) async fn enter_log(&self, run: &Run) -> Result<(), BeginError> {
-        let db = self.ground.db.asked_by(&run.context);
-        match db.operation_log_create(&log_record(run)).await {
+        let runs = self.ground.runs.asked_by(&run.context);
+        match runs.operation_log_create(&log_record(run)).await {
             Ok(()) => Ok(()),
             Err(DbError::Conflict { .. }) => self.check_own(run).await,
             Err(error) => Err(error.into()),
@@ -100,7 +100,7 @@ impl Worker {
     /// Is the record with the run's id the run's? The caller may have noted that it came
     /// to nothing, while it was not known that it had been heard.
     async fn check_own(&self, run: &Run) -> Result<(), BeginError> {
-        let log = self.ground.db.operation_log_get(run.log).await?;
+        let log = self.ground.runs.operation_log_get(run.log).await?;
         if log.checkpoint_id == Some(run.subject().1.id) {
             return Ok(());
         }

@@ -137,7 +137,7 @@ impl Worker {
         stop: &Stop,
         mut turn: Option<Turn>,
     ) {
-        let journal = Arc::new(DbJournal::new(self.ground.db.clone(), run.id));
+        let journal = Arc::new(DbJournal::new(self.ground.runs.clone(), run.id));
         let board = Arc::new(ProgressBoard::new(self.ground.clock.clone()));
         let mut delay = RETRY_DELAYS.0;
         loop {
@@ -203,7 +203,12 @@ impl Worker {
                     ..OperationLogUpdate::default()
                 };
                 // Progress is a courtesy: the run goes on without it.
-                if let Err(error) = self.ground.db.operation_log_update(run.log, &update).await {
+                if let Err(error) = self
+                    .ground
+                    .runs
+                    .operation_log_update(run.log, &update)
+                    .await
+                {
                     tracing::warn!(run = %run.id, %error, "progress could not be recorded");
                 }
             }

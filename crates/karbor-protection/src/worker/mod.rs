@@ -139,9 +139,9 @@ impl Worker {
 
     /// Writes the run down, with the record of a readback, and if the quota of its project allows it.
     async fn enter(&self, run: &Run, record: Option<&Readback>) -> Result<(), BeginError> {
-        let (flow, db) = (self.flow_record(run)?, &self.ground.db);
+        let (flow, runs) = (self.flow_record(run)?, &self.ground.runs);
         if let Some(record) = record {
-            return match db.readback_begin(record, &flow).await? {
+            return match runs.readback_begin(record, &flow).await? {
                 Entered::Now => Ok(()),
                 Entered::Before => Err(BeginError::known(format!("{} goes on.", run.id))),
                 Entered::Ended(_) => Err(BeginError::ended(run.log)),
@@ -149,8 +149,11 @@ impl Worker {
             };
         }
         let entered = match rules(run.operation).reserved(run) {
-            Some(holding) => db.flow_create_holding(&flow, &holding, &self.quotas).await,
-            None => db.flow_create(&flow).await,
+            Some(holding) => {
+                runs.flow_create_holding(&flow, &holding, &self.quotas)
+                    .await
+            }
+            None => runs.flow_create(&flow).await,
         };
         entered.map_err(|error| match error {
             DbError::Conflict { message, .. } => BeginError::known(message),

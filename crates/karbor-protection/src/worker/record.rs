@@ -41,7 +41,7 @@ impl Worker {
         let rules = rules(run.operation);
         if rules.settles_first() {
             let settlement = rules.settlement(run, conclusion);
-            self.ground.db.quota_settle(&settlement).await?;
+            self.ground.runs.holding_settle(&settlement).await?;
         }
         let conclusion = conclude_in_bank(&self.ground, run, provider, conclusion).await?;
         self.record(run, &conclusion).await
@@ -59,8 +59,8 @@ impl Worker {
         run: &Run,
         conclusion: &Conclusion,
     ) -> Result<(), ApiError> {
-        let db = &self.ground.db;
-        rules(run.operation).settle(db, run, conclusion).await?;
+        let runs = &self.ground.runs;
+        rules(run.operation).settle(runs, run, conclusion).await?;
         // It may have come to its end before it could be entered in the log.
         match self.enter_log(run).await {
             Ok(()) => self.end_log(run, conclusion).await?,
@@ -75,7 +75,7 @@ impl Worker {
     pub(super) async fn close(&self, run: &Run, conclusion: &Conclusion) -> Result<(), ApiError> {
         unless_done_before(
             self.ground
-                .db
+                .runs
                 .flow_end(
                     run.id,
                     conclusion.status,
@@ -99,7 +99,7 @@ impl Worker {
             ..OperationLogUpdate::default()
         };
         self.ground
-            .db
+            .runs
             .operation_log_update(run.log, &update)
             .await?;
         let end = if conclusion.is_success() {
@@ -109,9 +109,9 @@ impl Worker {
         };
         unless_done_before(
             self.ground
-                .db
+                .runs
                 .asked_by(&run.context)
-                .transition::<OperationLog>(run.log, OperationLogStatus::InProgress, end)
+                .operation_log_set_status(run.log, OperationLogStatus::InProgress, end)
                 .await,
         )
     }
@@ -166,7 +166,7 @@ impl Worker {
         };
         match self
             .ground
-            .db
+            .runs
             .asked_by(&run.context)
             .operation_log_create(&log)
             .await

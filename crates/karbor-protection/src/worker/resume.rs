@@ -24,7 +24,7 @@ impl Worker {
     /// When the database cannot tell which.
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<usize, ApiError> {
         self.release_leftovers().await;
-        let flows = self.ground.db.flows_unfinished(&self.host).await?;
+        let flows = self.ground.runs.flows_unfinished(&self.host).await?;
         let count = flows.len();
         for flow in flows {
             let worker = self.clone();
@@ -55,7 +55,7 @@ impl Worker {
             }
         };
         for (run, lease) in claims {
-            let flow = self.ground.db.flow_get(run).await;
+            let flow = self.ground.runs.flow_get(run).await;
             if flow.is_ok_and(|flow| flow.status != FlowStatus::Running)
                 && let Err(error) = bank.release_lease(&lease).await
             {
@@ -104,7 +104,12 @@ impl Worker {
             report: Some(RunReport::waits(error.message.clone())),
             ..OperationLogUpdate::default()
         };
-        if let Err(error) = self.ground.db.operation_log_update(run.log, &update).await {
+        if let Err(error) = self
+            .ground
+            .runs
+            .operation_log_update(run.log, &update)
+            .await
+        {
             tracing::warn!(run = %run.id, %error, "why a run waits could not be recorded");
         }
         self.stuck(run.log, error.message);
@@ -181,7 +186,7 @@ impl Worker {
         let (place, subject) = run.subject();
         let there = provider.home(place)?.checkpoints().get(subject.id).await;
         let in_bank = !matches!(there, Err(CheckpointError::NotFound(_)));
-        if in_bank || !self.ground.db.flow_events(run.id).await?.is_empty() {
+        if in_bank || !self.ground.runs.flow_events(run.id).await?.is_empty() {
             return Ok(());
         }
         Err(BeginError::late(end))
@@ -217,7 +222,7 @@ impl Worker {
     /// The reason of a run that the user was told has failed: all that is left to do is to tell the bank,
     /// if it was not, and to close it.
     async fn told_as_failed(&self, run: &Run) -> Result<Option<String>, ApiError> {
-        let log = match self.ground.db.operation_log_get(run.log).await {
+        let log = match self.ground.runs.operation_log_get(run.log).await {
             Ok(log) => log,
             Err(DbError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
@@ -236,7 +241,7 @@ impl Worker {
         let Some(end) = run.late(self.ground.clock.now()) else {
             return Ok(None);
         };
-        let begun = !self.ground.db.flow_events(run.id).await?.is_empty();
+        let begun = !self.ground.runs.flow_events(run.id).await?.is_empty();
         let reason = format!(
             "{} It could not begin before {end}, the end of its window.",
             error.error.message

@@ -150,7 +150,7 @@ impl Worker {
             report: Some(report),
             ..OperationLogUpdate::default()
         };
-        if let Err(error) = self.ground.db.operation_log_update(log, &update).await {
+        if let Err(error) = self.ground.runs.operation_log_update(log, &update).await {
             tracing::warn!(%log, %error, "whether an operation waits could not be recorded");
         }
     }
@@ -177,7 +177,7 @@ impl Worker {
     }
 
     async fn read_run(&self, id: OperationId) -> Result<Run, ApiError> {
-        let flow = self.ground.db.flow_get(id).await?;
+        let flow = self.ground.runs.flow_get(id).await?;
         serde_json::from_value(flow.payload).map_err(ApiError::internal)
     }
 

@@ -73,6 +73,7 @@ async fn q26_a_deleted_checkpoint_is_not_shown_for_ever() {
     };
     running
         .db
+        .runs()
         .operation_log_update(log.id, &update)
         .await
         .unwrap();

@@ -22,6 +22,7 @@ async fn q69_a_protect_goes_on_after_a_crash() {
     let log = until(async || {
         let logs = second
             .db
+            .runs()
             .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap();

@@ -71,7 +71,7 @@ async fn goes(house: &House, running: &Running, as_whom: &RequestContext, id: Ch
     assert!(told.contains(&format!("karbor:checkpoint={id}")), "{told}");
     assert_eq!(left(house, id), Vec::<String>::new());
     assert!(running.list().await.iter().all(|one| one.id != id));
-    let holdings = running.db.quota_holdings(running.provider).await.unwrap();
+    let holdings = running.db.runs().holdings(running.provider).await.unwrap();
     assert!(holdings.iter().all(|one| one.checkpoint_id != id));
     until(async || {
         house

@@ -201,7 +201,7 @@ impl House {
         }
         let options = options.build().unwrap();
         let (host, clock) = (Some("host".to_owned()), self.clock.clone());
-        let manager = ProtectionManager::new(host, db.clone(), options, clock, parts).unwrap();
+        let manager = ProtectionManager::new(host, db.runs(), options, clock, parts).unwrap();
         let transport = Arc::new(InProcess::new());
         let service = Service::new(
             Arc::new(manager),
@@ -377,6 +377,7 @@ impl Running {
         until(async || {
             let logs = self
                 .db
+                .runs()
                 .operation_log_list(&ListQuery::of_every_project())
                 .await
                 .unwrap();
@@ -469,6 +470,7 @@ impl Running {
         until(async || {
             let restore = self
                 .db
+                .runs()
                 .readback_get(OperationType::Restore, id)
                 .await
                 .unwrap();
@@ -516,6 +518,7 @@ impl Running {
         until(async || {
             let verification = self
                 .db
+                .runs()
                 .readback_get(OperationType::Verify, id)
                 .await
                 .unwrap();

@@ -54,7 +54,12 @@ async fn a_copy_that_nobody_makes_any_more_is_no_copy() {
         ended_at: None,
         ..log
     };
-    running.db.operation_log_create(&unended).await.unwrap();
+    running
+        .db
+        .runs()
+        .operation_log_create(&unended)
+        .await
+        .unwrap();
     assert_eq!(running.copy(&wanted).await.unwrap(), []);
     assert_eq!(
         running.checkpoint(copy).await.status,
@@ -63,7 +68,8 @@ async fn a_copy_that_nobody_makes_any_more_is_no_copy() {
     let (from, to) = (OperationLogStatus::InProgress, OperationLogStatus::Failed);
     running
         .db
-        .transition::<OperationLog>(unended.id, from, to)
+        .runs()
+        .operation_log_set_status(unended.id, from, to)
         .await
         .unwrap();
 
@@ -110,6 +116,7 @@ async fn what_could_not_begin_is_told() {
     running.log_of(begun[0].1).await;
     let logs = running
         .db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await
         .unwrap();
@@ -198,6 +205,7 @@ async fn a_copy_that_somebody_else_made_meanwhile_is_not_tried_for_ever() {
     let log = until(async || {
         let logs = second
             .db
+            .runs()
             .operation_log_list(&ListQuery::of_every_project())
             .await
             .unwrap();

@@ -59,6 +59,7 @@ async fn asked_for_again_the_same_checkpoint_is_answered() {
     second.settled(other).await;
     let logs = second
         .db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await;
     assert_eq!(logs.unwrap().len(), 2);
@@ -71,14 +72,24 @@ async fn what_was_given_up_makes_no_checkpoint_any_more() {
     let id = OperationId::new();
     let plan = running.plan(1);
     let missed = missed(id, &plan);
-    running.db.operation_log_create(&missed).await.unwrap();
+    running
+        .db
+        .runs()
+        .operation_log_create(&missed)
+        .await
+        .unwrap();
     let refused = running
         .api()
         .protect(&member(), plan.clone(), under(id))
         .await
         .unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
-    let log = running.db.operation_log_get(missed.id).await.unwrap();
+    let log = running
+        .db
+        .runs()
+        .operation_log_get(missed.id)
+        .await
+        .unwrap();
     assert_eq!(log.error_info.as_deref(), Some("too late"));
     assert!(house.keys().is_empty(), "{:?}", house.keys());
 }
@@ -116,7 +127,14 @@ async fn what_was_given_up_is_not_gone_on_with() {
             .protect(&member(), plan.clone(), under(id))
             .await;
     };
-    let entered = until(async || first.db.operation_log_get(OperationLogId(id.0)).await.ok());
+    let entered = until(async || {
+        first
+            .db
+            .runs()
+            .operation_log_get(OperationLogId(id.0))
+            .await
+            .ok()
+    });
     tokio::select! {
         () = heard => unreachable!("it hangs"),
         _ = entered => {}
@@ -128,18 +146,20 @@ async fn what_was_given_up_is_not_gone_on_with() {
         .unwrap();
     let second = Db::connect(&house.url()).await.unwrap();
     second
+        .runs()
         .operation_log_create(&missed(id, &plan))
         .await
         .unwrap();
     drop(second);
     let third = house.open().await;
     until(async || {
-        let flow = third.db.flow_get(id).await.unwrap();
+        let flow = third.db.runs().flow_get(id).await.unwrap();
         (flow.status == FlowStatus::Failed).then_some(())
     })
     .await;
     let log = third
         .db
+        .runs()
         .operation_log_get(OperationLogId(id.0))
         .await
         .unwrap();
@@ -159,6 +179,7 @@ async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     let id = running.verify(&member(), checkpoint).await.unwrap();
     let verification = running
         .db
+        .runs()
         .readback_get(OperationType::Verify, id)
         .await
         .unwrap();
@@ -168,6 +189,7 @@ async fn a_verification_that_is_asked_for_again_is_not_made_again() {
     running.verified(id).await;
     let logs = running
         .db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await;
     let of_it = logs.unwrap();
@@ -203,6 +225,7 @@ async fn what_could_not_be_entered_in_the_log_is_entered_as_failed() {
     let log = until(async || {
         let log = running
             .db
+            .runs()
             .operation_log_get(OperationLogId(id.0))
             .await
             .ok()?;

@@ -354,6 +354,7 @@ async fn a_cancelled_protect_ends_in_error_and_says_so() {
     let log = until(async || {
         let logs = running
             .db
+            .runs()
             .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap();
@@ -417,6 +418,7 @@ async fn a_bank_that_is_full_from_the_start_refuses_the_protect_and_leaves_no_op
     house.bank.heal();
     let logs = running
         .db
+        .runs()
         .operation_log_list(&karbor_db::ListQuery::of_every_project())
         .await
         .unwrap();
@@ -443,6 +445,7 @@ async fn a_protect_that_a_full_bank_refused_is_listed_as_failed_and_can_be_delet
         assert_eq!(left.len(), 1, "{left:?}");
         let log = &running
             .db
+            .runs()
             .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap()[0];
@@ -536,6 +539,7 @@ async fn progress_is_told_while_the_journal_is_written() {
     let progress = until(async || {
         let logs = running
             .db
+            .runs()
             .operation_log_list(&karbor_db::ListQuery::of_every_project())
             .await
             .unwrap();

@@ -124,7 +124,7 @@ async fn a_crash_at_any_write_counts_truthfully() {
         until(async || {
             // A write that failed may have left a checkpoint that nobody was told of.
             second.api().recount_quotas().await.unwrap();
-            let holdings = second.db.quota_holdings(second.provider).await.unwrap();
+            let holdings = second.db.runs().holdings(second.provider).await.unwrap();
             let settled = holdings.iter().all(|holding| holding.settled);
             let agree = used(&second.db, Checkpoints).await == there(&second).await;
             (settled && agree).then_some(())
@@ -140,7 +140,8 @@ async fn a_recount_takes_in_what_the_database_forgot_and_drops_what_is_gone() {
     let forgotten = first.available(1).await;
     until(async || (used(&first.db, Bytes).await == 10).then_some(())).await;
     let (db, provider) = (&first.db, first.provider);
-    db.quota_settle(&QuotaSettlement::Released(forgotten))
+    db.runs()
+        .holding_settle(&QuotaSettlement::Released(forgotten))
         .await
         .unwrap();
     let gone = QuotaHolding {
@@ -150,7 +151,10 @@ async fn a_recount_takes_in_what_the_database_forgot_and_drops_what_is_gone() {
         bytes: 1000,
         settled: true,
     };
-    db.quota_recount(provider, &[], &[gone]).await.unwrap();
+    db.runs()
+        .holdings_recount(provider, &[], &[gone])
+        .await
+        .unwrap();
     assert_eq!(used(db, Bytes).await, 1000);
     drop(first);
     let second = house.open().await;

@@ -51,7 +51,7 @@ async fn ask(
 
 async fn ended(running: &Running, log: OperationLogId) -> OperationLog {
     crate::house::until(async || {
-        let log = running.db.operation_log_get(log).await.ok()?;
+        let log = running.db.runs().operation_log_get(log).await.ok()?;
         (log.status != OperationLogStatus::InProgress).then_some(log)
     })
     .await
@@ -69,12 +69,17 @@ async fn what_is_refused_has_failed_and_is_in_the_operation_log() {
         assert_eq!(refused.kind, ErrorKind::NotFound);
         assert!(refused.is_logged);
         let reason = format!("Checkpoint {nowhere} could not be found.");
-        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        let recorded = running
+            .db
+            .runs()
+            .readback_get(operation, asked.id)
+            .await
+            .unwrap();
         assert_eq!(recorded.status, ReadbackStatus::Fail);
         let about = format!("Checkpoint#{nowhere}");
         assert_eq!(recorded.resources_reason.get(&about), Some(&reason));
         let id = OperationLogId(asked.id.0);
-        let log = running.db.operation_log_get(id).await.unwrap();
+        let log = running.db.runs().operation_log_get(id).await.unwrap();
         assert_eq!(log.operation_type, operation);
         assert_eq!(log.status, OperationLogStatus::Failed);
         assert_eq!(log.checkpoint_id, Some(nowhere));
@@ -82,7 +87,12 @@ async fn what_is_refused_has_failed_and_is_in_the_operation_log() {
         assert_eq!(log.ended_at, Some(log.started_at));
         // Asked again, it has ended, and nothing begins.
         ask(&running, &member(), &asked).await.unwrap();
-        let again = running.db.readback_get(operation, asked.id).await.unwrap();
+        let again = running
+            .db
+            .runs()
+            .readback_get(operation, asked.id)
+            .await
+            .unwrap();
         assert_eq!(again, recorded);
     }
 }
@@ -104,18 +114,19 @@ async fn what_a_schedule_asks_again_has_not_failed() {
         let away = ask(&running, &scheduled, &asked).await.unwrap_err();
         assert!(away.kind.is_retryable(), "{away:?}");
         // A schedule that does not ask again, for there is a newer checkpoint by then, leaves nothing in progress.
-        let recorded = running.db.readback_get(operation, asked.id).await;
+        let recorded = running.db.runs().readback_get(operation, asked.id).await;
         assert!(
             matches!(recorded, Err(DbError::NotFound { .. })),
             "{recorded:?}"
         );
         let log = OperationLogId(asked.id.0);
-        assert!(running.db.operation_log_get(log).await.is_err());
+        assert!(running.db.runs().operation_log_get(log).await.is_err());
 
         let by_hand = readback(&running, operation, checkpoint);
         ask(&running, &member(), &by_hand).await.unwrap_err();
         let recorded = running
             .db
+            .runs()
             .readback_get(operation, by_hand.id)
             .await
             .unwrap();
@@ -149,7 +160,12 @@ async fn what_a_schedule_asks_waits_for_a_bank_that_goes_away_while_it_begins() 
         house.bank.inject(Fault::FailForGood, usize::MAX, away);
         let asked = readback(&running, operation, checkpoint);
         ask(&running, &scheduled, &asked).await.unwrap();
-        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        let recorded = running
+            .db
+            .runs()
+            .readback_get(operation, asked.id)
+            .await
+            .unwrap();
         assert_eq!(recorded.status, ReadbackStatus::InProgress);
         house.bank.heal();
         let log = OperationLogId(asked.id.0);
@@ -176,7 +192,11 @@ async fn what_nobody_carries_out_is_closed_at_the_next_start() {
     drop(running);
     let running = house.open().await;
     for record in &records {
-        let there = running.db.readback_get(record.operation, record.id).await;
+        let there = running
+            .db
+            .runs()
+            .readback_get(record.operation, record.id)
+            .await;
         let status = there.unwrap().status;
         assert_eq!(
             status,
@@ -188,12 +208,17 @@ async fn what_nobody_carries_out_is_closed_at_the_next_start() {
     drop(running);
     let running = house.open().await;
     for record in &records {
-        let there = running.db.readback_get(record.operation, record.id).await;
+        let there = running
+            .db
+            .runs()
+            .readback_get(record.operation, record.id)
+            .await;
         let there = there.unwrap();
         assert_eq!(there.status, ReadbackStatus::Fail);
         assert!(!there.resources_reason.is_empty());
         let log = running
             .db
+            .runs()
             .operation_log_get(OperationLogId(record.id.0))
             .await;
         assert_eq!(log.unwrap().status, OperationLogStatus::Failed);
@@ -214,7 +239,12 @@ async fn what_the_caller_has_recorded_is_carried_out() {
         ask(&running, &member(), &asked).await.unwrap();
         let end = ended(&running, OperationLogId(asked.id.0)).await;
         assert_eq!(end.status, OperationLogStatus::Success);
-        let there = running.db.readback_get(operation, asked.id).await.unwrap();
+        let there = running
+            .db
+            .runs()
+            .readback_get(operation, asked.id)
+            .await
+            .unwrap();
         assert_eq!(there.status, ReadbackStatus::Success);
     }
 }
@@ -257,7 +287,7 @@ async fn one_who_waits_waits_no_longer_than_asked() {
     let running = house.open().await;
     let checkpoint = running.protect(running.plan(1)).await.unwrap();
     let filter = karbor_db::ListQuery::of_every_project();
-    let logs = running.db.operation_log_list(&filter).await.unwrap();
+    let logs = running.db.runs().operation_log_list(&filter).await.unwrap();
     let log = logs
         .iter()
         .find(|log| log.checkpoint_id == Some(checkpoint));
@@ -287,7 +317,10 @@ async fn what_came_to_its_end_without_a_run_is_recorded_once() {
         ..missed
     };
     assert!(!api.record_operation(&admin, of_the_run).await.unwrap());
-    assert_eq!(running.db.operation_log_get(made.id).await.unwrap(), made);
+    assert_eq!(
+        running.db.runs().operation_log_get(made.id).await.unwrap(),
+        made
+    );
 }
 
 /// The run overwrites data: its record must not say meanwhile that it failed.
@@ -305,10 +338,15 @@ async fn what_runs_is_not_called_failed_because_it_is_asked_for_again_while_the_
         house.bank.inject(Fault::FailForGood, usize::MAX, reads);
         ask(&running, &member(), &asked).await.unwrap();
         house.bank.heal();
-        let recorded = running.db.readback_get(operation, asked.id).await.unwrap();
+        let recorded = running
+            .db
+            .runs()
+            .readback_get(operation, asked.id)
+            .await
+            .unwrap();
         assert_eq!(recorded.status, ReadbackStatus::InProgress);
         let log = OperationLogId(asked.id.0);
-        let log = running.db.operation_log_get(log).await.unwrap();
+        let log = running.db.runs().operation_log_get(log).await.unwrap();
         assert_eq!(log.status, OperationLogStatus::InProgress);
         running
             .api()

@@ -33,7 +33,7 @@ async fn ended(running: &Running, operations: usize) {
     use karbor_model::OperationLogStatus::InProgress;
     let all = karbor_db::ListQuery::of_every_project();
     until(async || {
-        let logs = running.db.operation_log_list(&all).await.unwrap();
+        let logs = running.db.runs().operation_log_list(&all).await.unwrap();
         let ended = logs.iter().filter(|log| log.status != InProgress).count();
         (ended == operations).then_some(())
     })

@@ -377,6 +377,7 @@ async fn what_has_no_seal_has_to_be_asked_for() {
         let log = until(async || {
             let log = running
                 .db
+                .runs()
                 .operation_log_get(karbor_model::OperationLogId(verification.0))
                 .await
                 .unwrap();

@@ -30,7 +30,7 @@ impl Running {
 
     /// The record of a run, which has the run's id.
     async fn log(&self, id: ReadbackId) -> OperationLog {
-        let log = self.db.operation_log_get(OperationLogId(id.0)).await;
+        let log = self.db.runs().operation_log_get(OperationLogId(id.0)).await;
         log.unwrap()
     }
 
@@ -73,6 +73,7 @@ async fn what_is_too_much_at_once_waits_and_says_so() {
     assert!(waits.contains("max_concurrent_operations"), "{waits}");
     let waiting = running
         .db
+        .runs()
         .readback_get(OperationType::Verify, second)
         .await
         .unwrap();
@@ -115,6 +116,7 @@ async fn one_that_waits_is_cancelled_at_once() {
     assert!(log.error_info.unwrap().contains("cancelled"));
     let first = running
         .db
+        .runs()
         .readback_get(OperationType::Verify, first)
         .await
         .unwrap();
@@ -239,6 +241,7 @@ async fn what_waits_while_its_claim_lapses_claims_anew() {
         pass();
         let found = running
             .db
+            .runs()
             .readback_get(OperationType::Verify, second)
             .await
             .unwrap();

@@ -65,7 +65,7 @@ impl Asked {
 
     async fn log(&self, running: &Running) -> OperationLog {
         let log = OperationLogId(self.id.0);
-        running.db.operation_log_get(log).await.unwrap()
+        running.db.runs().operation_log_get(log).await.unwrap()
     }
 
     /// Time goes on, slowly beside what the service does, until the bank was tried so often.
@@ -101,6 +101,7 @@ impl Asked {
         );
         let logs = running
             .db
+            .runs()
             .operation_log_list(&ListQuery::of_every_project())
             .await;
         assert_eq!(logs.unwrap().len(), 1);
@@ -161,6 +162,7 @@ async fn where_the_bank_stays_away_it_fails_once() {
     assert!(again.list().await.is_empty());
     let logs = again
         .db
+        .runs()
         .operation_log_list(&ListQuery::of_every_project())
         .await;
     assert_eq!(logs.unwrap().len(), 1);

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use karbor_api::{ApiManager, AuthStrategy, ensure_admin_token, policy::Policy};
+use karbor_api::{ApiManager, ApiStores, AuthStrategy, ensure_admin_token, policy::Policy};
 use karbor_interfaces::{OperationEngineApi, ProtectionApi};
 use karbor_manager::ServiceClient;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -35,11 +35,20 @@ pub(crate) async fn start(
     } = common;
     let services = ServiceClient::new(common.transport.clone(), common.response_timeout()?);
     let policy = Policy::open(settings::policy_files(config, state)?, common.clock.clone())?;
-    let manager = ApiManager::new(common.base(db.clone()), protection, engine, services)?;
+    let stores = ApiStores {
+        plans: db.plans(),
+        schedules: db.schedule_definitions(),
+        quotas: db.quotas(),
+        tokens: db.tokens(),
+        services: db.service_admin(),
+        runs: db.run_views(),
+        announcements: db.announcements(),
+    };
+    let manager = ApiManager::new(common.base(stores), protection, engine, services)?;
     let manager = Arc::new(manager.with_policy(policy));
     let project = config.str("DEFAULT", "default_project")?;
     if manager.settings().auth_strategy != AuthStrategy::Keystone {
-        ensure_admin_token(db, &state.join("token"), project).await?;
+        ensure_admin_token(&db.tokens(), &state.join("token"), project).await?;
     }
     let place = SocketAddr::new(manager.settings().listen, manager.settings().port);
     let listener = TcpListener::bind(place).await.map_err(|error| {

@@ -20,7 +20,7 @@ pub(crate) async fn start(common: &Common) -> Result<RunningService<ProtectionMa
     for remark in remarks {
         tracing::warn!("{remark}");
     }
-    for emptied in crate::status::emptied(db, &providers).await? {
+    for emptied in crate::status::emptied(&db.run_views(), &providers).await? {
         tracing::error!("{emptied}");
     }
     let master_key = master_key(state, &providers).await?;
@@ -30,7 +30,7 @@ pub(crate) async fn start(common: &Common) -> Result<RunningService<ProtectionMa
         master_key,
     };
     let clock = common.clock.clone();
-    let manager = ProtectionManager::new(None, db.clone(), config.clone(), clock, parts)?;
+    let manager = ProtectionManager::new(None, db.runs(), config.clone(), clock, parts)?;
     common.serve(manager).await
 }
 
