@@ -32,7 +32,7 @@ mod worker;
 
 pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
-pub use options::OPTIONS;
+pub use options::{OPTIONS, out_of_range};
 pub use providers::{
     Home, PROVIDER_OPTIONS, Place, Provider, ProviderError, Providers, Unusable,
     load_provider_configs,

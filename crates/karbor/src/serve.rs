@@ -183,9 +183,9 @@ impl Running {
         let protection = self
             .protection
             .insert(roles::protection::start(&common).await?);
-        let protection = common.protection(protection)?;
+        let protection = common.protection(protection);
         let engine = roles::operationengine::start(&common, protection.clone()).await?;
-        let engine = common.engine(self.engine.insert(engine))?;
+        let engine = common.engine(self.engine.insert(engine));
         self.notification = Some(roles::notification::start(&common).await?);
         let requests = deadline * REQUESTS / 10;
         let api = roles::api::start(&common, protection, engine, requests, &self.gone).await?;

@@ -301,15 +301,7 @@ pub(crate) fn disagreements(config: &Config) -> Result<Vec<String>, ConfigError>
             ));
         }
     }
-    if !(0.0..=1.0).contains(&config.float("protection", "suspicious_share")?) {
-        found.push("suspicious_share in [protection] must be 0 to 1".to_owned());
-    }
-    if config.int("protection", "max_parallel_tasks")? < 1 {
-        found.push("max_parallel_tasks in [protection] must be at least 1".to_owned());
-    }
-    if config.int("DEFAULT", "max_concurrent_operations")? < 0 {
-        found.push("max_concurrent_operations must be 0 (no limit) or more".to_owned());
-    }
+    found.extend(karbor_protection::out_of_range(config)?);
     Ok(found)
 }
 

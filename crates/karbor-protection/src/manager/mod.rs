@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use karbor_db::{QuotaDefaults, RunStore};
+use karbor_db::RunStore;
 use karbor_flow::{Executor, ExecutorOptions};
 use karbor_manager::{Clock, Config, Manager, ManagerBase};
 use karbor_model::{ApiError, ErrorKind, ProtectableInstance, RequestContext, Resource};
@@ -19,6 +19,7 @@ use crate::{
     graph,
     ground::Ground,
     keys::MasterKey,
+    options::Settings,
     providers::Providers,
     worker::{Slots, Worker},
 };
@@ -53,26 +54,10 @@ impl ProtectionManager {
         parts: ProtectionParts,
     ) -> Result<Self, ApiError> {
         let base = ManagerBase::new(host, runs.clone(), config, clock.clone());
-        let number = |group, name| base.config().int(group, name).map_err(ApiError::internal);
-        let operations =
-            usize::try_from(number("DEFAULT", "max_concurrent_operations")?).unwrap_or(0);
-        let limit = usize::try_from(number("protection", "max_parallel_tasks")?)
-            .unwrap_or(1)
-            .max(1);
-        let copies = usize::try_from(number("protection", "max_parallel_copies")?)
-            .unwrap_or(1)
-            .max(1);
-        let task_timeout = base
-            .config()
-            .seconds("protection", "task_timeout")
-            .map_err(ApiError::internal)?;
-        let suspicious_share = base
-            .config()
-            .float("protection", "suspicious_share")
-            .map_err(ApiError::internal)?;
+        let settings = Settings::read(base.config()).map_err(ApiError::internal)?;
         let options = ExecutorOptions {
-            limit,
-            task_timeout,
+            limit: settings.tasks,
+            task_timeout: settings.task_timeout,
             ..ExecutorOptions::default()
         };
         let providers = Arc::new(parts.providers.with_key(&parts.master_key));
@@ -82,7 +67,7 @@ impl ProtectionManager {
             registry: parts.registry,
             providers,
             owner: format!("{}@{}", Self::BINARY, base.host()),
-            suspicious_share,
+            suspicious_share: settings.suspicious_share,
         });
         let worker = Arc::new(Worker {
             ground: ground.clone(),
@@ -90,8 +75,8 @@ impl ProtectionManager {
             tasks: base.tasks().clone(),
             key: parts.master_key,
             host: base.host().to_owned(),
-            quotas: QuotaDefaults::read(base.config())?,
-            slots: Slots::new(operations, copies),
+            quotas: settings.quotas,
+            slots: Slots::new(settings.operations, settings.copies),
             running: Mutex::new(HashMap::new()),
             stuck: Mutex::new(HashMap::new()),
         });

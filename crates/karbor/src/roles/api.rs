@@ -33,7 +33,7 @@ pub(crate) async fn start(
     let Common {
         state, config, db, ..
     } = common;
-    let services = ServiceClient::new(common.transport.clone(), common.response_timeout()?);
+    let services = ServiceClient::new(common.transport.clone(), common.response_timeout);
     let policy = Policy::open(settings::policy_files(config, state)?, common.clock.clone())?;
     let stores = ApiStores {
         plans: db.plans(),

@@ -32,6 +32,10 @@ pub(crate) struct Common {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) db: Db,
     pub(crate) transport: Arc<dyn RpcTransport>,
+    /// Do the managers of this process call each other as those of several do?
+    calls_by_rpc: bool,
+    /// How long a call waits for its answer.
+    pub(crate) response_timeout: Duration,
 }
 
 impl Common {
@@ -42,7 +46,8 @@ impl Common {
     pub(crate) async fn open(state: &StateDir, config: &Config) -> Result<Self, Failure> {
         let db = Db::connect(&settings::database(config, state)?).await?;
         db.migrate().await?;
-        if config.bool("DEFAULT", LOCAL_RPC)? {
+        let calls_by_rpc = config.bool("DEFAULT", LOCAL_RPC)?;
+        if calls_by_rpc {
             tracing::info!("the managers of this process call each other by RPC");
         }
         Ok(Self {
@@ -51,6 +56,8 @@ impl Common {
             clock: Arc::new(SystemClock::new()),
             db,
             transport: Arc::new(InProcess::new()),
+            calls_by_rpc,
+            response_timeout: config.seconds("DEFAULT", "rpc_response_timeout")?,
         })
     }
 
@@ -71,35 +78,27 @@ impl Common {
     pub(crate) fn protection(
         &self,
         service: &RunningService<ProtectionManager>,
-    ) -> Result<Arc<dyn ProtectionApi>, Failure> {
-        Ok(match self.calls_by_rpc()? {
+    ) -> Arc<dyn ProtectionApi> {
+        match self.calls_by_rpc {
             false => service.manager().clone(),
             true => Arc::new(ProtectionClient::new(
                 self.transport.clone(),
-                self.response_timeout()?,
+                self.response_timeout,
             )),
-        })
+        }
     }
 
     /// The operation engine, as [`Common::protection`] the protection manager.
     pub(crate) fn engine(
         &self,
         service: &RunningService<OperationEngineManager>,
-    ) -> Result<Arc<dyn OperationEngineApi>, Failure> {
-        Ok(match self.calls_by_rpc()? {
+    ) -> Arc<dyn OperationEngineApi> {
+        match self.calls_by_rpc {
             false => service.manager().clone(),
             true => Arc::new(OperationEngineClient::new(
                 self.transport.clone(),
-                self.response_timeout()?,
+                self.response_timeout,
             )),
-        })
-    }
-
-    pub(crate) fn response_timeout(&self) -> Result<Duration, Failure> {
-        Ok(self.config.seconds("DEFAULT", "rpc_response_timeout")?)
-    }
-
-    fn calls_by_rpc(&self) -> Result<bool, Failure> {
-        Ok(self.config.bool("DEFAULT", LOCAL_RPC)?)
+        }
     }
 }
