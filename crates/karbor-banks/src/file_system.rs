@@ -41,7 +41,7 @@ mod temp;
 use std::{
     collections::BTreeMap,
     fmt,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -114,23 +114,43 @@ pub fn spec() -> PluginSpec {
     };
     PluginSpec {
         places: |options| {
-            let path = options.path(SECTION, PATH);
-            path.into_iter().collect()
+            let path = options.path(SECTION, PATH).ok();
+            path.and_then(|path| place(&path)).into_iter().collect()
         },
         ..PluginSpec::bank(NAME, OPTIONS, open)
     }
 }
 
-/// How many calls are at work at once, also of those that nobody waits for any more; the others wait. Each holds a few
-/// open files, of which a process usually may have 1024, and a thread; flushes of more at once are no faster. A few
-/// more than the layers around a bank ask for, so that leases have a turn at once.
-const AT_WORK: usize = AT_ONCE + 8;
+/// Where a bank of this path lies, without `.` and `..`; nowhere if the path is not absolute. Nothing is looked at: a
+/// server may hang.
+fn place(path: &Path) -> Option<PathBuf> {
+    let mut place = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                place.pop();
+            }
+            Component::CurDir => {}
+            part => place.push(part),
+        }
+    }
+    path.is_absolute().then_some(place)
+}
+
+/// How many calls about objects are at work at once, also of those that nobody waits for any more; the others wait. Each
+/// holds a few open files, of which a process usually may have 1024, and a thread; flushes of more at once are no faster.
+const AT_WORK: usize = AT_ONCE;
+
+/// How many calls about leases are at work at once, beside those about objects: neither waits for the other. Changes of
+/// leases go one after the other anyway.
+const LEASES_AT_WORK: usize = 8;
 
 /// A bank in a directory.
 #[derive(Clone)]
 pub struct FileSystemBank {
     place: Arc<Place>,
     turns: Arc<Semaphore>,
+    lease_turns: Arc<Semaphore>,
 }
 
 /// Where the bank is, and what is open of it.
@@ -183,6 +203,7 @@ impl FileSystemBank {
                 store: Mutex::new(Arc::new(store)),
             }),
             turns: Arc::new(Semaphore::new(AT_WORK)),
+            lease_turns: Arc::new(Semaphore::new(LEASES_AT_WORK)),
         })
     }
 
@@ -192,10 +213,11 @@ impl FileSystemBank {
     /// [`OpenError`]: what is wrong with the options, or why it cannot be opened now; either says what to do.
     pub async fn from_options(options: &Options) -> Result<Self, OpenError> {
         let path = options.str(SECTION, PATH)?.to_owned();
-        if !path.starts_with('/') {
+        let goes_up = path.split('/').any(|part| part == "..");
+        if !path.starts_with('/') || goes_up {
             return Err(OpenError::Config(format!(
-                "set '{PATH}' in the section [{SECTION}] to the absolute path of a directory for the bank; it is \
-                 '{path}'"
+                "set '{PATH}' in the section [{SECTION}] to the absolute path of a directory for the bank, without \
+                 '..'; it is '{path}'"
             )));
         }
         let container = options.str(SECTION, CONTAINER)?.to_owned();
@@ -217,17 +239,34 @@ impl FileSystemBank {
         }
     }
 
-    /// Runs blocking work off the runtime's threads. It runs to its end even if the caller goes.
+    /// Runs blocking work on objects off the runtime's threads. It runs to its end even if the caller goes.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, BankError> + Send + 'static,
     ) -> Result<T, BankError> {
+        self.run_in(&self.turns, work).await
+    }
+
+    /// As [`run`](Self::run), on leases.
+    async fn run_on_leases<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, BankError> + Send + 'static,
+    ) -> Result<T, BankError> {
+        self.run_in(&self.lease_turns, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        turns: &Arc<Semaphore>,
+        work: impl FnOnce(&Store) -> Result<T, BankError> + Send + 'static,
+    ) -> Result<T, BankError> {
+        // A panic would come again, and the end of the runtime does not pass either.
         let ended = |error: &dyn fmt::Display| BankError::Other {
             message: format!("the bank's worker ended: {error}"),
             at: None,
-            retryable: true,
+            retryable: false,
         };
-        let turn = self.turns.clone().acquire_owned().await;
+        let turn = turns.clone().acquire_owned().await;
         let turn = turn.map_err(|error| ended(&error))?;
         let place = self.place.clone();
         let work = tokio::task::spawn_blocking(move || {
@@ -303,23 +342,90 @@ impl Bank for FileSystemBank {
         ttl: Duration,
     ) -> Result<Lease, BankError> {
         let (name, owner) = (name.clone(), owner.to_owned());
-        self.run(move |store| store.acquire_lease(&name, &owner, ttl, now))
+        self.run_on_leases(move |store| store.acquire_lease(&name, &owner, ttl, now))
             .await
     }
 
     async fn renew_lease(&self, lease: &Lease, ttl: Duration) -> Result<Lease, BankError> {
         let lease = lease.clone();
-        self.run(move |store| store.renew_lease(&lease, ttl, now))
+        self.run_on_leases(move |store| store.renew_lease(&lease, ttl, now))
             .await
     }
 
     async fn release_lease(&self, lease: &Lease) -> Result<(), BankError> {
         let lease = lease.clone();
-        self.run(move |store| store.release_lease(&lease)).await
+        self.run_on_leases(move |store| store.release_lease(&lease))
+            .await
     }
 
     async fn leases(&self, name: &BankKey) -> Result<Vec<Lease>, BankError> {
         let name = name.clone();
-        self.run(move |store| store.leases(&name, now())).await
+        self.run_on_leases(move |store| store.leases(&name, now()))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(text: &str) -> BankKey {
+        BankKey::parse(text).unwrap()
+    }
+
+    async fn in_time<T>(asked: impl Future<Output = Result<T, BankError>>) -> T {
+        tokio::time::timeout(MINUTE, asked).await.unwrap().unwrap()
+    }
+
+    /// As many calls as can be at work hold their turns.
+    async fn busy(turns: &Semaphore, of: usize) -> tokio::sync::SemaphorePermit<'_> {
+        turns
+            .acquire_many(u32::try_from(of).unwrap())
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn neither_leases_nor_objects_wait_for_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = FileSystemBank::open(directory.path()).unwrap();
+        let a = key("a");
+        let uploads = busy(&bank.turns, AT_WORK).await;
+        let lease = in_time(bank.acquire_lease(&a, "me", MINUTE)).await;
+        let lease = in_time(bank.renew_lease(&lease, MINUTE)).await;
+        assert_eq!(in_time(bank.leases(&a)).await.len(), 1);
+        drop(uploads);
+        let _renewals = busy(&bank.lease_turns, LEASES_AT_WORK).await;
+        in_time(bank.put(&a, "text".into())).await;
+        assert_eq!(in_time(bank.get(&a)).await, "text");
+        drop(lease);
+    }
+
+    /// A place that nobody can resolve would be a reason to refuse every restore.
+    #[test]
+    fn the_place_of_a_bank_can_be_resolved() {
+        for (path, wanted) in [
+            ("/srv/bank", Some("/srv/bank")),
+            ("/srv/x/../bank/./a", Some("/srv/bank/a")),
+            ("/../srv", Some("/srv")),
+            ("bank", None),
+            ("../bank", None),
+        ] {
+            assert_eq!(place(Path::new(path)), wanted.map(PathBuf::from), "{path}");
+        }
+    }
+
+    /// What panicked once does so again; four tries, and as many by the flow, help nobody.
+    #[tokio::test]
+    async fn a_panic_does_not_pass() {
+        let directory = tempfile::tempdir().unwrap();
+        let bank = FileSystemBank::open(directory.path()).unwrap();
+        let ended = bank.run::<()>(|_| panic!("a bug")).await.unwrap_err();
+        assert!(!ended.is_retryable(), "{ended}");
+        in_time(bank.put(&key("a"), "text".into())).await;
     }
 }

@@ -1,43 +1,98 @@
-//! A bank that was away when it was to be opened: every use tries anew, until it is there.
+//! A bank that was away, or did not answer, when it was to be opened: every use tries anew, until it is there.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
+};
 
-use crate::{Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, Opening};
+use crate::{
+    Bank, BankCapabilities, BankError, BankKey, Lease, ListRequest, ObjectInfo, OpenError, Opening,
+};
 
 /// Opens a bank as it is configured.
 pub(crate) type OpenBank = Arc<dyn Fn() -> Opening<dyn Bank> + Send + Sync>;
+
+/// How long anybody waits for a bank to be opened: a file server that is down lets it hang, and what needs another bank is
+/// not to wait for that.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) struct LateBank {
     /// Which bank, in words.
     name: String,
     open: OpenBank,
-    bank: OnceCell<Arc<dyn Bank>>,
+    bank: OnceLock<Arc<dyn Bank>>,
+    /// The try that goes on. There is one at a time, however many wait: each may hold a thread.
+    opening: Mutex<Option<Try>>,
 }
+
+type Try = Shared<BoxFuture<'static, Result<Arc<dyn Bank>, OpenError>>>;
 
 impl LateBank {
     pub(crate) fn new(name: String, open: OpenBank) -> Self {
         Self {
             name,
             open,
-            bank: OnceCell::new(),
+            bank: OnceLock::new(),
+            opening: Mutex::default(),
         }
     }
 
-    async fn bank(&self) -> Result<&Arc<dyn Bank>, BankError> {
-        let opening = async || {
-            let opened = (self.open)().await;
-            let bank = opened.map_err(|error| BankError::Away {
-                bank: self.name.clone(),
-                reason: error.to_string(),
-            })?;
-            tracing::info!(bank = self.name, "a bank that was away is there");
-            Ok(bank)
+    /// The bank, opened if it was not. One that does not answer is [`OpenError::Away`]; the try goes on, and its end
+    /// serves those who come later.
+    pub(crate) async fn opened(&self) -> Result<&Arc<dyn Bank>, OpenError> {
+        if let Some(bank) = self.bank.get() {
+            return Ok(bank);
+        }
+        let opening = self.goes_on();
+        let Ok(opened) = tokio::time::timeout(PATIENCE, opening.clone()).await else {
+            return Err(OpenError::Away(format!(
+                "it has not answered for {} seconds: look whether its disk or file server is in order",
+                PATIENCE.as_secs()
+            )));
         };
-        self.bank.get_or_try_init(opening).await
+        let mut slot = self.opening();
+        if slot.as_ref().is_some_and(|other| other.ptr_eq(&opening)) {
+            *slot = None;
+        }
+        drop(slot);
+        let opened = opened?;
+        Ok(self.bank.get_or_init(|| {
+            tracing::info!(bank = self.name, "the bank is there");
+            opened
+        }))
+    }
+
+    /// The try that goes on, begun if none does.
+    fn goes_on(&self) -> Try {
+        let begin = || {
+            let opening = tokio::spawn((self.open)());
+            let opened = async {
+                let opened = opening.await;
+                opened.unwrap_or_else(|error| Err(OpenError::Away(error.to_string())))
+            };
+            opened.boxed().shared()
+        };
+        self.opening().get_or_insert_with(begin).clone()
+    }
+
+    fn opening(&self) -> MutexGuard<'_, Option<Try>> {
+        self.opening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn bank(&self) -> Result<&Arc<dyn Bank>, BankError> {
+        let opened = self.opened().await;
+        opened.map_err(|error| BankError::Away {
+            bank: self.name.clone(),
+            reason: error.to_string(),
+        })
     }
 }
 

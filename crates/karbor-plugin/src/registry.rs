@@ -12,7 +12,7 @@ use karbor_model::{ConfigError, GivenOption, OptionDef, Options, ProviderId, Sou
 use crate::{
     Bank, Open, OpenError, PluginKind, PluginSpec, Protectable, ProtectionPlugin,
     late::{LateBank, OpenBank},
-    layers::{self, BankMetrics},
+    layers::{self, BankMetrics, Limits},
 };
 
 /// One `providers.d/*.conf`, read.
@@ -71,6 +71,9 @@ impl ProviderConfig {
     }
 }
 
+/// The section of a provider's file that says what the provider is.
+const PROVIDER: &str = "provider";
+
 /// What the names of sections begin with that configure the copy bank.
 const COPY: &str = "copy.";
 
@@ -80,23 +83,21 @@ impl ProviderConfig {
     #[must_use]
     pub fn of_copy_bank(&self) -> Option<Self> {
         let bank = self.copy_bank.clone()?;
+        Some(self.with_copy_sections(bank))
+    }
+
+    /// The configuration of a bank by the sections `copy.…` alone.
+    fn with_copy_sections(&self, bank: String) -> Self {
         let sections = self.sections.iter().filter_map(|(name, options)| {
             let name = name.strip_prefix(COPY)?.to_owned();
             Some((name, options.clone()))
         });
-        Some(Self {
+        Self {
             bank,
             copy_bank: None,
             sections: sections.collect(),
             ..self.clone()
-        })
-    }
-
-    /// Every configuration of a bank: the bank's, then the copy bank's.
-    pub fn banks(&self) -> impl Iterator<Item = Self> {
-        [Some(self.clone()), self.of_copy_bank()]
-            .into_iter()
-            .flatten()
+        }
     }
 }
 
@@ -106,6 +107,9 @@ pub enum RegistryError {
     /// Two plugins have the same name.
     #[error("two plugins have the name '{0}'; one of them must get another")]
     DeclaredTwice(String),
+    /// Two plugins declare the same option differently, or one declares an option that is not its own.
+    #[error(transparent)]
+    Option(ConfigError),
     /// No plugin has the name.
     #[error(
         "provider '{provider}' names the {kind} plugin '{name}', which does not exist; there are: {known}"
@@ -170,16 +174,31 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds a plugin.
+    /// Adds a plugin. Plugins may share an option that they declare alike.
     ///
     /// # Errors
-    /// [`RegistryError::DeclaredTwice`].
+    /// [`RegistryError::DeclaredTwice`]; [`RegistryError::Option`] when an option of it is one of another plugin, declared
+    /// differently, or in a section that says what a provider is or configures the layers of its bank.
     pub fn add(&mut self, spec: PluginSpec) -> Result<(), RegistryError> {
         let name = spec.name;
-        match self.plugins.insert(name, spec) {
-            None => Ok(()),
-            Some(_) => Err(RegistryError::DeclaredTwice(name.to_owned())),
+        if self.plugins.contains_key(name) {
+            return Err(RegistryError::DeclaredTwice(name.to_owned()));
         }
+        let known = self.options();
+        for def in spec.options {
+            let is_taken = [PROVIDER, layers::SECTION].contains(&def.group)
+                || known.iter().any(|other| {
+                    (other.group, other.name) == (def.group, def.name) && other != def
+                });
+            if is_taken {
+                return Err(RegistryError::Option(ConfigError::DeclaredTwice {
+                    group: def.group.to_owned(),
+                    name: def.name.to_owned(),
+                }));
+            }
+        }
+        self.plugins.insert(name, spec);
+        Ok(())
     }
 
     /// Adds a protectable.
@@ -230,18 +249,27 @@ impl Registry {
             .collect()
     }
 
-    /// The places of this host that a provider's banks lie in, be it in use or not. An option with a value that it cannot
-    /// have is left out: the others say where the bank is all the same.
+    /// The places of this host that a provider's banks lie in, be it in use or not, and those of banks that its file
+    /// configures and does not name (any more, or by a mistyped name): what lies there may be the last copy. An option
+    /// with a value that it cannot have is left out: the others say where the bank is all the same.
     #[must_use]
     pub fn places(&self, provider: &ProviderConfig) -> Vec<PathBuf> {
-        let places = provider.banks().filter_map(|config| {
-            let spec = self.find(PluginKind::Bank, &config.bank)?;
-            let given = config.given(spec.options);
-            let good = given.filter(|given| Options::check([given.clone()]).is_ok());
-            let options = Options::check(good).ok()?;
-            Some((spec.places)(&options))
+        let copies = provider.copy_bank.clone().unwrap_or_default();
+        let configs = [provider.clone(), provider.with_copy_sections(copies)];
+        let places = configs.iter().flat_map(|config| {
+            let banks = self.plugins.values().filter(|spec| {
+                let is_configured = |def: &OptionDef| config.sections.contains_key(def.group);
+                spec.kind() == PluginKind::Bank
+                    && (spec.name == config.bank || spec.options.iter().any(is_configured))
+            });
+            banks.flat_map(|spec| {
+                let given = config.given(spec.options);
+                let good = given.filter(|given| Options::check([given.clone()]).is_ok());
+                let options = Options::check(good);
+                options.map_or_else(|_| Vec::new(), |options| (spec.places)(&options))
+            })
         });
-        places.flatten().collect()
+        places.collect()
     }
 
     /// Opens the bank of a provider.
@@ -249,9 +277,10 @@ impl Registry {
     /// # Errors
     /// [`RegistryError`].
     pub async fn open_bank(&self, provider: &ProviderConfig) -> Result<OpenedBank, RegistryError> {
-        let bank = (self.opening(provider)?)().await;
+        let (open, limits) = self.opening(provider)?;
+        let bank = open().await;
         let bank = bank.map_err(|error| RegistryError::of(provider, error))?;
-        with_layers(bank, provider)
+        Ok(with_layers(bank, limits))
     }
 
     /// Opens the bank that a provider's copies go to, if it names one. One that is away, a disk that is
@@ -288,28 +317,32 @@ impl Registry {
 
     /// Opens the bank that a configuration names, now or when it is there.
     async fn open_late(&self, config: &ProviderConfig) -> Result<OpenedBank, RegistryError> {
-        let open = self.opening(config)?;
-        let bank = match open().await {
-            Ok(bank) => bank,
+        let (open, limits) = self.opening(config)?;
+        let name = format!("the copy bank of '{}'", config.name);
+        let late = LateBank::new(name.clone(), open);
+        let bank = match late.opened().await {
+            Ok(bank) => bank.clone(),
             Err(OpenError::Away(reason)) => {
-                let name = format!("the copy bank of '{}'", config.name);
                 tracing::warn!(reason, "{name} is away; it is tried anew when it is needed");
-                Arc::new(LateBank::new(name, open))
+                Arc::new(late)
             }
             Err(error) => return Err(RegistryError::of(config, error)),
         };
-        with_layers(bank, config)
+        Ok(with_layers(bank, limits))
     }
 
-    /// What opens the bank that a configuration names.
-    fn opening(&self, provider: &ProviderConfig) -> Result<OpenBank, RegistryError> {
+    /// What opens the bank that a configuration names, and the limits of its layers. All options are checked: opening a
+    /// bank may make its directories, and one that is away must not hide what is wrong.
+    fn opening(&self, provider: &ProviderConfig) -> Result<(OpenBank, Limits), RegistryError> {
         let found = self.find(PluginKind::Bank, &provider.bank);
         let Some((spec, Open::Bank(open))) = found.map(|spec| (spec, &spec.open)) else {
             return Err(self.unknown(provider, PluginKind::Bank, &provider.bank));
         };
         let options = checked(provider, spec.options)?;
+        let limits = Limits::of(&checked(provider, layers::OPTIONS)?);
+        let limits = limits.map_err(|error| RegistryError::of(provider, error.into()))?;
         let open = open.clone();
-        Ok(Arc::new(move || open(options.clone())))
+        Ok((Arc::new(move || open(options.clone())), limits))
     }
 
     /// Opens the protection plugins of a provider, in the order that it names them.
@@ -364,14 +397,9 @@ fn is_same_bank(config: &ProviderConfig, provider: &ProviderConfig) -> bool {
 }
 
 /// The one place where banks get their layers.
-fn with_layers(
-    bank: Arc<dyn Bank>,
-    provider: &ProviderConfig,
-) -> Result<OpenedBank, RegistryError> {
-    let options = checked(provider, layers::OPTIONS)?;
-    let layered = layers::layered(bank, &options);
-    let (bank, metrics) = layered.map_err(|error| RegistryError::of(provider, error.into()))?;
-    Ok(OpenedBank { bank, metrics })
+fn with_layers(bank: Arc<dyn Bank>, limits: Limits) -> OpenedBank {
+    let (bank, metrics) = layers::layered(bank, limits);
+    OpenedBank { bank, metrics }
 }
 
 fn checked(provider: &ProviderConfig, defs: &[OptionDef]) -> Result<Options, RegistryError> {

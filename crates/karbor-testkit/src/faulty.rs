@@ -34,6 +34,8 @@ pub enum Fault {
     Full,
     /// It is done, but the caller hears of a failure: an answer lost on the way.
     AnswerLost,
+    /// It is done, and then found to be there: an answer lost on the way, and the call made again by what the bank stands on.
+    FoundAgain,
     /// It never returns: for cancelling.
     Hang,
     /// It is done when the bank is healed.
@@ -184,6 +186,10 @@ impl<B: Bank> FaultyBank<B> {
                 "injected: no space left for '{key}'"
             ))),
             Some(Fault::AnswerLost) => run.await.and(Err(failure(true))),
+            Some(Fault::FoundAgain) => {
+                run.await?;
+                Err(BankError::AlreadyExists(BankKey::parse(key)?))
+            }
             Some(Fault::Hang) => std::future::pending().await,
             Some(Fault::Hold) => {
                 // The sender is in `self`.

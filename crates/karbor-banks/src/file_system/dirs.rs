@@ -10,7 +10,7 @@ use std::{
 
 use karbor_plugin::BankError;
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags},
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
@@ -59,8 +59,23 @@ fn is_at(directory: impl AsFd, parent: impl AsFd, name: &str) -> Result<bool, Er
         Err(Errno::NOENT) => return Ok(false),
         other => other?,
     };
-    let open = rustix::fs::fstat(directory)?;
-    Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino))
+    is_same(&there, rustix::fs::fstat(directory))
+}
+
+/// Is what the open directory says of itself said of the one that is there? A server (NFS) or a daemon (FUSE) that
+/// does not know the descriptor any more has lost or removed what it was of, so it is another one.
+fn is_same(there: &Stat, open: Result<Stat, Errno>) -> Result<bool, Errno> {
+    match open {
+        Ok(open) => Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino)),
+        Err(Errno::STALE | Errno::NOTCONN) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Does the error of a step in an open directory say that the directory was removed? NFS says it in its own word when
+/// another host removed it.
+pub(super) fn is_removed(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::STALE)
 }
 
 impl Dirs {
@@ -94,11 +109,11 @@ impl Dirs {
     pub(super) fn is_in_place(&self) -> Result<bool, BankError> {
         let looking = |errno| failure_of("looking for its directory", &self.path, errno);
         let there = match rustix::fs::stat(&self.path) {
-            Err(Errno::NOENT | Errno::NOTDIR) => return Err(away(&self.path)),
+            // The last: a daemon (FUSE) died, and its mount is still there.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NOTCONN) => return Err(away(&self.path)),
             other => other.map_err(looking)?,
         };
-        let open = rustix::fs::fstat(&self.container).map_err(looking)?;
-        Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino))
+        is_same(&there, rustix::fs::fstat(&self.container)).map_err(looking)
     }
 
     /// Is there nothing but what is ours?
@@ -136,8 +151,8 @@ impl Dirs {
         Ok(Some(directory))
     }
 
-    /// The directory at `path`, made if need be and durable. `ENOENT` means that somebody removed
-    /// a part of it meanwhile: [`forget`](Self::forget) and try again.
+    /// The directory at `path`, made if need be and durable. An error that [`is_removed`] means that
+    /// somebody removed a part of it meanwhile: [`forget`](Self::forget) and try again.
     pub(super) fn ensure(&self, path: &str) -> Result<Arc<OwnedFd>, Refusal> {
         if path.is_empty() {
             return Ok(self.container.clone());
@@ -255,5 +270,30 @@ impl Refusal {
 impl From<Errno> for Refusal {
     fn from(errno: Errno) -> Self {
         Self::Errno(errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_that_its_server_does_not_know_is_of_another_directory() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stat = |directory: &tempfile::TempDir| rustix::fs::stat(directory.path()).unwrap();
+        let there = stat(&one);
+        assert_eq!(is_same(&there, Ok(stat(&one))), Ok(true));
+        assert_eq!(is_same(&there, Ok(stat(&other))), Ok(false));
+        assert_eq!(is_same(&there, Err(Errno::STALE)), Ok(false));
+        assert_eq!(is_same(&there, Err(Errno::NOTCONN)), Ok(false));
+        assert_eq!(is_same(&there, Err(Errno::IO)), Err(Errno::IO));
+    }
+
+    #[test]
+    fn a_directory_that_another_host_removed_is_made_anew() {
+        assert!(is_removed(Errno::NOENT) && is_removed(Errno::STALE));
+        assert!(!is_removed(Errno::NOTCONN) && !is_removed(Errno::IO));
     }
 }

@@ -29,8 +29,24 @@ fn link_new(
     to_dir: BorrowedFd<'_>,
     to: &Path,
 ) -> Result<(), Errno> {
-    rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty())?;
+    match rustix::fs::linkat(from_dir, from, to_dir, to, AtFlags::empty()) {
+        // NFS: the answer was lost, and what was asked again found what the first had made.
+        Err(Errno::EXIST) if is_same(from_dir, from, to_dir, to)? => {}
+        done => done?,
+    }
     rustix::fs::unlinkat(from_dir, from, AtFlags::empty())
+}
+
+/// Do the paths, each in its directory, name the same file?
+fn is_same(
+    from_dir: BorrowedFd<'_>,
+    from: &Path,
+    to_dir: BorrowedFd<'_>,
+    to: &Path,
+) -> Result<bool, Errno> {
+    let from = rustix::fs::statat(from_dir, from, AtFlags::SYMLINK_NOFOLLOW)?;
+    let to = rustix::fs::statat(to_dir, to, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok((from.st_dev, from.st_ino) == (to.st_dev, to.st_ino))
 }
 
 #[cfg(test)]
@@ -54,5 +70,16 @@ mod tests {
                 assert_eq!(fs::read(dir.path().join("object")).unwrap(), b"first");
             }
         }
+    }
+
+    #[test]
+    fn a_link_that_was_made_and_asked_for_again_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let fd = fs::File::open(dir.path()).unwrap();
+        fs::write(dir.path().join("new"), "first").unwrap();
+        fs::hard_link(dir.path().join("new"), dir.path().join("object")).unwrap();
+        link_new(fd.as_fd(), "new".as_ref(), fd.as_fd(), "object".as_ref()).unwrap();
+        assert!(!dir.path().join("new").exists());
+        assert_eq!(fs::read(dir.path().join("object")).unwrap(), b"first");
     }
 }

@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    dirs::{Dirs, Refusal, kind},
+    dirs::{Dirs, Refusal, is_removed, kind},
     error::failure,
     leases, listing, reserve,
     temp::{self, TempArea, TempFile},
@@ -171,7 +171,7 @@ impl Store {
         temp.file.sync_all().map_err(errno)?;
         for _ in 0..ATTEMPTS {
             let directory = match self.dirs.ensure(above) {
-                Err(Refusal::Errno(Errno::NOENT)) => {
+                Err(Refusal::Errno(errno)) if is_removed(errno) => {
                     self.dirs.forget(above);
                     continue;
                 }
@@ -183,7 +183,7 @@ impl Store {
             };
             match moved {
                 Ok(()) => return Ok(rustix::fs::fsync(&directory)?),
-                Err(Errno::NOENT) => self.dirs.forget(above),
+                Err(errno) if is_removed(errno) => self.dirs.forget(above),
                 Err(Errno::ISDIR | Errno::EXIST | Errno::NOTEMPTY)
                     if kind(&directory, name) == Some(FileType::Directory) =>
                 {
@@ -212,7 +212,7 @@ impl Store {
         if let Some(open) = area.as_ref() {
             match open.create() {
                 // Somebody removed it by hand.
-                Err(Errno::NOENT) => *area = None,
+                Err(errno) if is_removed(errno) => *area = None,
                 other => return other,
             }
         }

@@ -16,7 +16,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::dirs::{make_directory, open_directory};
+use super::dirs::{is_removed, make_directory, open_directory};
 use super::rename::rename_new_at;
 
 const TEMP: &str = "+tmp";
@@ -54,11 +54,11 @@ impl TempArea {
             make_directory(&root, &name)?;
             // Between any two of these steps a sweeper may take the area for a dead one.
             let directory = match open_directory(&root, &name) {
-                Err(Errno::NOENT) => continue,
+                Err(errno) if is_removed(errno) => continue,
                 other => other?,
             };
             let lock = match open_lock(&directory, OFlags::CREATE) {
-                Err(Errno::NOENT) => continue,
+                Err(errno) if is_removed(errno) => continue,
                 other => other?,
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -78,7 +78,7 @@ impl TempArea {
         }
     }
 
-    /// A new file. `ENOENT` means that somebody removed the whole area.
+    /// A new file. An error that [`is_removed`] means that somebody removed the whole area.
     pub(super) fn create(self: &Arc<Self>) -> Result<TempFile, Errno> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
@@ -141,7 +141,8 @@ pub(super) fn sweep(container: impl AsFd) -> Result<usize, Errno> {
         match sweep_area(&root, &area) {
             Ok(files) => swept += files,
             // Its owner lives, or another sweeper is at it.
-            Err(Errno::WOULDBLOCK | Errno::NOENT | Errno::NOTEMPTY) => {}
+            Err(Errno::WOULDBLOCK | Errno::NOTEMPTY) => {}
+            Err(errno) if is_removed(errno) => {}
             Err(errno) => return Err(errno),
         }
     }

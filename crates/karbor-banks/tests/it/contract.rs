@@ -32,8 +32,8 @@ async fn layers_around_a_bank() {
     let defaults = layers::OPTIONS
         .iter()
         .map(|option| GivenOption::from(*option));
-    let defaults = Options::check(defaults).unwrap();
-    let all = async || layers::layered(memory(), &defaults).unwrap().0;
+    let limits = layers::Limits::of(&Options::check(defaults).unwrap()).unwrap();
+    let all = async || layers::layered(memory(), limits).0;
     contract::bank::suite(all).await;
 }
 

@@ -53,23 +53,36 @@ pub const OPTIONS: &[OptionDef] = &[
     },
 ];
 
-/// A bank with every layer around it, as the options of [`OPTIONS`] say.
-///
-/// # Errors
-/// [`ConfigError`]: an option says what cannot be.
-pub fn layered(
-    bank: Arc<dyn Bank>,
-    options: &Options,
-) -> Result<(Arc<dyn Bank>, Arc<BankMetrics>), ConfigError> {
-    let limit = options.seconds(SECTION, "request_timeout")?;
-    let bank = match limit {
-        Duration::ZERO => bank,
-        limit => timeout(bank, limit),
-    };
-    let (bank, counts) = metrics(bank);
-    let at_once = options.int(SECTION, "max_requests")?;
-    let at_once = usize::try_from(at_once).ok().filter(|&at_once| at_once > 0);
-    let at_once =
-        at_once.ok_or_else(|| options.refused(SECTION, "max_requests", "expected at least 1"))?;
-    Ok((retry(concurrency(bank, at_once)), counts))
+/// What the options of the layers say.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a request may take, as [`timeout`] has it.
+    request: Duration,
+    /// How many requests are made at once.
+    at_once: usize,
+}
+
+impl Limits {
+    /// As the options of [`OPTIONS`] say.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: an option says what cannot be.
+    pub fn of(options: &Options) -> Result<Self, ConfigError> {
+        let request = match options.seconds(SECTION, "request_timeout")? {
+            Duration::ZERO => Duration::MAX,
+            limit => limit,
+        };
+        let at_once = options.int(SECTION, "max_requests")?;
+        let at_once = usize::try_from(at_once).ok().filter(|&at_once| at_once > 0);
+        let at_once = at_once
+            .ok_or_else(|| options.refused(SECTION, "max_requests", "expected at least 1"))?;
+        Ok(Self { request, at_once })
+    }
+}
+
+/// A bank with every layer around it, and what they count.
+#[must_use]
+pub fn layered(bank: Arc<dyn Bank>, limits: Limits) -> (Arc<dyn Bank>, Arc<BankMetrics>) {
+    let (bank, counts) = metrics(timeout(bank, limits.request));
+    (retry(concurrency(bank, limits.at_once)), counts)
 }

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use futures::{
     FutureExt,
     future::{BoxFuture, Shared},
 };
-use tokio::time::Instant;
+use tokio::{runtime::Handle, time::Instant};
 
 use super::layer::{Answer, Asked, Layer, Layered, Request};
 use crate::{Bank, BankError};
@@ -30,9 +31,10 @@ const LARGE: u64 = 64 << 20;
 /// that are at the bank beside it, may move (of each of these at most 64): a slow medium is shared among them. Then it
 /// fails with [`BankError::TimedOut`].
 ///
-/// A change that was given up may still be made, by a disk that wakes up. It must not undo a later one: a change of
-/// the same object or lease is made only once the earlier one has ended, and times out otherwise. It goes on by itself
-/// to its end, as it may hold what others wait for: a turn at the bank, or the bank's opening.
+/// A change that was given up, by this limit or by its caller who went before, may still be made, by a disk that wakes
+/// up. It must not undo a later one: a change of the same object or lease is made only once the earlier one has ended,
+/// and times out otherwise. It goes on by itself to its end, as it may hold what others wait for: a turn at the bank, or
+/// the bank's opening.
 #[must_use]
 pub fn timeout(bank: Arc<dyn Bank>, limit: Duration) -> Arc<dyn Bank> {
     let layer = Timeout {
@@ -69,7 +71,11 @@ impl Timeout {
 
     /// Lets a change that was given up go on, and keeps it until it has ended.
     fn keep<T: Answer>(&self, subject: Subject, asked: Asked<T>) {
-        let change = tokio::spawn(asked).map(|_| ()).boxed();
+        // Without a runtime nothing goes on, and nothing comes after it.
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let change = runtime.spawn(asked).map(|_| ()).boxed();
         let mut given_up = self.given_up();
         given_up.retain(|_, change| change.clone().now_or_never().is_none());
         let change = match given_up.remove(&subject) {
@@ -77,6 +83,37 @@ impl Timeout {
             None => change,
         };
         given_up.insert(subject, change.shared());
+    }
+}
+
+/// A change that was begun. One that is dropped before it has ended was given up, and is kept.
+struct Begun<'a, T: Answer> {
+    layer: &'a Timeout,
+    subject: &'a Subject,
+    /// Until it has ended.
+    asked: Option<Asked<T>>,
+}
+
+impl<T: Answer> Future for Begun<'_, T> {
+    type Output = Result<T, BankError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(asked) = &mut self.asked else {
+            return Poll::Pending;
+        };
+        let answer = asked.as_mut().poll(context);
+        if answer.is_ready() {
+            self.asked = None;
+        }
+        answer
+    }
+}
+
+impl<T: Answer> Drop for Begun<'_, T> {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.layer.keep(self.subject.clone(), asked);
+        }
     }
 }
 
@@ -140,28 +177,23 @@ impl Layer for Timeout {
             request: request.to_string(),
             seconds: limit.as_secs(),
         };
-        let mut asked = ask();
         if !request.verb.writes() {
-            let answer = self.wait(request.bytes, asked).await;
+            let answer = self.wait(request.bytes, ask()).await;
             return answer.unwrap_or_else(|limit| Err(late(limit)));
         }
         let subject = (request.verb.is_of_leases(), request.key.to_owned());
-        let mut is_begun = false;
         let change = async {
             if let Some(earlier) = self.earlier(&subject) {
                 earlier.await;
             }
-            is_begun = true;
-            (&mut asked).await
+            let begun = Begun {
+                layer: self,
+                subject: &subject,
+                asked: Some(ask()),
+            };
+            begun.await
         };
-        match self.wait(request.bytes, change).await {
-            Ok(answer) => answer,
-            Err(limit) => {
-                if is_begun {
-                    self.keep(subject, asked);
-                }
-                Err(late(limit))
-            }
-        }
+        let answer = self.wait(request.bytes, change).await;
+        answer.unwrap_or_else(|limit| Err(late(limit)))
     }
 }

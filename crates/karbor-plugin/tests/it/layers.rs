@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use karbor_model::{GivenOption, Options};
 use karbor_plugin::{Bank, BankError, BankKey, ListRequest, layers};
 use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
 use tokio::time::Instant;
@@ -169,6 +170,59 @@ async fn a_change_that_was_given_up_ends_before_the_next_one_of_the_same_thing()
     hasty.put(&a, "newest".into()).await.unwrap();
     assert_eq!(bank.inner().get(&a).await.unwrap(), "newest");
     assert_eq!(bank.count(Verb::Put), 3);
+}
+
+/// A caller that goes, because its run was cancelled or its own patience ended, does not call the disk's write back.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_caller_went_ends_before_the_next_one_of_the_same_thing() {
+    let bank = faulty();
+    let hasty = layers::timeout(bank.clone(), MINUTE);
+    let a = key("a");
+    bank.inject(Fault::Hold, 1, |call| call.verb == Verb::Put);
+    let second = Duration::from_secs(1);
+    let put = tokio::time::timeout(second, hasty.put(&a, "old".into()));
+    put.await.unwrap_err();
+    hasty.delete(&a).await.unwrap_err();
+    assert_eq!((bank.count(Verb::Put), bank.count(Verb::Delete)), (1, 0));
+    let new = hasty.put(&a, "new".into());
+    let healed = async {
+        others_wait().await;
+        bank.heal();
+    };
+    tokio::join!(new, healed).0.unwrap();
+    assert_eq!(bank.inner().get(&a).await.unwrap(), "new");
+    assert_eq!(bank.count(Verb::Put), 2);
+
+    bank.inject(Fault::Hold, 1, |call| call.verb == Verb::AcquireLease);
+    let claim = tokio::time::timeout(second, hasty.acquire_lease(&a, "me", MINUTE));
+    claim.await.unwrap_err();
+    hasty.acquire_lease(&a, "me", MINUTE).await.unwrap_err();
+    assert_eq!(bank.count(Verb::AcquireLease), 1);
+}
+
+/// A bank without a limit holds the next change back too.
+#[tokio::test(start_paused = true)]
+async fn a_change_whose_caller_went_is_waited_for_without_a_limit() {
+    let bank = faulty();
+    let options = [("max_requests", "40"), ("request_timeout", "0")].map(|(name, value)| {
+        let def = layers::OPTIONS.iter().find(|def| def.name == name).unwrap();
+        GivenOption {
+            values: vec![value.to_owned()],
+            ..GivenOption::from(*def)
+        }
+    });
+    let limits = layers::Limits::of(&Options::check(options).unwrap()).unwrap();
+    let (patient, _) = layers::layered(bank.clone(), limits);
+    let a = key("a");
+    bank.inject(Fault::Hold, 1, |call| call.verb == Verb::Put);
+    let put = tokio::time::timeout(MINUTE, patient.put(&a, "old".into()));
+    put.await.unwrap_err();
+    let new = tokio::time::timeout(100 * MINUTE, patient.put(&a, "new".into()));
+    new.await.unwrap_err();
+    assert_eq!(bank.count(Verb::Put), 1);
+    bank.heal();
+    patient.put(&a, "newest".into()).await.unwrap();
+    assert_eq!(bank.inner().get(&a).await.unwrap(), "newest");
 }
 
 /// What it holds would be held for ever, if the next change of the same thing alone made it go on.

@@ -5,8 +5,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use karbor_model::ProviderId;
@@ -15,6 +16,7 @@ use karbor_plugin::{
     ProviderConfig, Registry, RegistryError,
 };
 use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
+use tokio::sync::Notify;
 
 const OPTIONS: &[OptionDef] = &[
     option("path", OptionKind::Path, "/srv", false),
@@ -141,6 +143,45 @@ fn the_place_of_a_bank_that_cannot_be_opened_is_known() {
     assert_eq!(places[0], PathBuf::from("/data"));
 }
 
+/// It may hold the last copy: a slip of the pen in the file must not free the place for restores.
+#[test]
+fn the_place_of_a_bank_that_the_file_configures_and_does_not_name_is_known() {
+    let mut scene = scene();
+    let mut other = spec("other", &scene.bank, &scene.opened, &scene.away);
+    let path = OptionDef {
+        group: "other_bank",
+        ..option("path", OptionKind::Path, "/nowhere", false)
+    };
+    other.options = Vec::leak(vec![path]);
+    scene.registry.add(other).unwrap();
+    let sections = provider(&[
+        ("memory_bank", "path", "/data"),
+        ("copy.memory_bank", "path", "/copies"),
+        ("bank", "max_requests", "3"),
+    ]);
+    for bank in ["memory", "memroy", "other"] {
+        for copy_bank in ["", "memory", "memroy", "other"] {
+            let config = ProviderConfig {
+                bank: bank.to_owned(),
+                copy_bank: Some(copy_bank.to_owned()).filter(|name| !name.is_empty()),
+                ..sections.clone()
+            };
+            let places = scene.registry.places(&config);
+            for place in ["/data", "/copies"] {
+                let is_known = places.contains(&PathBuf::from(place));
+                assert!(is_known, "'{bank}' and '{copy_bank}': {places:?}");
+            }
+        }
+    }
+    // Nor is a bank's default one of a bank that the file does not speak of.
+    let none = ProviderConfig {
+        bank: "other".to_owned(),
+        copy_bank: None,
+        ..provider(&[])
+    };
+    assert_eq!(scene.registry.places(&none), Vec::<PathBuf>::new());
+}
+
 #[tokio::test]
 async fn a_value_that_is_none_is_told_with_its_place_and_no_secret() {
     let scene = scene();
@@ -161,7 +202,15 @@ async fn a_value_that_is_none_is_told_with_its_place_and_no_secret() {
     ] {
         let opened = scene.registry.open_bank(&provider(&options)).await;
         assert_eq!(opened.err().unwrap().to_string(), wanted);
+        // Opening makes a bank's directories: not before it is known that nothing is wrong.
+        assert_eq!(scene.opened.lock().unwrap().len(), 0, "{options:?}");
     }
+    // Nor does a bank that is away hide it.
+    scene.away.store(true, Ordering::SeqCst);
+    let limits = provider(&[("copy.bank", "max_requests", "0")]);
+    let opened = scene.registry.open_copy_bank(&limits).await;
+    let error = opened.err().unwrap().to_string();
+    assert!(error.contains("expected at least 1"), "{error}");
     let copies = provider(&[("copy.memory_bank", "size", "large")]);
     let opened = scene.registry.open_copy_bank(&copies).await;
     let error = opened.err().unwrap().to_string();
@@ -182,6 +231,23 @@ async fn two_plugins_of_one_name_are_refused() {
     let error = twin.unwrap_err();
     assert!(matches!(error, RegistryError::DeclaredTwice(_)), "{error}");
     registry.add(spec("other", &bank, &opened, &away)).unwrap();
+    for (group, name, kind) in [
+        ("memory_bank", "size", OptionKind::Str),
+        ("bank", "max_requests", OptionKind::Int),
+        ("provider", "colour", OptionKind::Str),
+    ] {
+        let def = OptionDef {
+            group,
+            ..option(name, kind, "", false)
+        };
+        let mut third = spec("third", &bank, &opened, &away);
+        third.options = Vec::leak(vec![def]);
+        let error = registry.add(third).unwrap_err();
+        assert!(
+            matches!(error, RegistryError::Option(_)),
+            "{group}: {error}"
+        );
+    }
     // What both declare is listed once, beside what every bank has.
     let options = registry.options();
     let names: Vec<_> = options.iter().map(|option| option.name).collect();
@@ -216,6 +282,41 @@ async fn a_copy_bank_that_is_away_is_opened_when_it_is_there() {
     scene.away.store(false, Ordering::SeqCst);
     copies.put(&key("a"), "x".into()).await.unwrap();
     assert_eq!(scene.bank.count(Verb::Put), 1);
+}
+
+/// A file server that is down lets a start wait for seconds, not for ever, and takes one thread, not one for each use.
+#[tokio::test(start_paused = true)]
+async fn a_copy_bank_that_does_not_answer_is_opened_when_it_does() {
+    let scene = scene();
+    let (tries, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let mut registry = Registry::new();
+    let open = {
+        let (bank, tries, answers) = (scene.bank.clone(), tries.clone(), answers.clone());
+        move |_| {
+            tries.fetch_add(1, Ordering::SeqCst);
+            let (bank, answers) = (bank.clone(), answers.clone());
+            async move {
+                answers.notified().await;
+                Ok(bank as Arc<dyn Bank>)
+            }
+        }
+    };
+    registry
+        .add(PluginSpec::bank("memory", OPTIONS, open))
+        .unwrap();
+    let provider = provider(&[("copy.memory_bank", "size", "1")]);
+    let opening = registry.open_copy_bank(&provider);
+    let copies = tokio::time::timeout(Duration::from_secs(20), opening).await;
+    let copies = copies.unwrap().unwrap().unwrap().bank;
+    let error = copies.put(&key("a"), "x".into()).await.unwrap_err();
+    assert!(
+        matches!(&error, BankError::Away { reason, .. } if reason.contains("not answered")),
+        "{error}"
+    );
+    answers.notify_one();
+    copies.put(&key("a"), "x".into()).await.unwrap();
+    assert_eq!(scene.bank.count(Verb::Put), 1);
+    assert_eq!(tries.load(Ordering::SeqCst), 1);
 }
 
 /// What is said of its layers makes it no other bank.
