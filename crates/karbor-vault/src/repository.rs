@@ -187,9 +187,16 @@ pub(crate) async fn init(
     let key = bank_key(FileKind::Key, &Id::of(&key_file))?;
     section.put(&key, key_file.into()).await?;
     // The process that writes the config first has made the repository; a key that opens nothing must go.
-    match section.put_new(&config, sealed.into()).await {
+    let sealed = Bytes::from(sealed);
+    match section.put_new(&config, sealed.clone()).await {
         Ok(()) => Ok(()),
-        Err(BankError::AlreadyExists(_)) => Ok(section.delete(&key).await?),
+        // A bank that was asked again, as the answer to the first was lost, may find what it wrote itself.
+        Err(BankError::AlreadyExists(_)) => {
+            match section.get_at_most(&config, MAX_CONFIG).await? == sealed {
+                true => Ok(()),
+                false => Ok(section.delete(&key).await?),
+            }
+        }
         // It may have been written all the same: then the key is needed.
         Err(error) => Err(error.into()),
     }

@@ -3,10 +3,11 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    sync::Arc,
 };
 
 use karbor_plugin::{Bank, BankKey};
-use karbor_testkit::{Fault, Verb};
+use karbor_testkit::{Fault, MemoryBank, Verb};
 use karbor_vault::{
     Control, Overwrite, RestoreOptions, SnapshotMeta, TreeOptions, Vault, VaultOptions, VerifyLevel,
 };
@@ -79,6 +80,16 @@ async fn a_key_that_was_left_behind_is_passed_over() {
     // In one of them the wrong key is listed first.
     vault_of(&one).await;
     vault_of(&other).await;
+}
+
+/// NFS asks again by itself when an answer is lost: what is found then is no reason to remove the only key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_of_one_s_own_that_is_there_already_keeps_its_key() {
+    let bank = Arc::new(Memory::new(MemoryBank::new()));
+    bank.inject(Fault::FoundAgain, 1, |call| call.verb == Verb::PutNew);
+    vault(section(bank.clone())).await;
+    assert_eq!(keys(&bank, "keys").len(), 1);
+    vault_of(&bank).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
