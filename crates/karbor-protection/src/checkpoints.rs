@@ -22,6 +22,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -203,6 +204,26 @@ const AROUND: TimeDelta = TimeDelta::days(1);
 
 /// An index file may not be larger, in bytes: 10,000 resources with all that is known of them.
 const MAX_INDEX: u64 = 16 << 20;
+
+/// How long a list waits for what it can do without.
+const LIST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Waits for a bank as long as `patience`: what another bank can answer is not to wait until a file server is up again.
+///
+/// # Errors
+/// [`BankError::TimedOut`] then; otherwise what `asked` fails with.
+pub(crate) async fn in_time<T>(
+    patience: Duration,
+    request: &str,
+    asked: impl Future<Output = Result<T, CheckpointError>>,
+) -> Result<T, CheckpointError> {
+    let late = |_| BankError::TimedOut {
+        request: request.to_owned(),
+        seconds: patience.as_secs(),
+    };
+    let answer = tokio::time::timeout(patience, asked).await;
+    answer.map_err(late)?
+}
 
 impl CheckpointCollection {
     /// The checkpoints of `provider_id` in `bank`. Without a key, those that are sealed can be neither read
@@ -736,7 +757,7 @@ impl CheckpointCollection {
     }
 
     /// As [`list`](Self::list), of two banks in one order. A second bank that cannot be listed now (a
-    /// disk that is only plugged in to copy to) is left out.
+    /// disk that is only plugged in to copy to, a file server that does not answer) is left out.
     ///
     /// # Errors
     /// As [`list`](Self::list), of the first.
@@ -747,7 +768,13 @@ impl CheckpointCollection {
     ) -> Result<Vec<Checkpoint>, CheckpointError> {
         let entries = self.entries(query).await?;
         let mut entries: Vec<_> = entries.into_iter().map(|entry| (entry, 0)).collect();
-        match second.entries(query).await {
+        match in_time(
+            LIST_PATIENCE,
+            "list of a second bank",
+            second.entries(query),
+        )
+        .await
+        {
             Ok(more) => entries.extend(more.into_iter().map(|entry| (entry, 1))),
             Err(error) => {
                 tracing::warn!(provider = %self.provider_id, %error, "the copy bank cannot be listed");
@@ -939,7 +966,10 @@ impl CheckpointCollection {
         let others = banks.iter().enumerate().filter(|(other, _)| *other != at);
         for (_, other) in others {
             // One that cannot be asked says nothing.
-            if other.get(id).await.is_ok() {
+            if in_time(LIST_PATIENCE, "read of another bank", other.get(id))
+                .await
+                .is_ok()
+            {
                 tracing::warn!(
                     checkpoint = %id, %error,
                     "what cannot be read in a bank has the name of a checkpoint in the provider's other bank"

@@ -7,6 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::future::join_all;
 use karbor_manager::Clock;
 use karbor_model::{CheckpointId, OperationId};
 use karbor_plugin::{Bank, BankError, BankKey, Lease};
@@ -14,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a claim lives if nobody renews it.
 pub(crate) const LEASE_TTL: Duration = Duration::from_secs(60);
+
+/// Why work whose claim lapsed came to its end.
+pub(crate) const LOST: &str = "The claim on the checkpoint could not be kept: the bank did not answer for too long, or another \
+                               service took the checkpoint. Try again when the bank is there.";
 
 /// How often to look whether the holder that is in the way of a new claim has gone, and at what pace.
 const LOOKS: u32 = 40;
@@ -183,7 +188,7 @@ impl CheckpointLease {
         Ok(others.into_iter().find(excluded))
     }
 
-    /// Renews the claim until `done`; tells `run` when it is lost or cannot be renewed in time,
+    /// Renews the claim until `done`, then gives it up; tells `run` when it is lost or cannot be renewed in time,
     /// since somebody else may then be at work on the same checkpoint.
     pub(crate) async fn keep(
         mut self,
@@ -191,23 +196,70 @@ impl CheckpointLease {
         done: CancellationToken,
         run: CancellationToken,
     ) {
+        self.renew_until(clock, &done, &run).await;
+        self.release().await;
+    }
+
+    /// Does some work under claims, which are renewed meanwhile. `None`: one was lost, and the work was given up, as
+    /// somebody else may be at work on the same checkpoint.
+    pub(crate) async fn during<T>(
+        claims: &mut [Self],
+        clock: &dyn Clock,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let (done, lost) = (CancellationToken::new(), CancellationToken::new());
+        let work = async {
+            let worked = tokio::select! {
+                biased;
+                worked = work => Some(worked),
+                () = lost.cancelled() => None,
+            };
+            done.cancel();
+            worked
+        };
+        let renewals = claims.iter_mut();
+        let renewals = renewals.map(|claim| claim.renew_until(clock, &done, &lost));
+        tokio::join!(work, join_all(renewals)).0
+    }
+
+    async fn renew_until(
+        &mut self,
+        clock: &dyn Clock,
+        done: &CancellationToken,
+        run: &CancellationToken,
+    ) {
+        let mut is_failing = false;
         loop {
             tokio::select! {
-                () = done.cancelled() => break,
-                () = clock.sleep(LEASE_TTL / 4) => {}
+                () = done.cancelled() => return,
+                () = clock.sleep(self.pause(clock)) => {}
             }
-            let Err(error) = self.renew(clock).await else {
-                continue;
-            };
-            tracing::error!(lease = self.lease.name, %error, "a lease could not be renewed");
-            let lost = matches!(error, BankError::LeaseLost(_) | BankError::LeaseHeld { .. });
-            if lost || self.has_lapsed(clock) {
+            // One that could not be renewed before its end is not tried again after it.
+            let mut is_over = is_failing && self.has_lapsed(clock);
+            if !is_over {
+                let Err(error) = self.renew(clock).await else {
+                    is_failing = false;
+                    continue;
+                };
+                tracing::error!(lease = self.lease.name, %error, "a lease could not be renewed");
+                let lost = matches!(error, BankError::LeaseLost(_) | BankError::LeaseHeld { .. });
+                is_over = lost || self.has_lapsed(clock);
+                is_failing = true;
+            }
+            if is_over {
                 run.cancel();
-                done.cancelled().await;
-                break;
+                return done.cancelled().await;
             }
         }
-        self.release().await;
+    }
+
+    /// How long to wait for the next renewal, and for its answer: a claim that ends is noticed when it does.
+    fn pause(&self, clock: &dyn Clock) -> Duration {
+        let left = (self.lease.expires_at - clock.now()).to_std();
+        match left {
+            Ok(left) if !left.is_zero() => left.min(LEASE_TTL / 4),
+            _ => LEASE_TTL / 4,
+        }
     }
 
     fn has_lapsed(&self, clock: &dyn Clock) -> bool {
@@ -217,7 +269,7 @@ impl CheckpointLease {
     /// A claim that lapsed (a machine that slept, a bank that hung) may be taken up again only if
     /// nobody relied on its absence meanwhile. Until that is known it is not made to last longer.
     async fn renew(&mut self, clock: &dyn Clock) -> Result<(), BankError> {
-        let patience = LEASE_TTL / 4;
+        let patience = self.pause(clock);
         if !self.must_look {
             self.must_look = self.has_lapsed(clock);
             let renewing = self.bank.renew_lease(&self.lease, LEASE_TTL);
@@ -348,6 +400,32 @@ mod tests {
         let looks = scene.bank.count(Verb::Leases);
         claim.renew(&scene.clock).await.unwrap();
         assert_eq!(scene.bank.count(Verb::Leases), looks);
+    }
+
+    /// Others may begin from then on.
+    #[tokio::test]
+    async fn a_claim_that_ends_is_noticed_when_it_does() {
+        let scene = Scene::new();
+        let claim = scene.claim(Purpose::Delete).await;
+        for (fault, times) in [(Fault::Fail, 3), (Fault::Hang, usize::MAX)] {
+            scene
+                .bank
+                .inject(fault, times, |call| call.verb == Verb::RenewLease);
+        }
+        let (done, run) = (CancellationToken::new(), CancellationToken::new());
+        let keep = tokio::spawn({
+            let (clock, done, run) = (scene.clock.clone(), done.clone(), run.clone());
+            async move { claim.keep(&clock, done, run).await }
+        });
+        let begun = scene.clock.monotonic();
+        while !run.is_cancelled() {
+            scene.clock.wait_for_sleepers(1).await;
+            scene.clock.advance(Duration::from_secs(1)).await;
+        }
+        let took = scene.clock.monotonic() - begun;
+        assert!(took <= LEASE_TTL + Duration::from_secs(2), "{took:?}");
+        done.cancel();
+        keep.await.unwrap();
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use ini::{Ini, ParseOption};
@@ -20,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    checkpoints::{CheckpointCollection, CheckpointQuery, is_unreadable},
+    checkpoints::{CheckpointCollection, CheckpointQuery, in_time, is_unreadable},
     error::{CheckpointError, bank_error, flow_error, plugin_refusal},
     keys::MasterKey,
 };
@@ -205,6 +206,10 @@ fn boolean(text: &str) -> Option<bool> {
         _ => None,
     }
 }
+
+/// How long what is not found in the first bank is looked for in the second: whoever asks has an answer before his
+/// request is given up.
+const FIND_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Which of a provider's banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -405,7 +410,8 @@ impl Provider {
         if first.as_ref().is_ok_and(is_live) {
             return first.map(of_first);
         }
-        let second = copies.checkpoints.get(id).await;
+        let second = copies.checkpoints.get(id);
+        let second = in_time(FIND_PATIENCE, "look into the copy bank", second).await;
         match (first, second) {
             (_, Ok(second)) if is_live(&second) => Ok((Place::CopyBank, second)),
             (Ok(first), _) => Ok(of_first(first)),

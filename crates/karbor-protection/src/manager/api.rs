@@ -159,13 +159,10 @@ impl ProtectionApi for ProtectionManager {
             return Err(refused());
         }
         // What is asked next stays true until it is done.
-        let lease = self.alone(home, checkpoint_id, refused).await?;
-        let done = self.reset(home, checkpoint.id, state).await;
-        lease.release().await;
-        match done {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(refused()),
-            Err(error) => Err(error),
+        let reset = self.reset(home, checkpoint.id, state);
+        match self.alone(home, checkpoint_id, refused, reset).await? {
+            true => Ok(()),
+            false => Err(refused()),
         }
     }
 
@@ -189,11 +186,11 @@ impl ProtectionApi for ProtectionManager {
             return Err(refused("it is not available"));
         }
         let busy = || refused("an operation works on it; try again");
-        let lease = self.alone(home, checkpoint_id, busy).await?;
-        let now = self.ground.clock.now();
-        let done = home.checkpoints().accept(checkpoint_id, now).await;
-        lease.release().await;
-        match done? {
+        let accept = async {
+            let now = self.ground.clock.now();
+            Ok(home.checkpoints().accept(checkpoint_id, now).await?)
+        };
+        match self.alone(home, checkpoint_id, busy, accept).await? {
             true => {
                 tracing::info!(checkpoint = %checkpoint_id, user = context.user_id, "a suspicious checkpoint was accepted");
                 Ok(())

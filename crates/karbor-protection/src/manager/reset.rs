@@ -8,7 +8,7 @@ use super::ProtectionManager;
 use crate::{
     checkpoints::is_unreadable,
     error::bank_error,
-    leases::{CheckpointLease, Purpose},
+    leases::{CheckpointLease, LOST, Purpose},
     operations::{Evidence, rules},
     providers::Home,
 };
@@ -52,20 +52,23 @@ impl ProtectionManager {
         Ok(says(Evidence::Whole) && !says(Evidence::Spoilt))
     }
 
-    /// Takes a checkpoint for oneself, to change what is known of it.
-    pub(super) async fn alone(
+    /// Takes a checkpoint for oneself, to change what is known of it by `work`; keeps it as long as that takes.
+    pub(super) async fn alone<T>(
         &self,
         home: &Home,
         id: CheckpointId,
         refused: impl Fn() -> ApiError,
-    ) -> Result<CheckpointLease, ApiError> {
-        let (bank, clock) = (home.bank().clone(), &self.ground.clock);
+        work: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let (bank, clock) = (home.bank().clone(), self.ground.clock.as_ref());
         let (run, owner) = (OperationId::new(), &self.ground.owner);
-        let lease =
-            CheckpointLease::acquire(bank, clock.as_ref(), id, Purpose::Reset, run, owner).await;
-        lease.map_err(|error| match error {
+        let claim = CheckpointLease::acquire(bank, clock, id, Purpose::Reset, run, owner).await;
+        let mut claim = claim.map_err(|error| match error {
             BankError::LeaseHeld { .. } => refused().with_cause(error),
             other => bank_error(&other),
-        })
+        })?;
+        let done = CheckpointLease::during(std::slice::from_mut(&mut claim), clock, work).await;
+        claim.release().await;
+        done.unwrap_or_else(|| Err(ApiError::unavailable(LOST, id)))
     }
 }

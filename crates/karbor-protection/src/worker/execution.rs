@@ -15,8 +15,12 @@ use super::{
     turns::{Left, Turn, Waiting},
 };
 use crate::{
-    hooks::RunHooks, journal::DbJournal, leases::CheckpointLease, operations::rules,
-    providers::Provider, run::Run,
+    hooks::RunHooks,
+    journal::DbJournal,
+    leases::{CheckpointLease, LOST},
+    operations::rules,
+    providers::Provider,
+    run::Run,
 };
 
 /// How often the operation log hears of a run's progress.
@@ -30,10 +34,6 @@ pub(super) struct Stop {
     /// A claim of it lapsed: somebody else may be at work on the same checkpoint.
     pub(super) lost: CancellationToken,
 }
-
-/// Why a run whose claim lapsed came to its end.
-const LOST: &str = "The claim on the checkpoint could not be kept: the bank did not answer for too long, or another \
-                    service took the checkpoint. Try again when the bank is there.";
 
 impl Worker {
     pub(super) fn spawn(

@@ -34,7 +34,7 @@ use crate::{
     ground::Ground,
     hooks::RunHooks,
     keys::MasterKey,
-    leases::CheckpointLease,
+    leases::{CheckpointLease, LOST},
     operations::{id_of_another, rules},
     providers::Provider,
     run::Run,
@@ -101,7 +101,7 @@ impl Worker {
             .clone();
         let hooks = self.hooks(&run, &provider)?;
         self.enter(&run, record).await?;
-        let lease = match self.claim(&run, &provider).await {
+        let mut lease = match self.claim(&run, &provider).await {
             Ok(lease) => lease,
             Err(error) if self.may_wait(&run, &error) => {
                 self.begin_later(run, error.into());
@@ -114,10 +114,7 @@ impl Worker {
                 return Err(error.logged());
             }
         };
-        match rules(run.operation)
-            .prepare(&self.ground, &run, &provider)
-            .await
-        {
+        match self.prepare(&run, &provider, &mut lease).await {
             Ok(()) => {
                 self.spawn(run, provider, hooks, lease);
                 Ok(())
@@ -135,6 +132,19 @@ impl Worker {
                 Err(error.logged())
             }
         }
+    }
+
+    /// Prepares the bank for a run while its claims are kept.
+    async fn prepare(
+        &self,
+        run: &Run,
+        provider: &Provider,
+        claims: &mut [CheckpointLease],
+    ) -> Result<(), BeginError> {
+        let prepared = rules(run.operation).prepare(&self.ground, run, provider);
+        let clock = self.ground.clock.as_ref();
+        let prepared = CheckpointLease::during(claims, clock, prepared).await;
+        prepared.unwrap_or_else(|| Err(ApiError::unavailable(LOST, run.id).into()))
     }
 
     /// Writes the run down, with the record of a readback, and if the quota of its project allows it.

@@ -12,7 +12,6 @@ use crate::{
     conclusion::Conclusion,
     error::CheckpointError,
     leases::{self, CheckpointLease},
-    operations::rules,
     providers::Provider,
     run::Run,
 };
@@ -23,7 +22,7 @@ impl Worker {
     /// # Errors
     /// When the database cannot tell which.
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<usize, ApiError> {
-        self.release_leftovers().await;
+        self.release_leftovers();
         let flows = self.ground.runs.flows_unfinished(&self.host).await?;
         let count = flows.len();
         for flow in flows {
@@ -37,11 +36,19 @@ impl Worker {
     }
 
     /// A service that died between the end of a run and the release of its claim left the claim
-    /// behind. What our own database knows as ended is nobody's any more.
-    async fn release_leftovers(&self) {
+    /// behind. What our own database knows as ended is nobody's any more. No start waits for that: a bank may hang.
+    fn release_leftovers(self: &Arc<Self>) {
         for provider in self.ground.providers.all() {
             for home in provider.homes() {
-                self.release_leftovers_in(home.bank()).await;
+                let (worker, bank) = (self.clone(), home.bank().clone());
+                self.tasks
+                    .spawn(format!("release left claims in {bank:?}"), async move {
+                        let stopped = worker.tasks.cancelled();
+                        tokio::select! {
+                            () = worker.release_leftovers_in(&bank) => {}
+                            () = stopped.cancelled() => {}
+                        }
+                    });
             }
         }
     }
@@ -142,16 +149,12 @@ impl Worker {
                 return self.record(run, &conclusion).await;
             }
         };
-        let lease = match self.claim(run, &provider).await {
+        let mut lease = match self.claim(run, &provider).await {
             Ok(lease) => lease,
             Err(error) => return self.unless_over(run, &provider, Vec::new(), error).await,
         };
         let prepared = match self.refuse_late(run, &provider).await {
-            Ok(()) => {
-                rules(run.operation)
-                    .prepare(&self.ground, run, &provider)
-                    .await
-            }
+            Ok(()) => self.prepare(run, &provider, &mut lease).await,
             Err(error) => Err(error),
         };
         match prepared {

@@ -1,6 +1,6 @@
 //! Copies of checkpoints, in a second bank and in the same.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use karbor_interfaces::protection::ProtectionApi;
@@ -120,11 +120,34 @@ async fn a_copy_is_restored_when_the_first_bank_is_gone() {
     assert_eq!(listed, [copy]);
     is_whole(&running, copy).await;
     // What was claimed by those who are lost ends.
-    lost.copies
-        .inner()
-        .advance(std::time::Duration::from_secs(61));
+    lost.copies.inner().advance(Duration::from_secs(61));
     running.delete(copy).await.unwrap();
     assert_eq!(running.settled(copy).await, CheckpointStatus::Deleted);
+}
+
+/// The server of the copy bank is down: the service starts, lists and protects by its own bank.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_bank_that_hangs_holds_up_nothing_else() {
+    let house = House::new().with_resources(&["one"]).with_copy_bank();
+    let running = house.open().await;
+    let made = running.available(1).await;
+    drop(running);
+    house.copies.inject(Fault::Hang, usize::MAX, |_| true);
+    let limit = Duration::from_secs(60);
+    let running = tokio::time::timeout(limit, house.open()).await.unwrap();
+    // What is not in the first bank may be in the second: that it cannot be asked is an answer, in time.
+    let (asker, provider) = (member(), running.provider);
+    let shown = running
+        .api()
+        .show_checkpoint(&asker, provider, CheckpointId::new());
+    let asked = async { tokio::join!(running.list(), shown) };
+    let (listed, shown) = tokio::time::timeout(limit, asked).await.unwrap();
+    assert_eq!(shown.unwrap_err().kind, ErrorKind::Unavailable);
+    let listed: Vec<_> = listed.iter().map(|one| one.id).collect();
+    assert_eq!(listed, [made]);
+    running.available(1).await;
+    let stopped = running.service.shutdown(limit).await;
+    assert!(stopped.is_graceful(), "{stopped:?}");
 }
 
 /// What was copied today of last year's data is last year's: the newest is today's.
