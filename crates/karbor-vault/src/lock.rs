@@ -83,9 +83,18 @@ pub(crate) struct Locks {
 /// A lock file in the bank, removed when dropped.
 pub(crate) struct HeldLock {
     repository: Arc<Repository>,
-    file: Mutex<Option<(Id, DateTime<Utc>)>>,
+    files: Mutex<Files>,
     refresher: tokio::task::AbortHandle,
     runtime: tokio::runtime::Handle,
+}
+
+/// The files of one lock.
+#[derive(Default)]
+struct Files {
+    /// The one that holds, and when it was written.
+    held: Option<(Id, DateTime<Utc>)>,
+    /// Every one that may be in the bank: also one whose write was given up and may be done yet.
+    written: Vec<Id>,
 }
 
 impl Locks {
@@ -157,34 +166,46 @@ async fn check(repository: &Repository) -> Result<(), VaultError> {
 
 impl HeldLock {
     async fn take(repository: &Arc<Repository>) -> Result<Arc<Self>, VaultError> {
-        let file = LockFile::ours();
-        let id = repository
-            .save(FileKind::Lock, &repository::json(&file)?)
-            .await?;
         let runtime = tokio::runtime::Handle::current();
-        Ok(Arc::new_cyclic(|weak: &Weak<Self>| Self {
+        let taken = Arc::new_cyclic(|weak: &Weak<Self>| Self {
             repository: repository.clone(),
-            file: Mutex::new(Some((id, file.time.to_utc()))),
+            files: Mutex::default(),
             refresher: runtime.spawn(keep_fresh(weak.clone())).abort_handle(),
             runtime,
-        }))
+        });
+        taken.refresh().await?;
+        Ok(taken)
     }
 
+    /// Writes the file anew, then removes those before it.
     async fn refresh(&self) -> Result<(), VaultError> {
         let file = LockFile::ours();
         let json = repository::json(&file)?;
-        let id = self.repository.save(FileKind::Lock, &json).await?;
-        let old = lock(&self.file).replace((id, file.time.to_utc()));
-        match old {
-            Some((old, _)) => self.repository.delete(FileKind::Lock, &old).await,
-            None => Ok(()),
+        let (id, sealed) = self.repository.sealed(FileKind::Lock, &json)?;
+        lock(&self.files).written.push(id);
+        self.repository.put(FileKind::Lock, &id, sealed).await?;
+        lock(&self.files).held = Some((id, file.time.to_utc()));
+        self.remove_but(Some(id)).await
+    }
+
+    /// Removes every file but one.
+    async fn remove_but(&self, one: Option<Id>) -> Result<(), VaultError> {
+        let others = || {
+            let files = lock(&self.files);
+            files.written.iter().copied().find(|id| Some(*id) != one)
+        };
+        while let Some(id) = others() {
+            self.repository.delete(FileKind::Lock, &id).await?;
+            lock(&self.files).written.retain(|other| *other != id);
         }
+        Ok(())
     }
 
     /// Fails if others may have taken us for dead.
     pub(crate) async fn check_held(&self) -> Result<(), VaultError> {
+        let held = || lock(&self.files).held;
         let (id, time) =
-            lock(&self.file).ok_or_else(|| VaultError::LockLost("it was released".to_owned()))?;
+            held().ok_or_else(|| VaultError::LockLost("it was released".to_owned()))?;
         if Utc::now() - time > STALE {
             return Err(VaultError::LockLost(format!(
                 "it was not renewed since {time}"
@@ -193,7 +214,7 @@ impl HeldLock {
         match self.repository.exists(FileKind::Lock, &id).await? {
             true => Ok(()),
             // Or it was refreshed just now.
-            false if lock(&self.file).is_some_and(|(now, _)| now != id) => Ok(()),
+            false if held().is_some_and(|(now, _)| now != id) => Ok(()),
             false => Err(VaultError::LockLost("somebody removed it".to_owned())),
         }
     }
@@ -204,9 +225,10 @@ impl HeldLock {
             return;
         };
         this.refresher.abort();
-        let file = lock(&this.file).take();
-        if let Some((id, _)) = file {
-            remove(&this.repository, id).await;
+        lock(&this.files).held = None;
+        if let Err(error) = this.remove_but(None).await {
+            left(&error);
+            lock(&this.files).written.clear();
         }
     }
 }
@@ -223,20 +245,25 @@ async fn keep_fresh(held: Weak<HeldLock>) {
     }
 }
 
-async fn remove(repository: &Repository, id: Id) {
-    if let Err(error) = repository.delete(FileKind::Lock, &id).await {
-        tracing::warn!(%error, lock = %id, "a lock could not be removed; it ends by itself in 30 minutes");
-    }
+fn left(error: &VaultError) {
+    tracing::warn!(%error, "a lock could not be removed; it ends by itself in 30 minutes");
 }
 
 impl Drop for HeldLock {
     fn drop(&mut self) {
         self.refresher.abort();
-        if let Some((id, _)) = lock(&self.file).take() {
-            let repository = self.repository.clone();
-            self.runtime
-                .spawn(async move { remove(&repository, id).await });
+        let files = std::mem::take(&mut *lock(&self.files));
+        if files.written.is_empty() {
+            return;
         }
+        let repository = self.repository.clone();
+        self.runtime.spawn(async move {
+            for id in files.written {
+                if let Err(error) = repository.delete(FileKind::Lock, &id).await {
+                    left(&error);
+                }
+            }
+        });
     }
 }
 
@@ -263,7 +290,10 @@ mod tests {
     }
 
     async fn repository() -> Arc<Repository> {
-        let bank = Arc::new(karbor_testkit::MemoryBank::new());
+        repository_in(Arc::new(karbor_testkit::MemoryBank::new())).await
+    }
+
+    async fn repository_in(bank: Arc<dyn karbor_plugin::Bank>) -> Arc<Repository> {
         let prefix = karbor_plugin::BankKey::parse("v").unwrap();
         let section = karbor_plugin::BankSection::new(bank, prefix);
         let password = karbor_plugin::Secret::new("x".to_owned());
@@ -354,10 +384,36 @@ mod tests {
         held.refresh().await.unwrap();
         held.check_held().await.unwrap();
         assert_eq!(repository.list(FileKind::Lock).await.unwrap().len(), 1);
-        if let Some((_, time)) = lock(&held.file).as_mut() {
+        if let Some((_, time)) = lock(&held.files).held.as_mut() {
             *time -= TimeDelta::minutes(31);
         }
         let error = held.check_held().await.unwrap_err();
         assert!(matches!(error, VaultError::LockLost(_)), "{error:?}");
+    }
+
+    /// A bank that hangs and wakes up, or whose answer is lost: nobody's `restic prune` waits for half an hour.
+    #[tokio::test]
+    async fn a_renewal_that_was_given_up_leaves_no_file() {
+        use karbor_testkit::{Fault, FaultyBank, MemoryBank, Verb};
+        let bank = Arc::new(FaultyBank::new(MemoryBank::new()));
+        let repository = repository_in(bank.clone()).await;
+        let held = Locks::default().shared(&repository).await.unwrap();
+        bank.inject(Fault::AnswerLost, 1, |call| call.verb == Verb::Put);
+        held.refresh().await.unwrap_err();
+        held.check_held().await.unwrap();
+        held.refresh().await.unwrap();
+        assert_eq!(repository.list(FileKind::Lock).await.unwrap().len(), 1);
+        bank.inject(Fault::AnswerLost, 1, |call| call.verb == Verb::Put);
+        held.refresh().await.unwrap_err();
+        held.release().await;
+        assert!(repository.list(FileKind::Lock).await.unwrap().is_empty());
+
+        // Nor does a first one.
+        bank.inject(Fault::AnswerLost, 1, |call| call.verb == Verb::Put);
+        let refused = Locks::default().shared(&repository).await;
+        assert!(refused.is_err());
+        while !repository.list(FileKind::Lock).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
     }
 }

@@ -342,15 +342,20 @@ impl Repository {
 
     /// Writes a file of JSON.
     pub(crate) async fn save(&self, kind: FileKind, json: &[u8]) -> Result<Id, VaultError> {
+        let (id, sealed) = self.sealed(kind, json)?;
+        self.put(kind, &id, sealed).await?;
+        Ok(id)
+    }
+
+    /// A file of JSON as it is written, and the id that it will have.
+    pub(crate) fn sealed(&self, kind: FileKind, json: &[u8]) -> Result<(Id, Bytes), VaultError> {
         kind.check_size(json.len())?;
         let mut plain = vec![COMPRESSED];
         let level = self.options.compression_level;
         zstd::stream::copy_encode(json, &mut plain, level)
             .map_err(|error| VaultError::Internal(format!("zstd: {error}")))?;
         let sealed = self.crypto.seal(&plain)?;
-        let id = Id::of(&sealed);
-        self.put(kind, &id, sealed.into()).await?;
-        Ok(id)
+        Ok((Id::of(&sealed), sealed.into()))
     }
 
     /// Takes in index files that others wrote since; starts again if some are gone (after a prune).
