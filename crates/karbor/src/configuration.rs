@@ -7,6 +7,7 @@ use karbor_db::Db;
 use karbor_manager::config::{Places, reference};
 use karbor_operationengine::ScheduleLimits;
 use karbor_plugins::applications::{Applications, Severity};
+use tokio::runtime::Runtime;
 
 use crate::{
     configured::Configured,
@@ -78,6 +79,14 @@ name: `[copy.bank]`.
 ";
 
 fn validate(place: &Sources<'_>) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = crate::terminal::runtime()?;
+    let validated = validate_on(&runtime, place);
+    // A thread may hang in a file system whose server is down.
+    runtime.shutdown_background();
+    validated
+}
+
+fn validate_on(runtime: &Runtime, place: &Sources<'_>) -> Result<(), Box<dyn std::error::Error>> {
     let Loaded { state, config } = place.load(&[])?;
     if !state.path().is_dir() {
         return Err(format!("there is no state directory {}", state.path().display()).into());
@@ -100,7 +109,6 @@ fn validate(place: &Sources<'_>) -> Result<(), Box<dyn std::error::Error>> {
     );
     let limits = ScheduleLimits::from_config(&config);
     errors.extend(limits.err().map(|error| error.to_string()));
-    let runtime = crate::terminal::runtime()?;
     let Configured {
         providers,
         surroundings,

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet, fmt::Write, os::unix::fs::PermissionsExt, process::ExitCode, sync::Arc,
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
@@ -95,10 +96,14 @@ impl Finding {
 impl StatusArguments {
     pub(crate) fn run(&self, place: &Sources<'_>) -> ExitCode {
         let StatusCommand::Upgrade(UpgradeCommand::Check) = self.command;
-        match crate::terminal::runtime()
-            .map_err(Failure::from)
-            .and_then(|runtime| runtime.block_on(check(place)))
-        {
+        let checked = crate::terminal::runtime().map_err(Failure::from);
+        let checked = checked.and_then(|runtime| {
+            let checked = runtime.block_on(check(place));
+            // A thread may hang in a file system whose server is down.
+            runtime.shutdown_background();
+            checked
+        });
+        match checked {
             Ok(findings) => {
                 print(&table(&findings));
                 let worst = findings.iter().map(|finding| finding.code).max();
@@ -207,6 +212,9 @@ fn state_directory(place: &Sources<'_>, Loaded { state, .. }: &Loaded) -> Findin
     }
 }
 
+/// How long the command waits for a bank.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 async fn banks(
     Loaded { state, config }: &Loaded,
     providers: &Providers,
@@ -218,11 +226,14 @@ async fn banks(
     let mut broken = Vec::new();
     for provider in providers.all() {
         for (which, home) in ["bank", "copy bank"].into_iter().zip(provider.homes()) {
-            if let Err(error) = home.bank().list(&request).await {
-                broken.push(format!(
-                    "the {which} of '{}': {error}",
-                    provider.record().name
-                ));
+            let name = &provider.record().name;
+            match tokio::time::timeout(PATIENCE, home.bank().list(&request)).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => broken.push(format!("the {which} of '{name}': {error}")),
+                Err(_) => broken.push(format!(
+                    "the {which} of '{name}' has not answered for {} seconds: look whether its disk or file server is in order",
+                    PATIENCE.as_secs()
+                )),
             }
         }
     }
