@@ -59,6 +59,12 @@ const TOOLS: &[Tool] = &[
         used_by: "Host::PostgreSQL::Database, the demo's database",
     },
     Tool {
+        name: "MariaDB",
+        package: "mariadb-server",
+        programs: &["mariadbd", "mariadb-install-db", "mariadb", "mariadb-dump"],
+        used_by: "Host::MariaDB::Database",
+    },
+    Tool {
         name: "Python",
         package: "python3-venv",
         programs: &["python3"],
@@ -173,7 +179,9 @@ fn prepare(no_install: bool) -> Result<Vec<&'static Tool>, Failure> {
 }
 
 fn missing() -> Vec<&'static Tool> {
-    let extra = postgresql_directories();
+    let mut extra = postgresql_directories();
+    // Where Debian keeps servers, and not every account looks.
+    extra.push(PathBuf::from("/usr/sbin"));
     TOOLS
         .iter()
         .filter(|tool| {
@@ -289,11 +297,13 @@ mod tests {
     fn advice_says_what_to_install() {
         let text = advice(&TOOLS.iter().collect::<Vec<_>>());
         assert!(
-            text.contains("restic and PostgreSQL and Python and keystone and strace and"),
+            text.contains(
+                "restic and PostgreSQL and MariaDB and Python and keystone and strace and"
+            ),
             "{text}"
         );
         assert!(
-            text.contains("apt-get install restic postgresql python3-venv python3-keystone strace"),
+            text.contains("apt-get install restic postgresql mariadb-server python3-venv python3-keystone strace"),
             "{text}"
         );
     }

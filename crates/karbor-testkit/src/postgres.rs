@@ -74,12 +74,12 @@ impl PostgresServer {
         let mut server = Self {
             bin,
             root,
-            account: unprivileged()?,
+            account: unprivileged("postgres")?,
             server: None,
         };
-        server.give_away(server.root.path())?;
+        give_away(server.root.path(), server.account)?;
         fs::create_dir(server.socket_dir())?;
-        server.give_away(&server.socket_dir())?;
+        give_away(&server.socket_dir(), server.account)?;
         let made = server
             .program("initdb")
             .args([
@@ -234,14 +234,6 @@ impl PostgresServer {
         }
         command
     }
-
-    fn give_away(&self, path: &Path) -> io::Result<()> {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
-        match self.account {
-            Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Drop for PostgresServer {
@@ -250,7 +242,16 @@ impl Drop for PostgresServer {
     }
 }
 
-fn succeeded(program: &str, output: &Output) -> io::Result<()> {
+/// Lets a server's account have a directory.
+pub(crate) fn give_away(path: &Path, account: Option<(u32, u32)>) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))?;
+    match account {
+        Some((uid, gid)) => std::os::unix::fs::chown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    }
+}
+
+pub(crate) fn succeeded(program: &str, output: &Output) -> io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
@@ -261,8 +262,8 @@ fn succeeded(program: &str, output: &Output) -> io::Result<()> {
     )))
 }
 
-/// The account to run the server as, when we are root: `postgres`, or `nobody`.
-fn unprivileged() -> io::Result<Option<(u32, u32)>> {
+/// The account to run a server as, when we are root: its own, or `nobody`.
+pub(crate) fn unprivileged(own: &str) -> io::Result<Option<(u32, u32)>> {
     let me = fs::metadata("/proc/self")?;
     if std::os::unix::fs::MetadataExt::uid(&me) != 0 {
         return Ok(None);
@@ -275,10 +276,10 @@ fn unprivileged() -> io::Result<Option<(u32, u32)>> {
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
-    match find("postgres").or_else(|| find("nobody")) {
+    match find(own).or_else(|| find("nobody")) {
         Some(account) => Ok(Some(account)),
-        None => Err(io::Error::other(
-            "neither 'postgres' nor 'nobody' is an account here",
-        )),
+        None => Err(io::Error::other(format!(
+            "neither '{own}' nor 'nobody' is an account here"
+        ))),
     }
 }

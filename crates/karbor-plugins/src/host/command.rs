@@ -4,7 +4,7 @@
 use std::{
     io::{Read, Seek, SeekFrom},
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
-use crate::host::applications::HookCommand;
+use crate::host::applications::{HookCommand, obeyed::obeyed};
 
 /// How much of a program's standard error is kept: the end, where the reason is.
 const KEPT: u64 = 16 * 1024;
@@ -35,6 +35,33 @@ pub(crate) fn command(program: &Path) -> Command {
         .process_group(0)
         .kill_on_drop(true);
     command
+}
+
+/// Where a program is: in the declared directory if there is one, else in the first of the usual places that has it.
+/// One that others may change is not run. `package`: what to install if it is nowhere.
+pub(crate) fn find_program(
+    name: &str,
+    declared: Option<&Path>,
+    usual: impl FnOnce() -> Vec<PathBuf>,
+    package: &str,
+) -> Result<PathBuf, PluginError> {
+    let dirs = declared.map_or_else(usual, |dir| vec![dir.to_owned()]);
+    let there = dirs.iter().map(|dir| dir.join(name));
+    let mut refused = None;
+    for path in there.filter(|path| path.is_file()) {
+        match obeyed(&path) {
+            Ok(()) => return Ok(path),
+            Err(reason) => refused = refused.or(Some(reason)),
+        }
+    }
+    Err(PluginError::new(refused.unwrap_or_else(
+        || match declared {
+            Some(_) => format!("'{name}' is not in the declared bin_dir"),
+            None => {
+                format!("'{name}' is not on this machine: install {package}, or declare bin_dir")
+            }
+        },
+    )))
 }
 
 /// Kills a child and all that it started, when dropped before [`Group::done`].

@@ -22,6 +22,7 @@ macro_rules! kinds {
             directory: $crate::host::directory::DirectoryKind,
             sqlite: $crate::host::sqlite::SqliteKind,
             postgresql: $crate::host::postgresql::PostgresqlKind,
+            mariadb: $crate::host::mariadb::MariadbKind,
         }
     };
 }

@@ -1,5 +1,8 @@
 //! Protection of what runs on this host: the operator's applications and their components.
 //!
+//! **Kinds.** What an application can be made of is one list ([`kinds`]); each kind is a folder here, and all else treats
+//! them alike.
+//!
 //! **Bytes** go through the vault of the provider and project: one snapshot for each component and
 //! checkpoint, tagged `karbor:checkpoint=<id>`, `karbor:resource=<type>#<id>` and
 //! `karbor:operation=<id>`. The section of the checkpoint in the bank gets one object, `metadata`
@@ -14,7 +17,7 @@
 //! **Where a restore may write** is decided by what the operator declares *now*, in [`places`]:
 //! the component's own place if it is declared as it was when it was protected, or a place under a
 //! declared restore root. The checkpoint's memory alone permits nothing: a bank that somebody
-//! tampered with must not turn the service into a tool that writes anywhere. PostgreSQL connections
+//! tampered with must not turn the service into a tool that writes anywhere. Connections to servers
 //! and hook commands come from the declaration alone.
 //!
 //! **Quiescing** is the application's ([`application`]): its `prepare_begin` runs before those of
@@ -29,6 +32,7 @@ mod component;
 mod copy;
 mod directory;
 mod kinds;
+mod mariadb;
 mod metadata;
 mod notes;
 mod occupied;

@@ -1,7 +1,7 @@
 //! Applications: what the operator declares may be protected.
 //!
 //! Each file `applications.d/*.toml` declares one application and its components: directories,
-//! SQLite databases, PostgreSQL databases. Someone who uses the API names a component by its id and
+//! and databases (`host::kinds` lists every kind). Someone who uses the API names a component by its id and
 //! nothing else. Paths, commands and connections come from these files only, so that a project can
 //! never make the service read or write what its operator did not put there.
 //!
@@ -60,6 +60,15 @@
 //! maintenance_database = "postgres"   # where it connects to make a database
 //! no_owner = false                    # restores leave owners and grants out, unless they say otherwise
 //! no_tablespaces = false              # restores leave tablespaces out, unless they say otherwise
+//!
+//! [[mariadb]]
+//! name = "stock"
+//! database = "stock"
+//! socket = "/run/mysqld/mysqld.sock"  # or host and port; ssl_ca, ssl_cert, ssl_key
+//! user = "karbor"
+//! password_file = "/etc/karbor/mariadb-password"   # the password and nothing else, mode 0600
+//! accounts = true                     # accounts and their rights too (asks for SELECT on mysql.*)
+//! lock_timeout = 60                   # seconds that it waits for one lock; 60 unless given
 //! ```
 
 mod checks;

@@ -7,10 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::{io::AsyncWriteExt as _, process::Command};
 
 use super::{messages::failure, source::PostgresqlSource};
-use crate::host::{
-    applications::obeyed::obeyed,
-    command::{Group, QUESTION, command, drain, drain_up_to},
-};
+use crate::host::command::{Group, QUESTION, command, drain, drain_up_to, find_program};
 
 /// So much of an answer is kept, in bytes.
 const ANSWER: usize = 64 * 1024 * 1024;
@@ -64,29 +61,10 @@ impl<'a> Client<'a> {
     }
 
     /// Where a program is: in the declared directory; else the newest of Debian's places, since a
-    /// newer `pg_dump` reads older servers and not the other way round; else in the usual places. One that
-    /// others may change is not run.
+    /// newer `pg_dump` reads older servers and not the other way round; else in the usual places.
     pub(crate) fn program(&self, name: &str) -> Result<PathBuf, PluginError> {
-        let dirs = match &self.source.bin_dir {
-            Some(dir) => vec![dir.clone()],
-            None => usual_places(),
-        };
-        let there = dirs.iter().map(|dir| dir.join(name));
-        let mut refused = None;
-        for path in there.filter(|path| path.is_file()) {
-            match obeyed(&path) {
-                Ok(()) => return Ok(path),
-                Err(reason) => refused = refused.or(Some(reason)),
-            }
-        }
-        Err(PluginError::new(refused.unwrap_or_else(|| {
-            match &self.source.bin_dir {
-                Some(_) => format!("'{name}' is not in the declared bin_dir"),
-                None => format!(
-                    "'{name}' is not on this machine: install PostgreSQL's client programs, or declare bin_dir"
-                ),
-            }
-        })))
+        let bin_dir = self.source.bin_dir.as_deref();
+        find_program(name, bin_dir, usual_places, "PostgreSQL's client programs")
     }
 
     /// A program connected to a database. The password, if any, is in the file that is named.

@@ -6,20 +6,29 @@ use async_trait::async_trait;
 use karbor_model::{OperationType, RequestContext, Resource};
 use karbor_plugin::{Bank, ProtectionPlugin, contract::protection};
 use karbor_plugins::applications::APPLICATION;
-use karbor_testkit::{MemoryBank, PostgresServer};
+use karbor_testkit::{MariadbServer, MemoryBank, PostgresServer};
 use rusqlite::Connection;
 use serde_json::{Map, Value, json};
 
-use super::{DIRECTORY, Lab, POSTGRESQL, SQLITE, object, request, tree};
+use super::{DIRECTORY, Lab, MARIADB, POSTGRESQL, SQLITE, object, request, tree};
 
 struct Setting<'a> {
     lab: Lab,
     resource: Resource,
     server: Option<&'a PostgresServer>,
+    mariadb: Option<&'a MariadbServer>,
 }
 
 impl<'a> Setting<'a> {
     async fn new(resource_type: &str, server: Option<&'a PostgresServer>) -> Self {
+        Self::over(resource_type, server, None).await
+    }
+
+    async fn over(
+        resource_type: &str,
+        server: Option<&'a PostgresServer>,
+        mariadb: Option<&'a MariadbServer>,
+    ) -> Self {
         let lab = Lab::new();
         let data = lab.path("data");
         let log = lab.path("log");
@@ -39,10 +48,23 @@ impl<'a> Setting<'a> {
                 PostgresServer::USER
             )
         });
+        let mariadb_table = mariadb.map_or_else(String::new, |server| {
+            server.sql(
+                "mysql",
+                "CREATE OR REPLACE DATABASE shop; USE shop; CREATE TABLE t AS SELECT seq AS i, MD5(seq) AS m FROM seq_1_to_500;
+                 CREATE VIEW v AS SELECT i FROM t; CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET @x = 1;
+                 CREATE PROCEDURE p() SELECT 1",
+            );
+            format!(
+                "[[mariadb]]\nname = \"stock\"\ndatabase = \"shop\"\nsocket = \"{}\"\nuser = \"{}\"\n",
+                server.socket().display(),
+                MariadbServer::USER
+            )
+        });
         lab.declare(&format!(
             "quiesce.command = {}\nresume.command = {}\n\
              [[directory]]\nname = \"files\"\npath = \"{}\"\n\
-             [[sqlite]]\nname = \"sessions\"\npath = \"{}\"\n{postgresql}",
+             [[sqlite]]\nname = \"sessions\"\npath = \"{}\"\n{postgresql}{mariadb_table}",
             append("quiesce"),
             append("resume"),
             data.display(),
@@ -60,6 +82,7 @@ impl<'a> Setting<'a> {
             lab,
             resource,
             server,
+            mariadb,
         }
     }
 
@@ -93,10 +116,10 @@ impl protection::Setting for Setting<'_> {
 
     fn parameters(&self, operation: OperationType) -> Map<String, Value> {
         match (operation, self.resource.resource_type.as_str()) {
-            (OperationType::Restore, DIRECTORY | SQLITE | POSTGRESQL) => {
+            (OperationType::Restore, DIRECTORY | SQLITE | POSTGRESQL | MARIADB) => {
                 object(json!({"overwrite": "always"}))
             }
-            (OperationType::Verify, DIRECTORY | SQLITE | POSTGRESQL) => {
+            (OperationType::Verify, DIRECTORY | SQLITE | POSTGRESQL | MARIADB) => {
                 object(json!({"level": "data"}))
             }
             _ => Map::new(),
@@ -116,6 +139,9 @@ impl protection::Setting for Setting<'_> {
             SQLITE => fs::write(self.lab.path("sessions.db"), "no database").unwrap(),
             POSTGRESQL => {
                 self.server.unwrap().sql("shop", "DELETE FROM t");
+            }
+            MARIADB => {
+                self.mariadb.unwrap().sql("shop", "DELETE FROM t");
             }
             _ => {}
         }
@@ -144,6 +170,17 @@ impl protection::Setting for Setting<'_> {
                     "SELECT count(*) || md5(string_agg(m, '' ORDER BY i)) FROM t",
                 );
                 assert!(sum.starts_with("500"), "{sum}");
+            }
+            MARIADB => {
+                let server = self.mariadb.unwrap();
+                let sum = server.sql(
+                    "shop",
+                    "SELECT COUNT(*), MD5(GROUP_CONCAT(m ORDER BY i)) FROM t; SELECT COUNT(*) FROM v; CALL p();
+                     SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'shop';
+                     SHOW DATABASES LIKE 'karbor-%'",
+                );
+                assert!(sum.starts_with("500\t"), "{sum}");
+                assert!(sum.ends_with("\n500\n1\n1"), "{sum}");
             }
             _ => {
                 let log = fs::read_to_string(self.lab.path("log")).unwrap_or_default();
@@ -180,4 +217,12 @@ async fn postgresql_databases_keep_the_contract() {
         return;
     };
     protection::suite(async || Setting::new(POSTGRESQL, Some(&server)).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mariadb_databases_keep_the_contract() {
+    let Some(server) = MariadbServer::start() else {
+        return;
+    };
+    protection::suite(async || Setting::over(MARIADB, None, Some(&server)).await).await;
 }

@@ -4,6 +4,7 @@ mod applications;
 mod contract;
 mod damage;
 mod directory;
+mod mariadb;
 mod postgresql;
 mod protectables;
 mod quiesce;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DIRECTORY: &str = "Host::Directory";
 pub(crate) const SQLITE: &str = "Host::SQLite::Database";
 pub(crate) const POSTGRESQL: &str = "Host::PostgreSQL::Database";
+pub(crate) const MARIADB: &str = "Host::MariaDB::Database";
 
 /// Says where the program for SQLite is, when it is not where it was built.
 pub(crate) const WORKER: &str = "KARBOR_TEST_SQLITE_WORKER";
@@ -68,7 +70,13 @@ impl Lab {
             off_limits: vec![dir.path().join("state")],
         })
         .unwrap();
-        let names = ["application", "directory", "sqlite", "postgresql"];
+        let names = [
+            "application",
+            "directory",
+            "sqlite",
+            "postgresql",
+            "mariadb",
+        ];
         let config = ProviderConfig {
             file: None,
             copy_bank: None,
