@@ -148,19 +148,19 @@ const LEASES_AT_WORK: usize = 8;
 /// A bank in a directory.
 #[derive(Clone)]
 pub struct FileSystemBank {
-    place: Arc<Place>,
+    opened: Arc<Opened>,
     turns: Arc<Semaphore>,
     lease_turns: Arc<Semaphore>,
 }
 
 /// Where the bank is, and what is open of it.
-struct Place {
+struct Opened {
     path: PathBuf,
     container: String,
     store: Mutex<Arc<Store>>,
 }
 
-impl Place {
+impl Opened {
     /// The bank as it is at its path now.
     fn store(&self) -> Result<Arc<Store>, BankError> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +197,7 @@ impl FileSystemBank {
     fn open_or_make(path: &Path, container: &str, make: bool) -> Result<Self, BankError> {
         let store = Store::open(path, container, make)?;
         Ok(Self {
-            place: Arc::new(Place {
+            opened: Arc::new(Opened {
                 path: path.to_owned(),
                 container: container.to_owned(),
                 store: Mutex::new(Arc::new(store)),
@@ -268,10 +268,10 @@ impl FileSystemBank {
         };
         let turn = turns.clone().acquire_owned().await;
         let turn = turn.map_err(|error| ended(&error))?;
-        let place = self.place.clone();
+        let opened = self.opened.clone();
         let work = tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            work(place.store()?.as_ref())
+            work(opened.store()?.as_ref())
         });
         work.await.map_err(|error| ended(&error))?
     }
@@ -279,7 +279,7 @@ impl FileSystemBank {
 
 impl fmt::Debug for FileSystemBank {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = self.place.path.join(&self.place.container);
+        let path = self.opened.path.join(&self.opened.container);
         write!(f, "FileSystemBank({})", path.display())
     }
 }

@@ -84,7 +84,7 @@ impl ListQuery {
 
 /// How a column is compared.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Kind {
+pub(crate) enum Comparison {
     /// Never NULL.
     Text,
     OptionalText,
@@ -101,7 +101,7 @@ pub(crate) trait Listed: Record {
     /// Plural, for errors.
     const MANY: &'static str;
     /// What may be filtered and sorted by.
-    const COLUMNS: &'static [(&'static str, Kind)];
+    const COLUMNS: &'static [(&'static str, Comparison)];
 
     /// "The status is the one with this name."
     fn status(text: &str) -> Condition {
@@ -119,15 +119,15 @@ pub(crate) fn status_of<R: Stateful>(text: &str) -> Condition {
 
 impl Listed for Plan {
     const MANY: &'static str = "plans";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("name", Kind::Words),
-        ("description", Kind::Words),
-        ("provider_id", Kind::OptionalText),
-        ("project_id", Kind::OptionalText),
-        ("status", Kind::Status),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
+    const COLUMNS: &'static [(&'static str, Comparison)] = &[
+        ("id", Comparison::Text),
+        ("name", Comparison::Words),
+        ("description", Comparison::Words),
+        ("provider_id", Comparison::OptionalText),
+        ("project_id", Comparison::OptionalText),
+        ("status", Comparison::Status),
+        ("created_at", Comparison::Time),
+        ("updated_at", Comparison::OptionalTime),
     ];
 
     fn status(text: &str) -> Condition {
@@ -137,21 +137,21 @@ impl Listed for Plan {
 
 impl Listed for OperationLog {
     const MANY: &'static str = "operation logs";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("project_id", Kind::OptionalText),
-        ("operation_type", Kind::OptionalText),
-        ("checkpoint_id", Kind::OptionalText),
-        ("plan_id", Kind::OptionalText),
-        ("provider_id", Kind::OptionalText),
-        ("restore_id", Kind::OptionalText),
-        ("verification_id", Kind::OptionalText),
-        ("scheduled_operation_id", Kind::OptionalText),
-        ("status", Kind::Status),
-        ("started_at", Kind::OptionalTime),
-        ("ended_at", Kind::OptionalTime),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
+    const COLUMNS: &'static [(&'static str, Comparison)] = &[
+        ("id", Comparison::Text),
+        ("project_id", Comparison::OptionalText),
+        ("operation_type", Comparison::OptionalText),
+        ("checkpoint_id", Comparison::OptionalText),
+        ("plan_id", Comparison::OptionalText),
+        ("provider_id", Comparison::OptionalText),
+        ("restore_id", Comparison::OptionalText),
+        ("verification_id", Comparison::OptionalText),
+        ("scheduled_operation_id", Comparison::OptionalText),
+        ("status", Comparison::Status),
+        ("started_at", Comparison::OptionalTime),
+        ("ended_at", Comparison::OptionalTime),
+        ("created_at", Comparison::Time),
+        ("updated_at", Comparison::OptionalTime),
     ];
 
     /// As [`OperationLogStatus::after`] calls it.
@@ -171,30 +171,30 @@ impl Listed for OperationLog {
 
 impl Listed for Trigger {
     const MANY: &'static str = "triggers";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("name", Kind::Words),
-        ("project_id", Kind::Text),
-        ("type", Kind::Text),
-        ("properties", Kind::Words),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
+    const COLUMNS: &'static [(&'static str, Comparison)] = &[
+        ("id", Comparison::Text),
+        ("name", Comparison::Words),
+        ("project_id", Comparison::Text),
+        ("type", Comparison::Text),
+        ("properties", Comparison::Words),
+        ("created_at", Comparison::Time),
+        ("updated_at", Comparison::OptionalTime),
     ];
 }
 
 impl Listed for ScheduledOperation {
     const MANY: &'static str = "scheduled operations";
-    const COLUMNS: &'static [(&'static str, Kind)] = &[
-        ("id", Kind::Text),
-        ("name", Kind::Words),
-        ("description", Kind::Words),
-        ("operation_type", Kind::Text),
-        ("user_id", Kind::Text),
-        ("project_id", Kind::Text),
-        ("trigger_id", Kind::Text),
-        ("operation_definition", Kind::Words),
-        ("created_at", Kind::Time),
-        ("updated_at", Kind::OptionalTime),
+    const COLUMNS: &'static [(&'static str, Comparison)] = &[
+        ("id", Comparison::Text),
+        ("name", Comparison::Words),
+        ("description", Comparison::Words),
+        ("operation_type", Comparison::Text),
+        ("user_id", Comparison::Text),
+        ("project_id", Comparison::Text),
+        ("trigger_id", Comparison::Text),
+        ("operation_definition", Comparison::Words),
+        ("created_at", Comparison::Time),
+        ("updated_at", Comparison::OptionalTime),
     ];
 }
 
@@ -204,7 +204,7 @@ pub(crate) const PAGE: &str = "page";
 /// One column of the order.
 struct SortKey {
     column: &'static str,
-    kind: Kind,
+    kind: Comparison,
     descending: bool,
 }
 
@@ -212,12 +212,12 @@ impl SortKey {
     fn expression(&self, db: &Db) -> Expr {
         let column = Expr::col(self.column);
         match self.kind {
-            Kind::Text | Kind::Time => column,
-            Kind::OptionalText | Kind::Words | Kind::Status => {
+            Comparison::Text | Comparison::Time => column,
+            Comparison::OptionalText | Comparison::Words | Comparison::Status => {
                 Func::coalesce([column, Expr::Constant("".into())]).into()
             }
             // The first year that all three databases can hold.
-            Kind::OptionalTime => {
+            Comparison::OptionalTime => {
                 let first = chrono::NaiveDate::from_ymd_opt(1000, 1, 1)
                     .unwrap_or_default()
                     .and_time(chrono::NaiveTime::default());
@@ -227,7 +227,7 @@ impl SortKey {
     }
 }
 
-fn column<R: Listed>(name: &str) -> Option<(&'static str, Kind)> {
+fn column<R: Listed>(name: &str) -> Option<(&'static str, Comparison)> {
     R::COLUMNS.iter().copied().find(|(known, _)| *known == name)
 }
 
@@ -255,7 +255,7 @@ fn sort_keys<R: Listed>(query: &ListQuery) -> Result<Vec<SortKey>, DbError> {
         }
     }
     let descending = keys.first().is_none_or(|key| key.descending);
-    for (column, kind) in [("created_at", Kind::Time), ("id", Kind::Text)] {
+    for (column, kind) in [("created_at", Comparison::Time), ("id", Comparison::Text)] {
         if keys.iter().all(|key| key.column != column) {
             keys.push(SortKey {
                 column,
@@ -345,15 +345,15 @@ fn is_plain(value: &str) -> bool {
 fn filter<R: Listed>(
     db: &Db,
     column: &'static str,
-    kind: Kind,
+    kind: Comparison,
     value: &str,
 ) -> Result<Condition, DbError> {
     let exact = Expr::col(column);
     Ok(match kind {
-        Kind::Text | Kind::OptionalText => Condition::all().add(exact.eq(value)),
-        Kind::Words => Condition::all().add(contains(db.backend(), column, value)),
-        Kind::Status => R::status(value),
-        Kind::Time | Kind::OptionalTime => {
+        Comparison::Text | Comparison::OptionalText => Condition::all().add(exact.eq(value)),
+        Comparison::Words => Condition::all().add(contains(db.backend(), column, value)),
+        Comparison::Status => R::status(value),
+        Comparison::Time | Comparison::OptionalTime => {
             let time = parse_time(value).ok_or_else(|| DbError::BadRequest {
                 field: "filters",
                 message: format!(
@@ -378,10 +378,10 @@ fn filters<R: Listed>(db: &Db, query: &ListQuery) -> Result<Filters, DbError> {
         let given = query.filters.iter().filter(|(key, _)| key == name);
         let values: Vec<&str> = given.map(|(_, value)| value.as_str()).collect();
         let kind = match kind {
-            Kind::Words if query.exact.contains(*name) => Kind::Text,
+            Comparison::Words if query.exact.contains(*name) => Comparison::Text,
             kind => *kind,
         };
-        if kind == Kind::Words && !values.iter().all(|value| is_plain(value)) {
+        if kind == Comparison::Words && !values.iter().all(|value| is_plain(value)) {
             searched.insert(*name, patterns(name, &values)?);
             continue;
         }

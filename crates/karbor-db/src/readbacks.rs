@@ -15,7 +15,7 @@ use sea_orm::{
 use crate::{
     Db, DbError, FlowRecord, ListQuery, Record, RunStore, RunViews, Stateful, Write,
     insert::insert_row,
-    list::{Kind, Listed, status_of},
+    list::{Comparison, Listed, status_of},
     operation_logs::LOG,
     row::{Row, json_text},
     transition::{in_state, not_deleted, read_state, select_row, update_row},
@@ -90,15 +90,15 @@ macro_rules! tables {
 
             impl Listed for $table {
                 const MANY: &'static str = $many;
-                const COLUMNS: &'static [(&'static str, Kind)] = &[
-                    ("id", Kind::Text),
-                    ("project_id", Kind::OptionalText),
-                    ("provider_id", Kind::OptionalText),
-                    ("checkpoint_id", Kind::OptionalText),
-                    ("status", Kind::Status),
-                    ("created_at", Kind::Time),
-                    ("updated_at", Kind::OptionalTime),
-                    ("restore_target", Kind::OptionalText),
+                const COLUMNS: &'static [(&'static str, Comparison)] = &[
+                    ("id", Comparison::Text),
+                    ("project_id", Comparison::OptionalText),
+                    ("provider_id", Comparison::OptionalText),
+                    ("checkpoint_id", Comparison::OptionalText),
+                    ("status", Comparison::Status),
+                    ("created_at", Comparison::Time),
+                    ("updated_at", Comparison::OptionalTime),
+                    ("restore_target", Comparison::OptionalText),
                 ]
                 .split_at(7 + $select.len() - COMMON.len())
                 .0;

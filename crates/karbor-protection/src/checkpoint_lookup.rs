@@ -18,7 +18,7 @@ use crate::{
     checkpoints::{CheckpointCollection, CheckpointQuery, Damaged, Trace, note_listed_for},
     error::{CheckpointError, not_available, not_deleted, not_sealed},
     ground::Ground,
-    providers::{Place, Provider},
+    providers::{BankRole, Provider},
 };
 
 /// How long a checkpoint that was deleted is still shown, as deleted.
@@ -26,7 +26,7 @@ const DELETED_IS_SHOWN: TimeDelta = TimeDelta::minutes(10);
 
 /// A checkpoint whose record cannot be believed.
 pub(crate) struct Found {
-    place: Place,
+    place: BankRole,
     damaged: Damaged,
     /// Whose it is, if that can be told.
     project: Option<String>,
@@ -68,7 +68,7 @@ impl Ground {
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
-    ) -> Result<(Place, Checkpoint), ApiError> {
+    ) -> Result<(BankRole, Checkpoint), ApiError> {
         match provider.find(id).await {
             Err(error) if error.is_damage() => match self.damaged(context, provider, id).await? {
                 Some(found) => Err(found.refusal(id)),
@@ -105,7 +105,7 @@ impl Ground {
         provider: &Provider,
         id: CheckpointId,
         accept_unsealed: bool,
-    ) -> Result<(Place, Checkpoint), ApiError> {
+    ) -> Result<(BankRole, Checkpoint), ApiError> {
         let (place, checkpoint) = self.checkpoint(context, provider, id).await?;
         if checkpoint.status != CheckpointStatus::Available {
             return Err(not_available(&checkpoint));
@@ -127,7 +127,7 @@ impl Ground {
         id: CheckpointId,
     ) -> Result<Option<Found>, ApiError> {
         let (mut broken, mut unasked) = (Vec::new(), None);
-        let places = [Place::Bank, Place::CopyBank];
+        let places = [BankRole::Bank, BankRole::CopyBank];
         for (place, home) in places.into_iter().zip(provider.homes()) {
             match home.checkpoints().get(id).await {
                 Ok(_) => return Ok(None),
@@ -144,8 +144,8 @@ impl Ground {
             .as_ref()
             .is_some_and(|made| made.operation_type == OperationType::Copy);
         let home = match is_copy {
-            true => provider.place_of_copies(),
-            false => Place::Bank,
+            true => provider.bank_of_copies(),
+            false => BankRole::Bank,
         };
         broken.sort_by_key(|(place, _)| *place != home);
         let trace = Trace {
@@ -234,7 +234,7 @@ impl Ground {
         context: &RequestContext,
         provider: &Provider,
         id: CheckpointId,
-    ) -> Result<(Place, Checkpoint), ApiError> {
+    ) -> Result<(BankRole, Checkpoint), ApiError> {
         let unreadable = match provider.find(id).await {
             Err(error) if error.is_damage() => error,
             found => return allowed(context, found?),
@@ -292,13 +292,13 @@ impl Ground {
 /// A bank that cannot say now whether it has a good record of a checkpoint.
 fn cannot_be_asked(
     provider: &Provider,
-    place: Place,
+    place: BankRole,
     id: CheckpointId,
     error: CheckpointError,
 ) -> ApiError {
     let bank = match place {
-        Place::Bank => "bank",
-        Place::CopyBank => "copy bank",
+        BankRole::Bank => "bank",
+        BankRole::CopyBank => "copy bank",
     };
     let name = &provider.record().name;
     let mut told = ApiError::from(error);
@@ -313,8 +313,8 @@ fn cannot_be_asked(
 /// A checkpoint that was found, if `context` may see it.
 fn allowed(
     context: &RequestContext,
-    (place, checkpoint): (Place, Checkpoint),
-) -> Result<(Place, Checkpoint), ApiError> {
+    (place, checkpoint): (BankRole, Checkpoint),
+) -> Result<(BankRole, Checkpoint), ApiError> {
     match context.may_access(&checkpoint.project_id) {
         true => Ok((place, checkpoint)),
         false => Err(not_allowed(checkpoint.id)),

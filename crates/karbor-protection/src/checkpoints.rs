@@ -70,11 +70,11 @@ pub struct CheckpointCollection {
 
 /// Where sealed checkpoints come in a listing: that never changes, so their records need not be read again for it.
 #[derive(Debug, Clone, Default)]
-struct Known(Arc<Mutex<HashMap<CheckpointId, KnownPlace>>>);
+struct Known(Arc<Mutex<HashMap<CheckpointId, KnownPosition>>>);
 
 #[derive(Debug, Clone)]
-struct KnownPlace {
-    place: Place,
+struct KnownPosition {
+    place: ListPosition,
     project_id: String,
     plan_id: PlanId,
 }
@@ -85,7 +85,7 @@ const MOST_KNOWN: usize = 100_000;
 impl Known {
     /// Nothing can be said of what has no seal: somebody may change it.
     fn remember(&self, checkpoint: &Checkpoint) {
-        let place = Place::of(checkpoint);
+        let place = ListPosition::of(checkpoint);
         if checkpoint.seal.is_none() || place.rank != 0 {
             return;
         }
@@ -93,7 +93,7 @@ impl Known {
         if known.len() >= MOST_KNOWN {
             known.clear();
         }
-        let place = KnownPlace {
+        let place = KnownPosition {
             place,
             project_id: checkpoint.project_id.clone(),
             plan_id: checkpoint.protection_plan.id,
@@ -102,7 +102,7 @@ impl Known {
     }
 
     /// The place of what an entry stands for, if it is known and the entry is where it belongs.
-    fn place(&self, entry: &Entry) -> Option<Place> {
+    fn place(&self, entry: &Entry) -> Option<ListPosition> {
         let known = self.lock();
         let known = known.get(&entry.id)?;
         entry
@@ -110,7 +110,7 @@ impl Known {
             .then_some(known.place)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<CheckpointId, KnownPlace>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CheckpointId, KnownPosition>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -809,7 +809,7 @@ impl CheckpointCollection {
                         return Ok((Some(place), None, entry, at));
                     }
                     let read = Self::read_entry(&banks, &entry, at).await?;
-                    let place = read.as_ref().map(Place::of);
+                    let place = read.as_ref().map(ListPosition::of);
                     if let Some(read) = &read {
                         banks[at].known.remember(read);
                     }
@@ -1062,7 +1062,7 @@ impl Backwards {
 
 /// Where a checkpoint comes in a listing: by time; of one second, a copy after what it is a copy of.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct ListPosition {
     timestamp: i64,
     is_copy: bool,
     id: CheckpointId,
@@ -1070,7 +1070,7 @@ struct Place {
     rank: u8,
 }
 
-impl Place {
+impl ListPosition {
     fn of(checkpoint: &Checkpoint) -> Self {
         Self {
             timestamp: checkpoint.timestamp,

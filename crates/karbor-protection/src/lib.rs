@@ -34,7 +34,7 @@ pub use keys::{KeyFileError, MasterKey};
 pub use manager::{ProtectionManager, ProtectionParts};
 pub use options::{OPTIONS, out_of_range};
 pub use providers::{
-    Home, PROVIDER_OPTIONS, Place, Provider, ProviderError, Providers, Unusable,
+    BankRole, Home, PROVIDER_OPTIONS, Provider, ProviderError, Providers, Unusable,
     load_provider_configs,
 };
 pub use quota::{QuotaRecount, recount_quotas};

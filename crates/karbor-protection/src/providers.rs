@@ -214,7 +214,7 @@ const FIND_PATIENCE: Duration = Duration::from_secs(15);
 /// Which of a provider's banks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Place {
+pub enum BankRole {
     /// The bank that protects write to.
     #[default]
     Bank,
@@ -343,10 +343,10 @@ impl Provider {
     ///
     /// # Errors
     /// A 503 when the provider has no copy bank any more.
-    pub fn home(&self, place: Place) -> Result<&Home, ApiError> {
+    pub fn home(&self, place: BankRole) -> Result<&Home, ApiError> {
         let home = match place {
-            Place::Bank => Some(&self.bank),
-            Place::CopyBank => self.copy_bank.as_ref(),
+            BankRole::Bank => Some(&self.bank),
+            BankRole::CopyBank => self.copy_bank.as_ref(),
         };
         home.ok_or_else(|| {
             let name = &self.record.name;
@@ -364,10 +364,10 @@ impl Provider {
 
     /// Where its copies go: into the copy bank, or without one into the bank itself.
     #[must_use]
-    pub fn place_of_copies(&self) -> Place {
+    pub fn bank_of_copies(&self) -> BankRole {
         match self.copy_bank {
-            Some(_) => Place::CopyBank,
-            None => Place::Bank,
+            Some(_) => BankRole::CopyBank,
+            None => BankRole::Bank,
         }
     }
 
@@ -399,11 +399,11 @@ impl Provider {
     ///
     /// # Errors
     /// As [`CheckpointCollection::get`].
-    pub async fn find(&self, id: CheckpointId) -> Result<(Place, Checkpoint), CheckpointError> {
+    pub async fn find(&self, id: CheckpointId) -> Result<(BankRole, Checkpoint), CheckpointError> {
         let is_live =
             |found: &Checkpoint| found.status != CheckpointStatus::Deleted && !is_unreadable(found);
         let first = self.bank.checkpoints.get(id).await;
-        let of_first = |found| (Place::Bank, found);
+        let of_first = |found| (BankRole::Bank, found);
         let Some(copies) = &self.copy_bank else {
             return first.map(of_first);
         };
@@ -413,9 +413,9 @@ impl Provider {
         let second = copies.checkpoints.get(id);
         let second = in_time(FIND_PATIENCE, "look into the copy bank", second).await;
         match (first, second) {
-            (_, Ok(second)) if is_live(&second) => Ok((Place::CopyBank, second)),
+            (_, Ok(second)) if is_live(&second) => Ok((BankRole::CopyBank, second)),
             (Ok(first), _) => Ok(of_first(first)),
-            (Err(_), Ok(second)) => Ok((Place::CopyBank, second)),
+            (Err(_), Ok(second)) => Ok((BankRole::CopyBank, second)),
             (Err(CheckpointError::NotFound(_)), Err(error)) | (Err(error), Err(_)) => Err(error),
         }
     }

@@ -8,13 +8,13 @@ use karbor_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::providers::Place;
+use crate::providers::BankRole;
 
 /// The copy that a run makes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct CopyOf {
     /// The bank it is made in.
-    pub place: Place,
+    pub place: BankRole,
     /// The copy, as it is at first.
     pub checkpoint: Checkpoint,
 }
@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub context: RequestContext,
     /// The bank that the checkpoint is in.
     #[serde(default)]
-    pub place: Place,
+    pub place: BankRole,
     /// The checkpoint as it was when the run began, with its graph.
     pub checkpoint: Checkpoint,
     /// The copy of it that a copy makes.
@@ -57,7 +57,7 @@ impl Run {
     pub(crate) fn new(
         operation: OperationType,
         context: &RequestContext,
-        (place, checkpoint): (Place, Checkpoint),
+        (place, checkpoint): (BankRole, Checkpoint),
         parameters: Parameters,
         now: DateTime<Utc>,
     ) -> Self {
@@ -100,7 +100,7 @@ impl Run {
 
     /// The checkpoint whose state tells how the run goes: the one that is made, read or removed.
     #[must_use]
-    pub(crate) fn subject(&self) -> (Place, &Checkpoint) {
+    pub(crate) fn subject(&self) -> (BankRole, &Checkpoint) {
         match &self.copy {
             Some(copy) => (copy.place, &copy.checkpoint),
             None => (self.place, &self.checkpoint),

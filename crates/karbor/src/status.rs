@@ -11,9 +11,8 @@ use karbor_db::{Db, ListQuery, RunViews};
 use karbor_model::{OperationLogStatus, OperationType};
 use karbor_plugin::{Bank, BankKey, ListRequest};
 use karbor_protection::{
-    MasterKey,
-    Place::{Bank as FirstBank, CopyBank},
-    Provider, Providers,
+    BankRole::{Bank as FirstBank, CopyBank},
+    MasterKey, Provider, Providers,
 };
 
 use crate::{

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{Kind, add_column, opt};
+use super::table::{ColumnType, add_column, opt};
 
 pub(super) struct Enabling;
 
@@ -20,7 +20,7 @@ impl MigrationTrait for Enabling {
         add_column(
             manager,
             "scheduled_operations",
-            &opt("enabled_at", Kind::Time),
+            &opt("enabled_at", ColumnType::Time),
         )
         .await
     }

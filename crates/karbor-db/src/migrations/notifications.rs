@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{Kind, TableSpec, make_index, opt, req};
+use super::table::{ColumnType, TableSpec, make_index, opt, req};
 
 pub(super) struct Notifications;
 
@@ -61,16 +61,16 @@ const OUTBOX: TableSpec = TableSpec {
     name: "notifications",
     columns: &[
         // Counts by itself, so that what happened first goes first.
-        req("seq", Kind::Serial),
-        req("id", Kind::Text(36)),
-        req("event_type", Kind::Text(255)),
-        req("priority", Kind::Text(16)),
-        req("payload", Kind::HugeText),
-        req("created_at", Kind::Time),
-        req("attempts", Kind::Int),
-        req("taken_by", Kind::LongText),
-        req("next_at", Kind::Time),
-        opt("claim", Kind::Text(36)),
+        req("seq", ColumnType::Serial),
+        req("id", ColumnType::Text(36)),
+        req("event_type", ColumnType::Text(255)),
+        req("priority", ColumnType::Text(16)),
+        req("payload", ColumnType::HugeText),
+        req("created_at", ColumnType::Time),
+        req("attempts", ColumnType::Int),
+        req("taken_by", ColumnType::LongText),
+        req("next_at", ColumnType::Time),
+        opt("claim", ColumnType::Text(36)),
     ],
     primary: &["seq"],
     references: &[],

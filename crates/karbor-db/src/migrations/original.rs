@@ -9,7 +9,7 @@ use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
 use super::{
     ORIGINAL_VERSION,
-    table::{IndexSpec, Kind, TableSpec, make_index, opt, req},
+    table::{ColumnType, IndexSpec, TableSpec, make_index, opt, req},
 };
 
 pub(super) struct OriginalTables;
@@ -44,17 +44,17 @@ impl MigrationTrait for OriginalTables {
     }
 }
 
-const ID: Kind = Kind::Text(36);
-const NAME: Kind = Kind::Text(255);
+const ID: ColumnType = ColumnType::Text(36);
+const NAME: ColumnType = ColumnType::Text(255);
 
 /// The columns that every table begins with, then its own. Newer tables do not let `deleted` be NULL.
 macro_rules! columns {
     ($deleted:ident, $($column:expr),+ $(,)?) => {
         &[
-            opt("created_at", Kind::Time),
-            opt("updated_at", Kind::Time),
-            opt("deleted_at", Kind::Time),
-            $deleted("deleted", Kind::Bool),
+            opt("created_at", ColumnType::Time),
+            opt("updated_at", ColumnType::Time),
+            opt("deleted_at", ColumnType::Time),
+            $deleted("deleted", ColumnType::Bool),
             $($column),+
         ]
     };
@@ -75,9 +75,9 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "migrate_version",
         columns: &[
-            req("repository_id", Kind::Text(250)),
-            opt("repository_path", Kind::LongText),
-            opt("version", Kind::Int),
+            req("repository_id", ColumnType::Text(250)),
+            opt("repository_path", ColumnType::LongText),
+            opt("version", ColumnType::Int),
         ],
         primary: &["repository_id"],
         references: &[],
@@ -86,14 +86,14 @@ const TABLES: &[TableSpec] = &[
         "services",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             opt("host", NAME),
             opt("binary", NAME),
             opt("topic", NAME),
-            req("report_count", Kind::Int),
-            opt("disabled", Kind::Bool),
+            req("report_count", ColumnType::Int),
+            opt("disabled", ColumnType::Bool),
             opt("disabled_reason", NAME),
-            opt("modified_at", Kind::Time),
+            opt("modified_at", ColumnType::Time),
             opt("rpc_current_version", ID),
             opt("rpc_available_version", ID),
         ]
@@ -107,20 +107,20 @@ const TABLES: &[TableSpec] = &[
             opt("description", NAME),
             opt("provider_id", ID),
             opt("project_id", NAME),
-            opt("status", Kind::Text(64)),
-            opt("parameters", Kind::LongText),
+            opt("status", ColumnType::Text(64)),
+            opt("parameters", ColumnType::LongText),
         ]
     ),
     table!(
         "resources",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("plan_id", ID),
             opt("resource_id", ID),
-            opt("resource_type", Kind::Text(64)),
+            opt("resource_type", ColumnType::Text(64)),
             opt("resource_name", NAME),
-            opt("resource_extra_info", Kind::LongText),
+            opt("resource_extra_info", ColumnType::LongText),
         ],
         ("plan_id", "plans", "id", false)
     ),
@@ -133,10 +133,10 @@ const TABLES: &[TableSpec] = &[
             opt("provider_id", ID),
             opt("checkpoint_id", ID),
             opt("restore_target", NAME),
-            opt("parameters", Kind::LongText),
-            opt("status", Kind::Text(64)),
-            opt("resources_status", Kind::LongText),
-            opt("resources_reason", Kind::LongText),
+            opt("parameters", ColumnType::LongText),
+            opt("status", ColumnType::Text(64)),
+            opt("resources_status", ColumnType::LongText),
+            opt("resources_reason", ColumnType::LongText),
         ]
     ),
     table!(
@@ -151,11 +151,11 @@ const TABLES: &[TableSpec] = &[
             opt("provider_id", ID),
             opt("restore_id", ID),
             opt("scheduled_operation_id", ID),
-            opt("status", Kind::Text(64)),
-            opt("started_at", Kind::Time),
-            opt("ended_at", Kind::Time),
-            opt("error_info", Kind::LongText),
-            opt("extra_info", Kind::LongText),
+            opt("status", ColumnType::Text(64)),
+            opt("started_at", ColumnType::Time),
+            opt("ended_at", ColumnType::Time),
+            opt("error_info", ColumnType::LongText),
+            opt("extra_info", ColumnType::LongText),
         ]
     ),
     table!(
@@ -165,8 +165,8 @@ const TABLES: &[TableSpec] = &[
             req("id", ID),
             req("name", NAME),
             req("project_id", NAME),
-            req("type", Kind::Text(64)),
-            req("properties", Kind::LongText),
+            req("type", ColumnType::Text(64)),
+            req("properties", ColumnType::LongText),
         ]
     ),
     table!(
@@ -175,7 +175,7 @@ const TABLES: &[TableSpec] = &[
             req,
             req("id", ID),
             req("trigger_id", ID),
-            req("execution_time", Kind::Time),
+            req("execution_time", ColumnType::Time),
         ]
     ),
     table!(
@@ -185,12 +185,12 @@ const TABLES: &[TableSpec] = &[
             req("id", ID),
             req("name", NAME),
             opt("description", NAME),
-            req("operation_type", Kind::Text(64)),
-            req("user_id", Kind::Text(64)),
+            req("operation_type", ColumnType::Text(64)),
+            req("user_id", ColumnType::Text(64)),
             req("project_id", NAME),
             req("trigger_id", ID),
-            req("operation_definition", Kind::LongText),
-            req("enabled", Kind::Bool),
+            req("operation_definition", ColumnType::LongText),
+            req("enabled", ColumnType::Bool),
         ],
         ("trigger_id", "triggers", "id", false)
     ),
@@ -198,12 +198,12 @@ const TABLES: &[TableSpec] = &[
         "scheduled_operation_states",
         columns![
             req,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("operation_id", ID),
-            req("service_id", Kind::Int),
-            req("trust_id", Kind::Text(64)),
-            req("state", Kind::Text(32)),
-            opt("end_time_for_run", Kind::Time),
+            req("service_id", ColumnType::Int),
+            req("trust_id", ColumnType::Text(64)),
+            req("state", ColumnType::Text(32)),
+            opt("end_time_for_run", ColumnType::Time),
         ],
         ("operation_id", "scheduled_operations", "id", true),
         ("service_id", "services", "id", false)
@@ -212,14 +212,14 @@ const TABLES: &[TableSpec] = &[
         "scheduled_operation_logs",
         columns![
             req,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("operation_id", ID),
-            opt("expect_start_time", Kind::Time),
-            opt("triggered_time", Kind::Time),
-            opt("actual_start_time", Kind::Time),
-            opt("end_time", Kind::Time),
-            req("state", Kind::Text(32)),
-            opt("extend_info", Kind::LongText),
+            opt("expect_start_time", ColumnType::Time),
+            opt("triggered_time", ColumnType::Time),
+            opt("actual_start_time", ColumnType::Time),
+            opt("end_time", ColumnType::Time),
+            req("state", ColumnType::Text(32)),
+            opt("extend_info", ColumnType::LongText),
         ],
         ("operation_id", "scheduled_operations", "id", true)
     ),
@@ -235,7 +235,7 @@ const TABLES: &[TableSpec] = &[
             req("plan_id", ID),
             opt("operation_id", ID),
             opt("create_by", ID),
-            opt("extend_info", Kind::LongText),
+            opt("extend_info", ColumnType::LongText),
         ]
     ),
     table!(
@@ -246,55 +246,55 @@ const TABLES: &[TableSpec] = &[
             req("project_id", NAME),
             req("provider_id", ID),
             req("checkpoint_id", ID),
-            opt("status", Kind::Text(64)),
-            opt("parameters", Kind::LongText),
-            opt("resources_status", Kind::LongText),
-            opt("resources_reason", Kind::LongText),
+            opt("status", ColumnType::Text(64)),
+            opt("parameters", ColumnType::LongText),
+            opt("resources_status", ColumnType::LongText),
+            opt("resources_reason", ColumnType::LongText),
         ]
     ),
     table!(
         "quotas",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("project_id", NAME),
             req("resource", NAME),
-            opt("hard_limit", Kind::Int),
+            opt("hard_limit", ColumnType::Int),
         ]
     ),
     table!(
         "quota_classes",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("class_name", NAME),
             req("resource", NAME),
-            opt("hard_limit", Kind::Int),
+            opt("hard_limit", ColumnType::Int),
         ]
     ),
     table!(
         "quota_usages",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("project_id", NAME),
             req("resource", NAME),
-            opt("in_use", Kind::Int),
-            opt("reserved", Kind::Int),
-            opt("until_refresh", Kind::Int),
+            opt("in_use", ColumnType::Int),
+            opt("reserved", ColumnType::Int),
+            opt("until_refresh", ColumnType::Int),
         ]
     ),
     table!(
         "reservations",
         columns![
             opt,
-            req("id", Kind::Serial),
+            req("id", ColumnType::Serial),
             req("uuid", ID),
-            req("usage_id", Kind::Int),
+            req("usage_id", ColumnType::Int),
             opt("project_id", NAME),
             opt("resource", NAME),
-            req("delta", Kind::Int),
-            opt("expire", Kind::Time),
+            req("delta", ColumnType::Int),
+            opt("expire", ColumnType::Time),
         ],
         ("usage_id", "quota_usages", "id", false)
     ),

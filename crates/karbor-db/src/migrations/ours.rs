@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{IndexSpec, Kind, TableSpec, add_column, make_index, opt, req};
+use super::table::{ColumnType, IndexSpec, TableSpec, add_column, make_index, opt, req};
 
 pub(super) struct OurTables;
 
@@ -21,7 +21,7 @@ impl MigrationTrait for OurTables {
         for table in TABLES {
             table.make(manager).await?;
         }
-        let verification = opt("verification_id", Kind::Text(36));
+        let verification = opt("verification_id", ColumnType::Text(36));
         add_column(manager, "operation_logs", &verification).await?;
         for index in INDEXES {
             make_index(manager, index).await?;
@@ -34,12 +34,12 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "api_tokens",
         columns: &[
-            req("hash", Kind::Text(128)),
-            req("user_id", Kind::Text(255)),
-            req("project_id", Kind::Text(255)),
-            req("roles", Kind::LongText),
-            req("is_admin", Kind::Bool),
-            req("created_at", Kind::Time),
+            req("hash", ColumnType::Text(128)),
+            req("user_id", ColumnType::Text(255)),
+            req("project_id", ColumnType::Text(255)),
+            req("roles", ColumnType::LongText),
+            req("is_admin", ColumnType::Bool),
+            req("created_at", ColumnType::Time),
         ],
         primary: &["hash"],
         references: &[],
@@ -47,13 +47,13 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "flows",
         columns: &[
-            req("operation_id", Kind::Text(36)),
-            req("operation_type", Kind::Text(64)),
-            req("host", Kind::Text(255)),
-            req("status", Kind::Text(64)),
-            req("payload", Kind::HugeText),
-            req("created_at", Kind::Time),
-            opt("updated_at", Kind::Time),
+            req("operation_id", ColumnType::Text(36)),
+            req("operation_type", ColumnType::Text(64)),
+            req("host", ColumnType::Text(255)),
+            req("status", ColumnType::Text(64)),
+            req("payload", ColumnType::HugeText),
+            req("created_at", ColumnType::Time),
+            opt("updated_at", ColumnType::Time),
         ],
         primary: &["operation_id"],
         references: &[],
@@ -61,12 +61,12 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "flow_events",
         columns: &[
-            req("operation_id", Kind::Text(36)),
-            req("seq", Kind::BigInt),
-            req("task", Kind::LongText),
-            req("kind", Kind::Text(16)),
-            req("at", Kind::Time),
-            opt("detail", Kind::HugeText),
+            req("operation_id", ColumnType::Text(36)),
+            req("seq", ColumnType::BigInt),
+            req("task", ColumnType::LongText),
+            req("kind", ColumnType::Text(16)),
+            req("at", ColumnType::Time),
+            opt("detail", ColumnType::HugeText),
         ],
         primary: &["operation_id", "seq"],
         references: &[("operation_id", "flows", "operation_id", true)],
@@ -74,10 +74,10 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "task_reports",
         columns: &[
-            req("service_id", Kind::Int),
-            req("name", Kind::Text(255)),
-            req("report", Kind::HugeText),
-            req("updated_at", Kind::Time),
+            req("service_id", ColumnType::Int),
+            req("name", ColumnType::Text(255)),
+            req("report", ColumnType::HugeText),
+            req("updated_at", ColumnType::Time),
         ],
         primary: &["service_id", "name"],
         references: &[],

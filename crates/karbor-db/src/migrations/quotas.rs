@@ -7,7 +7,7 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{IndexSpec, Kind, TableSpec, make_index, opt, req};
+use super::table::{ColumnType, IndexSpec, TableSpec, make_index, opt, req};
 
 pub(super) struct Quotas;
 
@@ -47,8 +47,8 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "quota_projects",
         columns: &[
-            req("project_id", Kind::Text(255)),
-            opt("class_name", Kind::Text(255)),
+            req("project_id", ColumnType::Text(255)),
+            opt("class_name", ColumnType::Text(255)),
         ],
         primary: &["project_id"],
         references: &[],
@@ -56,12 +56,12 @@ const TABLES: &[TableSpec] = &[
     TableSpec {
         name: "quota_holdings",
         columns: &[
-            req("checkpoint_id", Kind::Text(36)),
-            req("project_id", Kind::Text(255)),
-            req("provider_id", Kind::Text(36)),
-            req("bytes", Kind::BigInt),
-            req("settled", Kind::Bool),
-            req("created_at", Kind::Time),
+            req("checkpoint_id", ColumnType::Text(36)),
+            req("project_id", ColumnType::Text(255)),
+            req("provider_id", ColumnType::Text(36)),
+            req("bytes", ColumnType::BigInt),
+            req("settled", ColumnType::Bool),
+            req("created_at", ColumnType::Time),
         ],
         primary: &["checkpoint_id"],
         references: &[],

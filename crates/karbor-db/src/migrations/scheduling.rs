@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{IndexSpec, Kind, TableSpec, add_column, make_index, opt, req};
+use super::table::{ColumnType, IndexSpec, TableSpec, add_column, make_index, opt, req};
 
 pub(super) struct Scheduling;
 
@@ -19,8 +19,8 @@ impl MigrationTrait for Scheduling {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         RUNS.make(manager).await?;
         // A trigger that fires no more, and a plan that was suspended after it had been started.
-        add_column(manager, "triggers", &opt("exhausted_at", Kind::Time)).await?;
-        add_column(manager, "plans", &opt("held_at", Kind::Time)).await?;
+        add_column(manager, "triggers", &opt("exhausted_at", ColumnType::Time)).await?;
+        add_column(manager, "plans", &opt("held_at", ColumnType::Time)).await?;
         for index in INDEXES {
             make_index(manager, index).await?;
         }
@@ -31,18 +31,18 @@ impl MigrationTrait for Scheduling {
 const RUNS: TableSpec = TableSpec {
     name: "scheduled_runs",
     columns: &[
-        req("id", Kind::Text(36)),
-        req("operation_id", Kind::Text(36)),
-        req("due_at", Kind::Time),
-        req("run_before", Kind::Time),
-        req("triggered_at", Kind::Time),
-        req("status", Kind::Text(16)),
-        opt("owner", Kind::Text(255)),
-        opt("lease_until", Kind::Time),
-        opt("started_at", Kind::Time),
-        opt("ended_at", Kind::Time),
-        opt("checkpoint_id", Kind::Text(36)),
-        req("deleted", Kind::Bool),
+        req("id", ColumnType::Text(36)),
+        req("operation_id", ColumnType::Text(36)),
+        req("due_at", ColumnType::Time),
+        req("run_before", ColumnType::Time),
+        req("triggered_at", ColumnType::Time),
+        req("status", ColumnType::Text(16)),
+        opt("owner", ColumnType::Text(255)),
+        opt("lease_until", ColumnType::Time),
+        opt("started_at", ColumnType::Time),
+        opt("ended_at", ColumnType::Time),
+        opt("checkpoint_id", ColumnType::Text(36)),
+        req("deleted", ColumnType::Bool),
     ],
     primary: &["id"],
     references: &[("operation_id", "scheduled_operations", "id", true)],

@@ -8,7 +8,7 @@ use sea_orm_migration::SchemaManager;
 
 /// Type of a column.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum ColumnType {
     /// Text of at most so many characters.
     Text(u32),
     /// The original's TEXT (64 KiB on MariaDB).
@@ -27,12 +27,12 @@ pub(super) enum Kind {
 /// One column.
 pub(super) struct Column {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ColumnType,
     pub(super) null: bool,
 }
 
 /// May be NULL.
-pub(super) const fn opt(name: &'static str, kind: Kind) -> Column {
+pub(super) const fn opt(name: &'static str, kind: ColumnType) -> Column {
     Column {
         name,
         kind,
@@ -41,7 +41,7 @@ pub(super) const fn opt(name: &'static str, kind: Kind) -> Column {
 }
 
 /// May not.
-pub(super) const fn req(name: &'static str, kind: Kind) -> Column {
+pub(super) const fn req(name: &'static str, kind: ColumnType) -> Column {
     Column {
         name,
         kind,
@@ -65,21 +65,23 @@ impl Column {
     fn definition(&self, backend: DbBackend) -> ColumnDef {
         let mut column = ColumnDef::new(Alias::new(self.name));
         match self.kind {
-            Kind::Text(length) => column.string_len(length),
-            Kind::LongText => column.text(),
-            Kind::HugeText if backend == DbBackend::MySql => column.custom(Alias::new("LONGTEXT")),
-            Kind::HugeText => column.text(),
-            Kind::Time => match backend {
+            ColumnType::Text(length) => column.string_len(length),
+            ColumnType::LongText => column.text(),
+            ColumnType::HugeText if backend == DbBackend::MySql => {
+                column.custom(Alias::new("LONGTEXT"))
+            }
+            ColumnType::HugeText => column.text(),
+            ColumnType::Time => match backend {
                 DbBackend::Sqlite => column.custom(Alias::new("DATETIME")),
                 DbBackend::MySql => column.custom(Alias::new("DATETIME(6)")),
                 _ => column.date_time(),
             },
-            Kind::Bool => column.boolean(),
-            Kind::Int => column.integer(),
-            Kind::BigInt => column.big_integer(),
+            ColumnType::Bool => column.boolean(),
+            ColumnType::Int => column.integer(),
+            ColumnType::BigInt => column.big_integer(),
             // On SQLite an integer primary key counts by itself.
-            Kind::Serial if backend == DbBackend::Sqlite => column.integer(),
-            Kind::Serial => column.integer().auto_increment(),
+            ColumnType::Serial if backend == DbBackend::Sqlite => column.integer(),
+            ColumnType::Serial => column.integer().auto_increment(),
         };
         if !self.null {
             column.not_null();

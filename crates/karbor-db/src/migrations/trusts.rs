@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use sea_orm::DbErr;
 use sea_orm_migration::{MigrationName, MigrationTrait, SchemaManager};
 
-use super::table::{Kind, add_column, opt};
+use super::table::{ColumnType, add_column, opt};
 
 pub(super) struct Trusts;
 
@@ -20,7 +20,7 @@ impl MigrationTrait for Trusts {
         add_column(
             manager,
             "scheduled_operations",
-            &opt("trust_id", Kind::Text(64)),
+            &opt("trust_id", ColumnType::Text(64)),
         )
         .await
     }

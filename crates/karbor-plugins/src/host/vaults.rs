@@ -10,9 +10,9 @@ use karbor_plugin::{BankKey, PluginError, VaultAccess};
 use karbor_vault::{Vault, VaultError, VaultOptions};
 
 /// A bank, and where in it.
-type Place = (usize, BankKey);
+type RepositoryId = (usize, BankKey);
 
-fn place(access: &VaultAccess) -> Place {
+fn repository(access: &VaultAccess) -> RepositoryId {
     let (bank, place) = access.section.identity();
     (bank, place.clone())
 }
@@ -20,7 +20,7 @@ fn place(access: &VaultAccess) -> Place {
 /// The vaults that were opened, by bank and the place of their repository in it.
 #[derive(Default)]
 pub(crate) struct Vaults {
-    open: Mutex<HashMap<Place, Arc<Slot>>>,
+    open: Mutex<HashMap<RepositoryId, Arc<Slot>>>,
 }
 
 /// The vault of one place.
@@ -51,7 +51,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Vaults {
     fn slot(&self, access: &VaultAccess) -> Arc<Slot> {
-        lock(&self.open).entry(place(access)).or_default().clone()
+        lock(&self.open)
+            .entry(repository(access))
+            .or_default()
+            .clone()
     }
 
     /// The vault that is open, if it is the one in the bank still; else opens it. Of several who find that

@@ -26,7 +26,7 @@ use crate::{
     listing::{list_by_name, page},
     operations::{delete, rules},
     parameters,
-    providers::Place,
+    providers::BankRole,
 };
 
 /// How many lookups of dependents one list keeps going at once.
@@ -516,7 +516,7 @@ impl ProtectionManager {
         parameters: &Parameters,
     ) -> Result<Vec<CheckpointCopy>, ApiError> {
         let provider = self.ground.providers.get(plan.provider_id)?;
-        if provider.place_of_copies() == Place::Bank {
+        if provider.bank_of_copies() == BankRole::Bank {
             let provider = &provider.record().name;
             tracing::warn!(provider, plan = %plan.id, "{}", copies::IN_SAME_BANK);
         }

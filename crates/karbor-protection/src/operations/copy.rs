@@ -22,7 +22,7 @@ use crate::{
     error::{CheckpointError, bank_error},
     ground::Ground,
     leases::{self, CheckpointLease, Purpose},
-    providers::{Home, Place, Provider},
+    providers::{BankRole, Home, Provider},
     quota,
     run::{CopyOf, Run},
 };
@@ -46,9 +46,9 @@ impl Ground {
             ..CheckpointQuery::default()
         };
         let targets = self.targets(provider, &query).await?;
-        let sources = provider.home(Place::Bank)?.checkpoints();
+        let sources = provider.home(BankRole::Bank)?.checkpoints();
         let sources = sources.list(&query).await?;
-        let second_bank = provider.place_of_copies() == Place::CopyBank;
+        let second_bank = provider.bank_of_copies() == BankRole::CopyBank;
         let there: HashSet<_> = targets.iter().map(|target| target.id).collect();
         if second_bank && sources.iter().any(|source| there.contains(&source.id)) {
             let name = &provider.record().name;
@@ -72,10 +72,10 @@ impl Ground {
         provider: &Provider,
         source: &Checkpoint,
     ) -> Result<(), BeginError> {
-        let home = provider.home(provider.place_of_copies())?;
+        let home = provider.home(provider.bank_of_copies())?;
         let there = home.checkpoints().of_same_time(source).await?;
         let targets = self.settled(home, there).await?;
-        let second_bank = provider.place_of_copies() == Place::CopyBank;
+        let second_bank = provider.bank_of_copies() == BankRole::CopyBank;
         match copies::pick(vec![source.clone()], &targets, second_bank).is_empty() {
             false => Ok(()),
             true => Err(BeginError::copied(source.id)),
@@ -88,7 +88,7 @@ impl Ground {
         provider: &Provider,
         query: &CheckpointQuery,
     ) -> Result<Vec<Checkpoint>, ApiError> {
-        let home = provider.home(provider.place_of_copies())?;
+        let home = provider.home(provider.bank_of_copies())?;
         let there = home.checkpoints().list(query).await?;
         self.settled(home, there).await
     }
@@ -169,10 +169,10 @@ impl Ground {
     ) -> Run {
         let now = self.clock.now();
         let origin = copies::origin(&source);
-        let place = provider.place_of_copies();
+        let place = provider.bank_of_copies();
         // As old as its data: the newest is not what was copied last.
         let protected_at = origin.protected_at;
-        let info = CheckpointInfo::of_copy(&origin, &source.info(), now, place == Place::Bank);
+        let info = CheckpointInfo::of_copy(&origin, &source.info(), now, place == BankRole::Bank);
         let checkpoint = Checkpoint {
             id: CheckpointId::next(),
             status: CheckpointStatus::WaitCopying,
@@ -184,7 +184,7 @@ impl Ground {
             seal: source.seal.as_ref().map(|_| Seal::default()),
             ..source.clone()
         };
-        let source = (Place::Bank, source);
+        let source = (BankRole::Bank, source);
         let mut run = Run::new(
             OperationType::Copy,
             context,

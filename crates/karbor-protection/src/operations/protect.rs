@@ -23,7 +23,7 @@ use crate::{
     ground::Ground,
     leases::Purpose,
     parameters,
-    providers::{Place, Provider},
+    providers::{BankRole, Provider},
     quota,
     run::Run,
 };
@@ -48,7 +48,7 @@ impl Ground {
         let mut run = Run::new(
             OperationType::Protect,
             context,
-            (Place::Bank, checkpoint),
+            (BankRole::Bank, checkpoint),
             parameters::typed(provider, SchemaKind::Options, plan.parameters.clone()),
             self.clock.now(),
         );

@@ -11,12 +11,12 @@ use crate::{
     begin_error::BeginError,
     leases::{CheckpointLease, Purpose},
     operations::rules,
-    providers::{Place, Provider},
+    providers::{BankRole, Provider},
     run::Run,
 };
 
 /// The claims that a run needs: on which checkpoint of which bank, and what for.
-fn needed(run: &Run) -> Vec<(Place, CheckpointId, Purpose)> {
+fn needed(run: &Run) -> Vec<(BankRole, CheckpointId, Purpose)> {
     let own = rules(run.operation).claim();
     let mut claims = vec![(run.place, run.checkpoint.id, own)];
     if let Some(copy) = &run.copy {

@@ -52,7 +52,7 @@ const LISTING: usize = 64 * 1024 * 1024;
 
 /// What a database is like before a restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Occupancy {
     Missing,
     Empty,
     Full,
@@ -150,16 +150,16 @@ pub(super) async fn restore(
     let is_made = noted.as_ref().is_some_and(|noted| noted.made);
     if is_made && made_by(&client, name, &sign(run.context)).await? && !parameters.dry_run {
         let replaced = noted.as_ref().and_then(|noted| noted.replaced.as_deref());
-        if state == State::Full || replaced.is_some() {
+        if state == Occupancy::Full || replaced.is_some() {
             let warnings = replaced.map(|old| gave_way(old, parameters.drop_old));
             return Ok(report(0, warnings.into_iter().collect()));
         }
         // Earlier versions gave it its name before it was filled.
         drop_signed(&client, name, &sign(run.context)).await?;
-        state = State::Missing;
+        state = Occupancy::Missing;
     }
     let is_loaded = noted.as_ref().is_some_and(|noted| noted.loaded);
-    if is_loaded && state == State::Full && !parameters.dry_run {
+    if is_loaded && state == Occupancy::Full && !parameters.dry_run {
         // The application may have written to it since.
         return Ok(report(0, Vec::new()));
     }
@@ -167,7 +167,7 @@ pub(super) async fn restore(
     let properties = properties(run).await?;
     let no_owner = parameters.no_owner.unwrap_or(source.no_owner);
     let transaction = noted.as_ref().and_then(|noted| noted.transaction);
-    if let (Some(transaction), State::Full, false) = (transaction, state, parameters.dry_run)
+    if let (Some(transaction), Occupancy::Full, false) = (transaction, state, parameters.dry_run)
         && is_committed(&client, transaction).await?
     {
         // It went on to its end without the service that began it.
@@ -292,15 +292,15 @@ async fn drop_signed(client: &Client<'_>, name: &str, sign: &str) -> Result<(), 
 fn way(
     run: &Restoring<'_, PostgresqlParameters>,
     declared: bool,
-    state: State,
+    state: Occupancy,
     name: &str,
 ) -> Result<Way, String> {
     match (declared, state, run.parameters.overwrite) {
-        (_, State::Missing, _) => Ok(Way::Make),
+        (_, Occupancy::Missing, _) => Ok(Way::Make),
         (true, _, _) if run.parameters.swap => Ok(Way::Swap),
-        (true, State::Empty, _) => Ok(Way::Fill),
-        (true, State::Full, Overwrite::IfChanged | Overwrite::Always) => Ok(Way::Replace),
-        (true, State::Full, Overwrite::Never) => Err(format!(
+        (true, Occupancy::Empty, _) => Ok(Way::Fill),
+        (true, Occupancy::Full, Overwrite::IfChanged | Overwrite::Always) => Ok(Way::Replace),
+        (true, Occupancy::Full, Overwrite::Never) => Err(format!(
             "the database '{name}' has tables: restore with overwrite 'always', with 'swap', or give 'database' with a new name"
         )),
         (false, _, _) => Err(format!(
@@ -310,17 +310,17 @@ fn way(
 }
 
 /// Asks the server, by way of a database that is always there.
-async fn state(client: &Client<'_>, name: &str) -> Result<State, PluginError> {
+async fn state(client: &Client<'_>, name: &str) -> Result<Occupancy, PluginError> {
     if !exists(client, name).await? {
-        return Ok(State::Missing);
+        return Ok(Occupancy::Missing);
     }
     let sql = "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
         AND n.nspname NOT LIKE 'pg\\_temp%' AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
         UNION ALL SELECT count(*) FROM pg_largeobject_metadata ORDER BY 1 DESC LIMIT 1;";
     match client.ask(name, &[], sql).await?.as_str() {
-        "0" => Ok(State::Empty),
-        _ => Ok(State::Full),
+        "0" => Ok(Occupancy::Empty),
+        _ => Ok(Occupancy::Full),
     }
 }
 

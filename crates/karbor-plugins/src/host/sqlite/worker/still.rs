@@ -227,7 +227,7 @@ pub(super) fn copy(
             taken = take(link, &from, &log, cell, &to, shown)?.and(taken);
         }
         if let Some(is) = taken
-            && State::of(name, shown)? == before
+            && Basis::of(name, shown)? == before
         {
             let with_log = log.is_some();
             return Ok(Some(Still { is, with_log }));
@@ -240,13 +240,13 @@ pub(super) fn copy(
 
 /// All that a copy depends on.
 #[derive(Debug, PartialEq, Eq)]
-struct State {
+struct Basis {
     database: Seen,
     log: Option<Seen>,
     index: bool,
 }
 
-impl State {
+impl Basis {
     fn of(name: &OsStr, shown: &str) -> Result<Self, Failure> {
         Ok(Self {
             database: Seen::of(name, "", shown)?.ok_or_else(|| exchanged(shown))?,
@@ -263,9 +263,9 @@ fn settled(
     name: &OsStr,
     shown: &str,
     until: Instant,
-) -> Result<Option<State>, Failure> {
+) -> Result<Option<Basis>, Failure> {
     loop {
-        let state = State::of(name, shown)?;
+        let state = Basis::of(name, shown)?;
         if state.index {
             return Ok(None);
         }
