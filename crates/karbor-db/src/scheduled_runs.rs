@@ -4,13 +4,15 @@
 //! lease, `ended` after. One whose lease ran out can be claimed anew. Everything that its engine
 //! writes of it names the engine: what a slow one writes after its runs were adopted is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use karbor_model::{CheckpointId, OperationId, ScheduledOperation, ScheduledOperationId};
 use sea_orm::{
     ConnectionTrait, QueryResult,
-    sea_query::{Alias, Condition, Expr, ExprTrait, Func, Order, Query, UpdateStatement},
+    sea_query::{
+        Alias, Condition, Expr, ExprTrait, Func, Order, Query, UpdateStatement, WindowStatement,
+    },
 };
 
 use crate::{
@@ -32,6 +34,9 @@ const RUN: &[&str] = &[
 
 const STATUS: (&str, &str) = ("scheduled_runs", "status");
 const LEASE: (&str, &str) = ("scheduled_runs", "lease_until");
+
+/// The original's log of runs.
+const LOGS: &str = "scheduled_operation_logs";
 
 /// How much longer than an engine's own lease another's may be.
 const LONGEST_LEASE: i32 = 10;
@@ -114,21 +119,28 @@ impl ScheduleStore {
     ) -> Result<Vec<(ScheduledRun, ScheduledOperation)>, DbError> {
         let write = self.db.write().await?;
         let now = self.db.now();
-        let mut claimed = Vec::new();
         let is_free = self.db.is_free(now, lease_until);
-        for (run, operation) in self.db.claimable(&write, &is_free, limit).await? {
-            let update = Query::update()
-                .table(Alias::new("scheduled_runs"))
-                .value("status", RunState::Running.as_str())
-                .value("owner", owner)
-                .value("lease_until", self.db.time(lease_until))
-                .value("started_at", self.db.time(run.started_at.unwrap_or(now)))
-                .and_where(Expr::col("id").eq(run.id.to_string()))
-                .cond_where(is_free.clone())
-                .take();
-            if write.execute(&update).await?.rows_affected() == 1 {
-                claimed.push((run, operation));
-            }
+        let mut claimed = self.db.claimable(&write, &is_free, limit).await?;
+        if claimed.is_empty() {
+            return Ok(claimed);
+        }
+        let ids = ids_of(claimed.iter().map(|(run, _)| run));
+        let update = Query::update()
+            .table(Alias::new("scheduled_runs"))
+            .value("status", RunState::Running.as_str())
+            .value("owner", owner)
+            .value("lease_until", self.db.time(lease_until))
+            .value(
+                "started_at",
+                Func::coalesce([Expr::col("started_at"), Expr::val(self.db.time(now))]),
+            )
+            .and_where(Expr::col("id").is_in(ids.iter().cloned()))
+            .cond_where(is_free)
+            .take();
+        // Another engine took some meanwhile: its name is on them.
+        if write.execute(&update).await?.rows_affected() != ids.len() as u64 {
+            let ours = self.db.held(&write, &ids, owner).await?;
+            claimed.retain(|(run, _)| ours.contains_key(&run.id));
         }
         write.commit().await?;
         Ok(claimed)
@@ -213,36 +225,38 @@ impl ScheduleStore {
         Ok(())
     }
 
-    /// Ends a run. `keep`: how many ended runs of an operation are remembered.
+    /// Ends runs, in one transaction: each of many would wait for the disk. `keep`: how many ended runs of an operation
+    /// are remembered. Returns the ids of those that ended: another is not `owner`'s any more.
     ///
     /// # Errors
-    /// [`DbError::Conflict`] when the run is not `owner`'s any more.
-    pub async fn run_end(
+    /// [`DbError::Unavailable`]: none ended.
+    pub async fn runs_end(
         &self,
-        run: &ScheduledRun,
+        ended: &[(ScheduledRun, RunOutcome)],
         owner: &str,
-        outcome: RunOutcome,
         keep: u64,
-    ) -> Result<(), DbError> {
+    ) -> Result<BTreeSet<OperationId>, DbError> {
+        let write = self.db.write().await?;
         let now = self.db.now();
+        let ids = ids_of(ended.iter().map(|(run, _)| run));
+        let began = self.db.held(&write, &ids, owner).await?;
+        let ended: Vec<_> = ended
+            .iter()
+            .filter(|(run, _)| began.contains_key(&run.id))
+            .collect();
+        if ended.is_empty() {
+            return Ok(BTreeSet::new());
+        }
         let update = Query::update()
             .table(Alias::new("scheduled_runs"))
             .value("status", RunState::Ended.as_str())
             .value("ended_at", self.db.time(now))
-            .and_where(Expr::col("id").eq(run.id.to_string()))
+            .and_where(Expr::col("id").is_in(ids_of(ended.iter().map(|(run, _)| run))))
             .cond_where(is_run_by(owner))
             .take();
-        let write = self.db.write().await?;
-        if write.execute(&update).await?.rows_affected() == 0 {
-            return Err(lost(run.id));
-        }
-        let began = Query::select()
-            .column("started_at")
-            .from("scheduled_runs")
-            .and_where(Expr::col("id").eq(run.id.to_string()))
-            .take();
-        let log = Query::insert()
-            .into_table(Alias::new("scheduled_operation_logs"))
+        write.execute(&update).await?;
+        let mut logs = Query::insert()
+            .into_table(Alias::new(LOGS))
             .columns([
                 "operation_id",
                 "expect_start_time",
@@ -253,63 +267,98 @@ impl ScheduleStore {
                 "created_at",
                 "deleted",
             ])
-            .values([
+            .take();
+        for (run, outcome) in &ended {
+            logs.values([
                 run.operation_id.to_string().into(),
                 self.db.time(run.due_at).into(),
                 self.db.time(run.triggered_at).into(),
-                began.into(),
+                self.db.time_opt(began[&run.id]).into(),
                 self.db.time(now).into(),
                 outcome.as_str().into(),
                 self.db.time(now).into(),
                 false.into(),
             ])
-            .map_err(|error| DbError::Internal(error.to_string()))?
-            .take();
-        write.execute(&log).await?;
-        self.db.forget_old(&write, run, keep).await?;
-        write.commit().await
+            .map_err(|error| DbError::Internal(error.to_string()))?;
+        }
+        write.execute(&logs).await?;
+        let ended: Vec<_> = ended.into_iter().map(|(run, _)| run).collect();
+        self.db.forget_old(&write, &ended, keep).await?;
+        write.commit().await?;
+        Ok(ended.into_iter().map(|run| run.id).collect())
     }
 }
 
 impl Db {
-    /// The runs before this one, those that a clock that ran ahead made for times to come, and all but the last `keep` of the original's logs.
+    /// Which of the runs `owner` has, and since when; nobody takes one of them before the transaction ends.
+    async fn held(
+        &self,
+        write: &Write<'_>,
+        ids: &[String],
+        owner: &str,
+    ) -> Result<BTreeMap<OperationId, Option<DateTime<Utc>>>, DbError> {
+        const HELD: &[&str] = &["id", "started_at"];
+        let select = Query::select()
+            .columns(HELD.iter().copied())
+            .from("scheduled_runs")
+            .and_where(Expr::col("id").is_in(ids.iter().cloned()))
+            .cond_where(is_run_by(owner))
+            .lock_exclusive()
+            .take();
+        let rows = write.query_all(&select).await?;
+        let held = rows.iter().map(|row| {
+            let row = Row::new(row, self.backend(), "scheduled_runs", HELD);
+            Ok((row.parse(0)?, row.time_opt(1)?))
+        });
+        held.collect()
+    }
+
+    /// Forgets the runs of the same operations before these, those that a clock that ran ahead made for times to come,
+    /// and all but the last `keep` of the original's logs.
     async fn forget_old(
         &self,
         write: &Write<'_>,
-        run: &ScheduledRun,
+        ended: &[&ScheduledRun],
         keep: u64,
     ) -> Result<(), DbError> {
-        const ID: &[&str] = &["id"];
-        const LOGS: &str = "scheduled_operation_logs";
-        let of_operation = Expr::col("operation_id").eq(run.operation_id.to_string());
+        let mut due = BTreeMap::<_, Vec<_>>::new();
+        for run in ended {
+            let operations = due.entry(run.due_at).or_default();
+            operations.push(run.operation_id.to_string());
+        }
+        let of = |operations: Vec<String>| Expr::col("operation_id").is_in(operations);
+        let all: Vec<_> = due.values().flatten().cloned().collect();
+        let to_come = Condition::all()
+            .add(of(all.clone()))
+            .add(Expr::col("due_at").gt(Expr::val(self.time(self.now()))))
+            .add(Expr::col("id").is_not_in(ids_of(ended.iter().copied())));
+        let old = due.into_iter().map(|(at, operations)| {
+            let before = Expr::col("due_at").lt(Expr::val(self.time(at)));
+            Condition::all().add(of(operations)).add(before)
+        });
         let runs = Query::delete()
             .from_table(Alias::new("scheduled_runs"))
-            .and_where(of_operation.clone())
             .and_where(Expr::col("status").eq(RunState::Ended.as_str()))
-            .and_where(Expr::col("id").ne(run.id.to_string()))
-            .cond_where(
-                Condition::any()
-                    .add(Expr::col("due_at").lt(Expr::val(self.time(run.due_at))))
-                    .add(Expr::col("due_at").gt(Expr::val(self.time(self.now())))),
-            )
+            .cond_where(old.fold(Condition::any().add(to_come), Condition::add))
             .take();
         write.execute(&runs).await?;
-        let first_old = Query::select()
-            .column("id")
-            .from(LOGS)
-            .and_where(of_operation.clone())
+        let newest_first = WindowStatement::partition_by("operation_id")
             .order_by("id", Order::Desc)
-            .limit(1)
-            .offset(keep)
             .take();
-        let Some(row) = write.query_one(&first_old).await? else {
-            return Ok(());
-        };
-        let first_old = Row::new(&row, self.backend(), LOGS, ID).int(0)?;
+        let numbered = Query::select()
+            .column("id")
+            .expr_window_as(Func::cust("ROW_NUMBER"), newest_first, "place")
+            .from(LOGS)
+            .and_where(of(all))
+            .take();
+        let too_many = Query::select()
+            .column("id")
+            .from_subquery(numbered, "numbered")
+            .and_where(Expr::col("place").gt(Expr::val(i64::try_from(keep).unwrap_or(i64::MAX))))
+            .take();
         let logs = Query::delete()
             .from_table(Alias::new(LOGS))
-            .and_where(of_operation)
-            .and_where(Expr::col("id").lte(first_old))
+            .and_where(Expr::col("id").in_subquery(too_many))
             .take();
         write.execute(&logs).await?;
         Ok(())
@@ -389,6 +438,10 @@ fn release() -> UpdateStatement {
         .value("owner", Option::<String>::None)
         .and_where(Expr::col("status").eq(RunState::Running.as_str()))
         .take()
+}
+
+fn ids_of<'a>(runs: impl Iterator<Item = &'a ScheduledRun>) -> Vec<String> {
+    runs.map(|run| run.id.to_string()).collect()
 }
 
 fn lost(id: OperationId) -> DbError {

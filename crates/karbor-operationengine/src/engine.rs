@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::{ClockReading, Watch},
+    ends::Ends,
     owners::OwnerContexts,
     schedule::ScheduleLimits,
 };
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) changed: Notify,
     /// Runs that this engine has, and how to stop each.
     pub(crate) running: Mutex<HashMap<OperationId, CancellationToken>>,
+    /// How the ends of its runs are written down.
+    pub(crate) ends: Ends,
     /// Why the last look into the database failed.
     pub(crate) trouble: Mutex<Option<String>>,
     /// What it knows of its clock.

@@ -45,6 +45,7 @@
 mod clock;
 mod definition;
 mod due;
+mod ends;
 mod engine;
 mod manager;
 mod operations;

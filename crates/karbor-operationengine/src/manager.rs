@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 
 use crate::{
     clock::{ClockReading, Watch},
+    ends::Ends,
     engine::{Counters, Engine, EngineReport, EngineStores, Settings, lock},
     owners::OwnerContexts,
     schedule::Schedule,
@@ -49,16 +50,20 @@ impl OperationEngineManager {
         protection: Arc<dyn ProtectionApi>,
         owners: Arc<dyn OwnerContexts>,
     ) -> Result<Self, ApiError> {
+        let settings = Settings::from_config(base.config())?;
+        let owner = format!("{}{}", owners_of(base.host()), OperationId::new());
+        let schedules = base.db().schedules.clone();
         let engine = Engine {
             stores: base.db().clone(),
             clock: base.clock().clone(),
             tasks: base.tasks().clone(),
             protection,
             owners,
-            settings: Settings::from_config(base.config())?,
+            ends: Ends::new(schedules, owner.clone(), settings.keep_logs),
+            settings,
             host: base.host().to_owned(),
             watch: Mutex::new(Watch::new(base.clock().now(), base.clock().monotonic())),
-            owner: format!("{}{}", owners_of(base.host()), OperationId::new()),
+            owner,
             service_id: Mutex::new(None),
             changed: Notify::new(),
             running: Mutex::new(HashMap::new()),

@@ -68,6 +68,8 @@ pub(crate) struct Runner {
     pub(crate) stop: CancellationToken,
     /// This engine, or one before it, decided that it runs.
     begun: bool,
+    /// No engine had it before this one, which has not tried yet: there is nothing of it to be found.
+    is_untouched: bool,
     /// Why the last try inside the window came to nothing.
     trouble: Option<ApiError>,
 }
@@ -82,6 +84,7 @@ impl Runner {
         Self {
             engine,
             begun: run.started_at.is_some(),
+            is_untouched: run.started_at.is_none(),
             run,
             operation,
             stop,
@@ -157,7 +160,7 @@ impl Runner {
             Err(DbError::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
-        let begun = match self.record().await? {
+        let begun = match self.earlier_record().await? {
             Some(log) if log.checkpoint_id.is_some() => {
                 self.run.checkpoint_id = log.checkpoint_id;
                 true
@@ -166,8 +169,9 @@ impl Runner {
                 return Ok(Some(RunOutcome::Missed));
             }
             Some(_) => return Ok(Some(RunOutcome::Failed)),
-            None => self.was_begun().await?,
+            None => !self.is_untouched && self.was_begun().await?,
         };
+        self.is_untouched = false;
         let definition = Definition::parse(&self.operation)?;
         if !begun {
             self.may_begin(&definition).await?;
@@ -188,6 +192,14 @@ impl Runner {
             }
         };
         Ok(outcome?)
+    }
+
+    /// The record that an earlier try may have left.
+    async fn earlier_record(&self) -> Result<Option<OperationLog>, ApiError> {
+        match self.is_untouched {
+            true => Ok(None),
+            false => self.record().await,
+        }
     }
 
     /// The record in the operation log that carries the run's id.
@@ -339,15 +351,9 @@ impl Runner {
         let engine = &self.engine;
         let mut delay = DELAYS.0;
         loop {
-            let keep = engine.settings.keep_logs;
-            let ended = engine
-                .stores
-                .schedules
-                .run_end(&self.run, &engine.owner, outcome, keep)
-                .await;
-            match ended {
-                Ok(()) => break,
-                Err(DbError::Conflict { .. }) => return Some(()),
+            match engine.ends.write(&self.run, outcome).await {
+                Ok(true) => break,
+                Ok(false) => return Some(()),
                 Err(error) => {
                     tracing::error!(run = %self.run.id, %error, "the end of a scheduled run cannot be recorded yet");
                 }

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use karbor_db::{Db, DbError, Fired, Firing, ListQuery, Planned, RunOutcome};
+use karbor_db::{Db, DbError, Fired, Firing, ListQuery, Planned, RunOutcome, ScheduledRun};
 use karbor_manager::Clock;
 use karbor_manager::NotificationOutbox as _;
 use karbor_model::{
@@ -25,6 +25,13 @@ pub async fn stage() -> Stage {
     let clock = FakeClock::new();
     let db = fixture.db.clone().with_clock(Arc::new(clock.clone()));
     Stage { fixture, clock, db }
+}
+
+/// Ends a run; says whether it was the owner's.
+async fn end(db: &Db, run: &ScheduledRun, owner: &str, outcome: RunOutcome, keep: u64) -> bool {
+    let ends = [(run.clone(), outcome)];
+    let ended = db.schedules().runs_end(&ends, owner, keep).await.unwrap();
+    ended.contains(&run.id)
 }
 
 impl Stage {
@@ -274,12 +281,7 @@ async fn a_due_time_that_comes_again_is_not_run_again() {
         .await
         .unwrap()
         .remove(0);
-    stage
-        .db
-        .schedules()
-        .run_end(&run, "a", RunOutcome::Success, 5)
-        .await
-        .unwrap();
+    assert!(end(&stage.db, &run, "a", RunOutcome::Success, 5).await);
     // Changed, and planned by an engine whose clock is behind.
     let changed = stage
         .db
@@ -490,23 +492,16 @@ async fn a_run_is_one_engines_until_its_lease_runs_out() {
         .await
         .unwrap();
     assert!(renewed.is_empty());
-    for refused in [
-        db.schedules()
-            .run_set_checkpoint(run.id, "a", CheckpointId::new())
-            .await,
-        db.schedules()
-            .run_end(&run, "a", RunOutcome::Failed, 5)
-            .await,
-    ] {
-        assert!(
-            matches!(refused, Err(DbError::Conflict { .. })),
-            "{refused:?}"
-        );
-    }
-    db.schedules()
-        .run_end(&adopted, "b", RunOutcome::Success, 5)
-        .await
-        .unwrap();
+    let refused = db
+        .schedules()
+        .run_set_checkpoint(run.id, "a", CheckpointId::new())
+        .await;
+    assert!(
+        matches!(refused, Err(DbError::Conflict { .. })),
+        "{refused:?}"
+    );
+    assert!(!end(db, &run, "a", RunOutcome::Failed, 5).await);
+    assert!(end(db, &adopted, "b", RunOutcome::Success, 5).await);
     stage.clock.advance(Duration::from_secs(500)).await;
     let nothing = db
         .schedules()
@@ -589,11 +584,7 @@ async fn a_run_goes_with_its_operation() {
             .unwrap()
             .is_empty()
     );
-    let end = db
-        .schedules()
-        .run_end(&run, "a", RunOutcome::Success, 5)
-        .await;
-    assert!(matches!(end, Err(DbError::Conflict { .. })), "{end:?}");
+    assert!(!end(db, &run, "a", RunOutcome::Success, 5).await);
 }
 
 #[tokio::test]
@@ -618,7 +609,7 @@ async fn ended_runs_are_logged_as_the_original_does_and_the_old_forgotten() {
             3 => RunOutcome::Failed,
             _ => RunOutcome::Success,
         };
-        db.schedules().run_end(&run, "a", outcome, 3).await.unwrap();
+        assert!(end(db, &run, "a", outcome, 3).await);
         due = stage.planned(due.trigger, 60 * minute);
     }
     let raw = stage.fixture.raw();
@@ -637,6 +628,55 @@ async fn ended_runs_are_logged_as_the_original_does_and_the_old_forgotten() {
         .query_row("SELECT count(*) FROM scheduled_runs", [], |row| row.get(0))
         .unwrap();
     assert_eq!(runs, 1, "the last, so that no due time is run twice");
+}
+
+#[tokio::test]
+async fn of_runs_that_end_together_each_is_its_own() {
+    let stage = stage().await;
+    let (mut due, operations) = stage.due(3).await;
+    let db = &stage.db;
+    let schedules = db.schedules();
+    for minute in 1..=3 {
+        schedules
+            .triggers_fire(&[stage.firing(&due)])
+            .await
+            .unwrap();
+        let claimed = schedules.runs_claim("a", stage.in_seconds(60), 9).await;
+        let runs: Vec<_> = claimed.unwrap().into_iter().map(|(run, _)| run).collect();
+        assert_eq!(runs.len(), 3);
+        let (mut lost, mut ends) = (None, Vec::new());
+        for run in runs {
+            if minute == 3 && run.operation_id == operations[1].id {
+                schedules.run_release(run.id, "a").await.unwrap();
+                lost = Some(run.id);
+            }
+            let outcome = match run.operation_id == operations[0].id {
+                true => RunOutcome::Failed,
+                false => RunOutcome::Success,
+            };
+            ends.push((run, outcome));
+        }
+        let ended = schedules.runs_end(&ends, "a", 2).await.unwrap();
+        for (run, _) in &ends {
+            assert_eq!(ended.contains(&run.id), lost != Some(run.id));
+        }
+        due = stage.planned(due.trigger, 60 * minute);
+    }
+    let of = |operation: &ScheduledOperation| {
+        let raw = stage.fixture.raw();
+        let count = |query: &str| -> i64 {
+            let id = operation.id.to_string();
+            raw.query_row(query, [id], |row| row.get(0)).unwrap()
+        };
+        let logs = "SELECT count(*) FROM scheduled_operation_logs WHERE operation_id = ?";
+        let failed = format!("{logs} AND state = 'failed'");
+        let ended =
+            "SELECT count(*) FROM scheduled_runs WHERE status = 'ended' AND operation_id = ?";
+        (count(logs), count(&failed), count(ended))
+    };
+    assert_eq!(of(&operations[0]), (2, 2, 1), "the oldest is forgotten");
+    assert_eq!(of(&operations[1]), (2, 0, 1), "the last was not ended");
+    assert_eq!(of(&operations[2]), (2, 0, 1));
 }
 
 #[tokio::test]
@@ -662,10 +702,7 @@ async fn the_log_of_a_run_says_when_it_was_first_begun() {
     assert_eq!((first.started_at, adopted.started_at), (None, Some(began)));
     stage.clock.advance(Duration::from_secs(7)).await;
     // As it was before it was claimed: it does not say yet when it was.
-    db.schedules()
-        .run_end(&first, "b", RunOutcome::Success, 3)
-        .await
-        .unwrap();
+    assert!(end(db, &first, "b", RunOutcome::Success, 3).await);
     let query = "SELECT actual_start_time, end_time FROM scheduled_operation_logs";
     let times: (String, String) = stage
         .fixture
