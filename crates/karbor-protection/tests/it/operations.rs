@@ -6,7 +6,7 @@ use karbor_model::{
     CheckpointStatus, ErrorKind, OperationLogStatus, OperationType, Parameters, ReadbackStatus,
     RequestContext, Resource,
 };
-use karbor_plugin::{Bank, BankError, BankKey};
+use karbor_plugin::{Bank, BankError};
 use karbor_testkit::{FakeClock, Fault, Verb};
 use serde_json::json;
 
@@ -316,52 +316,6 @@ async fn a_reset_does_not_wait_for_a_checkpoint_that_is_being_made() {
         running.settled(checkpoint).await,
         CheckpointStatus::Available
     );
-}
-
-/// A bank that is slow, for longer than a claim lasts: nobody else comes in between.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_claim_on_a_checkpoint_is_kept_while_the_bank_is_slow() {
-    for deed in ["reset", "delete"] {
-        let clock = FakeClock::new();
-        clock.set_time_of_day(chrono::Utc::now());
-        let house = House::new().with_resources(&["one"]).with_clock(&clock);
-        let running = house.open().await;
-        let checkpoint = running.available(1).await;
-        let bank = house.bank.clone();
-        let is_record = move |call: &karbor_testkit::Call| {
-            call.verb == Verb::Put && call.key.ends_with("index.json")
-        };
-        bank.forget_calls().inject(Fault::Hold, 1, is_record);
-        let asked = async {
-            match deed {
-                "reset" => {
-                    let (api, asker, state) = (running.api(), member(), "error".to_owned());
-                    let reset = api.reset_state(&asker, running.provider, checkpoint, state);
-                    reset.await
-                }
-                _ => running.delete(checkpoint).await,
-            }
-        };
-        let slow = async {
-            until(async || (bank.count(Verb::Put) > 0).then_some(())).await;
-            for renewals in 1..=5 {
-                let part = std::time::Duration::from_secs(15);
-                clock.wait_for_sleepers(1).await;
-                bank.inner().advance(part);
-                clock.turn(part);
-                let renewed = async || (bank.count(Verb::RenewLease) >= renewals).then_some(());
-                until(renewed).await;
-            }
-            let place = BankKey::parse(&format!("checkpoints/{checkpoint}")).unwrap();
-            assert_eq!(
-                bank.inner().leases(&place).await.unwrap().len(),
-                1,
-                "{deed}"
-            );
-            bank.heal();
-        };
-        tokio::join!(asked, slow).0.unwrap();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
